@@ -1,0 +1,42 @@
+# `make demo` and `make test` set up all they need in .venv and work again when run twice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Each test worker computes on one core, so that two workers do not fight over two.
+PYTEST_WORKERS ?= 2
+
+.PHONY: demo test lint types layers examples clean
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/aifs demo --output-dir runs/demo $(DEMO_ARGS)
+
+test: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-test
+	$(BIN)/mypy
+
+layers: $(VENV)/.installed-test
+	$(BIN)/lint-imports
+
+examples: $(VENV)/.installed-test
+	for example in examples/*.py; do echo "== $$example"; $(BIN)/python -W error::UserWarning:aifs_peft "$$example" || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

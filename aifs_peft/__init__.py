@@ -1,0 +1,35 @@
+"""AIFS: find the shortcut a fine-tuned model leans on, without group labels, and train it away.
+
+Importing this package registers AIFS with PEFT, so that `get_peft_model`, `PeftModel.from_pretrained` and
+the `AutoPeftModel` classes know it. Nothing else happens at import: no network, no random draw, no change
+of global state.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public name -> the module it lives in; imported when first asked for.
+_LAZY = {
+    "AIFSConfig": "aifs_peft.tuner",
+    "AIFSModel": "aifs_peft.tuner",
+    "LatentClassifier": "aifs_peft.tuner",
+    "AIFSTrainer": "aifs_peft.training",
+    "AIFSTrainingArguments": "aifs_peft.training",
+    "AIFSClassifier": "aifs_peft.classifier",
+    "discover": "aifs_peft.discovery",
+}
+__all__ = ["__version__", *sorted(_LAZY)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
