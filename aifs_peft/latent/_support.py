@@ -1,0 +1,145 @@
+"""What every module of this folder leans on: precision, evaluation mode, argument checks.
+
+Latent mathematics (softmax differences, gradient penalties, quadrature) loses its small values in half
+precision, so all of it is done in float32, or in float64 for float64 latents, with autocast switched off.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from numbers import Real
+
+import torch
+from torch import Tensor, nn
+
+from aifs_peft.errors import HeadError, InvalidConfigError, InvalidInputError
+
+Head = Callable[[Tensor], Tensor]
+"""A classification head: latents `(batch, dim)` in, logits `(batch, classes)` out, examples independent."""
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def work_dtype(*tensors: Tensor) -> torch.dtype:
+    """The precision to compute in: float64 if any tensor is float64, float32 otherwise."""
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def no_autocast(device: torch.device) -> torch.autocast:
+    """A context in which autocast is off for `device`."""
+    return torch.autocast(device_type=device.type, enabled=False)
+
+
+@contextmanager
+def evaluating(head: object) -> Iterator[None]:
+    """Put every submodule of `head` in evaluation mode, and back into its own mode whatever happens.
+
+    The flags are set directly: `Module.eval` may be overridden with side effects (merging of adapters), and
+    `Module.train` would put a submodule that was deliberately frozen in evaluation mode back to training.
+    """
+    modules = list(head.modules()) if isinstance(head, nn.Module) else []
+    modes = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.training = False
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+
+
+def run_head(head: Head, z: Tensor) -> Tensor:
+    """Logits of `head` at `z` in float32 or float64, whatever precision the head's parameters are kept in.
+
+    A head in half precision is evaluated with up-cast copies of its parameters, through which gradients reach
+    the originals: rounding every product to 8 bits would drown a small attribution or divergence.
+
+    Args:
+        head: callable, latents `(batch, dim)` to logits `(batch, classes)`.
+        z: latents `(batch, dim)`.
+
+    Returns:
+        Logits `(batch, classes)`.
+
+    Raises:
+        HeadError: when the head does not return one row of logits per example.
+    """
+    dtype = work_dtype(z)
+    state: dict[str, Tensor] = {}
+    if isinstance(head, nn.Module):
+        tensors = {**dict(head.named_parameters()), **dict(head.named_buffers())}
+        if any(t.dtype in _HALF for t in tensors.values()):
+            state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+        elif any(t.dtype == torch.float64 for t in tensors.values()):
+            dtype = torch.float64
+    with no_autocast(z.device):
+        if state and isinstance(head, nn.Module):
+            logits = torch.func.functional_call(head, state, (z.to(dtype),))
+        else:
+            logits = head(z.to(dtype))
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[0] != z.shape[0]:
+        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise HeadError(
+            f"the head returned {given} for latents {tuple(z.shape)}; one row of logits per example, "
+            f"({z.shape[0]}, classes), is needed. Pass the part of the model that maps pooled latents to "
+            "logits."
+        )
+    return logits.to(work_dtype(logits))
+
+
+def check_latents(z: Tensor, name: str = "z") -> None:
+    """Raise InvalidInputError unless `z` is a floating-point tensor `(batch >= 1, dim >= 1)`."""
+    if not isinstance(z, Tensor) or z.ndim != 2 or not z.is_floating_point() or 0 in z.shape:
+        given = f"{z.dtype} {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
+        raise InvalidInputError(
+            f"{name} must be a floating-point tensor (batch, dim) with at least one row and column, got "
+            f"{given}; "
+            "pool token latents to one vector per example first"
+        )
+
+
+def check_shape(tensor: Tensor, shape: tuple[int, ...], name: str, why: str) -> None:
+    """Raise InvalidInputError unless `tensor` has exactly `shape`."""
+    if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
+        given = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise InvalidInputError(f"{name} must have shape {shape} ({why}), got {given}")
+
+
+def check_indices(index: Tensor, batch: int, bound: int, name: str) -> None:
+    """Raise InvalidInputError unless `index` is an integer tensor `(batch,)` with values in `[0, bound)`."""
+    check_shape(index, (batch,), name, "one integer per example")
+    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+        raise InvalidInputError(f"{name} must hold integers, got {index.dtype}; convert with .long()")
+    if index.numel() and (int(index.min()) < 0 or int(index.max()) >= bound):
+        raise InvalidInputError(
+            f"{name} must lie in [0, {bound}), got values from {int(index.min())} to {int(index.max())}"
+        )
+
+
+def check_number(value: float, name: str, *, low: float = -math.inf, strict: bool = False) -> float:
+    """`value` as a finite float at least `low` (above it when `strict`); InvalidConfigError otherwise."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value < low or (strict and value == low):
+        bound = "" if low == -math.inf else f" {'above' if strict else 'of at least'} {low:g}"
+        raise InvalidConfigError(f"{name} must be a finite number{bound}, got {value!r}")
+    return float(value)
+
+
+def check_count(value: int, name: str, low: int = 1) -> int:
+    """`value` as an integer at least `low`; InvalidConfigError otherwise."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise InvalidConfigError(f"{name} must be an integer of at least {low}, got {value!r}")
+    return value
+
+
+def check_choice(value: str, choices: tuple[str, ...], name: str) -> None:
+    """Raise InvalidConfigError, naming the closest choice, unless `value` is one of `choices`."""
+    if value in choices:
+        return
+    import difflib
+
+    close = difflib.get_close_matches(str(value), choices, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise InvalidConfigError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}{hint}")
