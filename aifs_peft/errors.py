@@ -35,3 +35,7 @@ class MissingDependencyError(AIFSError, ImportError):
 
 class ModelNotFoundError(AIFSError, OSError):
     """A model is neither a local directory nor to be had from the Hub right now."""
+
+
+class DataNotFoundError(AIFSError, FileNotFoundError):
+    """A file of a data set is missing; the message says where to get it and where to put it."""

@@ -1,1 +1,129 @@
-"""data."""
+"""Data sets with groups: local files or the Hub in, `datasets.DatasetDict` out.
+
+`load(name)` gives train, validation and test with the columns a model reads, `label`, `group` (class x
+attribute, for evaluation only) and metadata. Nothing is read or imported before a set is asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aifs_peft.data.groups import GroupSpec, group_array, spec_of
+from aifs_peft.data.sources import DataCard
+from aifs_peft.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+__all__ = ["DataCard", "GroupSpec", "describe", "group_array", "group_spec", "load", "names"]
+
+# name: (module, loader, card)
+_REGISTRY: dict[str, tuple[str, str, str]] = {
+    "colored_mnist": ("colored_mnist", "load_colored_mnist", "CARD"),
+    "digits_on_scenes": ("digits_on_scenes", "load_digits_on_scenes", "CARD"),
+}
+
+
+def names() -> tuple[str, ...]:
+    """The names that `load` knows, sorted.
+
+    Example:
+        >>> "colored_mnist" in names()
+        True
+    """
+    return tuple(sorted(_REGISTRY))
+
+
+def load(name: str, data_dir: str | Path | None = None, **options: Any) -> DatasetDict:
+    """Load a data set with its groups.
+
+    Args:
+        name: one of `names()`.
+        data_dir: folder of local files in the official layout (`describe(name).layout`); None for the Hub,
+            for a generated set, or for what is embedded in the package.
+        **options: options of that set (`describe(name).options`).
+
+    Returns:
+        `datasets.DatasetDict` with `train`, `validation` and `test`; columns: the inputs (`image`, `text` or
+        `features`), `label` (ClassLabel), `group` (ClassLabel, or a boolean list where groups overlap),
+        metadata. Images are decoded when they are read.
+
+    Raises:
+        InvalidInputError: an unknown name or option, or an option out of range.
+        DataNotFoundError: a file is missing (also a `FileNotFoundError`); says where to get it.
+
+    Example:
+        >>> load("coloured_mnist")
+        Traceback (most recent call last):
+        ...
+        aifs_peft.errors.InvalidInputError: no data set 'coloured_mnist'; did you mean 'colored_mnist'? ...
+    """
+    loader = _entry(name, "loader")
+    known = _options(loader)
+    for option in options:
+        if option not in known:
+            raise InvalidInputError(
+                f"{name} has no option {option!r}{_closest(option, known)} "
+                f"Options: {', '.join(known) or 'none'}"
+            )
+    result: DatasetDict = loader(data_dir, **options)
+    return result
+
+
+def describe(name: str) -> DataCard:
+    """What a data set is, where its files come from, how to lay them out, and which options it has.
+
+    Raises:
+        InvalidInputError: an unknown name.
+
+    Example:
+        >>> describe("colored_mnist").inputs
+        ('image',)
+    """
+    card: DataCard = _entry(name, "card")
+    return replace(card, name=name, options=_options(_entry(name, "loader")))
+
+
+def group_spec(
+    dataset: Dataset | DatasetDict | str, data_dir: str | Path | None = None, **options: Any
+) -> GroupSpec:
+    """What the numbers in the `group` column mean.
+
+    Args:
+        dataset: a loaded data set or one of its splits; or a name, which is then loaded with
+            `data_dir` and `options`.
+        data_dir: for a name only, as in `load`.
+        **options: for a name only, as in `load`.
+
+    Returns:
+        The definition of the groups.
+
+    Raises:
+        InvalidInputError: the set carries no definition.
+    """
+    return spec_of(load(dataset, data_dir, **options) if isinstance(dataset, str) else dataset)
+
+
+def _entry(name: str, part: str) -> Any:
+    if name not in _REGISTRY:
+        raise InvalidInputError(
+            f"no data set {name!r}{_closest(name, _REGISTRY)} Known: {', '.join(names())}"
+        )
+    module, loader, card = _REGISTRY[name]
+    return getattr(importlib.import_module(f"aifs_peft.data.{module}"), loader if part == "loader" else card)
+
+
+def _options(loader: Callable[..., Any]) -> dict[str, Any]:
+    parameters = inspect.signature(loader).parameters.values()
+    return {p.name: p.default for p in parameters if p.name != "data_dir"}
+
+
+def _closest(word: str, known: Any) -> str:
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else "."

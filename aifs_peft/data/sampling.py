@@ -1,0 +1,119 @@
+"""Exact shares: attributes and label noise drawn so that the measured share is the requested one.
+
+Independent coin flips would give a share that wanders by `sqrt(p (1 - p) / n)`; here the number of flips is
+fixed, spread over the classes by largest remainders, and only *which* examples flip is random.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aifs_peft.errors import InvalidInputError
+
+
+def check_share(name: str, value: float) -> float:
+    """Return `value` as a float if it lies in [0, 1].
+
+    Raises:
+        InvalidInputError: it does not.
+    """
+    if not 0.0 <= float(value) <= 1.0:
+        raise InvalidInputError(f"{name} must be a share in [0, 1]; got {value}")
+    return float(value)
+
+
+def check_count(name: str, value: int | None, available: int) -> int:
+    """Return how many examples to use: `value`, or all `available` ones for `None`.
+
+    Raises:
+        InvalidInputError: more are asked for than there are, or fewer than one.
+    """
+    if value is None:
+        return available
+    if not 1 <= value <= available:
+        raise InvalidInputError(f"{name} must lie in 1..{available} (what the source offers); got {value}")
+    return int(value)
+
+
+def exact_flips(strata: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Choose exactly `round(share * n)` examples, in proportion to the strata.
+
+    Args:
+        strata: stratum index (class, environment, ...) per example, shape `(n,)`, values from 0.
+        share: share to choose, in [0, 1].
+        rng: generator that decides which examples of a stratum are chosen.
+
+    Returns:
+        Boolean, shape `(n,)`. The share is within `0.5 / n` of the request, in a stratum within `1 / n_s`.
+
+    Example:
+        >>> chosen = exact_flips(np.array([0] * 60 + [1] * 40), 0.05, np.random.default_rng(0))
+        >>> int(chosen[:60].sum()), int(chosen[60:].sum())
+        (3, 2)
+    """
+    check_share("share", share)
+    counts = np.bincount(strata)
+    quota = share * counts
+    take = np.floor(quota + 1e-9).astype(np.int64)
+    missing = round(share * len(strata)) - int(take.sum())
+    order = np.argsort(-(quota - take), kind="stable")
+    order = order[take[order] < counts[order]]
+    take[order[:missing]] += 1
+    chosen = np.zeros(len(strata), dtype=bool)
+    for stratum, number in enumerate(take):
+        chosen[rng.permutation(np.flatnonzero(strata == stratum))[:number]] = True
+    return chosen
+
+
+def aligned_attribute(
+    labels: NDArray[np.int64], share: float, num_values: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw an attribute that equals the label for exactly a given share of the examples.
+
+    The rest of each class is spread evenly over the other values, so `1 / num_values` is independence.
+
+    Args:
+        labels: class indices `(n,)`, values in `0..num_values - 1`.
+        share: aligned share, in [0, 1].
+        num_values: number of attribute values (at least 2), the number of classes.
+        rng: generator.
+
+    Returns:
+        Attribute values, int64, shape `(n,)`.
+
+    Example:
+        >>> y = np.repeat(np.arange(2), 50)
+        >>> a = aligned_attribute(y, 0.9, 2, np.random.default_rng(0))
+        >>> float((a == y).mean())
+        0.9
+    """
+    if num_values < 2 or (labels.size and labels.max() >= num_values):
+        raise InvalidInputError(
+            f"an aligned attribute needs as many values as classes, at least 2; got {num_values} values "
+            f"for labels up to {labels.max() if labels.size else 'none'}"
+        )
+    values = labels.astype(np.int64).copy()
+    conflicting = exact_flips(labels, 1.0 - share, rng)
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(conflicting & (labels == label)))
+        shift = (np.arange(len(rows)) + rng.integers(num_values - 1)) % (num_values - 1) + 1
+        values[rows] = (label + shift) % num_values
+    return values
+
+
+def noisy_labels(
+    labels: NDArray[np.int64], share: float, num_classes: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Replace exactly a given share of the labels, in every class, by another class.
+
+    Args:
+        labels: clean class indices `(n,)`.
+        share: share of wrong labels, in [0, 1].
+        num_classes: number of classes.
+        rng: generator.
+
+    Returns:
+        Labels, int64, shape `(n,)`, that differ from the clean ones for `round(share * n)` examples.
+    """
+    return aligned_attribute(labels, 1.0 - check_share("label_noise", share), num_classes, rng)

@@ -1,0 +1,108 @@
+"""From arrays to `datasets.Dataset`: Arrow tables in memory, images as PNG bytes decoded on access."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from aifs_peft.data.groups import GroupSpec, describe_spec
+from aifs_peft.errors import InvalidInputError
+
+
+def encode_png(images: NDArray[np.uint8]) -> list[bytes]:
+    """Encode images as PNG, losslessly.
+
+    Args:
+        images: uint8, shape `(n, height, width, 3)` or `(n, height, width)`.
+
+    Returns:
+        One PNG file per image, as bytes.
+    """
+    from PIL import Image
+
+    files = []
+    for array in images:
+        buffer = io.BytesIO()
+        # Level 1: generated noise hardly compresses, and speed counts when tens of thousands are written.
+        Image.fromarray(array).save(buffer, format="PNG", compress_level=1)
+        files.append(buffer.getvalue())
+    return files
+
+
+def image_column(*, files: Sequence[bytes] | None = None, paths: Sequence[str] | None = None) -> pa.Array:
+    """The storage of an `Image()` column: PNG bytes, or paths opened on access. Give one of the two."""
+    if (files is None) == (paths is None):
+        raise InvalidInputError("image_column needs either files or paths")
+    n = len(files) if files is not None else len(paths or ())
+    data = pa.array(files, type=pa.binary()) if files is not None else pa.nulls(n, pa.binary())
+    names = pa.array(paths, type=pa.string()) if paths is not None else pa.nulls(n, pa.string())
+    return pa.StructArray.from_arrays([data, names], ["bytes", "path"])
+
+
+def vector_column(values: NDArray[Any]) -> pa.Array:
+    """A fixed-length list column from a matrix `(n, width)`, without a Python loop."""
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def build_split(columns: Mapping[str, Any], features: Any) -> Any:
+    """One split, in memory: nothing is written to a cache, so no cache can be left half-written.
+
+    Args:
+        columns: column name to array, list or Arrow array, all of one length.
+        features: `datasets.Features` with the same names.
+
+    Returns:
+        A `datasets.Dataset`.
+
+    Raises:
+        InvalidInputError: names or lengths do not fit.
+    """
+    from datasets import Dataset
+
+    if set(columns) != set(features):
+        raise InvalidInputError(f"columns {sorted(columns)} and features {sorted(features)} differ")
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise InvalidInputError(f"columns of different lengths: {lengths}")
+    schema = features.arrow_schema
+    arrays = [
+        values.cast(field.type) if isinstance(values, pa.Array) else pa.array(values, type=field.type)
+        for field, values in ((field, columns[field.name]) for field in schema)
+    ]
+    return Dataset(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def assemble(splits: Mapping[str, Any], spec: GroupSpec, text: str) -> Any:
+    """A `DatasetDict` whose splits carry a description and the definition of their groups.
+
+    Args:
+        splits: split name to `datasets.Dataset`, each with the columns `label` and `group`.
+        spec: what the numbers in `group` mean.
+        text: a sentence or two on where the data come from and with which options.
+
+    Returns:
+        `datasets.DatasetDict`, in the order given.
+    """
+    from datasets import DatasetDict
+
+    description = describe_spec(spec, text)
+    for part in splits.values():
+        part.info.description = description
+    return DatasetDict(dict(splits))
+
+
+def group_features(spec: GroupSpec) -> dict[str, Any]:
+    """The features `label`, `attribute` and `group` of a partition."""
+    from datasets import ClassLabel
+
+    return {
+        "label": ClassLabel(names=list(spec.classes)),
+        "attribute": ClassLabel(names=list(spec.attributes)),
+        "group": ClassLabel(names=list(spec.names)),
+    }
