@@ -1,0 +1,225 @@
+"""One fine-tuning run from names to numbers: data, model, adapter, training, group metrics, result."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from peft import IA3Config, LoraConfig, PeftConfig, get_peft_model
+from transformers import TrainerCallback, set_seed
+
+from aifs_peft import data, metrics
+from aifs_peft.benchmark.models import load_model, load_processor
+from aifs_peft.benchmark.prepare import (
+    PreparedDataset,
+    group_names,
+    label_names,
+    make_encoder,
+    modality_of,
+)
+from aifs_peft.benchmark.provenance import provenance
+from aifs_peft.errors import InvalidConfigError, InvalidInputError
+from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
+from aifs_peft.tuner import AIFSConfig, find_aifs_layer
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+    from peft import PeftModel
+
+ADAPTERS = ("none", "lora", "dora", "rslora", "ia3")
+UNKNOWN_ADAPTER = "adapter was {given!r}; it is one of {known}."
+NO_SPLIT = (
+    "The data set {name!r} has the splits {given}; needed are 'train', 'validation' (drawn like train, for "
+    "model selection) and 'test'."
+)
+
+
+@dataclass
+class FinetuneSpec:
+    """What to fine-tune on what; how to train is in `AIFSTrainingArguments`.
+
+    Args:
+        model: Hub name, local directory, or `"tiny_clip"`, the encoder that ships with this package.
+        revision: branch, tag or commit of the model on the Hub.
+        trust_remote_code: run model code from the Hub. Off unless asked for.
+        dataset: a name from `aifs_peft.data.names()`.
+        data_dir: folder of a local copy in the data set's official layout.
+        dataset_options: options of the data set's `load`, such as `{"aligned_share": 0.95}`.
+        adapter: how the encoder is tuned: `none` (frozen), `lora`, `dora`, `rslora` or `ia3`.
+        lora_r: rank of LoRA.
+        lora_alpha: scale of LoRA.
+        lora_dropout: dropout of LoRA.
+        target_modules: module names the encoder adapter goes to; `None` chooses by architecture.
+        quantization: `none`, `4bit` or `8bit` (bitsandbytes).
+        max_length: tokens per text.
+        n_boot: bootstrap replicates for the intervals that have no exact form; 0 leaves them out.
+    """
+
+    model: str = "tiny_clip"
+    revision: str | None = None
+    trust_remote_code: bool = False
+    dataset: str = "digits_on_scenes"
+    data_dir: str | None = None
+    dataset_options: dict[str, Any] = field(default_factory=dict)
+    adapter: str = "lora"
+    lora_r: int = 8
+    lora_alpha: int = 16
+    lora_dropout: float = 0.0
+    target_modules: list[str] | None = None
+    quantization: str = "none"
+    max_length: int = 128
+    n_boot: int = 0
+
+    def encoder_adapter(self) -> PeftConfig | None:
+        """The PEFT configuration that tunes the encoder, `None` when it stays frozen.
+
+        Raises:
+            InvalidConfigError: an unknown adapter.
+        """
+        if self.adapter not in ADAPTERS:
+            raise InvalidConfigError(UNKNOWN_ADAPTER.format(given=self.adapter, known=", ".join(ADAPTERS)))
+        if self.adapter == "none":
+            return None
+        if self.adapter == "ia3":
+            return IA3Config(target_modules=self.target_modules)
+        return LoraConfig(
+            r=self.lora_r,
+            lora_alpha=self.lora_alpha,
+            lora_dropout=self.lora_dropout,
+            target_modules=self.target_modules,
+            use_dora=self.adapter == "dora",
+            use_rslora=self.adapter == "rslora",
+        )
+
+
+@dataclass
+class FinetuneResult:
+    """A trained model with its numbers.
+
+    Args:
+        model: the trained PEFT model.
+        trainer: its trainer.
+        processor: image processor or tokenizer of the base model.
+        summary: plain data for `summary.json`; metrics, groups, settings and provenance.
+    """
+
+    model: PeftModel
+    trainer: AIFSTrainer
+    processor: Any
+    summary: dict[str, Any]
+
+
+def adapter_config(method: str, spec: FinetuneSpec) -> AIFSConfig:
+    """The adapter of a method: recipe `paper` for `aifs-paper`, `discovery` for `aifs`, else the plain head."""
+    inner = spec.encoder_adapter()
+    if method == "aifs-paper":
+        return AIFSConfig.paper(encoder_adapter=inner)
+    return AIFSConfig(recipe="discovery" if method == "aifs" else "erm", encoder_adapter=inner)
+
+
+def run_finetune(
+    spec: FinetuneSpec, args: AIFSTrainingArguments, callbacks: list[TrainerCallback] | None = None
+) -> FinetuneResult:
+    """Fine-tune and evaluate once; group labels are read only for the metrics on the test split.
+
+    Raises:
+        ModelNotFoundError: the model is neither local nor on the Hub.
+        InvalidConfigError: model, adapter and data set do not fit each other.
+        InvalidInputError: unknown data set or missing splits.
+    """
+    method = args.method or "aifs"
+    set_seed(args.seed)
+    splits = data.load(spec.dataset, spec.data_dir, **spec.dataset_options)
+    _check_splits(spec.dataset, splits)
+    modality, names = modality_of(splits["train"]), label_names(splits["train"])
+    model = load_model(
+        spec.model, modality=modality, label_names=names, revision=spec.revision,
+        trust_remote_code=spec.trust_remote_code, quantization=spec.quantization,
+    )  # fmt: skip
+    processor = load_processor(spec.model, modality=modality, revision=spec.revision)
+    encode = make_encoder(processor, modality, max_length=spec.max_length)
+    prepared = {name: PreparedDataset(split, encode) for name, split in splits.items()}
+    config = adapter_config(method, spec)
+    peft_model = get_peft_model(model, config)
+    args.method = method
+    trainer = AIFSTrainer(
+        model=peft_model, args=args, train_dataset=prepared["train"], eval_dataset=prepared["validation"],
+        callbacks=callbacks,
+    )  # fmt: skip
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    seconds = time.perf_counter() - started
+    logits = np.asarray(trainer.predict(prepared["test"]).predictions, dtype=np.float64)
+    summary = {
+        "model": spec.model,
+        "dataset": spec.dataset,
+        "task": f"{modality}-classification",
+        "label_names": names,
+        "method": method,
+        "seed": args.seed,
+        "selection": {"rule": args.selection, "reads_group_labels": False},
+        "metrics": evaluate_groups(splits["test"], logits, spec.n_boot, args.seed),
+        "groups": group_counts(splits),
+        "spec": asdict(spec),
+        "adapter": config.to_dict(),
+        "training": _training_settings(args),
+        "state": find_aifs_layer(peft_model).state.describe(),
+        "history": trainer.state.log_history,
+        "seconds": seconds,
+        "provenance": provenance(),
+    }
+    return FinetuneResult(peft_model, trainer, processor, summary)
+
+
+def evaluate_groups(test: Dataset, logits: np.ndarray, n_boot: int = 0, seed: int = 0) -> dict[str, Any]:
+    """Group metrics of `logits (n, classes)` on the test split, keyed by group name.
+
+    Without a `group` column each class is a group of its own.
+    """
+    labels = np.asarray(test["label"])
+    groups = np.asarray(test["group"]) if "group" in test.column_names else labels
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    scores = shifted / shifted.sum(axis=1, keepdims=True)
+    result = metrics.group_metrics(
+        labels, logits.argmax(axis=1), groups, scores[:, 1] if logits.shape[1] == 2 else scores,
+        n_boot=n_boot, random_state=seed,
+    )  # fmt: skip
+    return _named(result, group_names(test) or label_names(test))
+
+
+def _named(result: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    def rename(key: Any) -> str:
+        return names[int(key)] if str(key).isdigit() and int(key) < len(names) else str(key)
+
+    return {**result, "groups": {rename(key): value for key, value in result["groups"].items()}}
+
+
+def group_counts(splits: DatasetDict) -> dict[str, dict[str, int]]:
+    """Examples per group and split, for the record; the trainer never sees them."""
+    counts = {}
+    for split, rows in splits.items():
+        names = group_names(rows)
+        if names:
+            found = np.bincount(np.asarray(rows["group"]), minlength=len(names))
+            counts[split] = dict(zip(names, found.tolist(), strict=True))
+    return counts
+
+
+def _check_splits(name: str, splits: DatasetDict) -> None:
+    if not {"train", "validation", "test"} <= set(splits):
+        raise InvalidInputError(NO_SPLIT.format(name=name, given=sorted(splits)))
+
+
+# What identifies a training run; the rest of TrainingArguments is where files go and how they are logged.
+_SETTINGS = (
+    "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
+    "weight_decay", "lr_scheduler_type", "warmup_steps", "optim", "bf16", "mask_update_every", "alpha", "beta",
+    "lambda_", "balance_groups", "early_stopping_patience",
+)  # fmt: skip
+
+
+def _training_settings(args: AIFSTrainingArguments) -> dict[str, Any]:
+    values = {name: getattr(args, name) for name in _SETTINGS if hasattr(args, name)}
+    return {name: getattr(value, "value", value) for name, value in values.items()}

@@ -1,0 +1,118 @@
+"""Turn a data set of images or texts into what a model's forward takes, without losing its groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import ClassLabel, Dataset
+from torch import Tensor
+
+from aifs_peft.errors import InvalidInputError
+
+# Up to this many bytes of processed pixels are kept in memory; beyond it images are decoded when asked for.
+CACHE_BYTES = 1 << 30
+NO_INPUT = (
+    "The data set has the columns {columns}; needed is one of 'image', 'text'. "
+    "Rename the input column, or pass a data set of images or texts."
+)
+
+
+def modality_of(dataset: Dataset) -> str:
+    """`"image"` or `"text"`: which input column the data set has.
+
+    Raises:
+        InvalidInputError: it has neither.
+    """
+    for name in ("image", "text"):
+        if name in dataset.column_names:
+            return name
+    raise InvalidInputError(NO_INPUT.format(columns=dataset.column_names))
+
+
+def label_names(dataset: Dataset) -> list[str]:
+    """Class names in label order, from the feature when it is a `ClassLabel`, else from the labels found."""
+    feature = dataset.features["label"]
+    if isinstance(feature, ClassLabel):
+        return list(feature.names)
+    return [str(i) for i in range(int(np.max(dataset["label"])) + 1)]
+
+
+def group_names(dataset: Dataset) -> list[str]:
+    """Group names in group order; empty when the data set has no `group` column."""
+    if "group" not in dataset.column_names:
+        return []
+    feature = dataset.features["group"]
+    if isinstance(feature, ClassLabel):
+        return list(feature.names)
+    return [f"group {i}" for i in range(int(np.max(dataset["group"])) + 1)]
+
+
+class PreparedDataset(torch.utils.data.Dataset):
+    """A map-style data set of `{input tensors, "labels"}`; groups stay outside the model's reach.
+
+    Args:
+        source: rows with an `image` or `text` column and a `label` column.
+        encode: maps a list of images or texts to a dict of tensors with the batch first.
+        cache_bytes: encoded inputs are kept in memory when they need no more than this.
+
+    Example:
+        >>> rows = Dataset.from_dict({"text": ["a", "bb"], "label": [0, 1]})
+        >>> encode = lambda texts: {"input_ids": torch.tensor([[len(t)] for t in texts])}
+        >>> PreparedDataset(rows, encode)[1]
+        {'input_ids': tensor([2]), 'labels': tensor(1)}
+    """
+
+    def __init__(
+        self,
+        source: Dataset,
+        encode: Callable[[list[Any]], dict[str, Tensor]],
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.column = modality_of(source)
+        self.source, self.encode = source, encode
+        self.labels = torch.as_tensor(np.asarray(source["label"]), dtype=torch.long)
+        self._cache: dict[str, Tensor] | None = None
+        if len(source):
+            first = encode([source[0][self.column]])
+            size = sum(t.numel() * t.element_size() for t in first.values()) * len(source)
+            if size <= cache_bytes:
+                self._cache = self._encode_all()
+
+    def _encode_all(self, chunk: int = 256) -> dict[str, Tensor]:
+        parts = [
+            self.encode(list(self.source[start : start + chunk][self.column]))
+            for start in range(0, len(self.source), chunk)
+        ]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        if self._cache is not None:
+            row = {name: values[index] for name, values in self._cache.items()}
+        else:
+            encoded = self.encode([self.source[int(index)][self.column]])
+            row = {name: values[0] for name, values in encoded.items()}
+        return {**row, "labels": self.labels[index]}
+
+
+def make_encoder(
+    processor: Any, modality: str, *, max_length: int = 128
+) -> Callable[[list[Any]], dict[str, Tensor]]:
+    """The function that turns a list of images or texts into model inputs of fixed shape."""
+
+    def encode_images(images: list[Any]) -> dict[str, Tensor]:
+        pixels = processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
+        return {"pixel_values": pixels["pixel_values"]}
+
+    def encode_texts(texts: list[str]) -> dict[str, Tensor]:
+        tokens = processor(
+            list(texts), padding="max_length", truncation=True, max_length=max_length, return_tensors="pt"
+        )
+        return {name: tokens[name] for name in ("input_ids", "attention_mask") if name in tokens}
+
+    return encode_images if modality == "image" else encode_texts

@@ -1,0 +1,53 @@
+"""Where a result comes from: versions, commit, hardware. Written beside every number."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("aifs_peft", "torch", "transformers", "peft", "accelerate", "datasets", "scikit-learn", "numpy")
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, commit (with a dirty flag, `None` outside a checkout) and hardware of this run.
+
+    Example:
+        >>> sorted(provenance())
+        ['commit', 'dirty', 'hardware', 'versions']
+    """
+    commit = _git("rev-parse", "HEAD")
+    status = _git("status", "--porcelain")
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "commit": commit,
+        "dirty": None if commit is None else bool(status),
+        "hardware": {"machine": platform.machine(), "system": platform.system(), "cpu_count": os.cpu_count()},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """One git command in the package's own checkout; `None` where the package is not part of one."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(  # noqa: S603  (fixed arguments, no shell)
+            ["git", "-C", str(root), *arguments],  # noqa: S607  (git is found on the user's PATH)
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

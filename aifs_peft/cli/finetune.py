@@ -1,0 +1,39 @@
+"""`aifs finetune`, and `accelerate launch scripts/finetune.py`: one run, its group table, its files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from aifs_peft.benchmark import run_finetune
+from aifs_peft.cli.options import parse
+from aifs_peft.cli.progress import EpochLines
+from aifs_peft.errors import AIFSError
+from aifs_peft.metrics import format_group_table
+from aifs_peft.report import push_adapter, save_run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fine-tune, print the group table, write adapter, card and `summary.json`; push when asked to."""
+    spec, args = parse(sys.argv[1:] if argv is None else argv)
+    push, args.push_to_hub = args.push_to_hub, False  # pushed once at the end, with the card
+    args.disable_tqdm = True  # the Trainer's own bar; EpochLines draws ours
+    try:
+        result = run_finetune(spec, args, callbacks=[EpochLines()])
+    except (AIFSError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if not result.trainer.is_world_process_zero():
+        return 0
+    summary = result.summary
+    print(f"\n{summary['method']} on {summary['dataset']} (test split; groups are read here only)\n")
+    print(format_group_table(summary["metrics"]))
+    folder = save_run(result.model, result.processor, summary, args.output_dir)
+    print(f"\nsaved: {folder}")
+    if push:
+        repo = args.hub_model_id or folder.name
+        url = push_adapter(
+            result.model, result.processor, summary, repo, token=args.hub_token, private=args.hub_private_repo
+        )
+        print(f"pushed: {url}")
+    return 0

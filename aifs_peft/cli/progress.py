@@ -1,0 +1,51 @@
+"""What a run shows while it trains: one bar, and one line per epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ProgressCallback
+
+_SHOWN = (
+    ("loss", "loss"),
+    ("cross_entropy", "ce"),
+    ("invariance", "inv"),
+    ("sensitivity", "sens"),
+    ("eval_selection_score", "selection"),
+)
+
+
+class EpochLines(ProgressCallback):
+    """The Trainer's progress bar, with one short line per epoch in place of raw log dictionaries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pending: dict[str, Any] = {}
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Keep what was logged; the line is written when the epoch's evaluation is in."""
+        self._pending.update(logs or {})
+        evaluated = any(name.startswith("eval_") for name in logs or {})
+        if state.is_world_process_zero and self.training_bar is not None and evaluated:
+            self.training_bar.write(epoch_line(self._pending, args.num_train_epochs))
+            self._pending = {}
+
+
+def epoch_line(logs: dict[str, Any], epochs: float) -> str:
+    """One line from an epoch's logs.
+
+    Example:
+        >>> epoch_line({"epoch": 2.0, "loss": 0.5, "eval_selection_score": 0.75}, 8)
+        'epoch 2/8  loss 0.5000  selection 0.7500'
+    """
+    parts = [f"epoch {logs.get('epoch', 0):g}/{epochs:g}"]
+    parts += [f"{short} {float(logs[name]):.4f}" for name, short in _SHOWN if name in logs]
+    return "  ".join(parts)
