@@ -1,0 +1,1 @@
+"""Modules for `evaluate.load` on a local path; nothing here is imported by the package."""

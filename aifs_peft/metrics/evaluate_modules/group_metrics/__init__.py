@@ -1,0 +1,1 @@
+"""The `group_metrics` module; see `group_metrics.py` beside this file."""
