@@ -83,8 +83,6 @@ def markdown_table(summary: dict[str, Any]) -> str:
         "|---|---:|---:|---:|---:|",
     ]
     for row in rows(summary):
-        interval = "–" if np.isnan(row.worst_low) else f"{row.worst_low:.3f} to {row.worst_high:.3f}"
-        lines.append(
-            f"| `{row.method}` | {row.average:.3f} | {row.worst:.3f} | {interval} | {row.cost:.2f} |"
-        )
+        interval = "-" if np.isnan(row.worst_low) else f"{row.worst_low:.3f} to {row.worst_high:.3f}"
+        lines.append(f"| `{row.method}` | {row.average:.3f} | {row.worst:.3f} | {interval} | {row.cost:.2f} |")
     return "\n".join(lines)

@@ -74,19 +74,13 @@ def load_model(
     except (OSError, ValueError) as error:
         raise _not_found("model", name, error) from error
     if type(config) not in _AUTO[modality]._model_mapping and not trust_remote_code:
-        raise InvalidConfigError(
-            WRONG_KIND.format(name=name, model_type=config.model_type, modality=modality)
-        )
+        raise InvalidConfigError(WRONG_KIND.format(name=name, model_type=config.model_type, modality=modality))
     config.num_labels = len(label_names)
     config.id2label = dict(enumerate(label_names))
     config.label2id = {label: i for i, label in enumerate(label_names)}
-    extra: dict[str, Any] = (
-        {} if quantization == "none" else {"quantization_config": _quantization(quantization)}
-    )
+    extra: dict[str, Any] = {} if quantization == "none" else {"quantization_config": _quantization(quantization)}
     try:
-        model = _AUTO[modality].from_pretrained(
-            source, config=config, ignore_mismatched_sizes=True, **common, **extra
-        )
+        model = _AUTO[modality].from_pretrained(source, config=config, ignore_mismatched_sizes=True, **common, **extra)
     except OSError as error:
         raise _not_found("model", name, error) from error
     # A half-precision checkpoint trains its head and adapter in float32; a quantised base keeps its own types.

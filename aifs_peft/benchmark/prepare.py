@@ -100,9 +100,7 @@ class PreparedDataset(torch.utils.data.Dataset):
         return {**row, "labels": self.labels[index]}
 
 
-def make_encoder(
-    processor: Any, modality: str, *, max_length: int = 128
-) -> Callable[[list[Any]], dict[str, Tensor]]:
+def make_encoder(processor: Any, modality: str, *, max_length: int = 128) -> Callable[[list[Any]], dict[str, Tensor]]:
     """The function that turns a list of images or texts into model inputs of fixed shape."""
 
     def encode_images(images: list[Any]) -> dict[str, Tensor]:

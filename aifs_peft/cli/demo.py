@@ -43,12 +43,8 @@ def main(argv: Sequence[str]) -> int:
             summary = run_finetune(spec, AIFSTrainingArguments(**settings)).summary
             runs[method].append(summary)
             worst = summary["metrics"]["worst_group_accuracy"]
-            print(
-                f"seed {seed}  {method:<12} worst group {worst:.3f}  {summary['seconds']:.1f} s", flush=True
-            )
+            print(f"seed {seed}  {method:<12} worst group {worst:.3f}  {summary['seconds']:.1f} s", flush=True)
     summary = summarise("digits_on_scenes", options.seeds, runs)
     (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    print(
-        f"\n{markdown_table(summary)}\n\n{output / 'summary.json'}  ({time.perf_counter() - started:.0f} s)"
-    )
+    print(f"\n{markdown_table(summary)}\n\n{output / 'summary.json'}  ({time.perf_counter() - started:.0f} s)")
     return 0

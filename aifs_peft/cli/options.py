@@ -18,9 +18,7 @@ from aifs_peft.errors import InvalidConfigError
 from aifs_peft.training import AIFSTrainingArguments
 
 UNKNOWN_KEYS = "{file}: unknown key{s} {keys}. Known are the options of `aifs finetune --help`."
-NOT_A_MAPPING = (
-    "{file} holds {given}, not a mapping of option names to values, such as `learning_rate: 1.0e-3`."
-)
+NOT_A_MAPPING = "{file} holds {given}, not a mapping of option names to values, such as `learning_rate: 1.0e-3`."
 
 # Defaults of the command line that differ from the dataclasses': a first run that ends in a minute.
 DEFAULTS: dict[str, Any] = {
@@ -44,9 +42,7 @@ DEFAULTS: dict[str, Any] = {
 class _NoDict(argparse.Action):
     """Parses `--dataset-options '{"aligned_share": 0.9}'` as JSON."""
 
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None
-    ) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
         try:
             parsed = json.loads(values)
         except json.JSONDecodeError as error:
@@ -68,9 +64,7 @@ def build_parser() -> HfArgumentParser:
         if action.dest == "dataset_options":
             action.type = None
     parser.register("action", "json", _NoDict)
-    parser.add_argument(
-        "--config", default=None, help="YAML file of defaults; options on the command line win."
-    )
+    parser.add_argument("--config", default=None, help="YAML file of defaults; options on the command line win.")
     parser.set_defaults(**DEFAULTS)
     return parser
 
@@ -90,9 +84,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     unknown = sorted(set(normalised) - known)
     if unknown:
         described = ", ".join(_with_suggestion(key, known) for key in unknown)
-        raise InvalidConfigError(
-            UNKNOWN_KEYS.format(file=path, keys=described, s="s" if len(unknown) > 1 else "")
-        )
+        raise InvalidConfigError(UNKNOWN_KEYS.format(file=path, keys=described, s="s" if len(unknown) > 1 else ""))
     return normalised
 
 

@@ -27,9 +27,9 @@ class EpochLines(ProgressCallback):
         self,
         args: TrainingArguments,
         state: TrainerState,
-        control: TrainerControl,
+        control: TrainerControl,  # noqa: ARG002  (the callback interface passes it)
         logs: Any = None,
-        **kwargs: Any,
+        **_: Any,
     ) -> None:
         """Keep what was logged; the line is written when the epoch's evaluation is in."""
         self._pending.update(logs or {})

@@ -44,7 +44,7 @@ Average accuracy {{ average }}; worst-group accuracy {{ worst }}.
 
 ## Limits
 
-Groups other than those in the table were not measured. A group with few examples has a wide interval: read it.
+Groups other than those in the table were not measured. A group with few examples has a wide interval.
 """
 
 
@@ -69,7 +69,7 @@ def render_card(summary: dict[str, Any]) -> ModelCard:
     """The card of one run, with the group table and what supervision was used.
 
     Args:
-        summary: the `summary` of `aifs_peft.benchmark.run_finetune`; `repo_id` in it names the Hub repository.
+        summary: the `summary` of `aifs_peft.benchmark.run_finetune`; its `repo_id` names the Hub repository.
     """
     metrics = summary["metrics"]
     average, worst = (_value(metrics[name]) for name in ("average_accuracy", "worst_group_accuracy"))
@@ -107,9 +107,7 @@ def render_card(summary: dict[str, Any]) -> ModelCard:
         state=_escape(summary["state"]),
         seed=summary["seed"],
         seconds=f"{summary['seconds']:.0f}",
-        versions=", ".join(
-            f"{name} {version}" for name, version in summary["provenance"]["versions"].items()
-        ),
+        versions=", ".join(f"{name} {version}" for name, version in summary["provenance"]["versions"].items()),
         counts=_escape(summary["groups"]),
     )
 
@@ -119,4 +117,4 @@ def _value(metric: Any) -> float:
 
 
 def _percent(value: float) -> str:
-    return "–" if math.isnan(value) else f"{100 * value:.1f} %"
+    return "-" if math.isnan(value) else f"{100 * value:.1f} %"

@@ -43,7 +43,7 @@ def push_adapter(
     private: bool | None = None,
     revision: str | None = None,
 ) -> str:
-    """Create the repository if needed and push adapter, card and summary in one commit; returns the commit's URL.
+    """Create the repository if needed, push adapter, card and summary in one commit, return its URL.
 
     `PeftModel.push_to_hub` alone would replace the model card by a template, so the folder goes up as it is.
     """
