@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from aifs_peft.tuner.registration import register as _register
+
 __version__ = "0.1.0"
 
 # Public name -> the module it lives in; imported when first asked for.
@@ -23,6 +25,8 @@ _LAZY = {
     "discover": "aifs_peft.discovery",
 }
 __all__ = ["__version__", *sorted(_LAZY)]
+
+_register()
 
 
 def __getattr__(name: str) -> Any:

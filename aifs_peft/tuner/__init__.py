@@ -1,1 +1,24 @@
-"""tuner."""
+"""AIFS as a PEFT method: configuration, layer, model and registration. The only folder that touches PEFT's internals."""
+
+from aifs_peft.tuner.config import AIFSConfig, AIFSPeftType
+from aifs_peft.tuner.heads import MLPHead
+from aifs_peft.tuner.layer import AIFSLayer, LatentTap, find_aifs_layer
+from aifs_peft.tuner.model import AIFSModel
+from aifs_peft.tuner.modeling import LatentClassifier, LatentClassifierConfig, TabularEncoder
+from aifs_peft.tuner.registration import register
+from aifs_peft.tuner.state import AIFSState
+
+__all__ = [
+    "AIFSConfig",
+    "AIFSLayer",
+    "AIFSModel",
+    "AIFSPeftType",
+    "AIFSState",
+    "LatentClassifier",
+    "LatentClassifierConfig",
+    "LatentTap",
+    "MLPHead",
+    "TabularEncoder",
+    "find_aifs_layer",
+    "register",
+]

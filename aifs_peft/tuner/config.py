@@ -1,0 +1,241 @@
+"""`AIFSConfig`: everything an AIFS adapter needs to know, one JSON file."""
+
+from __future__ import annotations
+
+import copy
+import enum
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from peft import PeftConfig
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+
+from aifs_peft.errors import InvalidConfigError
+
+
+class AIFSPeftType(str, enum.Enum):
+    """The `peft_type` of this method; equal to, and hashed like, the plain string in `adapter_config.json`."""
+
+    AIFS = "AIFS"
+
+
+# What a recipe sets when the user does not. `paper` is the published formulas taken literally.
+_RECIPES: dict[str, dict[str, Any]] = {
+    "discovery": {
+        "noise": "counterfactual",
+        "mask_rule": "inverse_relative",
+        "mask_scale": "max",
+        "sensitivity_sign": 1,
+        "use_basis": True,
+    },
+    "paper": {
+        "noise": "gaussian",
+        "mask_rule": "inverse",
+        "mask_scale": "sum",
+        "sensitivity_sign": -1,
+        "use_basis": False,
+    },
+}
+_RECIPES["erm"] = _RECIPES["discovery"]
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "recipe": ("discovery", "paper", "erm"),
+    "noise": ("gaussian", "l1", "l2", "counterfactual"),
+    "mask_rule": ("inverse", "inverse_relative", "direct"),
+    "mask_scale": ("sum", "max", "mean"),
+    "sensitivity_sign": (-1, 1),
+    "attribution": ("ig", "lrp", "gradient_x_input"),
+    "head": ("copy", "linear", "mlp"),
+    "pool": ("auto", "cls", "mean", "last"),
+}
+_NOT_NEGATIVE = ("lambda_", "alpha", "beta", "gamma")
+_COUNTS = ("attribution_steps", "top_k", "head_hidden", "num_labels")
+
+
+@dataclass
+class AIFSConfig(PeftConfig):
+    """Configuration of an AIFS adapter: head, losses, mask and, optionally, an adapter for the encoder.
+
+    Fields left at None are filled in by the recipe. `discovery` (the default) intervenes with counterfactual
+    displacements in the basis of discovered directions and penalises reliance on them; `paper` is the published
+    method to the letter (Gaussian noise on single dimensions, mask from the inverse attribution, and the printed
+    minus sign of the sensitivity term); `erm` trains the same head without either loss.
+
+    Args:
+        recipe: `"discovery"`, `"paper"` or `"erm"`.
+        lambda_: strength of the intervention, at least 0.
+        alpha: weight of the invariance loss, at least 0.
+        beta: weight of the sensitivity loss, at least 0.
+        noise: `"gaussian"`, `"l1"`, `"l2"` (on a sphere) or `"counterfactual"`.
+        adversarial: choose the noise to hurt the head most; not with `"counterfactual"`.
+        mask_rule: `"inverse"` (literal), `"inverse_relative"` or `"direct"`.
+        mask_scale: `"sum"` (literal: the mask sums to one), `"max"` (largest entry one) or `"mean"`.
+        gamma: sharpness of the mask, at least 0.
+        eps0: floor of the attribution in the mask rule, above 0, relative to the mean attribution.
+        sensitivity_sign: `1` penalises, `-1` (literal) rewards reliance on dimensions with a high mask.
+        use_basis: intervene in the basis of discovered directions rather than on single dimensions.
+        attribution: `"ig"`, `"lrp"` or `"gradient_x_input"`.
+        attribution_steps: steps of the path integral of `"ig"`.
+        top_k: how many classes are attributed; None takes all.
+        ema_decay: decay of the running attribution scores, in `[0, 1)`; 0 keeps the last update alone.
+        head: `"copy"` (structure of the base head, and its weights where they fit), `"linear"` or `"mlp"`.
+        head_hidden: hidden width of `"mlp"`; None takes the latent's width.
+        target_modules: name of the head in the base model; None finds it.
+        pool: how to reduce tokens to a latent: `"auto"`, `"cls"`, `"mean"` or `"last"`.
+        encoder_adapter: a PEFT configuration (LoRA, IA3, ...) for the encoder, or its dict; None freezes the encoder.
+        num_labels: number of classes; None takes the base head's, or the length of `labels`.
+        labels: names of the classes.
+        state_shapes: sizes of the saved mask, basis and so on; filled in by the adapter itself.
+
+    Raises:
+        InvalidConfigError: naming every field that is wrong, at once.
+
+    Example:
+        >>> config = AIFSConfig.paper()
+        >>> config.lambda_, config.alpha, config.beta, config.sensitivity_sign, config.mask_rule, config.noise
+        (0.5, 1.0, 0.5, -1, 'inverse', 'gaussian')
+        >>> AIFSConfig(alpha=-1.0, head="tree")
+        Traceback (most recent call last):
+        aifs_peft.errors.InvalidConfigError: 2 problems in AIFSConfig:
+        - head must be one of 'copy', 'linear', 'mlp'; got 'tree'.
+        - alpha must be a number of at least 0; got -1.0.
+    """
+
+    recipe: Literal["discovery", "paper", "erm"] = "discovery"
+    lambda_: float = 0.5
+    alpha: float = 1.0
+    beta: float = 0.5
+    noise: Literal["gaussian", "l1", "l2", "counterfactual"] | None = None
+    adversarial: bool = False
+    mask_rule: Literal["inverse", "inverse_relative", "direct"] | None = None
+    mask_scale: Literal["sum", "max", "mean"] | None = None
+    gamma: float = 1.0
+    eps0: float = 0.1
+    sensitivity_sign: int | None = None
+    use_basis: bool | None = None
+    attribution: Literal["ig", "lrp", "gradient_x_input"] = "ig"
+    attribution_steps: int = 32
+    top_k: int | None = None
+    ema_decay: float = 0.0
+    head: Literal["copy", "linear", "mlp"] = "copy"
+    head_hidden: int | None = None
+    target_modules: list[str] | str | None = None
+    pool: Literal["auto", "cls", "mean", "last"] = "auto"
+    encoder_adapter: PeftConfig | dict[str, Any] | None = field(default=None)
+    num_labels: int | None = None
+    labels: list[str] | None = None
+    state_shapes: dict[str, list[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = AIFSPeftType.AIFS
+        for name, value in _RECIPES.get(self.recipe, {}).items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+        if isinstance(self.target_modules, str):
+            self.target_modules = [self.target_modules]
+        elif self.target_modules is not None:
+            self.target_modules = sorted(self.target_modules)
+        if self.labels is not None:
+            self.labels = list(self.labels)
+        problems = [*self._value_problems(), *self._label_problems(), *self._encoder_problems()]
+        if problems:
+            count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+            raise InvalidConfigError("\n- ".join([f"{count} in AIFSConfig:", *problems]))
+        if self.labels is not None:
+            self.num_labels = len(self.labels)
+
+    @classmethod
+    def paper(cls, **overrides: Any) -> AIFSConfig:
+        """The published method with its published defaults, taken literally.
+
+        `lambda = 0.5, alpha = 1.0, beta = 0.5`, Gaussian noise on single dimensions, integrated gradients, mask
+        proportional to `exp(gamma / (|IG| + eps0))` summing to one, sensitivity term with the printed minus sign.
+
+        Args:
+            **overrides: any other field, for example `encoder_adapter`.
+        """
+        return cls(recipe="paper", **overrides)
+
+    @property
+    def nested(self) -> PeftConfig | None:
+        """The encoder's adapter configuration, which `__post_init__` made of whatever was given."""
+        return self.encoder_adapter if isinstance(self.encoder_adapter, PeftConfig) else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dictionary of JSON values, the encoder's configuration nested in it."""
+        out = {f.name: getattr(self, f.name) for f in fields(self)}
+        out["encoder_adapter"] = self.nested.to_dict() if self.nested is not None else None
+        return _jsonable(copy.deepcopy(out))
+
+    def _value_problems(self) -> list[str]:
+        out = []
+        for name, allowed in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in allowed and not (value is None and self.recipe not in _RECIPES):
+                out.append(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
+        for name in _NOT_NEGATIVE:
+            if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) < float("inf"):
+                out.append(f"{name} must be a number of at least 0; got {getattr(self, name)!r}.")
+        if not _is_number(self.eps0) or not 0 < self.eps0 < float("inf"):
+            out.append(f"eps0 must be a number above 0; got {self.eps0!r}.")
+        if not _is_number(self.ema_decay) or not 0 <= self.ema_decay < 1:
+            out.append(f"ema_decay must be a number in [0, 1); got {self.ema_decay!r}.")
+        for name in _COUNTS:
+            value = getattr(self, name)
+            optional = name != "attribution_steps"
+            if not (value is None and optional) and (type(value) is not int or value < 1):
+                out.append(f"{name} must be a whole number of at least 1{', or None' * optional}; got {value!r}.")
+        if self.adversarial and self.noise == "counterfactual":
+            out.append("adversarial noise needs noise='gaussian', 'l1' or 'l2'; counterfactuals are not chosen freely.")
+        if self.target_modules is not None and len(self.target_modules) != 1:
+            out.append(f"target_modules must name one head; got {self.target_modules}.")
+        return out
+
+    def _label_problems(self) -> list[str]:
+        if self.labels is None:
+            return []
+        if len(set(self.labels)) != len(self.labels):
+            return [f"labels must be different from each other; got {self.labels}."]
+        if self.num_labels not in (None, len(self.labels)):
+            return [f"num_labels is {self.num_labels}, but labels names {len(self.labels)} classes; drop one of them."]
+        return []
+
+    def _encoder_problems(self) -> list[str]:
+        """Turn `encoder_adapter` into a private copy of a PEFT configuration; say what is wrong with it."""
+        inner = self.encoder_adapter
+        if inner is None:
+            return []
+        if isinstance(inner, dict):
+            if inner.get("peft_type") not in PEFT_TYPE_TO_TUNER_MAPPING:
+                return [f"encoder_adapter needs a peft_type that PEFT knows; got {inner.get('peft_type')!r}."]
+            inner = PeftConfig.from_peft_type(**inner)
+        if not isinstance(inner, PeftConfig):
+            return [f"encoder_adapter must be a PEFT configuration, its dict or None; got {type(inner).__name__}."]
+        name = str(getattr(inner.peft_type, "value", inner.peft_type))
+        if inner.is_prompt_learning or inner.is_adaption_prompt:
+            return [f"encoder_adapter cannot be prompt learning ({name}); use LoRA, IA3 or another weight adapter."]
+        if name in ("AIFS", "ADALORA"):
+            why = "an AIFS adapter holds no other" if name == "AIFS" else "it must reallocate ranks after every step"
+            return [f"encoder_adapter cannot be {name}: {why}; use LoraConfig."]
+        if getattr(PEFT_TYPE_TO_TUNER_MAPPING.get(name), "uses_shared_state", False):
+            return [f"encoder_adapter cannot be {name}: it shares state between layers; use LoRA, IA3 or LoHa."]
+        if getattr(inner, "bias", "none") != "none":
+            return [f"encoder_adapter has bias={inner.bias!r}, which would not be saved; use bias='none'."]
+        self.encoder_adapter = copy.deepcopy(inner)
+        return []
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _jsonable(value: Any) -> Any:
+    """Sets as sorted lists and enums as their values, at any depth."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: _jsonable(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(_jsonable(item) for item in value)
+    return [_jsonable(item) for item in value] if isinstance(value, list | tuple) else value

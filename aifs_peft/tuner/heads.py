@@ -1,0 +1,148 @@
+"""Heads that AIFS trains: a copy of the base model's head, a fresh linear layer, or a small MLP.
+
+Every head here maps latents `z (batch, dim)` to logits `(batch, classes)`; blocks that were written for whole
+sequences (RoBERTa's) are wrapped so that they do, too.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from aifs_peft.errors import HeadError
+
+
+class MLPHead(nn.Module):
+    """One hidden layer: `W2 tanh(W1 z + b1) + b2`.
+
+    Tanh, not ReLU: the sensitivity loss differentiates the gradient of the head, which is piecewise constant
+    under ReLU.
+
+    Args:
+        dim: width of the latent.
+        hidden: width of the hidden layer.
+        num_labels: number of classes.
+        device: where to put it.
+
+    Example:
+        >>> MLPHead(4, 8, 3)(torch.zeros(2, 4)).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(self, dim: int, hidden: int, num_labels: int, device: torch.device | None = None) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(dim, hidden, device=device)
+        self.out = nn.Linear(hidden, num_labels, device=device)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Logits `(batch, classes)` of latents `z (batch, dim)`."""
+        return self.out(torch.tanh(self.hidden(z)))
+
+
+def linear_layers(module: nn.Module) -> list[tuple[str, nn.Linear]]:
+    """Names and linear layers of a head in the order of definition; the head itself is `("", head)`."""
+    return [(name, m) for name, m in module.named_modules() if isinstance(m, nn.Linear)]
+
+
+def head_sizes(head: nn.Module) -> tuple[int, int]:
+    """Latent width and number of classes of a head.
+
+    Args:
+        head: a linear layer, or a block that begins and ends with one.
+
+    Returns:
+        `(dim, classes)`.
+
+    Raises:
+        HeadError: if it holds no linear layer.
+
+    Example:
+        >>> head_sizes(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)))
+        (4, 2)
+    """
+    layers = linear_layers(head)
+    if not layers:
+        raise HeadError(
+            f"the head is a {type(head).__name__} without a linear layer, so its sizes are unknown; name a linear "
+            "layer in AIFSConfig(target_modules=[...])."
+        )
+    return layers[0][1].in_features, layers[-1][1].out_features
+
+
+def is_quantised(head: nn.Module) -> bool:
+    """Whether any weight of the head is stored as integers (bitsandbytes, GPTQ)."""
+    return any(not p.is_floating_point() for p in head.parameters())
+
+
+def takes_sequence(head: nn.Module) -> bool:
+    """Whether a block head pools by itself: `(batch, tokens, dim)` in, `(batch, classes)` out, as RoBERTa's does.
+
+    Tried out on one token of zeros, in eval mode, so nothing is drawn or trained.
+    """
+    if isinstance(head, nn.Linear | nn.Sequential):
+        return False
+    weight = linear_layers(head)[0][1].weight
+    modes = {m: m.training for m in head.modules()}
+    head.eval()
+    try:
+        with torch.no_grad():
+            out = head(torch.zeros(1, 1, head_sizes(head)[0], dtype=weight.dtype, device=weight.device))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return isinstance(out, Tensor) and out.dim() == 2
+
+
+def _replace_last_linear(head: nn.Module, num_labels: int) -> nn.Module:
+    """The head with a fresh last layer of `num_labels` outputs."""
+    name, last = linear_layers(head)[-1]
+    fresh = nn.Linear(last.in_features, num_labels, bias=last.bias is not None, device=last.weight.device)
+    if not name:
+        return fresh
+    parent, _, child = name.rpartition(".")
+    setattr(head.get_submodule(parent), child, fresh)
+    return head
+
+
+def build_head(base: nn.Module, kind: str, num_labels: int, hidden: int | None = None) -> nn.Module:
+    """The trainable head for one adapter, in float32 where the base model is in half precision.
+
+    Devices are passed to the constructors, not moved to afterwards: under PEFT's `low_cpu_mem_usage` new parameters
+    are on the meta device until the checkpoint is loaded, and meta tensors cannot be moved.
+
+    Args:
+        base: the base model's head.
+        kind: `"copy"` (structure and weights of `base`; a last layer with another number of classes starts
+            fresh; a quantised linear layer becomes a fresh one in full precision), `"linear"` or `"mlp"`.
+        num_labels: number of classes.
+        hidden: width of the hidden layer of `"mlp"`; None takes the latent's width.
+
+    Returns:
+        A module, on the device of `base`.
+
+    Raises:
+        HeadError: for a copy of a quantised block, whose inner layers cannot be copied in full precision.
+    """
+    dim, classes = head_sizes(base)
+    device = next(base.parameters()).device
+    if kind == "linear":
+        return nn.Linear(dim, num_labels, device=device)
+    if kind == "mlp":
+        return MLPHead(dim, hidden or dim, num_labels, device)
+    if is_quantised(base):
+        if not isinstance(base, nn.Linear):
+            raise HeadError(
+                f"the head is a quantised {type(base).__name__}, which cannot be copied for training; use "
+                'AIFSConfig(head="linear" or "mlp"), or keep the head out of the quantisation '
+                "(BitsAndBytesConfig(llm_int8_skip_modules=[...]))."
+            )
+        return nn.Linear(dim, num_labels, bias=base.bias is not None, device=device)
+    head = copy.deepcopy(base)
+    if classes != num_labels:
+        head = _replace_last_linear(head, num_labels)
+    for parameter in head.parameters():
+        if parameter.dtype in (torch.float16, torch.bfloat16):
+            parameter.data = parameter.data.float()
+    return head.requires_grad_(requires_grad=True)

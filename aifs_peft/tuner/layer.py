@@ -1,0 +1,310 @@
+"""The module that stands where the classification head stood: pools the latent, intervenes, classifies."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
+from torch import Tensor, nn
+
+from aifs_peft.errors import HeadError
+from aifs_peft.tuner.heads import build_head, head_sizes, takes_sequence
+from aifs_peft.tuner.state import AIFSState
+
+if TYPE_CHECKING:
+    from aifs_peft.tuner.config import AIFSConfig
+
+Intervention = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class LatentTap:
+    """What one forward pass left behind, with its graph.
+
+    Attributes:
+        z: latents, `(batch, dim)`, float32 or wider.
+        logits: logits of `z`, `(batch, classes)`.
+        intervened: intervened latents, `(batch, dim)`; None when the layer was not armed or not in training mode.
+        intervened_logits: logits of `intervened`; None likewise.
+    """
+
+    z: Tensor
+    logits: Tensor
+    intervened: Tensor | None = None
+    intervened_logits: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """How one adapter reads its latent: pooling rule, and whether its head copies the base's and wants tokens."""
+
+    pool: str
+    copied: bool
+    sequence: bool
+    num_labels: int
+
+
+class PooledHead(nn.Module):
+    """A head with its pooling, put into the base model by a merge when the base does not pool by itself.
+
+    Args:
+        head: `(batch, dim)` to `(batch, classes)`.
+        pool: see `pool_latent`.
+    """
+
+    def __init__(self, head: nn.Module, pool: str) -> None:
+        super().__init__()
+        self.head, self.pool = head, pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of whatever the base model feeds its head."""
+        return self.head(pool_latent(x, self.pool))
+
+
+def pool_latent(x: Tensor, pool: str = "auto") -> Tensor:
+    """The latent `z (batch, dim)` in what a model feeds its head.
+
+    Args:
+        x: `(batch, dim)`, `(batch, tokens, dim)` or `(batch, channels, height, width)`.
+        pool: `"auto"` (2-D as it is, first token of 3-D, spatial mean of 4-D), `"cls"`, `"mean"` or `"last"`.
+
+    Returns:
+        `(batch, dim)` (channels for 4-D).
+
+    Raises:
+        HeadError: for another number of axes.
+
+    Example:
+        >>> pool_latent(torch.arange(6.0).reshape(1, 2, 3), "mean")
+        tensor([[1.5000, 2.5000, 3.5000]])
+    """
+    if x.dim() == 2:
+        return x
+    if x.dim() == 4:
+        return x.flatten(2).mean(-1)
+    if x.dim() != 3:
+        raise HeadError(f"the head was fed shape {tuple(x.shape)}; a latent needs 2, 3 or 4 axes, batch first.")
+    if pool == "mean":
+        return x.mean(1)
+    return x[:, -1] if pool == "last" else x[:, 0]
+
+
+class AIFSLayer(nn.Module, BaseTunerLayer):
+    """A classification head under AIFS: the base head, and one trained head and state per adapter.
+
+    Args:
+        base_layer: the head of the base model.
+        adapter_name: name of the first adapter.
+        config: its configuration, with `num_labels` already resolved.
+    """
+
+    adapter_layer_names = ("aifs_head",)
+    other_param_names = ("aifs_state", "aifs_spec")
+
+    def __init__(self, base_layer: nn.Module, adapter_name: str, config: AIFSConfig) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.in_features, self.out_features = head_sizes(base_layer)
+        self.aifs_head = nn.ModuleDict()
+        self.aifs_state = nn.ModuleDict()
+        self.aifs_spec: dict[str, HeadSpec] = {}
+        self.merged_adapters: list[str] = []
+        self._stash: list[nn.Module] = []  # the base head while merged; a list, so that it is no sub-module
+        self._tap: LatentTap | None = None
+        self._intervention: Intervention | None = None
+        self._active_adapter = adapter_name
+        self.update_layer(adapter_name, config)
+
+    def update_layer(self, adapter_name: str, config: AIFSConfig) -> None:
+        """Add the head and the state of one more adapter.
+
+        Args:
+            adapter_name: its name.
+            config: its configuration.
+        """
+        base = self._stash[0] if self._stash else self.base_layer
+        num_labels = config.num_labels or self.out_features
+        head = build_head(base, config.head, num_labels, config.head_hidden)
+        self.aifs_head[adapter_name] = head
+        self.aifs_state[adapter_name] = AIFSState(self.in_features, config.state_shapes).to(
+            next(base.parameters()).device
+        )
+        sequence = config.head == "copy" and takes_sequence(head)
+        self.aifs_spec[adapter_name] = HeadSpec(config.pool, config.head == "copy", sequence, num_labels)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    @property
+    def adapter(self) -> str:
+        """Name of the one active adapter.
+
+        Raises:
+            HeadError: if none or several are active: heads cannot be added up.
+        """
+        active = [name for name in self.active_adapters if name in self.aifs_head]
+        if len(active) != 1:
+            raise HeadError(f"AIFS needs exactly one active adapter, got {active}; call model.set_adapter(name).")
+        return active[0]
+
+    @property
+    def head(self) -> nn.Module:
+        """The trained head of the active adapter."""
+        return self.aifs_head[self.adapter]
+
+    @property
+    def state(self) -> AIFSState:
+        """Mask, basis, displacements and running scores of the active adapter."""
+        state = self.aifs_state[self.adapter]
+        assert isinstance(state, AIFSState)  # noqa: S101 - for the type checker; only update_layer fills the dict
+        return state
+
+    @property
+    def armed(self) -> bool:
+        """Whether an intervention will be applied to the next forward passes in training mode."""
+        return self._intervention is not None
+
+    @property
+    def has_tap(self) -> bool:
+        """Whether `take_tap` has something to give."""
+        return self._tap is not None
+
+    def arm(self, intervention: Intervention | None) -> None:
+        """Intervene on the latents of the next forward passes in training mode, until disarmed.
+
+        Args:
+            intervention: maps `z (batch, dim)` to `z'` of the same shape; None disarms.
+        """
+        self._intervention = intervention
+
+    def take_tap(self) -> LatentTap:
+        """Latents and logits of the last forward pass; each can be taken once, which frees its graph.
+
+        Raises:
+            HeadError: if no forward pass has run since the last call.
+        """
+        tap, self._tap = self._tap, None
+        if tap is None:
+            raise HeadError(
+                "no latent to take: each forward pass leaves one, and it can be taken once. Run the model first; "
+                "with the adapter disabled or merged nothing is kept."
+            )
+        return tap
+
+    def pool(self, x: Tensor) -> Tensor:
+        """The latent `z (batch, dim)`, at least float32, in what the base model feeds its head.
+
+        Raises:
+            HeadError: if a linear head is fed one vector per token and `pool` is `"auto"`.
+        """
+        spec = self.aifs_spec[self.adapter]
+        base = self._stash[0] if self._stash else self.base_layer
+        if x.dim() == 3 and spec.pool == "auto" and isinstance(base, nn.Linear):
+            raise HeadError(
+                f"this head sees {x.shape[1]} vectors per example and no pooled latent (a token classifier, or a "
+                "decoder that pools after its head). Use a model that pools first, LatentClassifier, or say how to "
+                'pool: AIFSConfig(pool="cls", "mean" or "last").'
+            )
+        z = pool_latent(x, spec.pool)
+        return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
+
+    def classify(self, z: Tensor) -> Tensor:
+        """Logits `(batch, classes)` of latents `z (batch, dim)` by the active head, at least float32."""
+        head, spec = self.head, self.aifs_spec[self.adapter]
+        z = z.to(next(head.parameters()).dtype)
+        logits = head(z.unsqueeze(1) if spec.sequence else z)
+        return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Logits `(batch, classes)` of the clean latents; leaves a `LatentTap`.
+
+        The head runs once, on `[z; z']` when an intervention is armed, so DDP sees one forward pass.
+        """
+        if self.disable_adapters and self.merged:
+            self.unmerge()
+        if self.disable_adapters or self.merged or not self.active_adapters:
+            return self.base_layer(x, *args, **kwargs)
+        z = self.pool(x)
+        if not (self.training and self._intervention is not None):
+            logits = self.classify(z)
+            self._tap = LatentTap(z, logits)
+            return logits
+        intervened = self._intervention(z)
+        if intervened.shape != z.shape:
+            raise HeadError(f"the intervention must keep the shape {tuple(z.shape)}, got {tuple(intervened.shape)}.")
+        logits, intervened_logits = self.classify(torch.cat([z, intervened])).chunk(2)
+        self._tap = LatentTap(z, logits, intervened, intervened_logits)
+        return logits
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Put the trained head in the base head's place, in the base model's precision.
+
+        Args:
+            safe_merge: refuse a head with weights that are not finite.
+            adapter_names: the adapter to merge; None takes the active one.
+
+        Raises:
+            HeadError: for several adapters, or with `safe_merge` for a head that is not finite.
+        """
+        names = check_adapters_to_merge(self, adapter_names)
+        names = [name for name in names if name in self.aifs_head]
+        if not names:
+            return
+        if len(names) > 1 or self.merged:
+            raise HeadError(f"heads cannot be added up: merge one adapter, got {[*self.merged_adapters, *names]}.")
+        head, spec = copy.deepcopy(self.aifs_head[names[0]]), self.aifs_spec[names[0]]
+        if safe_merge and not all(bool(p.isfinite().all()) for p in head.parameters()):
+            raise HeadError(f"the head of adapter {names[0]!r} has weights that are not finite; it was not merged.")
+        weight = next(self.base_layer.parameters())
+        dtype = weight.dtype if weight.is_floating_point() else getattr(self.base_layer, "compute_dtype", None)
+        # A head that takes what the base model feeds it goes in as it is, so that the merged model keeps its class.
+        as_is = spec.sequence or (spec.pool == "auto" and (spec.copied or isinstance(self.base_layer, nn.Linear)))
+        if not as_is:
+            head = PooledHead(head, spec.pool)
+        self._stash = [self.base_layer]
+        self.base_layer = head.to(weight.device, dtype).requires_grad_(requires_grad=False)
+        self.base_layer.train(self.training)
+        self.merged_adapters.append(names[0])
+
+    def unmerge(self) -> None:
+        """Put the base head back."""
+        if not self.merged:
+            warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
+            return
+        device = next(self.base_layer.parameters()).device
+        self.base_layer = self._stash.pop().to(device)
+        self.merged_adapters.clear()
+
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
+        # PEFT's version also casts to the base model's precision: the mask would become bfloat16.
+        target = device if device is not None else next(self.base_layer.parameters()).device
+        for container in (self.aifs_head, self.aifs_state):
+            if adapter_name in container and not any(p.is_meta for p in container[adapter_name].parameters()):
+                container[adapter_name].to(target)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pending tap is no leaf, which deepcopy refuses; an armed intervention belongs to one training loop.
+        return {**self.__dict__, "_tap": None, "_intervention": None}
+
+    def __repr__(self) -> str:
+        return "aifs." + super().__repr__()
+
+
+def find_aifs_layer(model: nn.Module) -> AIFSLayer:
+    """The one AIFS layer in a model (wrapped by PEFT, DDP or not).
+
+    Raises:
+        HeadError: if there is none.
+
+    Example:
+        >>> find_aifs_layer(nn.Linear(2, 2))
+        Traceback (most recent call last):
+        aifs_peft.errors.HeadError: no AIFS layer in this Linear; wrap it: get_peft_model(model, AIFSConfig()).
+    """
+    for module in model.modules():
+        if isinstance(module, AIFSLayer):
+            return module
+    raise HeadError(f"no AIFS layer in this {type(model).__name__}; wrap it: get_peft_model(model, AIFSConfig()).")

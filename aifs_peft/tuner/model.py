@@ -1,0 +1,219 @@
+"""`AIFSModel`: puts an AIFS layer in a base model's head, and the encoder's adapter beside it."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+
+from peft import PeftConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from aifs_peft.errors import CheckpointMismatchError
+from aifs_peft.tuner.config import AIFSConfig
+from aifs_peft.tuner.heads import head_sizes
+from aifs_peft.tuner.layer import AIFSLayer, find_aifs_layer
+from aifs_peft.tuner.targets import find_head, resolve_encoder
+
+_NESTED_KEY = re.compile(r"\.aifs_state\.")
+
+
+class AIFSModel(BaseTuner):
+    """The tuner behind `get_peft_model(model, AIFSConfig(...))`; users meet it as `peft_model.base_model`.
+
+    Example:
+        >>> from peft import get_peft_model
+        >>> from aifs_peft.tuner import LatentClassifier, TabularEncoder
+        >>> base = LatentClassifier(TabularEncoder(4, 8), num_labels=2)
+        >>> model = get_peft_model(base, AIFSConfig())
+        >>> sorted(n for n, p in model.named_parameters() if p.requires_grad)[0]
+        'base_model.model.classifier.aifs_head.default.bias'
+    """
+
+    prefix = "aifs_"
+    # All tuner layers, so that switching and deleting adapters reaches the encoder's layers, too.
+    tuner_layer_cls = BaseTunerLayer
+    target_module_mapping: dict[str, Any] = {}  # noqa: RUF012 - PEFT's contract
+
+    def inject_adapter(
+        self,
+        model: nn.Module,
+        adapter_name: str,
+        autocast_adapter_dtype: bool = True,
+        low_cpu_mem_usage: bool = False,
+        state_dict: dict[str, Tensor] | None = None,
+    ) -> None:
+        """Inject the encoder's adapter, then wrap the head. PEFT calls this; its signature is PEFT's.
+
+        Raises:
+            HeadError: if the head cannot be found or wrapped. The model is unchanged then.
+            InvalidConfigError: if the encoder's adapter touches the head.
+        """
+        # A copy: the caller's configuration stays as it was and can be used for another model.
+        config = self.peft_config[adapter_name] = copy.deepcopy(self.peft_config[adapter_name])
+        head = find_head(model, config)
+        config.target_modules = [head]
+        if config.num_labels is None:
+            module = model.get_submodule(head)
+            config.num_labels = module.out_features if isinstance(module, AIFSLayer) else head_sizes(module)[1]
+        if config.nested is not None:
+            resolve_encoder(model, head, config.nested)
+            config.nested.inference_mode = config.inference_mode
+            self._inject_nested(model, config.nested, adapter_name, low_cpu_mem_usage)
+        # No state dict: the head's place is known, and PEFT would look for it by a prefix.
+        super().inject_adapter(
+            model, adapter_name, autocast_adapter_dtype=autocast_adapter_dtype, low_cpu_mem_usage=low_cpu_mem_usage
+        )
+        self._apply_labels(enabled=True)
+
+    @staticmethod
+    def _inject_nested(model: nn.Module, inner: PeftConfig, adapter_name: str, low_cpu_mem_usage: bool) -> None:
+        # The inner tuner would write its configuration into the dictionary that AIFS adapters share.
+        saved = model.__dict__.pop("peft_config", None)
+        try:
+            inject_adapter_in_model(inner, model, adapter_name, low_cpu_mem_usage=low_cpu_mem_usage)
+        finally:
+            model.__dict__.pop("peft_config", None)
+            if saved is not None:
+                model.peft_config = saved
+        for module in model.modules():
+            if isinstance(module, BaseTunerLayer) and isinstance(module.get_base_layer(), _ConvNd):
+                # TensorFlow-style padding (MobileNet) reads these from the layer it is about to call.
+                for name in ("stride", "kernel_size", "dilation"):
+                    if not hasattr(module, name):
+                        setattr(module, name, getattr(module.get_base_layer(), name))
+
+    def _prepare_adapter_config(self, peft_config: AIFSConfig, model_config: dict[str, Any]) -> AIFSConfig:  # noqa: ARG002
+        return peft_config
+
+    @staticmethod
+    def _check_target_module_exists(peft_config: AIFSConfig, key: str) -> bool:
+        return [key] == peft_config.target_modules
+
+    def _check_target_module_compatiblity(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing to check: `find_head` did."""
+
+    def _create_and_replace(
+        self,
+        peft_config: AIFSConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,  # noqa: ARG002 - PEFT's signature
+        parameter_name: str | None = None,  # noqa: ARG002
+    ) -> None:
+        if isinstance(target, AIFSLayer):
+            target.update_layer(adapter_name, peft_config)
+        else:
+            self._replace_module(parent, target_name, AIFSLayer(target, adapter_name, peft_config), target)
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:  # noqa: ARG002
+        # PEFT's version copies `.weight`, which head blocks do not have.
+        setattr(parent, child_name, new_module)
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        # PEFT strips the name only near the end: `aifs_head.default.dense.weight` would keep it.
+        found = re.match(rf"^(.*\.aifs_[a-z]+)\.{re.escape(adapter_name)}(\..*)?$", key)
+        if found:
+            return found.group(1) + (found.group(2) or "")
+        return super()._remove_adapter_name_from_key(key, adapter_name)
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Map saved keys to the model's, and refuse a checkpoint of another configuration.
+
+        Raises:
+            CheckpointMismatchError: naming missing, unknown and differently shaped tensors.
+        """
+        mapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        own = {k: tuple(v.shape) for k, v in model.state_dict().items() if f".{adapter_name}." in f"{k}."}
+        problems = [
+            f"{key}: {tuple(value.shape)} saved, {own[key]} here"
+            for key, value in mapped.items()
+            if key in own and not _NESTED_KEY.search(key) and tuple(value.shape) != own[key]
+        ]
+        known = {*own, *(k.removeprefix("base_model.model.") for k in own)}
+        plain = {k.removeprefix("base_model.model.") for k in mapped}
+        problems += [f"{key}: not part of this configuration" for key in mapped if key not in known]
+        problems += [
+            f"{key}: not saved"
+            for key in own
+            if key.removeprefix("base_model.model.") not in plain and not _NESTED_KEY.search(key)
+        ]
+        if problems:
+            raise CheckpointMismatchError(
+                f"the saved adapter does not fit this configuration ({len(problems)} tensors: "
+                f"{'; '.join(problems[:5])}). Load it with the adapter_config.json saved beside it, onto the base model "
+                "it names."
+            )
+        return mapped
+
+    def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
+        """Make one adapter active, and its class names the model's."""
+        super().set_adapter(adapter_name, inference_mode=inference_mode)
+        self._apply_labels(enabled=True)
+
+    def enable_adapter_layers(self) -> None:
+        """Use the adapters again."""
+        super().enable_adapter_layers()
+        self._apply_labels(enabled=True)
+
+    def disable_adapter_layers(self) -> None:
+        """Behave exactly like the base model, number of classes included."""
+        super().disable_adapter_layers()
+        self._apply_labels(enabled=False)
+
+    def _unload_and_optionally_merge(self, merge: bool = True, *args: Any, **kwargs: Any) -> nn.Module:
+        self._apply_labels(enabled=merge)
+        return super()._unload_and_optionally_merge(merge, *args, **kwargs)
+
+    def _apply_labels(self, *, enabled: bool) -> None:
+        """Tell the base model how many classes its head has now: its own loss reads `num_labels`."""
+        base_config = getattr(self.model, "config", None)
+        if not hasattr(base_config, "num_labels"):
+            return
+        if "_base_labels" not in self.__dict__:
+            self.__dict__["_base_labels"] = dict(getattr(base_config, "id2label", None) or {})
+        active = [a for a in self.active_adapters if a in self.peft_config]
+        names: dict[int, str] = self.__dict__["_base_labels"]
+        if enabled and len(active) == 1:
+            config = self.peft_config[active[0]]
+            if config.labels:
+                names = dict(enumerate(config.labels))
+            elif config.num_labels and config.num_labels != len(names):
+                names = {i: f"LABEL_{i}" for i in range(config.num_labels)}
+        base_config.id2label = names
+        base_config.label2id = {name: i for i, name in names.items()}
+        if hasattr(self.model, "num_labels"):
+            self.model.num_labels = len(names)
+
+    def train(self, mode: bool = True) -> AIFSModel:
+        """Training mode for what is trained: a frozen encoder, and every frozen batch norm, stay in eval mode.
+
+        A frozen encoder then gives the same latents in training as in discovery and evaluation; a frozen batch
+        norm in training mode would overwrite its running statistics.
+        """
+        super().train(mode)
+        if not mode:
+            return self
+        layer = find_aifs_layer(self.model)
+        inside = set(layer.modules())
+        active = [self.peft_config[a] for a in self.active_adapters if a in self.peft_config]
+        frozen = all(config.nested is None for config in active)
+        trained = {m for w in self.model.modules() if isinstance(w, AuxiliaryTrainingWrapper) for m in w.modules()}
+        path = {self, self.model}
+        for module in self.model.modules():
+            if module in inside or module in path:
+                continue
+            norm = isinstance(module, _BatchNorm) and module not in trained
+            if frozen or (norm and not any(p.requires_grad for p in module.parameters())):
+                module.training = False
+        return self

@@ -1,0 +1,29 @@
+"""Make PEFT know AIFS. Three entries in PEFT's tables, nothing else."""
+
+from __future__ import annotations
+
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+
+from aifs_peft.tuner.config import AIFSConfig, AIFSPeftType
+from aifs_peft.tuner.model import AIFSModel
+
+# Not under "AIFS": a method with an entry of its own gets only that prefix renamed when transformers loads an
+# adapter folder by itself, and the encoder's LoRA weights would be lost. Without one, all known prefixes are tried.
+_PREFIX_KEY = "AIFS_HEAD"
+
+
+def register() -> None:
+    """Register AIFS with PEFT; calling it again changes nothing.
+
+    `peft.utils.register_peft_method` accepts only members of PEFT's closed enum, so the tables are filled here; PEFT
+    supports string types there (huggingface/peft#2634).
+
+    Example:
+        >>> register()
+        >>> from peft import PEFT_TYPE_TO_TUNER_MAPPING
+        >>> PEFT_TYPE_TO_TUNER_MAPPING["AIFS"].__name__
+        'AIFSModel'
+    """
+    PEFT_TYPE_TO_CONFIG_MAPPING.setdefault(AIFSPeftType.AIFS, AIFSConfig)
+    PEFT_TYPE_TO_TUNER_MAPPING.setdefault(AIFSPeftType.AIFS, AIFSModel)
+    PEFT_TYPE_TO_PREFIX_MAPPING.setdefault(_PREFIX_KEY, AIFSModel.prefix)

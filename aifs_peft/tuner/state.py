@@ -1,0 +1,167 @@
+"""What AIFS knows about one head: mask, basis, displacements and running scores, as persistent buffers.
+
+Buffers, so that PEFT, `Trainer` checkpoints and DDP save, restore and move them with no extra code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aifs_peft.errors import CheckpointMismatchError, InvalidInputError
+
+# Name -> the precision that must survive `.half()` and `.to(torch.bfloat16)`: a mask rounded to bfloat16
+# and thresholded is another mask, and a float16 sum of attributions underflows.
+_DTYPES: dict[str, torch.dtype] = {
+    "mask": torch.float32,
+    "basis": torch.float32,
+    "displacements": torch.float32,
+    "ema": torch.float64,
+    "evidence": torch.float64,
+    "groups": torch.int64,
+    "num_updates": torch.int64,
+}
+
+
+class AIFSState(nn.Module):
+    """The state of one AIFS adapter beside its head. All buffers are persistent.
+
+    Args:
+        dim: width `d` of the latent `z`.
+        shapes: sizes of the buffers by name, kept up to date in place; the adapter's configuration shares this
+            dictionary, so that a loader which fixes sizes beforehand (transformers' own) knows them. Sizes that
+            contradict `dim` are ignored.
+
+    Attributes:
+        mask: `(d,)` float32 in `[0, 1]`, or `(r,)` when there is a basis of `r` directions. Zeros at first: no
+            intervention before the first update.
+        basis: `(d, r)` float32, orthonormal columns; `(d, 0)` when there is none.
+        displacements: `(A, d)` float32, one per attribute value; `(0, d)` when there is none.
+        ema: `(d,)` float64, running attribution scores.
+        evidence: float64 of any shape, what discovery measured; `(0,)` when it did not run.
+        groups: `(n,)` int64, the inferred attribute value of each training example; `(0,)` when unknown.
+        num_updates: int64 scalar, how often the mask was updated.
+
+    Example:
+        >>> state = AIFSState(3)
+        >>> state.update(mask=torch.tensor([1.0]), basis=torch.tensor([[1.0], [0.0], [0.0]]))
+        >>> int(state.num_updates), state.half().mask.dtype, state.has_basis
+        (1, torch.float32, True)
+    """
+
+    mask: Tensor
+    basis: Tensor
+    displacements: Tensor
+    ema: Tensor
+    evidence: Tensor
+    groups: Tensor
+    num_updates: Tensor
+
+    def __init__(self, dim: int, shapes: dict[str, list[int]] | None = None) -> None:
+        super().__init__()
+        self.dim = dim
+        self.shapes = {} if shapes is None else shapes
+        sizes: dict[str, tuple[int, ...]] = dict.fromkeys(_DTYPES, (0,))
+        sizes |= {"mask": (dim,), "basis": (dim, 0), "displacements": (0, dim), "ema": (dim,), "num_updates": ()}
+        wanted = sizes | {name: tuple(size) for name, size in self.shapes.items() if name in _DTYPES}
+        if self._shape_problem(wanted) is None:
+            sizes = wanted
+        for name, dtype in _DTYPES.items():
+            self.register_buffer(name, torch.zeros(sizes[name], dtype=dtype))
+        self._record_shapes()
+
+    def _record_shapes(self) -> None:
+        self.shapes.update({name: list(getattr(self, name).shape) for name in _DTYPES})
+
+    @property
+    def has_basis(self) -> bool:
+        """Whether there is at least one direction."""
+        return self.basis.shape[1] > 0
+
+    @torch.no_grad()
+    def update(self, *, count: bool = True, **values: Tensor | float | list[float]) -> None:
+        """Replace buffers by name, checked and in their own precision and device.
+
+        Args:
+            count: whether this is a mask update, which adds one to `num_updates`.
+            **values: `mask`, `basis`, `displacements`, `ema`, `evidence`, `groups` or `num_updates`.
+
+        Raises:
+            InvalidInputError: for an unknown name, a shape that does not fit `dim`, a value that is not finite,
+                or a mask outside `[0, 1]`. Nothing is changed then.
+        """
+        unknown = sorted(set(values) - set(_DTYPES))
+        if unknown:
+            raise InvalidInputError(f"unknown state {unknown}; known: {sorted(_DTYPES)}.")
+        device = self.mask.device
+        new = {
+            name: torch.as_tensor(value).detach().to(device, _DTYPES[name], copy=True).contiguous()
+            for name, value in values.items()
+        }
+        for name, value in new.items():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise InvalidInputError(f"{name} holds NaN or infinite values; look for the step that made them.")
+        mask = new.get("mask")
+        if mask is not None and mask.numel() and not (0 <= mask.min() and mask.max() <= 1):
+            raise InvalidInputError(f"mask must lie in [0, 1], got [{mask.min():.4g}, {mask.max():.4g}].")
+        shapes = {name: tuple(new.get(name, getattr(self, name)).shape) for name in _DTYPES}
+        problem = self._shape_problem(shapes)
+        if problem:
+            raise InvalidInputError(problem)
+        for name, value in new.items():
+            setattr(self, name, value)
+        self._record_shapes()
+        if count and "num_updates" not in new:
+            self.num_updates += 1
+
+    def _shape_problem(self, shapes: dict[str, tuple[int, ...]]) -> str | None:
+        """The first buffer whose shape does not fit this latent width, in words; None when all fit."""
+        d = self.dim
+        basis = shapes["basis"]
+        if len(basis) != 2 or basis[0] != d:
+            return f"basis must have shape ({d}, r), got {basis}."
+        if shapes["mask"] not in {(d,), (basis[1],)}:
+            return f"mask must have shape ({d},) or, in the basis, ({basis[1]},), got {shapes['mask']}."
+        if len(shapes["displacements"]) != 2 or shapes["displacements"][1] != d:
+            return f"displacements must have shape (A, {d}), got {shapes['displacements']}."
+        if len(shapes["ema"]) != 1 or shapes["ema"][0] not in {d, basis[1]}:
+            return f"ema must have shape ({d},), got {shapes['ema']}."
+        if len(shapes["groups"]) != 1:
+            return f"groups must have shape (n,), got {shapes['groups']}."
+        return f"num_updates must be a scalar, got shape {shapes['num_updates']}." if shapes["num_updates"] else None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AIFSState:
+        """Follow moves to another device, but not changes of precision."""
+        for name, buffer in self._buffers.items():
+            if buffer is not None:
+                moved = fn(buffer)
+                self._buffers[name] = moved if moved.dtype == buffer.dtype else buffer.to(moved.device)
+        return self
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *args: Any
+    ) -> None:
+        """Take the sizes of what was saved, after checking them against the latent width."""
+        saved = {name: state_dict[prefix + name] for name in _DTYPES if prefix + name in state_dict}
+        shapes = {name: tuple(saved.get(name, getattr(self, name)).shape) for name in _DTYPES}
+        problem = self._shape_problem(shapes)
+        if problem:
+            raise CheckpointMismatchError(
+                f"the saved AIFS state belongs to another head: {problem} Load it onto the base model it was "
+                "trained with, or train a new adapter."
+            )
+        for name, value in saved.items():
+            current = getattr(self, name)
+            if current.shape != value.shape:
+                self._buffers[name] = torch.empty(value.shape, dtype=_DTYPES[name], device=current.device)
+            # `assign=True` would otherwise keep whatever precision is in the file.
+            state_dict[prefix + name] = value.to(_DTYPES[name])
+        self._record_shapes()
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+    def extra_repr(self) -> str:
+        """Sizes, for `print(model)`."""
+        return f"dim={self.dim}, directions={self.basis.shape[1]}, num_updates={int(self.num_updates)}"

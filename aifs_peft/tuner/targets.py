@@ -1,0 +1,205 @@
+"""Which module of a base model is the head, and which ones the encoder's adapter goes to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from peft import PeftConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+from aifs_peft.errors import HeadError, InvalidConfigError
+from aifs_peft.tuner.heads import is_quantised, linear_layers, takes_sequence
+from aifs_peft.tuner.layer import AIFSLayer
+
+if TYPE_CHECKING:
+    from aifs_peft.tuner.config import AIFSConfig
+
+HEAD_NAMES = ("classifier", "score", "classification_head", "head", "fc", "heads")
+# Attention projections by family, all of them if present; checked in this order.
+_LORA_TARGETS = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"), ("qkv",), ("q", "v"))
+_IA3_TARGETS = (
+    (("k_proj", "v_proj"), ("fc2",)),
+    (("key", "value"), ("output.dense",)),
+    (("k_lin", "v_lin"), ("lin2",)),
+)
+# Layers between encoder and head that a fresh classifier starts at random; they must be trained with it.
+_RANDOM_LAYERS = ("classifier.dense", "pre_classifier")
+_TEXT_TOWER = re.compile(r"(^|\.)text_model\.|^(encoder\.|model\.)*transformer\.resblocks\.")
+
+
+def matches(key: str, names: Iterable[str]) -> bool:
+    """Whether a module's full name is one of `names` or ends in `.name`, as PEFT matches lists."""
+    return any(key == name or key.endswith(f".{name}") for name in names)
+
+
+def find_head(model: nn.Module, config: AIFSConfig) -> str:
+    """Full name of the head that AIFS will wrap.
+
+    Args:
+        model: the base model, which may hold adapters already.
+        config: its `target_modules` decides; else the usual names are tried. A `RobertaClassificationHead` is
+            wrapped whole when the encoder is frozen (its `dense` starts at random and must be trained); with an
+            encoder adapter that can save modules, only its last layer is, and `dense` belongs to the encoder.
+
+    Raises:
+        HeadError: if there is no such module, or several, or it cannot be a head.
+    """
+    modules = dict(model.named_modules())
+    wrapped = [key for key, module in modules.items() if isinstance(module, AIFSLayer)]
+    if config.target_modules:
+        name = config.target_modules[0]
+        inside = tuple(f"{key}." for key in wrapped)
+        found = [key for key in modules if key and matches(key, [name]) and not (inside and key.startswith(inside))]
+        if len(found) != 1:
+            raise HeadError(_not_found(model, name, found))
+    else:
+        found = wrapped or [n for n in HEAD_NAMES if n in modules and not isinstance(modules[n], nn.Identity)][:1]
+        if not found:
+            raise HeadError(_not_found(model, None, []))
+    key = found[0]
+    if wrapped and key not in wrapped:
+        raise HeadError(
+            f"this model already has AIFS on {wrapped[0]!r}; every adapter must wrap that head, not {key!r}."
+        )
+    if not wrapped:
+        key = _check_head(model, key, modules[key], config)
+    return key
+
+
+def _check_head(model: nn.Module, key: str, head: nn.Module, config: AIFSConfig) -> str:
+    if isinstance(head, BaseTunerLayer):
+        raise HeadError(
+            f"{key!r} already carries another adapter; load the base model anew, or exclude the head there."
+        )
+    layers = linear_layers(head)
+    if not layers:
+        raise HeadError(
+            f"{key!r} is a {type(head).__name__} without a linear layer, which is no classification head. "
+            f"{_candidates(model)}"
+        )
+    if key.rpartition(".")[2] == "score" and hasattr(model, "config") and config.pool == "auto":
+        raise HeadError(
+            f"the head {key!r} of {type(model).__name__} is applied to every token and pooled afterwards, so it sees "
+            "no pooled latent. Use an encoder model, or LatentClassifier with a pooled embedding."
+        )
+    inner = config.nested
+    sequence = config.target_modules is None and not is_quantised(head) and takes_sequence(head)
+    if sequence and inner is not None and hasattr(inner, "modules_to_save"):
+        return f"{key}.{layers[-1][0]}"
+    return key
+
+
+def _candidates(model: nn.Module) -> str:
+    names = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+    inner = tuple(n for n in names if re.search(r"\.\d+\.", n))
+    outer = [n for n in names if n not in inner] or names[-5:]
+    return f"Linear layers outside its blocks: {outer}." if outer else "It has no linear layer."
+
+
+def _not_found(model: nn.Module, name: str | None, found: list[str]) -> str:
+    what = f"the head {name!r} is not in" if name else f"none of {', '.join(HEAD_NAMES)} is in"
+    if found:
+        what = f"{name!r} names {len(found)} modules ({', '.join(found[:5])}) of"
+    return (
+        f"{what} this {type(model).__name__}. {_candidates(model)} Name one with AIFSConfig(target_modules=['...']), or, "
+        "for an encoder without a head, wrap it in aifs_peft.LatentClassifier first."
+    )
+
+
+def resolve_encoder(model: nn.Module, head: str, inner: PeftConfig) -> None:
+    """Fill in what the encoder's adapter leaves open, and keep it off the head. Changes `inner`.
+
+    Args:
+        model: the base model.
+        head: full name of the head.
+        inner: configuration of the encoder's adapter.
+
+    Raises:
+        InvalidConfigError: if its `modules_to_save` names the head, or no default target is known.
+    """
+    saved = [*(getattr(inner, "modules_to_save", None) or [])]
+    clash = [s for s in saved if matches(head, [s]) or any(matches(a, [s]) for a in _ancestors(head))]
+    if clash:
+        raise InvalidConfigError(
+            f"modules_to_save={clash} of the encoder's adapter names the head {head!r}, which AIFS trains and saves "
+            "itself; take it out."
+        )
+    keys = [key for key, _ in model.named_modules()]
+    if hasattr(inner, "modules_to_save"):
+        fresh = [n for n in _RANDOM_LAYERS if n in keys and n != head and not n.startswith(f"{head}.")]
+        inner.modules_to_save = sorted({*saved, *fresh}) or None
+    if getattr(inner, "target_modules", "absent") is None and not getattr(inner, "target_parameters", None):
+        _default_targets(model, head, inner)
+    _exclude_head(model, head, inner)
+
+
+def _ancestors(key: str) -> list[str]:
+    parts = key.split(".")
+    return [".".join(parts[:i]) for i in range(1, len(parts))]
+
+
+def _default_targets(model: nn.Module, head: str, inner: PeftConfig) -> None:
+    kinds = (nn.Linear, nn.MultiheadAttention, nn.Conv2d, BaseTunerLayer)
+    keys = [k for k, m in model.named_modules() if isinstance(m, kinds) and k != head and not k.startswith(f"{head}.")]
+    if hasattr(inner, "feedforward_modules"):
+        if inner.feedforward_modules is not None:
+            return
+        for attention, feedforward in _IA3_TARGETS:
+            if all(any(matches(k, [n]) for k in keys) for n in (*attention, *feedforward)):
+                inner.feedforward_modules = _narrow(keys, feedforward)
+                inner.target_modules = [*_narrow(keys, attention), *inner.feedforward_modules]
+                return
+    else:
+        groups = [*_LORA_TARGETS, ("attn",)]
+        found = next((g for g in groups if all(any(matches(k, [n]) for k in keys) for n in g)), None)
+        if found is not None:
+            inner.target_modules = _narrow(keys, found)
+            return
+        plain = [k for k in keys if _is_pointwise(model.get_submodule(k))]
+        if plain:
+            inner.target_modules = plain
+            return
+    raise InvalidConfigError(
+        f"no default target of {type(inner).__name__} is known for {type(model).__name__}; set target_modules (and, for "
+        "IA3, feedforward_modules) of encoder_adapter."
+    )
+
+
+def _is_pointwise(module: nn.Module) -> bool:
+    """A linear layer or a 1x1 convolution: where a low-rank update is cheap and merges exactly."""
+    if isinstance(module, BaseTunerLayer):
+        module = module.get_base_layer()
+    if isinstance(module, nn.Conv2d):
+        return module.kernel_size == (1, 1) and module.groups == 1
+    return isinstance(module, nn.Linear)
+
+
+def _narrow(keys: list[str], names: tuple[str, ...]) -> list[str]:
+    """Short names; full names of the image tower alone when there is a text tower that images never reach."""
+    hit = [k for k in keys if matches(k, names)]
+    image = [k for k in hit if not _TEXT_TOWER.search(k)]
+    return image if image and len(image) < len(hit) else list(names)
+
+
+def _exclude_head(model: nn.Module, head: str, inner: PeftConfig) -> None:
+    """Keep the adapter off the head: its parameters would be dead, which DDP refuses."""
+    targets = getattr(inner, "target_modules", None)
+    if not hasattr(inner, "exclude_modules") or not targets:
+        return
+    own = [k for k, m in model.named_modules() if (k == head or k.startswith(f"{head}.")) and linear_layers(m)]
+    if targets == "all-linear":
+        hit = own
+    elif isinstance(targets, str):
+        hit = [k for k in own if re.fullmatch(targets, k)]
+    else:
+        hit = [k for k in own if matches(k, targets)]
+    if not hit:
+        return
+    given = inner.exclude_modules
+    if isinstance(given, str):
+        inner.exclude_modules = "|".join([f"(?:{given})", *map(re.escape, hit)])
+    else:
+        inner.exclude_modules = sorted({*(given or ()), *hit})
