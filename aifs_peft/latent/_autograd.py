@@ -51,10 +51,7 @@ def attribute_by_autograd(
     def target(points: Tensor, weights: Tensor) -> Tensor:
         value = (weights * F.log_softmax(run_head(head, points), dim=1)).sum(dim=1)
         if points.requires_grad and torch.is_grad_enabled() and not value.requires_grad:
-            raise HeadError(
-                "the head's logits do not depend on z through autograd; remove detach() or no_grad from the "
-                "head"
-            )
+            raise HeadError("the head's logits do not depend on z through autograd; remove detach() or no_grad from it")
         return value
 
     scores: list[Tensor] = []

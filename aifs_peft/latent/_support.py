@@ -19,8 +19,6 @@ from aifs_peft.errors import HeadError, InvalidConfigError, InvalidInputError
 Head = Callable[[Tensor], Tensor]
 """A classification head: latents `(batch, dim)` in, logits `(batch, classes)` out, examples independent."""
 
-_HALF = (torch.float16, torch.bfloat16)
-
 
 def work_dtype(*tensors: Tensor) -> torch.dtype:
     """The precision to compute in: float64 if any tensor is float64, float32 otherwise."""
@@ -36,10 +34,12 @@ def no_autocast(device: torch.device) -> torch.autocast:
 def evaluating(head: object) -> Iterator[None]:
     """Put every submodule of `head` in evaluation mode, and back into its own mode whatever happens.
 
+    For a bound method of a module (`layer.classify`) these are the module's submodules.
     The flags are set directly: `Module.eval` may be overridden with side effects (merging of adapters), and
     `Module.train` would put a submodule that was deliberately frozen in evaluation mode back to training.
     """
-    modules = list(head.modules()) if isinstance(head, nn.Module) else []
+    owner = head if isinstance(head, nn.Module) else getattr(head, "__self__", None)
+    modules = list(owner.modules()) if isinstance(owner, nn.Module) else []
     modes = [module.training for module in modules]
     try:
         for module in modules:
@@ -53,8 +53,9 @@ def evaluating(head: object) -> Iterator[None]:
 def run_head(head: Head, z: Tensor) -> Tensor:
     """Logits of `head` at `z` in float32 or float64, whatever precision the head's parameters are kept in.
 
-    A head in half precision is evaluated with up-cast copies of its parameters, through which gradients reach
-    the originals: rounding every product to 8 bits would drown a small attribution or divergence.
+    A module in half precision is evaluated with up-cast copies of its parameters, through which gradients
+    reach the originals: rounding every product to 8 bits would drown a small attribution or divergence. Any
+    other callable is handed latents in float32 or float64 and has to cast them itself.
 
     Args:
         head: callable, latents `(batch, dim)` to logits `(batch, classes)`.
@@ -66,14 +67,13 @@ def run_head(head: Head, z: Tensor) -> Tensor:
     Raises:
         HeadError: when the head does not return one row of logits per example.
     """
-    dtype = work_dtype(z)
-    state: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     if isinstance(head, nn.Module):
         tensors = {**dict(head.named_parameters()), **dict(head.named_buffers())}
-        if any(t.dtype in _HALF for t in tensors.values()):
-            state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
-        elif any(t.dtype == torch.float64 for t in tensors.values()):
-            dtype = torch.float64
+    # Quantised weights are integers and stay as they are.
+    floating = {name: t for name, t in tensors.items() if t.is_floating_point()}
+    dtype = work_dtype(z, *floating.values())
+    state = {name: t.to(dtype) for name, t in floating.items() if t.dtype != dtype}
     with no_autocast(z.device):
         if state and isinstance(head, nn.Module):
             logits = torch.func.functional_call(head, state, (z.to(dtype),))
@@ -83,8 +83,7 @@ def run_head(head: Head, z: Tensor) -> Tensor:
         given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise HeadError(
             f"the head returned {given} for latents {tuple(z.shape)}; one row of logits per example, "
-            f"({z.shape[0]}, classes), is needed. Pass the part of the model that maps pooled latents to "
-            "logits."
+            f"({z.shape[0]}, classes), is needed. Pass the part of the model that maps latents to logits."
         )
     return logits.to(work_dtype(logits))
 
@@ -93,10 +92,9 @@ def check_latents(z: Tensor, name: str = "z") -> None:
     """Raise InvalidInputError unless `z` is a floating-point tensor `(batch >= 1, dim >= 1)`."""
     if not isinstance(z, Tensor) or z.ndim != 2 or not z.is_floating_point() or 0 in z.shape:
         given = f"{z.dtype} {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
+        hint = "; pool token latents to one vector per example first" if name == "z" else ""
         raise InvalidInputError(
-            f"{name} must be a floating-point tensor (batch, dim) with at least one row and column, got "
-            f"{given}; "
-            "pool token latents to one vector per example first"
+            f"{name} must be a floating-point matrix with one row per example and no empty dimension, got {given}{hint}"
         )
 
 
@@ -112,10 +110,11 @@ def check_indices(index: Tensor, batch: int, bound: int, name: str) -> None:
     check_shape(index, (batch,), name, "one integer per example")
     if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
         raise InvalidInputError(f"{name} must hold integers, got {index.dtype}; convert with .long()")
-    if index.numel() and (int(index.min()) < 0 or int(index.max()) >= bound):
-        raise InvalidInputError(
-            f"{name} must lie in [0, {bound}), got values from {int(index.min())} to {int(index.max())}"
-        )
+    if index.numel() == 0:
+        return
+    low, high = (int(value) for value in torch.stack(torch.aminmax(index)).tolist())
+    if low < 0 or high >= bound:
+        raise InvalidInputError(f"{name} must lie in [0, {bound}), got values from {low} to {high}")
 
 
 def check_number(value: float, name: str, *, low: float = -math.inf, strict: bool = False) -> float:

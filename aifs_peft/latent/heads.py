@@ -54,9 +54,7 @@ class MLPHead(nn.Sequential):
     ) -> None:
         check_choice(activation, tuple(ACTIVATIONS), "activation")
         if not hidden:
-            raise InvalidConfigError(
-                "hidden must name at least one layer size, got none; use nn.Linear instead"
-            )
+            raise InvalidConfigError("hidden must name at least one layer size, got none; use nn.Linear instead")
         sizes = [check_count(dim, "dim"), *(check_count(size, "hidden") for size in hidden)]
         check_count(num_classes, "num_classes", low=2)
         if check_number(dropout, "dropout", low=0.0) >= 1.0:

@@ -126,9 +126,8 @@ def counterfactual(
     if target is None:
         if values < 2:
             raise InvalidInputError(
-                "displacements has one attribute value, so there is no other one to move to; at least two "
-                "rows are "
-                "needed, or an explicit target"
+                "displacements has one attribute value, so there is no other one to move to; at least "
+                "two rows are needed, or an explicit target"
             )
         device = z.device if generator is None else generator.device
         shift = torch.randint(1, values, (z.shape[0],), generator=generator, device=device)

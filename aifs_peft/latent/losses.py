@@ -65,9 +65,7 @@ def invariance_loss(clean_logits: Tensor, intervened_logits: Tensor, reduction: 
     return divergence.mean() if reduction == "mean" else divergence.sum()
 
 
-def sensitivity_loss(
-    gradients: Tensor, mask: Tensor, sign: int = 1, *, basis: Tensor | None = None
-) -> Tensor:
+def sensitivity_loss(gradients: Tensor, mask: Tensor, sign: int = 1, *, basis: Tensor | None = None) -> Tensor:
     """How much the label's log-probability depends on the masked dimensions: `sign sum_j m_j mean_b |g_bj|`.
 
     `sign = -1` is the published formula, which *rewards* reliance on high-mask dimensions when minimised;
@@ -93,9 +91,7 @@ def sensitivity_loss(
         tensor(2.5000)
     """
     if sign not in (-1, 1):
-        raise InvalidConfigError(
-            f"sign must be -1 (the published formula) or +1 (penalise reliance), got {sign!r}"
-        )
+        raise InvalidConfigError(f"sign must be -1 (the published formula) or +1 (penalise reliance), got {sign!r}")
     check_latents(gradients, "gradients")
     check_shape(mask, (check_basis(gradients, basis),), "mask", "one weight per gradient dimension")
     dtype = work_dtype(gradients)
@@ -145,7 +141,8 @@ def label_log_prob_gradient(head: Head, z: Tensor, y: Tensor, *, create_graph: b
     if parameters is not None:
         with torch.set_grad_enabled(keep), no_autocast(z.device):
             return _linear_gradient(*parameters, z, y)
-    with torch.inference_mode(False), torch.enable_grad(), evaluating(head):
+    # The backward pass, too, would run in half precision under autocast.
+    with torch.inference_mode(False), torch.enable_grad(), no_autocast(z.device), evaluating(head):
         point = z.clone() if z.is_inference() else z
         point = point.to(work_dtype(z))
         if not (keep and point.requires_grad):
@@ -154,10 +151,7 @@ def label_log_prob_gradient(head: Head, z: Tensor, y: Tensor, *, create_graph: b
         check_indices(y, z.shape[0], log_prob.shape[1], "y")
         total = log_prob.gather(1, y.to(z.device, torch.int64).unsqueeze(1)).sum()
         if not total.requires_grad:
-            raise HeadError(
-                "the head's logits do not depend on z through autograd; remove detach() or no_grad from the "
-                "head"
-            )
+            raise HeadError("the head's logits do not depend on z through autograd; remove detach() or no_grad from it")
         (gradient,) = torch.autograd.grad(total, point, create_graph=keep, materialize_grads=True)
     return gradient
 

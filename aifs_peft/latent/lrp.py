@@ -92,9 +92,8 @@ def _layers(head: Head) -> list[nn.Module]:
     layers = leaf_layers(head)
     if layers is None:
         raise HeadError(
-            f"lrp needs a head that it can take apart, an nn.Linear or an nn.Sequential without forward "
-            "hooks, got "
-            f"{type(head).__name__}; use method='ig' for any other head"
+            "lrp needs a head that it can take apart, an nn.Linear or an nn.Sequential without forward "
+            f"hooks, got {type(head).__name__}; use method='ig' for any other head"
         )
     for layer in layers:
         if type(layer) is not nn.Linear and not isinstance(layer, _PASS_THROUGH):
@@ -131,7 +130,8 @@ def _propagate(
         bias = torch.zeros_like(weight[:, 0]) if layer.bias is None else layer.bias.to(x.dtype)
         output = F.linear(before, weight, bias)
         # sign(0) is 0: a unit without activation has no relevance to hand down, but must not divide by zero.
-        share = relevance / (output + torch.where(output < 0, -epsilon, epsilon))
+        stabiliser = torch.full_like(output, epsilon)
+        share = relevance / (output + torch.where(output < 0, -stabiliser, stabiliser))
         absorbed = absorbed + (share * bias).sum(dim=1)
         relevance = before * (share @ weight)
     return relevance, total, absorbed

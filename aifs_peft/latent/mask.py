@@ -93,9 +93,7 @@ def mask_from_attribution(
 def _absolute(scores: Tensor) -> Tensor:
     """`|scores|` `(dim,)` in float64 on the CPU (not every accelerator has float64), checked."""
     if not isinstance(scores, Tensor) or scores.ndim != 1 or scores.numel() == 0 or scores.is_complex():
-        given = (
-            f"{scores.dtype} {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
-        )
+        given = f"{scores.dtype} {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
         raise InvalidInputError(
             f"scores must be a non-empty vector (dim,) of real numbers, got {given}; average per-example "
             "attributions over the batch first, for example scores.abs().mean(dim=0)"
@@ -105,7 +103,6 @@ def _absolute(scores: Tensor) -> Tensor:
     if bad:
         raise NonFiniteError(
             f"{bad} of {size.numel()} attribution scores are NaN or infinite; a mask needs finite scores: "
-            "check the "
-            "latents and the head for overflow"
+            "check the latents and the head for overflow"
         )
     return size

@@ -99,9 +99,7 @@ def sample_noise(
     check_choice(kind, NOISE_KINDS, "kind")
     sizes = tuple(int(size) for size in shape)
     if not sizes or min(sizes) < 0 or sizes[-1] < 1:
-        raise InvalidInputError(
-            f"shape must be (..., m) with m of at least 1 and no negative size, got {sizes}"
-        )
+        raise InvalidInputError(f"shape must be (..., m) with m of at least 1 and no negative size, got {sizes}")
     dtype = torch.float32 if dtype is None else dtype
     if not dtype.is_floating_point:
         raise InvalidInputError(f"dtype must be a floating-point type, got {dtype}")

@@ -43,9 +43,7 @@ class Attribution:
     completeness_error: float
 
 
-def summarise(
-    scores: Tensor, change: Tensor, tolerance: float | None, explained: Tensor | None = None
-) -> Attribution:
+def summarise(scores: Tensor, change: Tensor, tolerance: float | None, explained: Tensor | None = None) -> Attribution:
     """Check scores `(batch, dim)` against the `change` `(batch,)` they should add up to.
 
     Args:
@@ -63,8 +61,7 @@ def summarise(
     """
     if not bool(torch.isfinite(scores).all()) or not bool(torch.isfinite(change).all()):
         raise NonFiniteError(
-            "an attribution is NaN or infinite; the latents or the head overflow: check them with "
-            "torch.isfinite"
+            "an attribution is NaN or infinite; the latents or the head overflow: check them with torch.isfinite"
         )
     residual = scores.sum(dim=1) - change
     if explained is not None:
@@ -73,9 +70,8 @@ def summarise(
     if tolerance is not None and not error <= tolerance:
         raise CompletenessError(
             f"completeness error {error:.3g} is above the tolerance {tolerance:.3g}: the attributions do not "
-            "add up "
-            "to the change of the head's output. Use more steps, another method than gradient_x_input, or a "
-            "higher tolerance"
+            "add up to the change of the head's output. Use more steps, another method than "
+            "gradient_x_input, or a higher tolerance"
         )
     return Attribution(scores, residual, error)
 
@@ -108,9 +104,7 @@ def class_weight_matrix(logits: Tensor, top_k: int | None, class_weights: Tensor
         check_shape(class_weights, (classes,), "class_weights", "one weight per class")
         weights = class_weights.detach().to(detached.device, detached.dtype)
         if not bool(torch.isfinite(weights).all()) or not bool(weights.any()):
-            raise InvalidInputError(
-                "class_weights must be finite and not all zero, got " + str(weights.tolist())
-            )
+            raise InvalidInputError("class_weights must be finite and not all zero, got " + str(weights.tolist()))
         full = weights.expand_as(detached)
     elif class_weights is None:
         full = torch.full_like(detached, 1.0 / count)
@@ -118,8 +112,7 @@ def class_weight_matrix(logits: Tensor, top_k: int | None, class_weights: Tensor
         full = detached.softmax(dim=1)
     else:
         raise InvalidInputError(
-            f"class_weights must be None, 'probability' or a tensor with one weight per class, got "
-            f"{class_weights!r}"
+            f"class_weights must be None, 'probability' or a tensor with one weight per class, got {class_weights!r}"
         )
     leading = detached.topk(count, dim=1).indices
     kept = torch.zeros_like(detached).scatter(1, leading, full.gather(1, leading))
