@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from peft import IA3Config, LoraConfig, PeftConfig, get_peft_model
 from transformers import TrainerCallback, set_seed
 
@@ -22,7 +23,7 @@ from aifs_peft.benchmark.prepare import (
 from aifs_peft.benchmark.provenance import provenance
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
-from aifs_peft.tuner import AIFSConfig, find_aifs_layer
+from aifs_peft.tuner import AIFSConfig, AIFSState, find_aifs_layer
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -165,7 +166,7 @@ def run_finetune(
         "spec": asdict(spec),
         "adapter": config.to_dict(),
         "training": _training_settings(args),
-        "state": find_aifs_layer(peft_model).state.describe(),
+        "state": describe_state(find_aifs_layer(peft_model).state),
         "history": trainer.state.log_history,
         "seconds": seconds,
         "provenance": provenance(),
@@ -187,6 +188,18 @@ def evaluate_groups(test: Dataset, logits: np.ndarray, n_boot: int = 0, seed: in
         n_boot=n_boot, random_state=seed,
     )  # fmt: skip
     return _named(result, group_names(test) or label_names(test))
+
+
+def describe_state(state: AIFSState) -> dict[str, Any]:
+    """What the adapter learnt about shortcuts, in a few numbers: the saved buffers hold the rest."""
+    groups = state.groups
+    return {
+        "num_updates": int(state.num_updates),
+        "mask_max": float(state.mask.max()) if state.mask.numel() else 0.0,
+        "spurious_directions": int(state.basis.shape[1]) if state.has_basis else 0,
+        "evidence": float(state.evidence) if state.evidence.numel() == 1 else None,
+        "inferred_groups": torch.bincount(groups.flatten()).tolist() if groups.numel() else [],
+    }
 
 
 def _named(result: dict[str, Any], names: list[str]) -> dict[str, Any]:

@@ -1,0 +1,63 @@
+"""Tiny random models in Hugging Face format, made once for all command-line tests."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    ViTConfig,
+    ViTForImageClassification,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+_TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+def _save_processor(folder: Path) -> None:
+    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def clip_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random CLIP of two towers, 16 px images."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("clip")
+    vision = {**_TOWER, "image_size": 16, "patch_size": 8}
+    CLIPModel(CLIPConfig(text_config={**_TOWER, "vocab_size": 64}, vision_config=vision)).save_pretrained(folder)
+    _save_processor(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vit_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random ViT classifier, 16 px images."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("vit")
+    ViTForImageClassification(ViTConfig(**_TOWER, image_size=16, patch_size=8)).save_pretrained(folder)
+    _save_processor(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def roberta_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random RoBERTa classifier with a small word-level tokenizer."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("roberta")
+    words = ["<s>", "<pad>", "</s>", "<unk>", "the", "is", "good", "bad", "you", "are"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    config = RobertaConfig(**_TOWER, vocab_size=len(words), max_position_embeddings=40, pad_token_id=1)
+    RobertaForSequenceClassification(config).save_pretrained(folder)
+    return folder
