@@ -1,0 +1,189 @@
+"""`discover`: find the spurious directions of latents without group labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_random_state
+
+from aifs_peft.discovery import gate as gates
+from aifs_peft.discovery.gate import DEFAULT_GATE, GateThresholds
+from aifs_peft.discovery.mixture import Moments, null_log_likelihood
+from aifs_peft.discovery.reduce import Reduction, principal_components
+from aifs_peft.discovery.result import Array, Discovery, IntArray
+from aifs_peft.discovery.search import (
+    COMPONENTS,
+    Attempt,
+    agree,
+    best_per_k,
+    mixture_attempt,
+    one_hot,
+    scan_mixture,
+    scan_trimmed,
+    usable,
+)
+from aifs_peft.discovery.validation import MIN_PER_CLASS, MIN_ROWS, as_latents, encode_labels
+
+MAX_COMPONENTS = 256
+# Rows that the candidates are fitted on; the final assignment goes over all rows.
+MAX_FIT_ROWS = 10_000
+
+
+def discover(
+    Z: ArrayLike,
+    y: ArrayLike,
+    *,
+    random_state: int | np.random.RandomState | None = None,
+    gate: GateThresholds = DEFAULT_GATE,
+    max_fit_rows: int = MAX_FIT_ROWS,
+) -> Discovery:
+    """Find a spurious attribute in latents `Z` with labels `y`, without group labels.
+
+    A spurious attribute that goes with the label for most examples leaves, inside each class, a small
+    cluster that is displaced towards the other classes along the attribute's direction. Candidates for that
+    cluster come from held-out mistakes of a simple head and from a trimmed discriminant, at several numbers
+    of principal components; each is refined by an additive latent mixture, must pass one gate, and must be
+    confirmed at another number of components. Time and memory grow linearly in `n`.
+
+    Args:
+        Z: Latents, shape `(n, d)`: NumPy array or torch tensor, any float type. Any rotation or common scale.
+        y: Labels, shape `(n,)`, integers or strings, at least two classes.
+        random_state: Seed of the folds and, above `max_fit_rows` rows, of the sample.
+        gate: Thresholds; the defaults are calibrated.
+        max_fit_rows: Candidates are fitted on a random sample of this many rows; the result covers all.
+
+    Returns:
+        A `Discovery`; `found` is `False` where nothing passed, and also (with the reason in `message_`) for
+        fewer than 50 examples or fewer than 5 in a class, which are too few to tell a minority from chance.
+
+    Raises:
+        InvalidInputError: For NaN or infinite latents, wrong shapes, one class only, or latents that are all
+        equal.
+
+    Example:
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(0, 2, 1000); a = np.where(rng.random(1000) < 0.95, y, 1 - y)
+        >>> Z = rng.normal(size=(1000, 16)); Z[:, 0] += 6 * a; Z[:, 1] += 2 * y
+        >>> result = discover(Z, y, random_state=0)
+        >>> result.found, bool(np.mean(result.groups_ == a) > 0.99), result.basis_.shape
+        (True, True, (16, 1))
+    """
+    latents = as_latents(Z)
+    classes, labels = encode_labels(y, len(latents))
+    rng = np.random.default_rng(check_random_state(random_state).randint(2**31))
+    K, smallest = len(classes), int(np.bincount(labels).min())
+    reduction = principal_components(latents, MAX_COMPONENTS, rng=rng)
+    if smallest < MIN_PER_CLASS or len(labels) < MIN_ROWS:
+        why = f"too few examples to tell: {len(labels)} in all (needs {MIN_ROWS}), smallest class {smallest} "
+        return _nothing(latents, labels, classes, [], why + f"(needs {MIN_PER_CLASS})")
+    X = reduction.transform(latents)
+    rows = _fit_rows(labels, max_fit_rows, rng)
+    chosen, attempts = _search(X[rows], labels[rows], K, rng=rng, gate=gate)
+    if chosen is None:
+        accepted = sum(a.record.accepted for a in attempts)
+        why = f"{accepted} of {len(attempts)} candidates passed the gate, none was confirmed" if accepted else (
+            f"none of {len(attempts)} candidates passed the gate"
+        )  # fmt: skip
+        return _nothing(latents, labels, classes, attempts, why)
+    return _describe(chosen, attempts, reduction, X, labels, classes, n_fit=len(rows))
+
+
+def _fit_rows(y: IntArray, limit: int, rng: np.random.Generator) -> IntArray:
+    """Rows to fit on: all, or a sample that keeps at least 50 of each class."""
+    if len(y) <= limit:
+        return np.arange(len(y))
+    chosen = rng.permutation(len(y))[:limit]
+    rare = np.flatnonzero(np.bincount(y[chosen], minlength=y.max() + 1) < 50)
+    missing = [np.flatnonzero(y == c)[:50] for c in rare]
+    return np.unique(np.concatenate([chosen, *missing]))
+
+
+def _search(
+    X: Array, y: IntArray, K: int, *, rng: np.random.Generator, gate: GateThresholds
+) -> tuple[Attempt | None, list[Attempt]]:
+    """All attempts, and the confirmed one or `None`."""
+    trimmed = scan_trimmed(X, y, K, gate)
+    passed = [a for a in trimmed if a.record.accepted]
+    if K == 2:
+        mixtures = scan_mixture(X, y, K, rng=rng, gate=gate)
+        alone = len(usable(COMPONENTS, X.shape[1], len(y))) == 1
+        best = agree(best_per_k(mixtures), y, gate, alone=alone)
+        return best, mixtures + trimmed
+    if not passed:
+        return None, trimmed
+    # Many classes: a free mixture drifts to styles within classes. It may only sharpen a partition that the
+    # trimmed discriminant, under its own gate, has found.
+    last = passed[-1]
+    refined = []
+    for k in usable(COMPONENTS, X.shape[1], len(y)):
+        data = Moments.of(np.ascontiguousarray(X[:, :k]), y, K)
+        attempt = mixture_attempt(data, last.attribute, null_log_likelihood(data), "trimmed+mixture", 0.1, gate)
+        refined.append(attempt)
+    moved = last.attribute != y
+    near = [a for a in best_per_k(refined) if gates.jaccard(a.attribute != y, moved) >= gate.jaccard]
+    return (agree(near, y, gate, alone=False) or last), trimmed + refined
+
+
+def _nothing(Z: Array, y: IntArray, classes: NDArray[Any], attempts: list[Attempt], why: str) -> Discovery:
+    K = len(classes)
+    return Discovery(
+        found=False,
+        classes_=classes,
+        groups_=y.copy(),
+        responsibilities_=one_hot(y, K, np.float32),
+        basis_=np.zeros((Z.shape[1], 0)),
+        displacements_=np.zeros((K, Z.shape[1])),
+        evidence_=0.0,
+        candidates_=tuple(a.record for a in attempts),
+        message_=f"No spurious direction found: {why}.",
+    )
+
+
+def additive_offsets(X: Array, y: IntArray, R: Array) -> tuple[Array, Array]:
+    """Least squares: `alpha (K, k)`, mean-zero `beta (K, k)` of `X ~ alpha_y + beta_a`, `a` weighted by `R (n, K)`."""
+    K = R.shape[1]
+    labels = one_hot(y, K, X.dtype.type)
+    cells = (labels.T @ R.astype(X.dtype)).astype(np.float64)
+    gram = np.block([[np.diag(cells.sum(axis=1)), cells], [cells.T, np.diag(cells.sum(axis=0))]])
+    target = np.vstack([labels.T @ X, R.T.astype(X.dtype) @ X]).astype(np.float64)
+    # The ridge settles the constant that may move between alpha and beta, and attribute values that nobody
+    # has.
+    coefficients = np.linalg.solve(gram + 1e-3 * np.eye(2 * K), target)
+    alpha, beta = coefficients[:K], coefficients[K:]
+    shift = beta.mean(axis=0)
+    return alpha + shift, beta - shift
+
+
+def _describe(
+    chosen: Attempt, attempts: list[Attempt], reduction: Reduction, X: Array, y: IntArray, classes:
+        NDArray[Any],
+    *, n_fit: int,
+) -> Discovery:  # fmt: skip
+    """The result over all rows from the confirmed attempt."""
+    K, k = len(classes), chosen.record.k
+    if chosen.mixture is not None:
+        R = chosen.mixture.responsibilities(X[:, :k], y).astype(np.float32)
+        evidence = 1000.0 * chosen.record.gain / n_fit
+    else:
+        assert chosen.discriminant is not None  # noqa: S101 - an attempt carries one of the two
+        R = one_hot(chosen.discriminant.assign(X[:, :k]), K, np.float32)
+        evidence = chosen.record.gain
+    groups = R.argmax(axis=1).astype(np.int64)
+    displacements = reduction.lift(additive_offsets(X, y, R)[1])
+    _, sizes, directions = np.linalg.svd(displacements, full_matrices=False)
+    rank = int(np.count_nonzero(sizes > 1e-6 * sizes[0]))
+    share = float(np.mean(groups != y))
+    return Discovery(
+        found=True,
+        classes_=classes,
+        groups_=groups,
+        responsibilities_=R,
+        basis_=directions[: min(rank, K - 1)].T.copy(),
+        displacements_=displacements,
+        evidence_=float(evidence),
+        candidates_=tuple(a.record for a in attempts),
+        message_=f"Spurious direction found: {share:.1%} of {len(y)} examples carry another class's attribute value.",
+    )

@@ -1,0 +1,145 @@
+"""Step 5: which candidates are evidence of a spurious attribute, and which only of hard examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aifs_peft.discovery.mixture import Mixture
+from aifs_peft.discovery.trimmed import TrimmedDiscriminant
+
+Array = NDArray[np.floating]
+IntArray = NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class GateThresholds:
+    """Where the gate stands; calibrated on draws with and without a shortcut, see `docs/discovery.md`.
+
+    Args:
+        cosine: Mixtures below it move examples along the class difference: hard examples.
+        strength: Smallest attribute contrast, in within-group standard deviations.
+        ratio: Smallest attribute contrast relative to the class contrast: a shortcut is the easier one.
+        association: Smallest association of attribute and label; raised for small `n` by its standard error.
+        class_strength: Smallest class contrast beside the attribute, after subtracting what chance gives.
+            Mislabelled examples of well separated classes look like an attribute beside which the class has
+            no contrast of its own.
+        clear_ratio: From this ratio on, confirmation at one other number of components is enough, otherwise
+            two.
+        min_conflicts: Fewest conflicting examples.
+        trimmed_score: Smallest score of a trimmed discriminant, see `trimmed_score`.
+        jaccard: Conflicting sets at least this similar confirm each other.
+    """
+
+    cosine: float = -0.8
+    strength: float = 2.6
+    ratio: float = 1.0
+    association: float = 0.15
+    class_strength: float = 0.3
+    clear_ratio: float = 1.5
+    min_conflicts: int = 5
+    trimmed_score: float = 0.95
+    jaccard: float = 0.5
+
+
+DEFAULT_GATE = GateThresholds()
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Class and attribute contrast of a fit in the `Sigma^-1` metric."""
+
+    cosine: float
+    strength: float
+    class_strength: float
+
+
+def geometry(fit: Mixture) -> Geometry:
+    """Cosine between the centred offsets and their sizes, from a fit's `alpha`, `beta` and precision."""
+    alpha = fit.alpha - fit.alpha.mean(axis=0)
+    beta = fit.beta - fit.beta.mean(axis=0)
+    K = len(alpha)
+    aa = float(np.sum((alpha @ fit.precision) * alpha))
+    bb = float(np.sum((beta @ fit.precision) * beta))
+    ab = float(np.sum((alpha @ fit.precision) * beta))
+    cosine = ab / np.sqrt(max(aa * bb, 1e-24))
+    return Geometry(float(cosine), float(np.sqrt(2.0 * bb / K)), float(np.sqrt(2.0 * aa / K)))
+
+
+def association(attribute: IntArray, y: IntArray, n_classes: int) -> float:
+    """Mean over `a` of `P(a | y=a) - mean over y != a of P(a | y)`; 0 when independent, 1 when equal."""
+    table = np.zeros((n_classes, n_classes))
+    np.add.at(table, (y, attribute), 1.0)
+    table /= np.maximum(table.sum(axis=1, keepdims=True), 1.0)
+    own = np.diag(table)
+    others = (table.sum(axis=0) - own) / max(n_classes - 1, 1)
+    return float(np.mean(own - others))
+
+
+def jaccard(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Size of the intersection over that of the union; 0 when both are empty."""
+    union = int(np.count_nonzero(first | second))
+    return float(np.count_nonzero(first & second) / union) if union else 0.0
+
+
+def trimmed_score(fit: TrimmedDiscriminant) -> float:
+    """How much the conflicting examples lie *at* another class's centre, and not between two.
+
+    `(t - 0.5) / 0.13 * min(1, sep / 6.5)`: hard examples lie just past the middle (`t` little above 0.5), or
+    the classes are not apart (`sep` small). Without conflicting examples 0.
+    """
+    if not np.isfinite(fit.position):
+        return 0.0
+    # Beyond the other centre is no better than at it: with classes on top of each other t is arbitrarily
+    # large.
+    return float((min(fit.position, 1.0) - 0.5) / 0.13 * min(1.0, fit.separation / 6.5))
+
+
+def class_noise(attribute: IntArray, y: IntArray, n_classes: int, k: int) -> tuple[float, float]:
+    """Mean and standard deviation of `class_strength^2` if the class had no contrast beside the attribute.
+
+    Each class offset is estimated with variance `(1/n_aligned + 1/n_conflicting) / 4` per whitened
+    dimension, of which centring takes one part in `K`; the sum over `k` dimensions is a chi-square.
+    """
+    conflicting = np.bincount(y[attribute != y], minlength=n_classes)
+    aligned = np.bincount(y[attribute == y], minlength=n_classes)
+    each = 0.25 * (1.0 / np.maximum(conflicting, 1) + 1.0 / np.maximum(aligned, 1)) * (1.0 - 1.0 / n_classes)
+    variance = 2.0 * float(np.mean(each))
+    freedom = k * (n_classes - 1)
+    return variance * k, variance * k * float(np.sqrt(2.0 / freedom))
+
+
+def class_verdict(shape: Geometry, noise: tuple[float, float], gate: GateThresholds) -> str:
+    """`"accepted"`, or that the class has no contrast of its own beside the attribute: mislabelled examples."""
+    expected, spread = noise
+    needed = max(expected + gate.class_strength**2, expected + 3.0 * spread)
+    if shape.class_strength**2 < needed:
+        return f"nothing of the class beside it: mislabelled? ({shape.class_strength:.2f} < {np.sqrt(needed):.2f})"
+    return "accepted"
+
+
+def mixture_verdict(
+    gain: float, shape: Geometry, attribute: IntArray, y: IntArray, k: int, gate: GateThresholds
+) -> str:
+    """`"accepted"`, or the first reason against a mixture."""
+    counts = np.bincount(y)
+    K = len(counts)
+    associated = association(attribute, y, K)
+    n_conflicts = int(np.count_nonzero(attribute != y))
+    noise = 3.5 * float(np.sqrt(np.sum(0.25 / counts))) / (K / 2.0)
+    needed = max(gate.association, noise)
+    if n_conflicts < gate.min_conflicts:
+        return f"only {n_conflicts} conflicting examples (needs {gate.min_conflicts})"
+    if gain <= 0.0:
+        return "no better than the model without attribute"
+    if shape.cosine <= gate.cosine:
+        return f"moves hard examples along the class difference (cosine {shape.cosine:.2f})"
+    if shape.strength < gate.strength:
+        return f"attribute contrast too small ({shape.strength:.2f} < {gate.strength})"
+    if shape.strength < gate.ratio * shape.class_strength:
+        return f"weaker than the class itself ({shape.strength:.2f} < {shape.class_strength:.2f})"
+    if associated < needed:
+        return f"not tied to the label (association {associated:.2f} < {needed:.2f})"
+    return class_verdict(shape, class_noise(attribute, y, K, k), gate)

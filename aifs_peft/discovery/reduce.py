@@ -1,0 +1,109 @@
+"""Step 1: principal components of the latents, each scaled to unit variance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh
+from sklearn.utils.extmath import randomized_svd
+
+from aifs_peft.errors import InvalidInputError
+
+Array = NDArray[np.floating]
+
+# Rows that the principal components are estimated from: more change them little and cost linearly.
+MAX_ROWS = 20_000
+# Above this width the d x d covariance and its eigenvectors cost more than a randomised SVD.
+MAX_COVARIANCE_DIM = 2048
+# Components whose standard deviation is below this share of the largest are noise of the float format.
+RELATIVE_RANK_TOLERANCE = 1e-5
+_CHUNK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Principal components of latents and the way back.
+
+    Args:
+        mean: Mean latent, shape `(d,)`.
+        components: Orthonormal rows, shape `(k, d)`, by falling variance.
+        scale: Standard deviation along each component, shape `(k,)`, in units of the latents.
+    """
+
+    mean: Array
+    components: Array
+    scale: Array
+
+    @property
+    def dim(self) -> int:
+        """Number of components `k`."""
+        return int(self.scale.shape[0])
+
+    def transform(self, Z: Array) -> Array:
+        """Coordinates of `Z (n, d)`, mean zero and variance one each: `(n, k)` float32, in chunks of rows."""
+        out = np.empty((Z.shape[0], self.dim), dtype=np.float32)
+        # The division by the scale is folded into the projection, so that no second pass is needed.
+        projection = (self.components / self.scale[:, None]).T.astype(np.float32)
+        mean = self.mean.astype(np.float32)
+        for start in range(0, Z.shape[0], _CHUNK_ROWS):
+            rows = slice(start, start + _CHUNK_ROWS)
+            out[rows] = (np.asarray(Z[rows], dtype=np.float32) - mean) @ projection
+        return out
+
+    def lift(self, vectors: Array) -> Array:
+        """Displacements from the first `m <= k` coordinates, `(..., m)`, to the input space, `(..., d)`."""
+        m = vectors.shape[-1]
+        return np.asarray((np.asarray(vectors, dtype=np.float64) * self.scale[:m]) @ self.components[:m])
+
+
+def principal_components(Z: Array, k: int, *, rng: np.random.Generator, max_rows: int = MAX_ROWS) -> Reduction:
+    """The leading `k` principal components of `Z`, fewer where the rank is smaller.
+
+    Above `max_rows` rows a random sample of that many is used. Costs `O(max_rows * d * min(d, 2048))`.
+
+    Args:
+        Z: Latents, shape `(n, d)`, finite.
+        k: Number of components wanted, at least 1.
+        rng: Source of the row sample and of the randomised SVD's start.
+        max_rows: Rows that the components are estimated from.
+
+    Returns:
+        A `Reduction` with at most `min(k, n - 1, d)` components.
+
+    Raises:
+        InvalidInputError: When all rows are equal, so that there is no direction of variance.
+
+    Example:
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> Z = rng.normal(size=(200, 5)) * [9, 3, 1, 1, 1]
+        >>> reduction = principal_components(Z, 2, rng=rng)
+        >>> reduction.transform(Z).std(axis=0).round(2).tolist()
+        [1.0, 1.0]
+    """
+    n, d = Z.shape
+    sample = Z if n <= max_rows else Z[np.sort(rng.choice(n, max_rows, replace=False))]
+    mean: Array = np.asarray(np.mean(sample, axis=0, dtype=np.float64))
+    k = max(1, min(k, len(sample) - 1, d))
+    if d <= MAX_COVARIANCE_DIM:
+        covariance = np.zeros((d, d))
+        for start in range(0, len(sample), _CHUNK_ROWS):
+            centred = (sample[start : start + _CHUNK_ROWS] - mean).astype(np.float32)
+            covariance += centred.T @ centred
+        values, vectors = eigh(covariance / len(sample), subset_by_index=[d - k, d - 1])
+        variance, components = values[::-1], vectors.T[::-1]
+    else:
+        centred = (sample - mean).astype(np.float32)
+        _, singular, rows = randomized_svd(centred, k, random_state=int(rng.integers(2**31)))
+        variance, components = singular.astype(np.float64) ** 2 / len(sample), rows.astype(np.float64)
+    scale = np.sqrt(np.maximum(variance, 0.0))
+    size = float(np.sqrt(np.mean(mean**2)))
+    keep = scale > max(RELATIVE_RANK_TOLERANCE * float(scale[0]), 1e-7 * size)
+    if not keep.any():
+        raise InvalidInputError(
+            f"All {n} latents are equal (shape {Z.shape}): there is no direction of variance to look along. "
+            "Pass the encoder's pooled output before the head, and check that the encoder's inputs differ."
+        )
+    return Reduction(mean=mean, components=components[keep], scale=scale[keep])

@@ -1,0 +1,112 @@
+"""What `discover` returns: the partition, the directions, and everything that was tried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+IntArray = NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One attempt at an attribute, with the measurements the gate looks at.
+
+    Args:
+        source: What proposed it: `"margins"`, `"trimmed"`, `"trimmed+mixture"` or `"hint:..."`.
+        k: Number of principal components.
+        share: Share of each class proposed as conflicting (margins) or left out (trimmed); `nan` for hints.
+        gain: `2 (ll - ll_null) - p log n` against the model without attribute, in twice nats.
+        cosine: Between the centred class and attribute offsets in the `Sigma^-1` metric, in `[-1, 1]`. Near
+            -1 only hard or mislabelled examples were moved.
+        strength: `sqrt(2 mean_a |beta_a|^2)`, the attribute contrast in within-group standard deviations.
+        class_strength: The same of the class offsets.
+        association: Mean over `a` of `pi(a|a) - mean_{y != a} pi(a|y)`: 0 for an attribute independent of
+            the label, 1 for one equal to it.
+        conflicts: Share of examples whose attribute differs from their label.
+        position: Median position of the conflicting examples between their own class centre (0) and the
+            nearest other one (1) in the trimmed discriminant space, `nan` where not computed.
+        separation: Smallest distance of class centres in that space, in standard deviations.
+        accepted: Whether it passed the gate.
+        reason: Why not, or `"accepted"`.
+    """
+
+    source: str
+    k: int
+    share: float
+    gain: float
+    cosine: float
+    strength: float
+    class_strength: float
+    association: float
+    conflicts: float
+    position: float = float("nan")
+    separation: float = float("nan")
+    accepted: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """A spurious attribute found without group labels, or the statement that none was found.
+
+    Attributes:
+        found: Whether a candidate passed the gate and was confirmed.
+        classes_: The distinct labels, sorted, shape `(K,)`. Attribute value `a` is the one that goes with
+            `classes_[a]`.
+        groups_: Inferred attribute value per example, an index into `classes_`, shape `(n,)`. Equal to the
+            label's index where aligned; equal to it everywhere when nothing was found.
+        responsibilities_: Posterior of the attribute, shape `(n, K)`, rows sum to one.
+        basis_: Orthonormal spurious directions in the input space, shape `(d, r)`, `r <= K - 1`; `r = 0`
+            when nothing was found.
+        displacements_: Attribute offsets `beta_a` in the input space, shape `(K, d)`, mean zero; zero when
+            nothing was found. Adding `displacements_[b] - displacements_[a]` to a latent gives its
+            counterfactual.
+        evidence_: How far the accepted candidate lies above its gate: for a mixture, its penalised
+            log-likelihood gain `2 (ll - ll_null) - p log n` per 1,000 examples; for a trimmed discriminant,
+            100 times its score minus the gate's. Above 0 when found, 0.0 when nothing passed.
+        candidates_: Everything that was tried, with the gate's measurements.
+        message_: One sentence: what was found, or why nothing was.
+    """
+
+    found: bool
+    classes_: NDArray[Any]
+    groups_: IntArray
+    responsibilities_: Array
+    basis_: Array
+    displacements_: Array
+    evidence_: float
+    candidates_: tuple[Candidate, ...] = field(default_factory=tuple)
+    message_: str = ""
+
+    def summary(self) -> str:
+        """A text that a person can read: the verdict, the cells, and the candidates that came closest."""
+        lines = [self.message_]
+        if self.found:
+            labels = [str(c) for c in self.classes_]
+            lines.append(
+                f"Evidence {self.evidence_:.1f} (0 is the gate); {self.basis_.shape[1]} spurious direction(s)."
+            )
+            moved = self.responsibilities_.argmax(axis=1)
+            lines.append(f"Inferred attribute value: {_shares(moved, labels)}.")
+        tried = sorted(self.candidates_, key=lambda c: (c.accepted, c.gain), reverse=True)
+        accepted = sum(c.accepted for c in tried)
+        lines.append(f"{len(tried)} candidates tried, {accepted} passed the gate.")
+        if tried:
+            lines.append("  source            k  share    gain  cosine  |beta| |alpha|  assoc  conflicts  verdict")
+        lines += [
+            f"  {c.source:15s} {c.k:4d} {c.share:6.2f} {c.gain:7.0f} {c.cosine:7.2f} {c.strength:7.2f} "
+            f"{c.class_strength:7.2f} {c.association:6.2f} {c.conflicts:10.3f}  {c.reason}"
+            for c in tried[:8]
+        ]
+        return "\n".join(lines)
+
+
+def _shares(values: IntArray, labels: list[str]) -> str:
+    shares = np.bincount(values, minlength=len(labels)) / max(len(values), 1)
+    shown = [f"that of class {name}: {share:.1%}" for name, share in zip(labels[:10], shares[:10], strict=True)]
+    return ", ".join(shown) + (", ..." if len(labels) > 10 else "")
