@@ -1,10 +1,14 @@
-"""AIFS as a PEFT method: configuration, layer, model and registration. The only folder that touches PEFT's internals."""
+"""AIFS as a PEFT method: configuration, layer, model and registration.
+
+The only folder that touches PEFT's internals.
+"""
 
 from aifs_peft.tuner.config import AIFSConfig, AIFSPeftType
+from aifs_peft.tuner.encoders import TabularEncoder
 from aifs_peft.tuner.heads import MLPHead
 from aifs_peft.tuner.layer import AIFSLayer, LatentTap, find_aifs_layer
 from aifs_peft.tuner.model import AIFSModel
-from aifs_peft.tuner.modeling import LatentClassifier, LatentClassifierConfig, TabularEncoder
+from aifs_peft.tuner.modeling import LatentClassifier, LatentClassifierConfig
 from aifs_peft.tuner.registration import register
 from aifs_peft.tuner.state import AIFSState
 

@@ -13,7 +13,7 @@ from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from aifs_peft.errors import InvalidConfigError
 
 
-class AIFSPeftType(str, enum.Enum):
+class AIFSPeftType(enum.StrEnum):
     """The `peft_type` of this method; equal to, and hashed like, the plain string in `adapter_config.json`."""
 
     AIFS = "AIFS"

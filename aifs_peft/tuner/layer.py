@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from aifs_peft.errors import HeadError
 from aifs_peft.tuner.heads import build_head, head_sizes, takes_sequence
+from aifs_peft.tuner.pooling import PooledHead, pool_latent
 from aifs_peft.tuner.state import AIFSState
 
 if TYPE_CHECKING:
@@ -47,51 +48,6 @@ class HeadSpec:
     copied: bool
     sequence: bool
     num_labels: int
-
-
-class PooledHead(nn.Module):
-    """A head with its pooling, put into the base model by a merge when the base does not pool by itself.
-
-    Args:
-        head: `(batch, dim)` to `(batch, classes)`.
-        pool: see `pool_latent`.
-    """
-
-    def __init__(self, head: nn.Module, pool: str) -> None:
-        super().__init__()
-        self.head, self.pool = head, pool
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of whatever the base model feeds its head."""
-        return self.head(pool_latent(x, self.pool))
-
-
-def pool_latent(x: Tensor, pool: str = "auto") -> Tensor:
-    """The latent `z (batch, dim)` in what a model feeds its head.
-
-    Args:
-        x: `(batch, dim)`, `(batch, tokens, dim)` or `(batch, channels, height, width)`.
-        pool: `"auto"` (2-D as it is, first token of 3-D, spatial mean of 4-D), `"cls"`, `"mean"` or `"last"`.
-
-    Returns:
-        `(batch, dim)` (channels for 4-D).
-
-    Raises:
-        HeadError: for another number of axes.
-
-    Example:
-        >>> pool_latent(torch.arange(6.0).reshape(1, 2, 3), "mean")
-        tensor([[1.5000, 2.5000, 3.5000]])
-    """
-    if x.dim() == 2:
-        return x
-    if x.dim() == 4:
-        return x.flatten(2).mean(-1)
-    if x.dim() != 3:
-        raise HeadError(f"the head was fed shape {tuple(x.shape)}; a latent needs 2, 3 or 4 axes, batch first.")
-    if pool == "mean":
-        return x.mean(1)
-    return x[:, -1] if pool == "last" else x[:, 0]
 
 
 class AIFSLayer(nn.Module, BaseTunerLayer):

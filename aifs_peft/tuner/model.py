@@ -45,7 +45,7 @@ class AIFSModel(BaseTuner):
         adapter_name: str,
         autocast_adapter_dtype: bool = True,
         low_cpu_mem_usage: bool = False,
-        state_dict: dict[str, Tensor] | None = None,
+        state_dict: dict[str, Tensor] | None = None,  # noqa: ARG002 - see below
     ) -> None:
         """Inject the encoder's adapter, then wrap the head. PEFT calls this; its signature is PEFT's.
 
@@ -151,8 +151,8 @@ class AIFSModel(BaseTuner):
         if problems:
             raise CheckpointMismatchError(
                 f"the saved adapter does not fit this configuration ({len(problems)} tensors: "
-                f"{'; '.join(problems[:5])}). Load it with the adapter_config.json saved beside it, onto the base model "
-                "it names."
+                f"{'; '.join(problems[:5])}). Load it with the adapter_config.json saved beside it, onto the base "
+                "model it names."
             )
         return mapped
 

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from aifs_peft.errors import HeadError, InvalidInputError, MissingDependencyError, ModelNotFoundError
+from aifs_peft.errors import InvalidInputError, ModelNotFoundError
+from aifs_peft.tuner.encoders import (
+    TabularEncoder,
+    embedding_of,
+    embedding_width,
+    library_of,
+    load_open_clip,
+    load_transformers,
+)
 
 _CONFIG_FILE, _WEIGHTS_FILE = "config.json", "model.safetensors"
 _OPEN_CLIP_FILE = "open_clip_config.json"
@@ -76,37 +84,6 @@ class LatentClassifierConfig:
         return json.dumps(self.to_dict(), indent=2, sort_keys=True)
 
 
-class TabularEncoder(nn.Module):
-    """A standardising two-layer encoder for plain feature vectors.
-
-    Args:
-        num_features: width of the input.
-        dim: width of the latent.
-        mean: `(num_features,)`, subtracted; None is zero.
-        std: `(num_features,)`, divided by; None is one.
-
-    Example:
-        >>> TabularEncoder(3, 8)(torch.zeros(2, 3)).shape
-        torch.Size([2, 8])
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, num_features: int, dim: int = 64, mean: Tensor | None = None, std: Tensor | None = None) -> None:
-        super().__init__()
-        self.num_features, self.dim = num_features, dim
-        self.register_buffer("mean", torch.zeros(num_features) if mean is None else mean.detach().float().clone())
-        self.register_buffer("std", torch.ones(num_features) if std is None else std.detach().float().clone())
-        self.fc1 = nn.Linear(num_features, dim)
-        self.fc2 = nn.Linear(dim, dim)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Latents `(batch, dim)` of features `(batch, num_features)`."""
-        x = (features.to(self.fc1.weight.dtype) - self.mean) / self.std
-        return torch.tanh(self.fc2(torch.tanh(self.fc1(x))))
-
-
 class LatentClassifier(nn.Module):
     """Any encoder, its pooled embedding, and a linear classifier that AIFS can wrap.
 
@@ -139,7 +116,7 @@ class LatentClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        library = _library(encoder)
+        library = library_of(encoder)
         if isinstance(encoder, TabularEncoder):
             described = {"num_features": encoder.num_features, "dim": encoder.dim}
         else:
@@ -150,7 +127,7 @@ class LatentClassifier(nn.Module):
         self.name_or_path = name_or_path
         self.config = LatentClassifierConfig(num_labels, name_or_path, library, described)
         self.num_labels = num_labels
-        self.classifier = nn.Linear(dim or _embedding_width(encoder), num_labels)
+        self.classifier = nn.Linear(dim or embedding_width(encoder), num_labels)
         reference = next(encoder.parameters(), None)
         if reference is not None and reference.is_floating_point():
             self.classifier.to(reference.device, reference.dtype)
@@ -172,16 +149,16 @@ class LatentClassifier(nn.Module):
             InvalidInputError: if the batch holds none of them.
         """
         if "features" in inputs:
-            return _pooled(self.encoder(inputs["features"]), self.encoder)
+            return embedding_of(self.encoder(inputs["features"]), self.encoder)
         if "pixel_values" not in inputs and "input_ids" not in inputs:
             raise InvalidInputError("the batch needs pixel_values, input_ids or features; it has none of them.")
         if self.config.library == "open_clip":
             return self.encoder.encode_image(inputs["pixel_values"])  # type: ignore[operator, unused-ignore]
         if "pixel_values" in inputs and hasattr(self.encoder, "get_image_features"):
-            return _pooled(self.encoder.get_image_features(pixel_values=inputs["pixel_values"]), self.encoder)
+            return embedding_of(self.encoder.get_image_features(pixel_values=inputs["pixel_values"]), self.encoder)
         if self.config.library == "transformers":
-            return _pooled(self.encoder(**inputs), self.encoder)
-        return _pooled(self.encoder(next(iter(inputs.values()))), self.encoder)
+            return embedding_of(self.encoder(**inputs), self.encoder)
+        return embedding_of(self.encoder(next(iter(inputs.values()))), self.encoder)
 
     def forward(
         self,
@@ -260,9 +237,9 @@ class LatentClassifier(nn.Module):
             if saved.get("model_type") == LatentClassifierConfig.model_type:
                 return cls._from_own(folder, saved, num_labels, kwargs)
         if library == "open_clip" or name.startswith("hf-hub:") or (folder / _OPEN_CLIP_FILE).is_file():
-            encoder = _load_open_clip(name, folder, kwargs)
+            encoder = load_open_clip(name, folder, kwargs)
         else:
-            encoder = _load_transformers(name, revision, kwargs)
+            encoder = load_transformers(name, revision, kwargs)
         return cls(encoder, num_labels or 2, name_or_path=name)
 
     @classmethod
@@ -272,13 +249,13 @@ class LatentClassifier(nn.Module):
         names = {int(i): name for i, name in saved["id2label"].items()}
         weights = load_file(folder / _WEIGHTS_FILE)
         if saved["library"] == "transformers":
-            encoder = _load_transformers(str(folder / "encoder"), None, kwargs)
+            encoder = load_transformers(str(folder / "encoder"), None, kwargs)
         elif set(saved["encoder"]) == {"num_features", "dim"}:
             encoder = TabularEncoder(**saved["encoder"])
         else:
             raise ModelNotFoundError(
-                f"{folder} holds weights of a {saved['encoder'].get('class')}, which cannot be rebuilt from JSON; build "
-                "the encoder, wrap it in LatentClassifier and load model.safetensors into it."
+                f"{folder} holds weights of a {saved['encoder'].get('class')}, which cannot be rebuilt from JSON; "
+                "build the encoder, wrap it in LatentClassifier and load model.safetensors into it."
             )
         model = cls(encoder, len(names), dim=weights["classifier.weight"].shape[1], name_or_path=str(folder))
         keep = num_labels in (None, len(names))
@@ -289,86 +266,3 @@ class LatentClassifier(nn.Module):
             model.config.label2id = {label: i for i, label in names.items()}
             return model
         return cls(model.encoder, num_labels or 2, name_or_path=str(folder))
-
-
-def _library(encoder: nn.Module) -> str:
-    origin = type(encoder).__module__.partition(".")[0]
-    if hasattr(encoder, "encode_image") and origin == "open_clip":
-        return "open_clip"
-    return "transformers" if origin == "transformers" else "torch"
-
-
-def _pooled(out: Any, encoder: nn.Module) -> Tensor:
-    """The embedding in whatever an encoder returns."""
-    if isinstance(out, Tensor):
-        return out
-    embeds = getattr(out, "image_embeds", None)
-    if embeds is not None:
-        return embeds
-    pooled, hidden = getattr(out, "pooler_output", None), getattr(out, "last_hidden_state", None)
-    # ViT's and BERT's dense poolers are random in many checkpoints; their first token is not.
-    dense = hasattr(getattr(encoder, "pooler", None), "dense")
-    if pooled is not None and not (dense and hidden is not None):
-        return pooled.flatten(1)
-    if hidden is None:
-        raise HeadError(f"{type(encoder).__name__} returns neither a pooled output nor hidden states; got {type(out)}.")
-    return hidden[:, 0]
-
-
-def _embedding_width(encoder: nn.Module) -> int:
-    """Width of the embedding, found by trying where no attribute says it."""
-    if isinstance(encoder, TabularEncoder):
-        return encoder.dim
-    width = getattr(getattr(encoder, "visual", None), "output_dim", None)
-    if isinstance(width, int):
-        return width
-    config = getattr(encoder, "config", None)
-    has_projection = hasattr(encoder, "visual_projection")
-    width = getattr(config, "projection_dim", None) if has_projection else getattr(config, "hidden_size", None)
-    if isinstance(width, int):
-        return width
-    vision = getattr(config, "vision_config", config)
-    size, channels = getattr(vision, "image_size", None), getattr(vision, "num_channels", 3)
-    if not isinstance(size, int):
-        raise HeadError(
-            f"the width of {type(encoder).__name__}'s embedding is unknown; pass LatentClassifier(encoder, dim=...)."
-        )
-    reference = next(encoder.parameters())
-    mode = encoder.training
-    encoder.eval()
-    try:
-        with torch.no_grad():
-            image = torch.zeros(1, channels, size, size, device=reference.device, dtype=reference.dtype)
-            features = getattr(encoder, "get_image_features", None) or encoder
-            return int(_pooled(features(pixel_values=image), encoder).shape[-1])
-    finally:
-        encoder.train(mode)
-
-
-def _load_transformers(name: str, revision: str | None, kwargs: dict[str, Any]) -> nn.Module:
-    from transformers import AutoConfig, AutoModel, CLIPVisionModelWithProjection
-
-    try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
-    except OSError as error:
-        raise ModelNotFoundError(
-            f"no model {name!r}: it is no folder with a config.json, and the Hub did not give it ({error})."
-        ) from error
-    # A CLIP's text tower would be loaded for nothing, and its LoRA parameters would stay without gradient.
-    loader = CLIPVisionModelWithProjection if config.model_type in ("clip", "clip_vision_model") else AutoModel
-    return loader.from_pretrained(name, revision=revision, **kwargs)
-
-
-def _load_open_clip(name: str, folder: Path, kwargs: dict[str, Any]) -> nn.Module:
-    try:
-        import open_clip
-    except (ImportError, RuntimeError) as error:
-        raise MissingDependencyError(
-            f"open_clip cannot be imported ({error}); install it with pip install 'aifs_peft[openclip]', beside a "
-            "torchvision that fits the installed torch."
-        ) from error
-    architecture = f"local-dir:{folder}" if folder.is_dir() else name
-    try:
-        return open_clip.create_model(architecture, **kwargs)
-    except (OSError, RuntimeError) as error:
-        raise ModelNotFoundError(f"open_clip has no model {name!r}: {error}") from error

@@ -105,7 +105,7 @@ class AIFSState(nn.Module):
             if value.is_floating_point() and not bool(value.isfinite().all()):
                 raise InvalidInputError(f"{name} holds NaN or infinite values; look for the step that made them.")
         mask = new.get("mask")
-        if mask is not None and mask.numel() and not (0 <= mask.min() and mask.max() <= 1):
+        if mask is not None and mask.numel() and not (mask.min() >= 0 and mask.max() <= 1):
             raise InvalidInputError(f"mask must lie in [0, 1], got [{mask.min():.4g}, {mask.max():.4g}].")
         shapes = {name: tuple(new.get(name, getattr(self, name)).shape) for name in _DTYPES}
         problem = self._shape_problem(shapes)
@@ -133,7 +133,7 @@ class AIFSState(nn.Module):
             return f"groups must have shape (n,), got {shapes['groups']}."
         return f"num_updates must be a scalar, got shape {shapes['num_updates']}." if shapes["num_updates"] else None
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AIFSState:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AIFSState:  # noqa: ARG002 - torch's signature
         """Follow moves to another device, but not changes of precision."""
         for name, buffer in self._buffers.items():
             if buffer is not None:

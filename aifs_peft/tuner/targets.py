@@ -104,8 +104,8 @@ def _not_found(model: nn.Module, name: str | None, found: list[str]) -> str:
     if found:
         what = f"{name!r} names {len(found)} modules ({', '.join(found[:5])}) of"
     return (
-        f"{what} this {type(model).__name__}. {_candidates(model)} Name one with AIFSConfig(target_modules=['...']), or, "
-        "for an encoder without a head, wrap it in aifs_peft.LatentClassifier first."
+        f"{what} this {type(model).__name__}. {_candidates(model)} Name one with AIFSConfig(target_modules=['...']), "
+        "or, for an encoder without a head, wrap it in aifs_peft.LatentClassifier first."
     )
 
 
@@ -163,8 +163,8 @@ def _default_targets(model: nn.Module, head: str, inner: PeftConfig) -> None:
             inner.target_modules = plain
             return
     raise InvalidConfigError(
-        f"no default target of {type(inner).__name__} is known for {type(model).__name__}; set target_modules (and, for "
-        "IA3, feedforward_modules) of encoder_adapter."
+        f"no default target of {type(inner).__name__} is known for {type(model).__name__}; set target_modules (and, "
+        "for IA3, feedforward_modules) of encoder_adapter."
     )
 
 
