@@ -1,0 +1,251 @@
+"""AIFS: intervene on latents, keep the prediction, and learn from attributions or discovery where to intervene.
+
+`L = L_ce + alpha * L_inv + beta * L_sens`, everything after the encoder. `aifs-paper` takes the published formulas
+literally; `aifs` looks for spurious directions first and intervenes along them. Source: the method, sections 1 to 3.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from aifs_peft.errors import InvalidConfigError
+from aifs_peft.latent import (
+    adversarial_noise,
+    attribute,
+    counterfactual,
+    intervene,
+    invariance_loss,
+    label_log_prob_gradient,
+    mask_from_attribution,
+    sensitivity_loss,
+)
+from aifs_peft.objectives.base import EpochContext, Latents, Objective, StepContext
+from aifs_peft.objectives.directions import basis_of, fit_displacements
+from aifs_peft.objectives.registry import register
+from aifs_peft.tuner import AIFSState
+from aifs_peft.tuner.layer import Intervention, LatentTap
+
+logger = logging.getLogger(__name__)
+
+
+# Attributions that add up worse than this do not become a mask; see `Attribution.completeness_error` for the unit.
+COMPLETENESS_LIMIT = 0.05
+
+
+class _Intervening(Objective):
+    """What both recipes share: the intervention on a batch and the two extra terms."""
+
+    def intervention(self, context: StepContext) -> Intervention | None:
+        """See `Objective.intervention`; None as long as the mask is empty or the term is switched off."""
+        settings, state = self.settings, context.state
+        if settings.alpha == 0 or settings.lambda_ == 0 or not bool(state.mask.any()):
+            return None
+        if settings.noise == "counterfactual":
+            return self._counterfactual(context)
+        # Cloned: the buffer may be replaced between this forward pass and its backward pass.
+        mask, basis = state.mask.clone(), state.basis.clone() if state.has_basis else None
+
+        def apply(z: Tensor) -> Tensor:
+            if settings.adversarial:
+                noise = adversarial_noise(
+                    context.head,
+                    z.detach(),
+                    mask,
+                    strength=settings.lambda_,
+                    kind=settings.noise,
+                    basis=basis,
+                    generator=context.generator,
+                )
+            else:
+                noise = context.draw(mask.numel(), settings.noise).to(z.device, z.dtype)
+            return intervene(z, mask, noise, settings.lambda_, basis)
+
+        return apply
+
+    def _counterfactual(self, context: StepContext) -> Intervention | None:
+        groups, displacements = context.groups, context.state.displacements.clone()
+        if groups is None or len(displacements) < 2:
+            return None
+        # One normal number per example becomes a uniform choice among the other values: the same choice
+        # whatever the batch size and the number of processes.
+        uniform = torch.special.ndtr(context.draw(1, "gaussian").squeeze(1)).to(groups.device)
+        others = len(displacements) - 1
+        shift = 1 + (uniform * others).long().clamp_(max=others - 1)
+        target = (groups + shift) % len(displacements)
+
+        def apply(z: Tensor) -> Tensor:
+            return counterfactual(z, groups, displacements, target=target)
+
+        return apply
+
+    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
+        """See `Objective.loss`; adds "invariance" and "sensitivity" where they are on."""
+        settings, state = self.settings, context.state
+        terms = super().loss(tap, labels, context)
+        if tap.intervened_logits is not None:
+            terms["invariance"] = settings.alpha * invariance_loss(tap.logits, tap.intervened_logits)
+        if settings.beta > 0 and bool(state.mask.any()):
+            gradients = label_log_prob_gradient(context.head, tap.z, labels)
+            basis = state.basis.clone() if state.has_basis else None
+            terms["sensitivity"] = settings.beta * sensitivity_loss(
+                gradients, state.mask.clone(), settings.sensitivity_sign, basis=basis
+            )
+        return terms
+
+
+@register
+class AIFSPaper(_Intervening):
+    """The published recipe: noise where attribution is low, mask refreshed from attributions at each epoch's end.
+
+    Example:
+        >>> from aifs_peft.objectives import get
+        >>> get("aifs-paper").latents
+        'epoch'
+    """
+
+    name: ClassVar[str] = "aifs-paper"
+    paper: ClassVar[str] = "AIFS: adaptive intervention on latent features with integrated-gradients masks"
+    latents: ClassVar[Literal["none", "initial", "epoch", "both"]] = "epoch"
+
+    def __init__(self, settings: Any) -> None:
+        super().__init__(settings)
+        if settings.noise == "counterfactual":
+            raise InvalidConfigError(
+                'noise="counterfactual" needs an inferred attribute, which recipe "paper" does not look for; use '
+                'recipe "discovery", or noise "gaussian", "l1" or "l2"'
+            )
+
+    def end_of_epoch(self, latents: Latents, context: EpochContext) -> dict[str, float]:
+        """Attribute the head on this epoch's latents, average over all processes, turn the mean into a mask."""
+        settings, state = self.settings, context.state
+        # Each process attributes its share; sums are float64 so that the split does not show in the mask.
+        share = latents.z[context.rank :: context.world_size].to(context.device)
+        total = torch.zeros(latents.z.shape[1] + 2, dtype=torch.float64, device=context.device)
+        if len(share):
+            options = {"steps": settings.attribution_steps} if settings.attribution == "ig" else {}
+            result = attribute(context.head, share, settings.attribution, top_k=settings.top_k, **options)
+            total[:-2] = result.scores.detach().double().abs().sum(0)
+            total[-2] = result.completeness_error * len(share)
+            total[-1] = len(share)
+        total = context.reduce_sum(total)
+        if not bool(total[-1]):
+            return {}
+        scores, error = total[:-2] / total[-1], float(total[-2] / total[-1])
+        if settings.attribution == "ig" and error > COMPLETENESS_LIMIT:
+            logger.warning(
+                "integrated gradients miss %.3f of what they should add up to (limit %.2f): the mask is kept as it was; "
+                "raise attribution_steps",
+                error,
+                COMPLETENESS_LIMIT,
+            )
+            return {"completeness_error": error}
+        if int(state.num_updates) > 0 and state.ema.numel() == scores.numel():
+            scores = settings.ema_decay * state.ema.to(scores.device) + (1 - settings.ema_decay) * scores
+        mask = mask_from_attribution(
+            scores, rule=settings.mask_rule, gamma=settings.gamma, eps0=settings.eps0, scale=settings.mask_scale
+        )
+        # scale="mean" makes the average entry 1, so single entries may pass 1: the buffer is a mask in [0, 1].
+        state.update(mask=mask.clamp(0, 1), ema=scores)
+        return {
+            "mask_mean": float(state.mask.mean()),
+            "mask_max": float(state.mask.max()),
+            "mask_samples": float(total[-1]),
+            "completeness_error": error,
+        }
+
+
+@register
+class AIFSDiscovery(_Intervening):
+    """The default recipe: find spurious directions without group labels, intervene along them, balance over them.
+
+    Example:
+        >>> from aifs_peft.objectives import get
+        >>> get("aifs").supervision
+        'none'
+    """
+
+    name: ClassVar[str] = "aifs"
+    paper: ClassVar[str] = "AIFS with discovery: interventions along spurious directions found in the latents"
+    latents: ClassVar[Literal["none", "initial", "epoch", "both"]] = "both"
+    balanced: ClassVar[bool] = True
+    epoch_samples: ClassVar[int | None] = None
+
+    def collects(self, state: AIFSState, encoder_trains: bool) -> bool:
+        """See `Objective.collects`: a frozen encoder has nothing new to say, nor has a set without directions."""
+        return encoder_trains and self.settings.directions == "refit" and state.has_basis
+
+    def start(self, latents: Latents, context: EpochContext) -> dict[str, float]:
+        """Discover on the latents of the untrained model and fill the adapter's state."""
+        return self._discover(latents, context)
+
+    def end_of_epoch(self, latents: Latents, context: EpochContext) -> dict[str, float]:
+        """Follow the latents of an encoder that is trained.
+
+        "refit" keeps the partition that was found on the untrained encoder and estimates the directions again:
+        a trained encoder memorises the conflicting examples, so discovery on its own latents finds less.
+        """
+        state = context.state
+        if context.encoder_trains and self.settings.directions == "rediscover" and context.encode is not None:
+            return self._discover(context.encode(), context)
+        if not self.collects(state, context.encoder_trains) or not len(latents.index):
+            return {}
+        groups = state.groups.cpu()[latents.index]
+        beta = fit_displacements(latents.z, latents.labels, groups, len(state.displacements))
+        basis = basis_of(beta)
+        if basis.shape[1] == 0:
+            return {}
+        turned = float(torch.linalg.matrix_norm(basis.T @ state.basis.cpu().double(), ord=2))
+        state.update(basis=basis, displacements=beta, mask=torch.ones(basis.shape[1]))
+        return {"directions": float(basis.shape[1]), "directions_cosine": turned}
+
+    def _discover(self, latents: Latents, context: EpochContext) -> dict[str, float]:
+        if len(latents.index) != latents.total:
+            raise InvalidConfigError(
+                f"discovery needs the latents of all {latents.total} training examples, got {len(latents.index)}"
+            )
+        found = context.on_main(lambda: self._run(latents, context.num_labels))
+        state, dim = context.state, latents.z.shape[1]
+        nothing = torch.zeros(0)
+        if found is None:
+            logger.warning("no spurious direction found: this is plain training from here on")
+            state.update(
+                mask=torch.zeros(dim),
+                basis=torch.zeros(dim, 0),
+                displacements=torch.zeros(0, dim),
+                groups=nothing,
+                evidence=nothing,
+            )
+            return {"spurious_direction_found": 0.0}
+        rank = found["basis"].shape[1]
+        state.update(mask=torch.ones(rank), **found)
+        conflicting = float((found["groups"] != latents.labels).float().mean())
+        logger.info("%d spurious direction(s) found, %.1f%% of the examples conflict", rank, 100 * conflicting)
+        return {
+            "spurious_direction_found": 1.0,
+            "directions": float(rank),
+            "evidence": float(found["evidence"]),
+            "conflicting_share": conflicting,
+        }
+
+    def _run(self, latents: Latents, num_labels: int) -> dict[str, Tensor] | None:
+        from aifs_peft.discovery import discover
+
+        result = discover(
+            latents.z.numpy(), latents.labels.numpy(), random_state=self.settings.seed, **self.settings.discovery
+        )
+        if not result.found:
+            return None
+        # Attribute values count the classes that occur; the state counts all classes of the head.
+        classes = torch.as_tensor(result.classes_).long()
+        displacements = torch.zeros(num_labels, latents.z.shape[1])
+        displacements[classes] = torch.as_tensor(result.displacements_).float()
+        return {
+            "basis": torch.as_tensor(result.basis_).float().contiguous(),
+            "displacements": displacements,
+            "groups": classes[torch.as_tensor(result.groups_).long()],
+            "evidence": torch.as_tensor(float(result.evidence_)),
+        }

@@ -1,0 +1,127 @@
+"""`AIFSTrainingArguments`: transformers' arguments, those of AIFS, and the defaults that differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import SchedulerType, TrainingArguments
+
+from aifs_peft.errors import InvalidConfigError
+from aifs_peft.training.selection import SELECTION_METRICS
+
+
+@dataclass
+class AIFSTrainingArguments(TrainingArguments):
+    """Arguments of `AIFSTrainer`. Everything of `transformers.TrainingArguments` works; these are added.
+
+    **Method**
+
+    Args:
+        method: name of a training method (`aifs_peft.objectives.names()`); None takes the adapter's recipe:
+            `discovery` is "aifs", `paper` is "aifs-paper", `erm` is "erm".
+        alpha: weight of the invariance term; None takes the adapter's configuration, as for the next two.
+        beta: weight of the sensitivity term.
+        lambda_: strength of the intervention.
+
+    **Mask**
+
+    Args:
+        mask_update_every: epochs between two updates, at least 1.
+        mask_samples: examples whose latents are kept for an update; None takes the method's (2048 for the paper's
+            recipe, all for discovery).
+
+    **Discovery**
+
+    Args:
+        directions: for an encoder that is trained, at each update: "refit" the directions from the groups found
+            first, "rediscover" with one more pass of the encoder, or "keep" them.
+        discovery_options: keyword arguments for `aifs_peft.discovery.discover` (JSON on the command line).
+        balance_groups: draw batches balanced over (label, inferred group) once groups are known.
+        max_repeats: no example is drawn more often than this per epoch on average, however small its cell.
+
+    **Selection and evaluation, without group labels**
+
+    Args:
+        selection: "worst_inferred_group", "worst_class" or "average": the metric by which the best model is chosen,
+            unless `metric_for_best_model` says otherwise.
+        min_cell: cells with fewer evaluation examples do not count as the worst.
+        early_stopping_patience: stop after that many evaluations without improvement; None trains to the end.
+        evaluation_columns: integer columns of the evaluation set (say, true groups) that `compute_metrics` and
+            `predict` get beside the labels, as `label_ids = (labels, column, ...)`. Never seen by the model.
+
+    **Defaults that differ from transformers**
+
+    - `lr_scheduler_type="cosine"` (there: linear); the optimizer is AdamW in both.
+    - `logging_nan_inf_filter=False` (there: True): a loss that is not finite raises instead of being smoothed away.
+    - `ddp_find_unused_parameters=False`, `ddp_broadcast_buffers=False` (there: decided at run time): every trainable
+      parameter is used in each step, and the adapter's buffers are made equal when they change.
+    - `report_to="none"` unless given: nothing is sent anywhere.
+    - `greater_is_better=True` with the selection metrics.
+
+    Raises:
+        InvalidConfigError: naming the field.
+
+    Example:
+        >>> args = AIFSTrainingArguments(output_dir="run", use_cpu=True)
+        >>> str(args.lr_scheduler_type.value), args.mask_update_every, args.method
+        ('cosine', 1, None)
+    """
+
+    method: str | None = field(default=None, metadata={"help": "Training method; None: the adapter's recipe."})
+    alpha: float | None = field(default=None, metadata={"help": "Weight of the invariance term."})
+    beta: float | None = field(default=None, metadata={"help": "Weight of the sensitivity term."})
+    lambda_: float | None = field(default=None, metadata={"help": "Strength of the intervention."})
+    mask_update_every: int = field(default=1, metadata={"help": "Epochs between two mask updates."})
+    mask_samples: int | None = field(default=None, metadata={"help": "Examples used for a mask update."})
+    directions: str = field(default="refit", metadata={"help": "refit, rediscover or keep."})
+    discovery_options: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Keyword arguments for discover, as JSON."}
+    )
+    balance_groups: bool = field(default=True, metadata={"help": "Balance batches over inferred groups."})
+    max_repeats: float = field(default=20.0, metadata={"help": "Most draws per example and epoch, on average."})
+    selection: str = field(
+        default="worst_inferred_group",
+        metadata={"help": "worst_inferred_group, worst_class or average."},
+    )
+    min_cell: int = field(default=10, metadata={"help": "Smallest evaluation cell that counts."})
+    early_stopping_patience: int | None = field(default=None, metadata={"help": "Evaluations without improvement."})
+    evaluation_columns: list[str] | None = field(
+        default=None, metadata={"help": "Columns for compute_metrics, such as true groups."}
+    )
+    lr_scheduler_type: SchedulerType | str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide non-finite losses; leave it off."})
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See TrainingArguments."})
+    ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "See TrainingArguments."})
+    report_to: str | list[str] | None = field(default="none", metadata={"help": "Where to report; nowhere by default."})
+
+    def __post_init__(self) -> None:
+        if self.selection not in SELECTION_METRICS:
+            raise InvalidConfigError(
+                f"selection must be one of {', '.join(map(repr, SELECTION_METRICS))}; got {self.selection!r}"
+            )
+        wants_best = self.load_best_model_at_end or self.early_stopping_patience is not None
+        if self.metric_for_best_model is None and (wants_best or str(self.save_strategy) == "best"):
+            self.metric_for_best_model = SELECTION_METRICS[self.selection]
+            if self.greater_is_better is None:
+                self.greater_is_better = True
+        super().__post_init__()
+        self._check()
+
+    def _check(self) -> None:
+        for name, low in (("mask_update_every", 1), ("max_repeats", 1), ("min_cell", 1)):
+            if not getattr(self, name) >= low:
+                raise InvalidConfigError(f"{name} must be at least {low}; got {getattr(self, name)}")
+        for name in ("mask_samples", "early_stopping_patience"):
+            value = getattr(self, name)
+            if value is not None and not value >= 1:
+                raise InvalidConfigError(f"{name} must be at least 1, or None; got {value}")
+        if self.directions not in ("refit", "rediscover", "keep"):
+            raise InvalidConfigError(f"directions must be 'refit', 'rediscover' or 'keep'; got {self.directions!r}")
+        if self.ignore_data_skip:
+            raise InvalidConfigError(
+                "ignore_data_skip=True would train on part of an epoch twice with half-filled statistics; leave it at "
+                "False: skipping reads the order of examples only"
+            )
+        if self.early_stopping_patience is not None and str(self.eval_strategy.value) == "no":
+            raise InvalidConfigError('early_stopping_patience needs evaluations; set eval_strategy="epoch" or "steps"')

@@ -1,0 +1,153 @@
+"""The slow loop around the steps: latents of the training set, and updates of the adapter's state."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import SequentialSampler
+
+from aifs_peft.errors import CheckpointMismatchError
+from aifs_peft.objectives import EpochContext, Latents, Objective
+from aifs_peft.training.arguments import AIFSTrainingArguments
+from aifs_peft.training.batches import INDEX, LABEL_NAMES, IndexedDataset, label_of
+from aifs_peft.training.latents import LatentStore
+from aifs_peft.training.method import head_on_latents, set_modes, trains_encoder
+from aifs_peft.training.parallel import on_main, share_state
+from aifs_peft.training.rng import isolated_rng
+from aifs_peft.training.sampling import EpochSampler
+from aifs_peft.training.upstream import UpstreamTrainer
+from aifs_peft.tuner import AIFSLayer
+
+logger = logging.getLogger(__name__)
+
+LATENTS_FILES = "aifs_latents_*.safetensors"
+
+
+class EpochMixin(UpstreamTrainer):
+    """What `AIFSTrainer` does before the first step and at each epoch's end."""
+
+    args: AIFSTrainingArguments
+    layer: AIFSLayer
+    objective: Objective
+    labels: Tensor
+    num_labels: int
+    _sampler: EpochSampler | None
+    _store: LatentStore | None = None
+    encoder_trains: bool = False
+
+    @property
+    def head(self) -> nn.Module:
+        """The trained head on latents `(batch, dim)`."""
+        return head_on_latents(self.layer)
+
+    def begin_training(self) -> None:
+        """Before the first epoch: discovery, where the method wants it; after a resume: what had been kept."""
+        self.encoder_trains = trains_encoder(self.model, self.layer)
+        samples = self.args.mask_samples or self.objective.epoch_samples
+        self._store = LatentStore(len(self.labels), samples, self.args.seed)
+        if self.state.global_step == 0:
+            if self.objective.latents in ("initial", "both"):
+                self._update(lambda context: self.objective.start(self.encode_training_set(), context))
+            return
+        groups = self.layer.state.groups
+        if groups.numel() and len(groups) != len(self.labels):
+            raise CheckpointMismatchError(
+                f"the checkpoint holds inferred groups of {len(groups)} examples, the training set has "
+                f"{len(self.labels)}; resume with the training set the run was started with"
+            )
+        mid_epoch = not float(self.state.epoch or 0).is_integer()
+        if mid_epoch and self.resumed_from is not None and self._collects():
+            self._store.load(self.resumed_from, LATENTS_FILES, self.args.process_index, self.accelerator.num_processes)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Before the order of an epoch is drawn.
+
+        Args:
+            epoch: epochs completed so far.
+        """
+        if self._sampler is not None:
+            self._sampler.set_epoch(epoch)
+
+    def finish_epoch(self, epoch: int) -> None:
+        """On an epoch's last step, before it is logged, evaluated and saved.
+
+        Args:
+            epoch: epochs completed now.
+        """
+        assert self._store is not None  # noqa: S101 - begin_training ran
+        wanted = self.objective.latents in ("epoch", "both")
+        if wanted and epoch % self.args.mask_update_every == 0:
+            latents = self._store.gather(self.accelerator, self.layer.in_features)
+            self._update(lambda context: self.objective.end_of_epoch(latents, context))
+        self._store.clear()
+
+    def keep_latents(self, index: Tensor, z: Tensor, labels: Tensor) -> None:
+        """Keep a detached copy of a batch's latents, where they will be looked at."""
+        if self._store is not None and self._collects():
+            self._store.add(index, z, labels, self.state.global_step)
+
+    def save_latents(self, folder: Path) -> None:
+        """Write the latents of a half epoch into a checkpoint; at an epoch's end there are none."""
+        if self._store is not None and len(self._store):
+            self._store.save(folder / LATENTS_FILES.replace("*", str(self.args.process_index)))
+
+    def _collects(self) -> bool:
+        return self.objective.collects(self.layer.state, self.encoder_trains)
+
+    @torch.no_grad()
+    def encode_training_set(self) -> Latents:
+        """Latents of the whole training set by the model as it is, in evaluation mode; generators are left alone.
+
+        Returns:
+            The same on every process.
+        """
+        store = LatentStore(len(self.labels), None, self.args.seed)
+        modes = {module: module.training for module in self.model.modules()}
+        hidden = {*LABEL_NAMES, INDEX, *self.extra_columns()}
+        with isolated_rng(self.args.seed):
+            loader = self.build_loader(
+                IndexedDataset(self.without_unused_columns(self.train_dataset)),
+                "training",
+                self.args.eval_batch_size,
+                SequentialSampler,
+            )
+            try:
+                self.model.eval()
+                for batch in loader:
+                    inputs = self._to_device(batch)
+                    self.model(**{name: value for name, value in inputs.items() if name not in hidden})
+                    store.add(batch[INDEX], self.layer.take_tap().z, label_of(batch), step=0)
+            finally:
+                set_modes(self.model, modes)
+        return store.gather(self.accelerator, self.layer.in_features)
+
+    def _to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: value.to(self.args.device) if isinstance(value, Tensor) else value for name, value in batch.items()
+        }
+
+    def _update(self, change: Any) -> None:
+        """Let the method change the adapter's state, make it everybody's, and log what it says."""
+        context = EpochContext(
+            head=self.head,
+            state=self.layer.state,
+            num_labels=self.num_labels,
+            encoder_trains=self.encoder_trains,
+            device=self.args.device,
+            rank=self.args.process_index,
+            world_size=self.accelerator.num_processes,
+            reduce_sum=lambda x: self.accelerator.reduce(x, reduction="sum"),
+            on_main=lambda function: on_main(self.accelerator, function),
+            encode=self.encode_training_set,
+        )
+        numbers = change(context)
+        share_state(self.accelerator, self.layer.state)
+        if numbers:
+            # Logging switches `should_log` off, which would swallow the log of the step this happens in.
+            due = self.control.should_log
+            self.log(dict(numbers))
+            self.control.should_log = due

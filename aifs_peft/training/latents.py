@@ -1,0 +1,136 @@
+"""Latents seen in training: kept without another pass of the encoder, gathered over processes, resumable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from aifs_peft.errors import CheckpointMismatchError, NonFiniteError
+from aifs_peft.objectives import Latents
+from aifs_peft.training.parallel import gather_rows
+from aifs_peft.training.rng import private_generator
+
+
+class LatentStore:
+    """Detached latents of this process's examples of one epoch.
+
+    Which examples are kept is a function of the seed, so all processes and resumed runs agree on it.
+
+    Args:
+        total: size of the training set.
+        samples: how many examples to keep at most; None keeps all.
+        seed: of the choice.
+
+    Example:
+        >>> store = LatentStore(total=4, samples=None, seed=0)
+        >>> store.add(torch.tensor([2, 0]), torch.zeros(2, 3), torch.tensor([1, 0]), step=0)
+        >>> len(store)
+        2
+    """
+
+    def __init__(self, total: int, samples: int | None, seed: int) -> None:
+        self.total = total
+        self._wanted: Tensor | None = None
+        if samples is not None and samples < total:
+            self._wanted = torch.zeros(total, dtype=torch.bool)
+            self._wanted[torch.randperm(total, generator=private_generator(seed, total))[:samples]] = True
+        self._parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+
+    def __len__(self) -> int:
+        return sum(len(part[0]) for part in self._parts)
+
+    def add(self, index: Tensor, z: Tensor, labels: Tensor, step: int) -> None:
+        """Keep the latents of one batch.
+
+        Args:
+            index: `(batch,)` positions in the training set.
+            z: `(batch, dim)`; detached and copied here.
+            labels: `(batch,)` int64.
+            step: optimizer steps so far; of an example seen twice the later latent counts.
+        """
+        index, labels = index.cpu(), labels.detach().cpu()
+        z = z.detach().to("cpu", torch.float32, copy=True)
+        if self._wanted is not None:
+            keep = self._wanted[index]
+            index, z, labels = index[keep], z[keep], labels[keep]
+        if len(index):
+            self._parts.append((index, z, labels, torch.full_like(index, step)))
+
+    def clear(self) -> None:
+        """Forget everything, at the start of an epoch."""
+        self._parts.clear()
+
+    def gather(self, accelerator: Accelerator, dim: int) -> Latents:
+        """The latents of all processes, each example once, ordered by example; the same on every process.
+
+        Args:
+            accelerator: of the trainer.
+            dim: width of the latents, for a process that holds none.
+
+        Raises:
+            NonFiniteError: if a latent is NaN or infinite.
+        """
+        index, z, labels, step = (gather_rows(accelerator, part) for part in self._concatenate(dim))
+        # Examples repeated by padding or balanced sampling: the last one wins, on every process the same.
+        order = torch.argsort(index * (int(step.max()) + 1 if len(step) else 1) + step, stable=True)
+        index, z, labels = index[order], z[order], labels[order]
+        last = torch.ones(len(index), dtype=torch.bool)
+        last[:-1] = index[1:] != index[:-1]
+        latents = Latents(z[last], labels[last], index[last], self.total)
+        bad = ~latents.z.isfinite().all(1)
+        if bool(bad.any()):
+            raise NonFiniteError(
+                f"latents of {int(bad.sum())} of {len(bad)} examples are NaN or infinite (first: example "
+                f"{int(latents.index[bad][0])} of the training set); check its input values and the encoder's weights"
+            )
+        return latents
+
+    def save(self, path: Path) -> None:
+        """Write what this process holds, for a checkpoint in mid-epoch.
+
+        Args:
+            path: safetensors file to write.
+        """
+        index, z, labels, step = self._concatenate(0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {"index": index, "z": z, "labels": labels, "step": step}
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+
+    def load(self, folder: Path, pattern: str, rank: int, world_size: int) -> None:
+        """Take this process's share of what all processes had saved; their number may have changed.
+
+        Args:
+            folder: of the checkpoint.
+            pattern: glob of the files.
+            rank: of this process.
+            world_size: number of processes now.
+
+        Raises:
+            CheckpointMismatchError: if there is no such file, or it belongs to another training set.
+        """
+        files = sorted(folder.glob(pattern))
+        if not files:
+            raise CheckpointMismatchError(
+                f"{folder} is a checkpoint in mid-epoch without {pattern}: the latents of its half epoch are gone, so "
+                "the mask would not be the one of an uninterrupted run; resume from a checkpoint at an epoch's end"
+            )
+        self.clear()
+        for file in files:
+            content = load_file(file)
+            if len(content["index"]) and int(content["index"].max()) >= self.total:
+                raise CheckpointMismatchError(
+                    f"{file.name} holds latents of example {int(content['index'].max())}, the training set has "
+                    f"{self.total}; resume with the training set the run was started with"
+                )
+            rows = slice(rank, None, world_size)
+            self._parts.append(tuple(content[name][rows] for name in ("index", "z", "labels", "step")))  # type: ignore[arg-type]
+
+    def _concatenate(self, dim: int) -> tuple[Tensor, ...]:
+        if self._parts:
+            return tuple(torch.cat(columns) for columns in zip(*self._parts, strict=True))
+        empty = torch.zeros(0, dtype=torch.int64)
+        return empty, torch.zeros(0, dim), empty, empty

@@ -1,0 +1,112 @@
+"""From a model and arguments to a training method, and what stays still while it trains."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+from aifs_peft.errors import HeadError, InvalidConfigError
+from aifs_peft.objectives import Objective, ObjectiveSettings, get
+from aifs_peft.training.arguments import AIFSTrainingArguments
+from aifs_peft.tuner import AIFSConfig, AIFSLayer, find_aifs_layer
+
+# The adapter's recipe -> the method that trains it.
+RECIPES = {"discovery": "aifs", "paper": "aifs-paper", "erm": "erm"}
+
+
+def require_adapter(model: nn.Module) -> AIFSLayer:
+    """The AIFS layer of a PEFT model.
+
+    Raises:
+        HeadError: if it has none.
+    """
+    if not isinstance(model, PeftModel):
+        raise HeadError(
+            f"AIFSTrainer trains an adapter, got a bare {type(model).__name__}; wrap it: "
+            "get_peft_model(model, AIFSConfig())"
+        )
+    return find_aifs_layer(model)
+
+
+def build_objective(model: PeftModel, layer: AIFSLayer, args: AIFSTrainingArguments) -> Objective:
+    """The method that the arguments or the adapter's recipe name, with its settings.
+
+    Raises:
+        InvalidConfigError: for an unknown method or settings it cannot work with.
+    """
+    config = model.peft_config[layer.adapter]
+    if not isinstance(config, AIFSConfig):
+        raise InvalidConfigError(
+            f"adapter {layer.adapter!r} is a {type(config).__name__}; make it with get_peft_model(model, AIFSConfig())"
+        )
+    options = args.discovery_options or {}
+    settings = ObjectiveSettings.from_config(
+        config,
+        alpha=args.alpha,
+        beta=args.beta,
+        lambda_=args.lambda_,
+        label_smoothing=args.label_smoothing_factor,
+        directions=args.directions,
+        seed=args.seed,
+        discovery=json.loads(options) if isinstance(options, str) else options,
+    )
+    return get(args.method or RECIPES[config.recipe])(settings)
+
+
+class SequenceHead(nn.Module):
+    """A head that wants a token axis, on latents `(batch, dim)`.
+
+    Args:
+        head: maps `(batch, 1, dim)` to `(batch, classes)`.
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Logits `(batch, classes)`."""
+        return self.head(z.unsqueeze(1))
+
+
+def head_on_latents(layer: AIFSLayer) -> nn.Module:
+    """The trained head as a module on latents; a plain `nn.Linear` stays one, for its closed forms."""
+    return SequenceHead(layer.head) if layer.aifs_spec[layer.adapter].sequence else layer.head
+
+
+def trains_encoder(model: nn.Module, layer: AIFSLayer) -> bool:
+    """Whether any parameter outside the AIFS layer is trained."""
+    inside = {id(parameter) for parameter in layer.parameters()}
+    return any(p.requires_grad and id(p) not in inside for p in model.parameters())
+
+
+def freeze_modes(model: nn.Module, layer: AIFSLayer, encoder_trains: bool) -> None:
+    """Put what is frozen into evaluation mode, after upstream has put everything into training mode.
+
+    A frozen encoder as a whole: no dropout, no moving statistics. Of one that is trained through an adapter only
+    the normalisation layers with running statistics, whose parameters are frozen.
+
+    Args:
+        model: the whole model.
+        layer: its AIFS layer, left as it is.
+        encoder_trains: see `trains_encoder`.
+    """
+    inside = {id(module) for module in layer.modules()}
+    for module in model.modules():
+        if id(module) in inside or not module.training:
+            continue
+        frozen_statistics = getattr(module, "running_mean", None) is not None and not any(
+            p.requires_grad for p in module.parameters(recurse=False)
+        )
+        if frozen_statistics or not encoder_trains:
+            module.training = False
+
+
+@torch.no_grad()
+def set_modes(model: nn.Module, modes: dict[nn.Module, bool]) -> None:
+    """Put back the training modes that `{m: m.training for m in model.modules()}` noted."""
+    for module in model.modules():
+        module.training = modes[module]

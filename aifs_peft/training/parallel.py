@@ -1,0 +1,94 @@
+"""Collectives: rows of unequal number, work on one process, and the same state everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+
+from aifs_peft.errors import AIFSError
+from aifs_peft.tuner import AIFSState
+
+
+def gather_rows(accelerator: Accelerator, rows: Tensor) -> Tensor:
+    """Rows of all processes, one after the other; each process may hold another number of them.
+
+    Args:
+        accelerator: of the trainer.
+        rows: `(n_rank, ...)`, the same on all processes except for the first axis.
+
+    Returns:
+        `(sum of n_rank, ...)` on the CPU.
+    """
+    if accelerator.num_processes == 1:
+        return rows.cpu()
+    rows = rows.to(accelerator.device)
+    sizes = accelerator.gather(torch.tensor([len(rows)], device=accelerator.device)).tolist()
+    padded = rows.new_zeros((max(sizes), *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    gathered = accelerator.gather(padded).cpu().unflatten(0, (len(sizes), max(sizes)))
+    return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
+
+
+def on_main(accelerator: Accelerator, function: Callable[[], Any]) -> Any:
+    """Run `function` on the main process; every process gets its result, or raises its error.
+
+    Without this a failure on one process would leave the others waiting for it for ever.
+
+    Args:
+        accelerator: of the trainer.
+        function: takes nothing; its result must be picklable when there are several processes.
+
+    Returns:
+        What `function` returned.
+    """
+    if accelerator.num_processes == 1:
+        return function()
+    outcome: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = function()
+        except Exception as error:  # noqa: BLE001 - raised again below, on every process
+            outcome[1] = error
+    broadcast_object_list(outcome, from_process=0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+def digest(state: AIFSState) -> str:
+    """SHA-256 of all buffers of an adapter's state, names and shapes included."""
+    sha = hashlib.sha256()
+    for name, buffer in sorted(state.named_buffers()):
+        sha.update(f"{name}{tuple(buffer.shape)}{buffer.dtype}".encode())
+        sha.update(buffer.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def share_state(accelerator: Accelerator, state: AIFSState) -> None:
+    """Make the main process's state everybody's, and check that it is.
+
+    Args:
+        accelerator: of the trainer.
+        state: the adapter's buffers; their sizes may differ before, never after.
+
+    Raises:
+        AIFSError: if the states still differ.
+    """
+    if accelerator.num_processes == 1:
+        return
+    content = [{name: buffer.cpu() for name, buffer in state.named_buffers()}]
+    broadcast_object_list(content, from_process=0)
+    state.update(**content[0])
+    code = torch.tensor([int(digest(state)[:15], 16)], device=accelerator.device)
+    codes = set(accelerator.gather(code).tolist())
+    if len(codes) > 1:
+        raise AIFSError(
+            f"the adapter's state differs between processes after it was broadcast ({len(codes)} versions); check "
+            "that all processes run the same versions of torch and of this package"
+        )
