@@ -61,14 +61,14 @@ def rows(summary: dict[str, Any], confidence: float = 0.95) -> list[Row]:
     table = []
     for name, entry in methods.items():
         per_seed = entry["worst_group_accuracy"]["per_seed"]
-        low, high = mean_interval(per_seed, confidence)[-2:] if len(per_seed) > 1 else (float("nan"),) * 2
+        _, low, high = mean_interval(per_seed, confidence)  # NaN bounds for a single seed
         table.append(
             Row(
                 name,
                 entry["average_accuracy"]["mean"],
                 entry["worst_group_accuracy"]["mean"],
-                max(0.0, low),
-                min(1.0, high),
+                float(np.clip(low, 0, 1)),
+                float(np.clip(high, 0, 1)),
                 entry["seconds"] / base,
             )
         )

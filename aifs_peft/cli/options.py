@@ -39,17 +39,15 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-class _NoDict(argparse.Action):
-    """Parses `--dataset-options '{"aligned_share": 0.9}'` as JSON."""
-
-    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
-        try:
-            parsed = json.loads(values)
-        except json.JSONDecodeError as error:
-            parser.error(f"{option} is not JSON: {error}")
-        if not isinstance(parsed, dict):
-            parser.error(f"{option} needs a JSON object, such as '{{\"aligned_share\": 0.9}}'")
-        setattr(namespace, self.dest, parsed)
+def _json_object(text: str) -> dict[str, Any]:
+    """`'{"aligned_share": 0.9}'` as a dict; anything else is a usage error."""
+    try:
+        parsed = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise argparse.ArgumentTypeError(f"needs a JSON object, such as '{{\"aligned_share\": 0.9}}'; got {text}")
+    return parsed
 
 
 def build_parser() -> HfArgumentParser:
@@ -62,8 +60,7 @@ def build_parser() -> HfArgumentParser:
     )
     for action in parser._actions:
         if action.dest == "dataset_options":
-            action.type = None
-    parser.register("action", "json", _NoDict)
+            action.type = _json_object
     parser.add_argument("--config", default=None, help="YAML file of defaults; options on the command line win.")
     parser.set_defaults(**DEFAULTS)
     return parser
@@ -104,6 +101,9 @@ def parse(argv: Sequence[str]) -> tuple[FinetuneSpec, AIFSTrainingArguments]:
             parser.set_defaults(**read_config(config))
         except (InvalidConfigError, FileNotFoundError) as error:
             parser.error(str(error))
-    spec, args, rest = parser.parse_args_into_dataclasses(args=list(argv), look_for_args_file=False)
-    assert rest.__dict__.keys() <= {"config"}  # noqa: S101  (parse_args refuses anything else)
+    spec, args, _, unknown = parser.parse_args_into_dataclasses(
+        args=list(argv), look_for_args_file=False, return_remaining_strings=True
+    )
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return spec, args
