@@ -107,6 +107,7 @@ class LatentClassifier(nn.Module):
     """
 
     main_input_name = "pixel_values"
+    base_model_prefix = ""  # so that transformers converts old key names of the encoder under their full path
     is_gradient_checkpointing = False
     # The loss is a batch mean: gradient accumulation must divide it.
     accepts_loss_kwargs = False
