@@ -137,7 +137,7 @@ class AIFSPaper(_Intervening):
         scores, error = total[:-2] / total[-1], float(total[-2] / total[-1])
         if settings.attribution == "ig" and error > COMPLETENESS_LIMIT:
             logger.warning(
-                "integrated gradients miss %.3f of what they should add up to (limit %.2f): the mask is kept as it was; "
+                "integrated gradients miss %.3f of what they should add up to (limit %.2f): the mask stays as it was; "
                 "raise attribution_steps",
                 error,
                 COMPLETENESS_LIMIT,

@@ -93,7 +93,10 @@ class AIFSTrainingArguments(TrainingArguments):
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide non-finite losses; leave it off."})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See TrainingArguments."})
     ddp_broadcast_buffers: bool | None = field(default=False, metadata={"help": "See TrainingArguments."})
-    report_to: str | list[str] | None = field(default="none", metadata={"help": "Where to report; nowhere by default."})
+    # The order matters: the command line takes the second member of the union.
+    report_to: None | str | list[str] = field(  # noqa: RUF036
+        default="none", metadata={"help": "Where to report; nowhere by default."}
+    )
 
     def __post_init__(self) -> None:
         if self.selection not in SELECTION_METRICS:

@@ -226,7 +226,7 @@ class AIFSTrainer(EpochMixin):
         missing = [name for name in self.args.evaluation_columns or () if name not in inputs]
         if missing and any(name in inputs for name in LABEL_NAMES):
             raise InvalidInputError(
-                f"the evaluation set has no integer column {', '.join(missing)} (a batch has {sorted(inputs)}); add it, "
+                f"the evaluation set has no integer column {', '.join(missing)} (a batch has {sorted(inputs)}); add it "
                 "or take it out of evaluation_columns"
             )
         result = super().prediction_step(model, inputs, *args, **kwargs)
