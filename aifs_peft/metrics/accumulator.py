@@ -69,9 +69,7 @@ class GroupMetricAccumulator:
         cells = max(self.num_groups, self.num_attributes) * self.num_classes**2
         if cells > _MAX_CELLS:
             msg = f"{self.num_groups} groups, {self.num_classes} classes: {cells} counters, over {_MAX_CELLS}"
-            raise InvalidInputError(
-                msg + ": evaluate fewer groups at once (attributes instead of class x attribute)"
-            )
+            raise InvalidInputError(msg + ": evaluate fewer groups at once (attributes instead of class x attribute)")
         self.group_names = slot_names(group_names, self.num_groups, "group_names")
         self.attribute_names = slot_names(attribute_names, self.num_attributes, "attribute_names")
         self.group_shares = None if group_shares is None else training_shares(group_shares, self.num_groups)
@@ -121,14 +119,10 @@ class GroupMetricAccumulator:
             num_attributes=self.num_attributes,
         )
         outside = (
-            batch.score is not None
-            and batch.score.size > 0
-            and bool(batch.score.min() < 0 or batch.score.max() > 1)
+            batch.score is not None and batch.score.size > 0 and bool(batch.score.min() < 0 or batch.score.max() > 1)
         )
         if outside and self.score_bins is not None:
-            msg = (
-                "score_bins needs scores in [0, 1]: pass probabilities, or leave it at None to rank any score"
-            )
+            msg = "score_bins needs scores in [0, 1]: pass probabilities, or leave it at None to rank any score"
             raise InvalidInputError(msg)
         if len(batch) == 0:
             return
@@ -173,9 +167,7 @@ class GroupMetricAccumulator:
         """
         if not isinstance(other, GroupMetricAccumulator) or self._options() != other._options():
             theirs = other._options() if isinstance(other, GroupMetricAccumulator) else type(other).__name__
-            raise InvalidInputError(
-                f"only accumulators of equal options merge; got {self._options()} and {theirs}"
-            )
+            raise InvalidInputError(f"only accumulators of equal options merge; got {self._options()} and {theirs}")
         if other._has_score is not None:
             self._require_scores(other._has_score)
         self._probabilities &= other._probabilities
@@ -227,9 +219,7 @@ class GroupMetricAccumulator:
         outside = "" if self._probabilities else "y_score leaves [0, 1], so it is no probability"
         parts = [
             build_part(names, statistics, self._rankings(ranking), no_score, no_score or outside, settings)
-            for names, (statistics, ranking) in zip(
-                (self.group_names, self.attribute_names), self._parts, strict=True
-            )
+            for names, (statistics, ranking) in zip((self.group_names, self.attribute_names), self._parts, strict=True)
         ]
         overall = build_part(("all",), self._overall, (), no_score, no_score or outside, settings)
         compared = parts[1] if self.num_attributes else parts[0]

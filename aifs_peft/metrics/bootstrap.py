@@ -6,12 +6,12 @@ rows. The strata are the slots (groups or attributes): each keeps its size, as i
 chapter 8.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aifs_peft.metrics.ranking import Ranking, auc_of_cells
+from aifs_peft.metrics.ranking import Ranking, auc_of_cells, by_slot
 from aifs_peft.metrics.statistics import FIXED, SlotStatistics, expected_calibration_error
 
 Floats = NDArray[np.float64]
@@ -86,7 +86,7 @@ def auc_replicates(rankings: Sequence[Ranking], slots: int, n_boot: int, rng: np
     narrow.
     """
     result = np.full((n_boot, slots), np.nan)
-    for slot, parts in _by_slot(rankings):
+    for slot, parts in by_slot(rankings):
         columns = []
         for part in parts:
             table = _tables(part.cells.ravel(), n_boot, rng).reshape(n_boot, 2, -1)
@@ -94,11 +94,6 @@ def auc_replicates(rankings: Sequence[Ranking], slots: int, n_boot: int, rng: np
             columns.append(np.clip(auc_of_cells(table[:, 0], table[:, 1]) + shift, 0.0, 1.0))
         if len(columns) == 1:
             result[:, slot] = columns[0]
-        elif columns:
+        else:
             result[:, slot] = rng.permutation(np.mean([np.sort(column) for column in columns], axis=0))
     return result
-
-
-def _by_slot(rankings: Sequence[Ranking]) -> Iterator[tuple[int, list[Ranking]]]:
-    for slot in sorted({ranking.slot for ranking in rankings}):
-        yield slot, [part for part in rankings if part.slot == slot and np.isfinite(part.auc)]

@@ -126,9 +126,7 @@ def _classes(number: int | None, y_true: Any, y_pred: Any, y_score: Any, mask: A
         score = to_numpy(y_score, "y_score")
         if score.ndim == 2:
             return max(2, int(score.shape[1]))
-    largest = max(
-        _largest(to_numpy(array, name), mask) for name, array in (("y_true", y_true), ("y_pred", y_pred))
-    )
+    largest = max(_largest(to_numpy(array, name), mask) for name, array in (("y_true", y_true), ("y_pred", y_pred)))
     return max(2, largest + 1)
 
 

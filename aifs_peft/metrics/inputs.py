@@ -72,9 +72,7 @@ def to_numpy(value: Any, name: str) -> NDArray[Any]:
     if array.size == 0 and array.dtype == np.float64 and not hasattr(value, "dtype"):
         array = array.astype(np.int64)  # NumPy calls an empty list float
     if array.dtype.kind not in "biuf":
-        raise InvalidInputError(
-            f"{name} must hold numbers or booleans; got {type(value).__name__} of {array.dtype}"
-        )
+        raise InvalidInputError(f"{name} must hold numbers or booleans; got {type(value).__name__} of {array.dtype}")
     return array
 
 
@@ -91,9 +89,7 @@ def class_or_group_ids(array: NDArray[Any], name: str, upper: int) -> NDArray[An
     if array.ndim != 1:
         raise InvalidInputError(f"{name} must have shape (n,); got {array.shape}")
     if array.dtype.kind == "f":
-        msg = (
-            f"{name} must hold integer ids; got {array.dtype}: take the argmax of scores, or cast ids to int"
-        )
+        msg = f"{name} must hold integer ids; got {array.dtype}: take the argmax of scores, or cast ids to int"
         raise InvalidInputError(msg)
     if array.size:
         low, high = int(array.min()), int(array.max())
@@ -145,9 +141,7 @@ def scores(array: NDArray[Any], classes: int) -> NDArray[Any]:
         suspicious = not np.isfinite(array.sum())
     if suspicious and not np.isfinite(array).all():
         bad = int(np.count_nonzero(~np.isfinite(array)))
-        raise InvalidInputError(
-            f"y_score holds {bad} NaN or infinite values; drop those rows or mark them invalid"
-        )
+        raise InvalidInputError(f"y_score holds {bad} NaN or infinite values; drop those rows or mark them invalid")
     if array.ndim == 1 and classes == 2:
         return array
     if array.ndim != 2 or array.shape[1] != classes:
@@ -188,9 +182,7 @@ def read_batch(
         "y_pred": to_numpy(y_pred, "y_pred"),
         "groups": to_numpy(groups, "groups"),
     }
-    arrays |= {
-        k: to_numpy(v, k) for k, v in (("y_score", y_score), ("attributes", attributes)) if v is not None
-    }
+    arrays |= {k: to_numpy(v, k) for k, v in (("y_score", y_score), ("attributes", attributes)) if v is not None}
     if valid is not None:
         arrays["valid"] = to_numpy(valid, "valid")
     sizes = {name: array.shape[0] if array.ndim else None for name, array in arrays.items()}
@@ -198,9 +190,7 @@ def read_batch(
         raise InvalidInputError(f"arrays of one update must have one length; got {sizes}")
     if (mask := arrays.pop("valid", None)) is not None:
         if (mask.dtype != np.bool_ and mask.size) or mask.ndim != 1:
-            raise InvalidInputError(
-                f"valid must be boolean of shape (n,); got {mask.dtype} of shape {mask.shape}"
-            )
+            raise InvalidInputError(f"valid must be boolean of shape (n,); got {mask.dtype} of shape {mask.shape}")
         arrays = {name: array[mask.astype(bool)] for name, array in arrays.items()}
     if (num_attributes > 0) != ("attributes" in arrays):
         given = "given" if "attributes" in arrays else "not given"
@@ -256,9 +246,7 @@ def slot_names(names: Sequence[str] | None, slots: int, argument: str) -> tuple[
         >>> slot_names(None, 2, "group_names")
         ('0', '1')
     """
-    result = (
-        tuple(str(slot) for slot in range(slots)) if names is None else tuple(str(name) for name in names)
-    )
+    result = tuple(str(slot) for slot in range(slots)) if names is None else tuple(str(name) for name in names)
     if len(result) != slots or len(set(result)) != slots:
         raise InvalidInputError(f"{argument} must be {slots} different names; got {result}")
     return result
@@ -276,8 +264,6 @@ def training_shares(shares: Any, groups: int) -> NDArray[np.float64]:
     """
     array = to_numpy(shares, "group_shares").astype(np.float64)
     if array.shape != (groups,) or not np.isfinite(array).all() or (array < 0).any() or array.sum() <= 0:
-        msg = (
-            f"group_shares must be {groups} non-negative numbers that do not all vanish; got {array.tolist()}"
-        )
+        msg = f"group_shares must be {groups} non-negative numbers that do not all vanish; got {array.tolist()}"
         raise InvalidInputError(msg)
     return np.asarray(array / array.sum())

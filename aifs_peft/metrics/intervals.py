@@ -60,7 +60,7 @@ def clopper_pearson(successes: ArrayLike, n: ArrayLike, confidence: float = 0.95
     """
     alpha = 1.0 - check_confidence(confidence)
     k, total = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(n, np.float64))
-    if np.any(k < 0) or np.any(k > total) or not np.all(np.isfinite(total)):
+    if not np.all((k >= 0) & (k <= total) & np.isfinite(total)):  # also false for NaN
         msg = f"successes must lie between 0 and n; got successes {successes!r} of n {n!r}"
         raise InvalidInputError(msg)
     # The beta quantile is undefined at the two ends, where the bound is 0 or 1 by definition.

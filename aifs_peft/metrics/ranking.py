@@ -7,8 +7,9 @@ that share a bin. Both give the same number whatever the batching and order, bec
 integers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ Scores = NDArray[np.floating]
 
 # Cells per class of the histogram that the bootstrap resamples: exact for classes of up to this many rows.
 CELLS = 128
+
+# Rows that are sorted at a time.
+BLOCK = 2**18
 
 
 @dataclass(frozen=True)
@@ -63,41 +67,68 @@ def auc_of_cells(negatives: NDArray[np.int64], positives: NDArray[np.int64]) -> 
         return np.asarray(twice / (2.0 * pairs))
 
 
+def by_slot(rankings: Sequence[Ranking]) -> Iterator[tuple[int, list[Ranking]]]:
+    """The defined rankings of each slot, in the order of the slots; slots without any are left out."""
+    defined = [ranking for ranking in rankings if np.isfinite(ranking.auc)]
+    for slot, parts in groupby(defined, key=lambda ranking: ranking.slot):
+        yield slot, list(parts)
+
+
 class ExactScores:
-    """Every score, with the slot and class it belongs to."""
+    """Every score, with the slot and class it belongs to.
+
+    Rows wait until `BLOCK` of them are there and are then sorted by slot and class into a block, so that neither
+    many small updates nor one large one needs a second copy of all scores.
+    """
 
     def __init__(self, slots: int, classes: int) -> None:
         self.slots, self.classes = slots, classes
         self._dtype = np.min_scalar_type(slots * classes)  # small keys sort by radix, in linear time
-        self._keys: list[NDArray[np.unsignedinteger]] = []
-        self._scores: list[Scores] = []
+        self._rows = 0
+        self._waiting: list[tuple[NDArray[np.unsignedinteger], Scores]] = []
+        # (start of every slot and class, scores in that order)
+        self._blocks: list[tuple[NDArray[np.intp], Scores]] = []
 
     def add(self, slots: NDArray[np.intp], labels: NDArray[np.intp], scores: Scores) -> None:
         """Keep one score (or row of class scores) per example; copies, so that callers may reuse buffers."""
-        self._keys.append((slots * self.classes + labels).astype(self._dtype))
-        self._scores.append(scores.copy())
+        self._waiting.append(((slots * self.classes + labels).astype(self._dtype), scores.copy()))
+        self._count_waiting(len(scores))
+
+    def _count_waiting(self, rows: int) -> None:
+        self._rows += rows
+        if self._rows >= BLOCK:
+            self._sort_waiting()
+
+    def _sort_waiting(self) -> None:
+        if not self._waiting:
+            return
+        keys, scores = (np.concatenate(parts) for parts in zip(*self._waiting, strict=True))
+        counts = np.bincount(keys, minlength=self.slots * self.classes)
+        order = np.argsort(keys, kind="stable")
+        self._blocks.append((np.concatenate([[0], np.cumsum(counts)]), scores[order]))
+        self._waiting, self._rows = [], 0
 
     def merge(self, other: "ExactScores") -> None:
-        """Add the scores of another process or part."""
-        self._keys += other._keys
-        self._scores += other._scores
+        """Add the scores of another process or part; blocks are never written to, so they may be shared."""
+        self._blocks += other._blocks
+        self._waiting += other._waiting
+        self._count_waiting(sum(len(keys) for keys, _ in other._waiting))
 
     def rankings(self) -> Iterator[Ranking]:
         """One ranking per slot and column, in that order, also for empty slots."""
-        columns = 1 if self.classes == 2 else self.classes
-        keys = np.concatenate([np.empty(0, self._dtype), *self._keys])
-        shape = (0,) if self.classes == 2 else (0, self.classes)
-        scores = np.concatenate(self._scores) if self._scores else np.empty(shape)
-        scores = scores[np.argsort(keys, kind="stable")]
-        ends = np.concatenate([[0], np.cumsum(np.bincount(keys, minlength=self.slots * self.classes))])
+        self._sort_waiting()
         for slot in range(self.slots):
-            bounds = ends[slot * self.classes : (slot + 1) * self.classes + 1]
-            for column in range(columns):
-                label = 1 if self.classes == 2 else column
-                values = scores if self.classes == 2 else scores[:, column]
-                positive = np.sort(values[bounds[label] : bounds[label + 1]])
-                rest = (values[bounds[0] : bounds[label]], values[bounds[label + 1] : bounds[-1]])
-                yield _ranking(slot, column, positive, np.sort(np.concatenate(rest)))
+            parts = [self._scores(slot * self.classes + label) for label in range(self.classes)]
+            if self.classes == 2:
+                yield _ranking(slot, 0, np.sort(parts[1]), np.sort(parts[0]))
+                continue
+            for column in range(self.classes):
+                rest = [part[:, column] for label, part in enumerate(parts) if label != column]
+                yield _ranking(slot, column, np.sort(parts[column][:, column]), np.sort(np.concatenate(rest)))
+
+    def _scores(self, key: int) -> Scores:
+        empty = np.empty((0,) if self.classes == 2 else (0, self.classes), np.float32)
+        return np.concatenate([empty, *(scores[start[key] : start[key + 1]] for start, scores in self._blocks)])
 
 
 class BinnedScores:
@@ -114,9 +145,7 @@ class BinnedScores:
         for column in range(table.shape[1]):
             positive = labels == (1 if self.classes == 2 else column)
             position = np.minimum((table[:, column] * self.bins).astype(np.intp), self.bins - 1)
-            index = np.ravel_multi_index(
-                (slots, np.full_like(slots, column), positive, position), self.counts.shape
-            )
+            index = np.ravel_multi_index((slots, np.full_like(slots, column), positive, position), self.counts.shape)
             np.add.at(self.counts.reshape(-1), index, 1)
 
     def merge(self, other: "BinnedScores") -> None:

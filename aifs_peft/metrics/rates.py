@@ -104,9 +104,7 @@ def equalized_odds_difference(tables: Ints) -> Floats:
         0.4
     """
     # np.maximum hands NaN on: half a comparison must not read as fairness.
-    return np.asarray(
-        np.maximum(largest_gap(true_positive_rates(tables)), largest_gap(false_positive_rates(tables)))
-    )
+    return np.asarray(np.maximum(largest_gap(true_positive_rates(tables)), largest_gap(false_positive_rates(tables))))
 
 
 def _ratio(numerator: NDArray[np.generic], denominator: NDArray[np.generic]) -> Floats:

@@ -11,7 +11,7 @@ from scipy import stats
 from aifs_peft.metrics import rates
 from aifs_peft.metrics.bootstrap import auc_replicates, calibration_replicates, confusion_replicates
 from aifs_peft.metrics.intervals import bootstrap_interval, clopper_pearson
-from aifs_peft.metrics.ranking import Ranking
+from aifs_peft.metrics.ranking import Ranking, by_slot
 from aifs_peft.metrics.statistics import SlotStatistics
 
 Floats = NDArray[np.float64]
@@ -69,19 +69,15 @@ def build_part(
     The macro area of several classes is the mean over the classes for which it is defined in that slot.
     """
     auc = np.full(statistics.slots, np.nan)
-    for slot in range(statistics.slots):
-        defined = [r.auc for r in rankings if r.slot == slot and np.isfinite(r.auc)]
-        if defined:
-            auc[slot] = np.mean(defined)
+    for slot, parts in by_slot(rankings):
+        auc[slot] = np.mean([part.auc for part in parts])
     replicates: dict[str, Floats] = {}
     if settings.n_boot and statistics.slots:
         slots = statistics.slots
         table = confusion_replicates(statistics, settings.n_boot, settings.rng, _confusion_columns)
         for position, name in enumerate(("accuracy", "true_positive_rate", "false_positive_rate")):
             replicates[name] = table[:, position * slots : (position + 1) * slots]
-        replicates["equal_opportunity_difference"], replicates["equalized_odds_difference"] = table[
-            :, 3 * slots :
-        ].T
+        replicates["equal_opportunity_difference"], replicates["equalized_odds_difference"] = table[:, 3 * slots :].T
         if rankings:
             replicates["roc_auc"] = auc_replicates(rankings, slots, settings.n_boot, settings.rng)
         if not no_calibration:
@@ -169,9 +165,7 @@ def _slot_reasons(part: Part, entry: dict[str, Any]) -> dict[str, str]:
     """Why a number of this entry is NaN, or covers fewer classes than there are; keyed by metric."""
     if entry["n"] == 0:
         names = ("accuracy", "roc_auc", "true_positive_rate", "false_positive_rate")
-        return dict.fromkeys(
-            (*names, "expected_calibration_error", "brier_score"), "no example in this group"
-        )
+        return dict.fromkeys((*names, "expected_calibration_error", "brier_score"), "no example in this group")
     counts = entry["class_counts"]
     absent = [str(k) for k, count in enumerate(counts) if count == 0]
     reasons = {}
@@ -188,7 +182,5 @@ def _slot_reasons(part: Part, entry: dict[str, Any]) -> dict[str, str]:
         if np.isnan(entry[rate]):
             reasons[rate] = f"no example {verb} in this group"
         elif len(counts) > 2 and np.isnan(entry[f"{rate}_per_class"]).any():
-            reasons[rate] = (
-                f"mean over the classes for which it is defined; without class {', '.join(absent)}"
-            )
+            reasons[rate] = f"mean over the classes for which it is defined; without class {', '.join(absent)}"
     return reasons

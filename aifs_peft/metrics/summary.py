@@ -36,9 +36,7 @@ def group_accuracy_summary(
     low, name = worst(values, part.names)
     result: dict[str, Any] = {
         "worst_group_accuracy": low,
-        "worst_group_accuracy_interval": minimum_interval(
-            statistics.correct, statistics.n, settings.confidence
-        ),
+        "worst_group_accuracy_interval": minimum_interval(statistics.correct, statistics.n, settings.confidence),
         "worst_group": name,
         "adjusted_average_accuracy": NAN,
         "adjusted_average_accuracy_interval": [NAN, NAN],
@@ -57,9 +55,7 @@ def group_accuracy_summary(
         return result, reasons
     missing = [part.names[slot] for slot in np.flatnonzero(~filled & (shares > 0))]
     if missing:
-        reasons["adjusted_average_accuracy"] = (
-            f"shares rescaled without the empty groups: {', '.join(missing)}"
-        )
+        reasons["adjusted_average_accuracy"] = f"shares rescaled without the empty groups: {', '.join(missing)}"
     weights = weights[filled] / weights.sum()
     result["adjusted_average_accuracy"] = float(values[filled] @ weights)
     drawn = part.drawn("accuracy")
@@ -87,9 +83,7 @@ def fairness_summary(part: Part, settings: Settings) -> tuple[dict[str, Any], di
     if part.no_score:
         reasons["worst_group_roc_auc"] = part.no_score
     elif undefined:
-        reasons["worst_group_roc_auc"] = (
-            f"left out, with no example or only one class: {', '.join(undefined)}"
-        )
+        reasons["worst_group_roc_auc"] = f"left out, with no example or only one class: {', '.join(undefined)}"
     tables = part.statistics.confusion
     tpr, fpr = rates.true_positive_rates(tables), rates.false_positive_rates(tables)
     compared = {"equal_opportunity_difference": [tpr], "equalized_odds_difference": [tpr, fpr]}
@@ -97,17 +91,13 @@ def fairness_summary(part: Part, settings: Settings) -> tuple[dict[str, Any], di
         gaps = [float(rates.largest_gap(component)) for component in components]
         value = float(np.max(gaps))
         result[key] = value
-        result[f"{key}_interval"] = bootstrap_interval(
-            value, part.drawn(key), settings.confidence, reflect=True
-        )
+        result[f"{key}_interval"] = bootstrap_interval(value, part.drawn(key), settings.confidence, reflect=True)
         columns = np.concatenate([c[:, 1:] if c.shape[1] == 2 else c for c in components], axis=1)
         partial = [part.names[slot] for slot in np.flatnonzero(np.isnan(columns).any(1))]
         if np.isnan(value):
             reasons[key] = "fewer than two groups have a defined rate, so there is no comparison"
         elif partial:
-            reasons[key] = (
-                f"left out where a rate is undefined (a class or its rest is absent): {', '.join(partial)}"
-            )
+            reasons[key] = f"left out where a rate is undefined (a class or its rest is absent): {', '.join(partial)}"
     return result, reasons
 
 
@@ -133,7 +123,5 @@ def overall_summary(part: Part, settings: Settings) -> tuple[dict[str, Any], dic
     }
     reasons = {} if n else {"average_accuracy": "there is no example"}
     if not calibrated:
-        reasons["expected_calibration_error"] = reasons["brier_score"] = (
-            part.no_calibration or "there is no example"
-        )
+        reasons["expected_calibration_error"] = reasons["brier_score"] = part.no_calibration or "there is no example"
     return result, reasons

@@ -37,22 +37,14 @@ def format_group_table(result: Mapping[str, Any]) -> str:
         for name, entry in groups.items():
             marks = ["empty"] * (entry["n"] == 0) + ["small"] * (entry["n"] > 0 and entry["small"])
             marks += ["worst"] * (name == result["worst_group"])
-            rows.append(
-                _row(name, entry["n"], entry["accuracy"], entry["accuracy_interval"], ", ".join(marks))
-            )
-        footer = [
-            _row("average", result["n"], result["average_accuracy"], result["average_accuracy_interval"])
-        ]
+            rows.append(_row(name, entry["n"], entry["accuracy"], entry["accuracy_interval"], ", ".join(marks)))
+        footer = [_row("average", result["n"], result["average_accuracy"], result["average_accuracy_interval"])]
         if not isnan(result["adjusted_average_accuracy"]):
             key = "adjusted_average_accuracy"
             footer.append(_row("adjusted average", "", result[key], result[f"{key}_interval"]))
-        footer.append(
-            _row("worst group", "", result["worst_group_accuracy"], result["worst_group_accuracy_interval"])
-        )
+        footer.append(_row("worst group", "", result["worst_group_accuracy"], result["worst_group_accuracy_interval"]))
     except (KeyError, TypeError, AttributeError) as error:
-        msg = (
-            f"not a result of group_metrics ({type(error).__name__}: {error}); pass the dictionary it returns"
-        )
+        msg = f"not a result of group_metrics ({type(error).__name__}: {error}); pass the dictionary it returns"
         raise InvalidInputError(msg) from error
     widths = [max(len(row[column]) for row in rows + footer) for column in range(4)]
     lines = [_line(row, widths) for row in rows]

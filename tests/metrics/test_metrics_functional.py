@@ -222,15 +222,15 @@ def test_torch_tensors_and_low_precision(dtype):
 def test_two_columns_of_probabilities_are_the_second_one():
     y_true, y_pred, group, score = binary()
     columns = np.stack([1 - score, score], axis=1)
-    np.testing.assert_equal(
-        group_metrics(y_true, y_pred, group, columns), group_metrics(y_true, y_pred, group, score)
-    )
+    np.testing.assert_equal(group_metrics(y_true, y_pred, group, columns), group_metrics(y_true, y_pred, group, score))
 
 
 def test_logits_rank_but_do_not_calibrate():
     y_true, y_pred, group, score = binary()
     result = group_metrics(y_true, y_pred, group, 5 * score - 2)
-    assert result["worst_group_roc_auc"] == pytest.approx(group_metrics(y_true, y_pred, group, score)["worst_group_roc_auc"])
+    assert result["worst_group_roc_auc"] == pytest.approx(
+        group_metrics(y_true, y_pred, group, score)["worst_group_roc_auc"]
+    )
     assert math.isnan(result["expected_calibration_error"])
     assert "no probability" in result["reasons"]["expected_calibration_error"]
     assert "no probability" in result["groups"]["0"]["reasons"]["brier_score"]

@@ -144,6 +144,7 @@ def _shard(seed):
     return total
 
 
+@pytest.mark.slow
 def test_processes_equal_one_process():
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         first, second = pool.map(_shard, [1, 2])
@@ -154,6 +155,7 @@ def test_processes_equal_one_process():
 def test_chunks_do_not_matter(monkeypatch):
     whole = result(streamed(big(), []))
     monkeypatch.setattr("aifs_peft.metrics.accumulator.CHUNK", 97)
+    monkeypatch.setattr("aifs_peft.metrics.ranking.BLOCK", 1009)
     np.testing.assert_equal(result(streamed(big(), [])), whole)
 
 
