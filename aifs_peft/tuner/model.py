@@ -204,16 +204,24 @@ class AIFSModel(BaseTuner):
         super().train(mode)
         if not mode:
             return self
-        layer = find_aifs_layer(self.model)
-        inside = set(layer.modules())
+        inside = set(find_aifs_layer(self.model).modules())
         active = [self.peft_config[a] for a in self.active_adapters if a in self.peft_config]
         frozen = all(config.nested is None for config in active)
         trained = {m for w in self.model.modules() if isinstance(w, AuxiliaryTrainingWrapper) for m in w.modules()}
-        path = {self, self.model}
         for module in self.model.modules():
-            if module in inside or module in path:
+            if module in inside or module is self.model:
                 continue
             norm = isinstance(module, _BatchNorm) and module not in trained
             if frozen or (norm and not any(p.requires_grad for p in module.parameters())):
                 module.training = False
+            elif _is_packed(module):
+                # bitsandbytes packs 4-bit weights for inference when a CPU evaluates them, and has no gradient through
+                # that form; writing a state dict unpacks them in place.
+                module.state_dict()
         return self
+
+
+def _is_packed(module: nn.Module) -> bool:
+    """Whether a 4-bit layer is in bitsandbytes' inference-only layout."""
+    quant_state = getattr(module._parameters.get("weight"), "quant_state", None)
+    return bool(getattr(quant_state, "packing_format_for_cpu", False))

@@ -47,7 +47,7 @@ def test_a_name_that_is_absent_ambiguous_or_no_head_is_an_error():
         get_peft_model(Net(), AIFSConfig(target_modules="top"))
     with pytest.raises(HeadError, match=r"'fc1' names 2 modules \(vit.layers.0.mlp.fc1, vit.layers.1.mlp.fc1\)"):
         get_peft_model(build("vit"), AIFSConfig(target_modules="fc1"))
-    with pytest.raises(HeadError, match=r"'body.1' is a BatchNorm1d without a linear layer, which is no classification"):
+    with pytest.raises(HeadError, match=r"'body.1' is a BatchNorm1d without a linear layer, which is no"):
         get_peft_model(Net(), AIFSConfig(target_modules="body.1"))
 
 
