@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from peft import IA3Config, LoraConfig, PeftConfig, get_peft_model
 from transformers import TrainerCallback, set_seed
+from transformers.trainer_callback import PrinterCallback
 
 from aifs_peft import data, metrics
 from aifs_peft.benchmark.models import load_model, load_processor
@@ -149,6 +150,8 @@ def run_finetune(
         model=peft_model, args=args, train_dataset=prepared["train"], eval_dataset=prepared["validation"],
         callbacks=callbacks,
     )  # fmt: skip
+    if callbacks:
+        trainer.remove_callback(PrinterCallback)  # what a run shows is then the caller's choice
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     seconds = time.perf_counter() - started

@@ -12,7 +12,9 @@ _SHOWN = (
     ("cross_entropy", "ce"),
     ("invariance", "inv"),
     ("sensitivity", "sens"),
-    ("eval_selection_score", "selection"),
+    ("eval_accuracy", "valid"),
+    ("eval_worst_class_accuracy", "worst class"),
+    ("eval_worst_inferred_group_accuracy", "worst inferred group"),
 )
 
 
@@ -22,6 +24,9 @@ class EpochLines(ProgressCallback):
     def __init__(self) -> None:
         super().__init__()
         self._pending: dict[str, Any] = {}
+
+    def on_prediction_step(self, *args: Any, **kwargs: Any) -> None:
+        """No second bar for the short evaluation passes."""
 
     def on_log(
         self,
@@ -43,8 +48,8 @@ def epoch_line(logs: dict[str, Any], epochs: float) -> str:
     """One line from an epoch's logs.
 
     Example:
-        >>> epoch_line({"epoch": 2.0, "loss": 0.5, "eval_selection_score": 0.75}, 8)
-        'epoch 2/8  loss 0.5000  selection 0.7500'
+        >>> epoch_line({"epoch": 2.0, "loss": 0.5, "eval_accuracy": 0.75}, 8)
+        'epoch 2/8  loss 0.5000  valid 0.7500'
     """
     parts = [f"epoch {logs.get('epoch', 0):g}/{epochs:g}"]
     parts += [f"{short} {float(logs[name]):.4f}" for name, short in _SHOWN if name in logs]
