@@ -25,8 +25,14 @@ __all__ = ["DataCard", "GroupSpec", "describe", "group_array", "group_spec", "lo
 
 # name: (module, loader, card)
 _REGISTRY: dict[str, tuple[str, str, str]] = {
+    "civilcomments": ("civilcomments", "load_civilcomments", "CARD"),
+    "civilcomments_coarse": ("civilcomments", "load_civilcomments_coarse", "COARSE_CARD"),
+    "civilcomments_hub": ("civilcomments", "load_civilcomments_hub", "HUB_CARD"),
     "colored_mnist": ("colored_mnist", "load_colored_mnist", "CARD"),
+    "compas": ("compas", "load_compas", "CARD"),
     "digits_on_scenes": ("digits_on_scenes", "load_digits_on_scenes", "CARD"),
+    "jigsaw_templates": ("jigsaw_templates", "load_jigsaw_templates", "CARD"),
+    "spurious_scenes": ("spurious_scenes", "load_spurious_scenes", "CARD"),
 }
 
 
@@ -69,8 +75,7 @@ def load(name: str, data_dir: str | Path | None = None, **options: Any) -> Datas
     for option in options:
         if option not in known:
             raise InvalidInputError(
-                f"{name} has no option {option!r}{_closest(option, known)} "
-                f"Options: {', '.join(known) or 'none'}"
+                f"{name} has no option {option!r}{_closest(option, known)} Options: {', '.join(known) or 'none'}"
             )
     result: DatasetDict = loader(data_dir, **options)
     return result
@@ -90,9 +95,7 @@ def describe(name: str) -> DataCard:
     return replace(card, name=name, options=_options(_entry(name, "loader")))
 
 
-def group_spec(
-    dataset: Dataset | DatasetDict | str, data_dir: str | Path | None = None, **options: Any
-) -> GroupSpec:
+def group_spec(dataset: Dataset | DatasetDict | str, data_dir: str | Path | None = None, **options: Any) -> GroupSpec:
     """What the numbers in the `group` column mean.
 
     Args:
@@ -112,9 +115,7 @@ def group_spec(
 
 def _entry(name: str, part: str) -> Any:
     if name not in _REGISTRY:
-        raise InvalidInputError(
-            f"no data set {name!r}{_closest(name, _REGISTRY)} Known: {', '.join(names())}"
-        )
+        raise InvalidInputError(f"no data set {name!r}{_closest(name, _REGISTRY)} Known: {', '.join(names())}")
     module, loader, card = _REGISTRY[name]
     return getattr(importlib.import_module(f"aifs_peft.data.{module}"), loader if part == "loader" else card)
 

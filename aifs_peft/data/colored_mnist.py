@@ -91,9 +91,7 @@ def load_colored_mnist(
     """
     if variant not in ("ten", "binary"):
         raise InvalidInputError(f"variant must be 'ten' or 'binary'; got {variant!r}")
-    noise = check_share(
-        "label_noise", (0.25 if variant == "binary" else 0.0) if label_noise is None else label_noise
-    )
+    noise = check_share("label_noise", (0.25 if variant == "binary" else 0.0) if label_noise is None else label_noise)
     parts = _cut(read_mnist(data_dir, CARD, revision, verify), n_train, n_validation, n_test, seed)
     shares: dict[str, tuple[float, ...]]
     if variant == "binary":
@@ -112,9 +110,7 @@ def load_colored_mnist(
         spec = GroupSpec("colored_mnist ten: digit x colour", tuple(map(str, range(10))), tuple(COLOURS))
     environments = list(dict.fromkeys(share for values in shares.values() for share in values))
     splits = {
-        split: _colour(
-            parts[split], shares[split], noise, spec, environments, np.random.default_rng([seed, i])
-        )
+        split: _colour(parts[split], shares[split], noise, spec, environments, np.random.default_rng([seed, i]))
         for i, split in enumerate(("train", "validation", "test"))
     }
     text = f"Colored MNIST, variant {variant}, aligned shares {shares}, label noise {noise}, seed {seed}."
@@ -165,7 +161,9 @@ def _colour(
             **group_features(spec),
             "digit": ClassLabel(names=list(map(str, range(10)))),
             "clean_label": ClassLabel(names=list(spec.classes)),
-            "environment": ClassLabel(names=[f"aligned {share:g}" for share in environments]),
+            "environment": ClassLabel(
+                names=[f"environment {i}: aligned {share:.6g}" for i, share in enumerate(environments)]
+            ),
         }
     )
     columns = {

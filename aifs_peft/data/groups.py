@@ -54,9 +54,7 @@ class GroupSpec:
                 f"attributes={self.attributes}"
             )
         if len(set(self.names)) != len(self.names):
-            raise InvalidInputError(
-                f"group names must differ; got {self.names}: rename the classes or attributes"
-            )
+            raise InvalidInputError(f"group names must differ; got {self.names}: rename the classes or attributes")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -82,9 +80,7 @@ class GroupSpec:
             InvalidInputError: shapes differ, an index is out of range, or the groups overlap.
         """
         if self.overlapping:
-            raise InvalidInputError(
-                f"the groups of {self.definition!r} overlap: use membership(labels, matrix)"
-            )
+            raise InvalidInputError(f"the groups of {self.definition!r} overlap: use membership(labels, matrix)")
         label, attribute = np.asarray(labels), np.asarray(attributes)
         if label.shape != attribute.shape or label.ndim != 1:
             raise InvalidInputError(
@@ -110,8 +106,7 @@ class GroupSpec:
         label, carried = np.asarray(labels), np.asarray(attributes, dtype=bool)
         if carried.shape != (len(label), len(self.attributes)):
             raise InvalidInputError(
-                f"attributes must be boolean of shape ({len(label)}, {len(self.attributes)}); "
-                f"got {carried.shape}"
+                f"attributes must be boolean of shape ({len(label)}, {len(self.attributes)}); got {carried.shape}"
             )
         _check_range("labels", label, len(self.classes))
         of_class = label[:, None] == np.arange(len(self.classes))
@@ -149,9 +144,7 @@ class GroupSpec:
                 )
             return np.asarray(array.astype(bool).sum(axis=0), dtype=np.int64)
         if array.ndim != 1:
-            raise InvalidInputError(
-                f"{self.definition!r} is a partition: need groups of shape (n,), got {array.shape}"
-            )
+            raise InvalidInputError(f"{self.definition!r} is a partition: need groups of shape (n,), got {array.shape}")
         _check_range("groups", array, self.num_groups)
         return np.bincount(array.astype(np.int64), minlength=self.num_groups).astype(np.int64)
 
@@ -180,9 +173,7 @@ class GroupSpec:
     def from_json(cls, text: str) -> GroupSpec:
         """Read what `to_json` wrote."""
         raw = json.loads(text)
-        return cls(
-            raw["definition"], tuple(raw["classes"]), tuple(raw["attributes"]), bool(raw["overlapping"])
-        )
+        return cls(raw["definition"], tuple(raw["classes"]), tuple(raw["attributes"]), bool(raw["overlapping"]))
 
     def __str__(self) -> str:
         kind = "overlapping groups" if self.overlapping else "groups"
@@ -260,8 +251,7 @@ def _render(rows: list[list[str]], markdown: bool) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows
     )

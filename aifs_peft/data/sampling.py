@@ -117,3 +117,32 @@ def noisy_labels(
         Labels, int64, shape `(n,)`, that differ from the clean ones for `round(share * n)` examples.
     """
     return aligned_attribute(labels, 1.0 - check_share("label_noise", share), num_classes, rng)
+
+
+def subsample(
+    rows: NDArray[np.int64], follows: NDArray[np.bool_], share: float, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Drop the fewest rows so that a share of the rest follows the label.
+
+    Args:
+        rows: row numbers to choose from.
+        follows: boolean over the whole table: the attribute index equals the label.
+        share: wanted share, in [0, 1].
+        rng: decides which rows are dropped.
+
+    Returns:
+        The kept row numbers, in their order; the share holds up to one row.
+
+    Example:
+        >>> follows = np.arange(100) < 40
+        >>> kept = subsample(np.arange(100), follows, 0.8, np.random.default_rng(0))
+        >>> len(kept), float(follows[kept].mean())
+        (50, 0.8)
+    """
+    yes, no = rng.permutation(rows[follows[rows]]), rng.permutation(rows[~follows[rows]])
+    # The largest total whose two parts are both available.
+    total = min(len(yes) / share if share > 0 else np.inf, len(no) / (1 - share) if share < 1 else np.inf)
+    take_yes, take_no = min(len(yes), round(total * share)), min(len(no), round(total * (1 - share)))
+    if take_yes + take_no == 0:
+        raise InvalidInputError(f"no row is left at an aligned share of {share}")
+    return np.sort(np.concatenate([yes[:take_yes], no[:take_no]]))

@@ -126,7 +126,7 @@ _IDX_MD5 = {
     "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
 }
 MNIST_LAYOUT = (
-    "data_dir/train.npz and data_dir/test.npz with arrays x (n, 28, 28) uint8 and y (n,); or the four original "
+    "data_dir/train.npz and data_dir/test.npz with arrays x (n, 28, 28) uint8 and y (n,); or the original "
     "files data_dir/train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, "
     "t10k-labels-idx1-ubyte.gz; or data_dir=None for ylecun/mnist from the Hub"
 )
@@ -161,9 +161,7 @@ def read_mnist(
     folder = require_dir(data_dir, card)
     folder = folder / "mnist" if (folder / "mnist").is_dir() else folder
     if (folder / "train-images-idx3-ubyte.gz").is_file():
-        return {
-            s: _read_idx(folder, prefix, card, verify) for s, prefix in (("train", "train"), ("test", "t10k"))
-        }
+        return {s: _read_idx(folder, prefix, card, verify) for s, prefix in (("train", "train"), ("test", "t10k"))}
     digits = {}
     for split in ("train", "test"):
         path = require_file(folder, (f"{split}.npz",), card)

@@ -33,7 +33,7 @@ def _column(part, name):
     return np.asarray(part[name][:])
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     aligned=st.floats(0.5, 0.995),
     test=st.floats(0, 1),
@@ -54,9 +54,7 @@ def test_ten_requested_shares_equal_measured(tiny_mnist, aligned, test, noise, s
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(flips=st.tuples(st.floats(0, 0.4), st.floats(0.41, 1)), test=st.floats(0, 1), noise=st.floats(0, 0.5))
 def test_binary_requested_shares_equal_measured_in_every_environment(tiny_mnist, flips, test, noise):
-    data = load(
-        "colored_mnist", tiny_mnist, variant="binary", train_flips=flips, test_flip=test, label_noise=noise
-    )
+    data = load("colored_mnist", tiny_mnist, variant="binary", train_flips=flips, test_flip=test, label_noise=noise)
     for split, wanted in (("train", flips), ("validation", flips), ("test", (test,))):
         part = data[split]
         environment = _column(part, "environment")
@@ -170,9 +168,7 @@ def _write_idx(folder):
 
 def test_original_idx_files_are_read_and_their_checksums_verified(tmp_path):
     test_digits = _write_idx(tmp_path)
-    with pytest.raises(
-        InvalidInputError, match=r"train-images-idx3-ubyte.gz has MD5 .* published file has f68b3c"
-    ):
+    with pytest.raises(InvalidInputError, match=r"train-images-idx3-ubyte.gz has MD5 .* published file has f68b3c"):
         load("colored_mnist", tmp_path)
     data = load("colored_mnist", tmp_path, verify=False)
     assert sorted(data["test"]["digit"][:]) == sorted(test_digits.tolist())
@@ -187,9 +183,7 @@ def test_original_idx_files_are_read_and_their_checksums_verified(tmp_path):
 def _hub_mnist(n):
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(num_classes=10)})
     images = [np.full((28, 28), i % 256, dtype=np.uint8) for i in range(n)]
-    return datasets.Dataset.from_dict(
-        {"image": images, "label": [i % 10 for i in range(n)]}, features=features
-    )
+    return datasets.Dataset.from_dict({"image": images, "label": [i % 10 for i in range(n)]}, features=features)
 
 
 def test_the_hub_is_asked_by_name_and_revision(monkeypatch):

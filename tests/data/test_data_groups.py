@@ -71,9 +71,7 @@ def test_json_round_trip():
 def test_the_definition_travels_with_the_data_set(tmp_path):
     data = assemble({"train": _dataset(np.array([0, 1]), np.array([2, 0]))}, SPEC, "Two rows.")
     assert group_spec(data) == SPEC
-    assert (
-        group_spec(data["train"].map(lambda row: {"more": 1}).filter(lambda row: row["label"] == 1)) == SPEC
-    )
+    assert group_spec(data["train"].map(lambda row: {"more": 1}).filter(lambda row: row["label"] == 1)) == SPEC
     data.save_to_disk(tmp_path / "saved")
     assert group_spec(datasets.load_from_disk(tmp_path / "saved")) == SPEC
     assert group_spec(data["train"].to_iterable_dataset()).names == SPEC.names
