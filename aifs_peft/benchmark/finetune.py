@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from aifs_peft.benchmark.prepare import (
     modality_of,
 )
 from aifs_peft.benchmark.provenance import provenance
+from aifs_peft.data.custom import load_custom
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
 from aifs_peft.tuner import AIFSConfig, AIFSState, find_aifs_layer
@@ -46,7 +48,8 @@ class FinetuneSpec:
         model: Hub name, local directory, or `"tiny_clip"`, the encoder that ships with this package.
         revision: branch, tag or commit of the model on the Hub.
         trust_remote_code: run model code from the Hub. Off unless asked for.
-        dataset: a name from `aifs_peft.data.names()`.
+        dataset: a name from `aifs_peft.data.names()`; or your own data as a local folder or Hub name
+            (see `aifs_peft.data.custom.load_custom`).
         data_dir: folder of a local copy in the data set's official layout.
         dataset_options: options of the data set's `load`, such as `{"aligned_share": 0.95}`.
         adapter: how the encoder is tuned: `none` (frozen), `lora`, `dora`, `rslora` or `ia3`.
@@ -133,7 +136,7 @@ def run_finetune(
     """
     method = args.method or "aifs"
     set_seed(args.seed)
-    splits = data.load(spec.dataset, spec.data_dir, **spec.dataset_options)
+    splits = load_data(spec)
     _check_splits(spec.dataset, splits)
     modality, names = modality_of(splits["train"]), label_names(splits["train"])
     model = load_model(
@@ -175,6 +178,13 @@ def run_finetune(
         "provenance": provenance(),
     }
     return FinetuneResult(peft_model, trainer, processor, summary)
+
+
+def load_data(spec: FinetuneSpec) -> DatasetDict:
+    """The data set by name; a local folder or a Hub name with a slash is read as the user's own data."""
+    if spec.dataset not in data.names() and (Path(spec.dataset).is_dir() or "/" in spec.dataset):
+        return load_custom(spec.dataset, spec.data_dir, **spec.dataset_options)
+    return data.load(spec.dataset, spec.data_dir, **spec.dataset_options)
 
 
 def evaluate_groups(test: Dataset, logits: np.ndarray, n_boot: int = 0, seed: int = 0) -> dict[str, Any]:

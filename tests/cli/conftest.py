@@ -61,3 +61,15 @@ def roberta_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = RobertaConfig(**_TOWER, vocab_size=len(words), max_position_embeddings=40, pad_token_id=1)
     RobertaForSequenceClassification(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def text_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of one CSV file: texts, string labels, a group column."""
+    folder = tmp_path_factory.mktemp("texts")
+    lines = ["sentence,verdict,kind"]
+    for i in range(120):
+        kind, verdict = i % 2, (i // 2) % 2
+        lines.append(f"{('the', 'you')[kind]} is {('good', 'bad')[verdict]} {i},{('fine', 'toxic')[verdict]},{kind}")
+    (folder / "train.csv").write_text("\n".join(lines) + "\n")
+    return folder

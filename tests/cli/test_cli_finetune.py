@@ -10,7 +10,6 @@ import pytest
 from loopback_hub import LoopbackHub
 
 ROOT = Path(__file__).parents[2]
-SMALL = '{"n_train": 96, "n_validation": 32, "n_test": 32}'
 
 
 def run_script(
@@ -58,9 +57,15 @@ def test_vit_with_lora_and_paper(vit_dir: Path, tmp_path: Path) -> None:
     assert summary["state"]["num_updates"] == 1
 
 
-def test_roberta_frozen_erm(roberta_dir: Path, tmp_path: Path, text_dataset: tuple[str, ...]) -> None:
+def test_roberta_frozen_erm_on_the_users_own_texts(roberta_dir: Path, text_dir: Path, tmp_path: Path) -> None:
     options = short(tmp_path, "--model", str(roberta_dir), "--method", "erm", "--adapter", "none", "--max-length", "16")
-    check_run(run_script(*options, *text_dataset), tmp_path, "erm")
+    columns = {"text": "sentence", "label": "verdict", "group": "kind"}
+    done = run_script(
+        *options, "--dataset", str(text_dir), "--dataset-options", json.dumps(columns), HF_HOME=str(tmp_path / "home")
+    )
+    summary = check_run(done, tmp_path, "erm")
+    assert summary["label_names"] == ["fine", "toxic"]
+    assert sorted(summary["metrics"]["groups"]) == ["0", "1"]
 
 
 def test_push_and_load_through_a_loopback_hub(clip_dir: Path, tmp_path: Path) -> None:

@@ -61,5 +61,5 @@ def test_missing_column_names_what_there_is(tmp_path: Path) -> None:
 
 def test_a_folder_without_data(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InvalidInputError, match="no local folder that datasets.load_dataset reads"):
+    with pytest.raises(InvalidInputError, match=r"no local folder that datasets\.load_dataset reads"):
         load_custom(tmp_path / "empty")
