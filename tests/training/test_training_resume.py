@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from training_zoo import assert_equal, lora, make_args, make_data, make_model, make_trainer, trained
+from training_zoo import assert_equal, lora, make_args, make_data, make_model, make_trainer, shortcut_data, trained
 
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError
 from aifs_peft.training import AIFSTrainer
@@ -51,7 +51,9 @@ def test_paper_resumes_exactly(tmp_path, adapter_name):
         again = [row["loss"] for row in resumed.state.log_history if "loss" in row]
         assert again == losses
         for a, b in zip(
-            whole.optimizer.state_dict()["state"].values(), resumed.optimizer.state_dict()["state"].values(), strict=True
+            whole.optimizer.state_dict()["state"].values(),
+            resumed.optimizer.state_dict()["state"].values(),
+            strict=True,
         ):
             assert torch.equal(a["exp_avg_sq"], b["exp_avg_sq"])
         assert whole.lr_scheduler.state_dict()["last_epoch"] == resumed.lr_scheduler.state_dict()["last_epoch"]
@@ -59,7 +61,7 @@ def test_paper_resumes_exactly(tmp_path, adapter_name):
 
 @pytest.mark.slow
 def test_discovery_resumes_exactly(tmp_path):
-    data = make_data(240)
+    data = shortcut_data()
     options = {"per_device_train_batch_size": 30}
     whole = run(tmp_path, discovery, data=data, **options)
     assert whole.layer.state.has_basis

@@ -83,3 +83,17 @@ def assert_equal(a, b, exact=True, tolerance=1e-6):
             assert torch.equal(a[name], b[name]), name
         else:
             torch.testing.assert_close(a[name], b[name], atol=tolerance, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def shortcut_data(n=240, seed=0, rate=20):
+    """A weak class signal and a strong attribute that agrees with the class except in one of `rate` examples."""
+    generator = torch.Generator().manual_seed(seed)
+    out = []
+    for i in range(n):
+        label = i % 2
+        attribute = label if (i // 2) % rate else 1 - label
+        image = torch.randn(3, 8, 8, generator=generator) * 0.5
+        image[1, :, :4] += label - 0.5
+        image[0, :4] += 4 * (attribute - 0.5)
+        out.append({"pixel_values": image, "label": label, "group": 2 * label + attribute})
+    return out
