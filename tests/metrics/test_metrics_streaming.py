@@ -64,6 +64,25 @@ def test_any_batching_equals_one_shot(case, cuts, score_bins):
 
 
 @settings(max_examples=40, deadline=None)
+@given(samples(min_size=1), st.data(), st.integers(0, 40))
+def test_overlapping_groups_and_attributes_stream(data, draw, cut):
+    y_true, y_pred, attribute, score = data
+    n = len(y_true)
+    bits = draw.draw(st.lists(st.booleans(), min_size=n * GROUPS, max_size=n * GROUPS))
+    member = np.array(bits).reshape(n, GROUPS)
+    one_shot = group_metrics(
+        y_true, y_pred, member, score, attributes=attribute, num_attributes=GROUPS, n_boot=8, random_state=1
+    )
+    total = GroupMetricAccumulator(GROUPS, num_attributes=GROUPS)
+    for part in np.split(np.arange(n), [min(cut, n)]):
+        total.update(y_true[part], y_pred[part], member[part], score[part], attributes=attribute[part])
+    np.testing.assert_equal(result(total), one_shot)
+    for g in range(GROUPS):
+        assert one_shot["groups"][str(g)]["n"] == member[:, g].sum()
+        assert one_shot["attributes"][str(g)]["n"] == (attribute == g).sum()
+
+
+@settings(max_examples=40, deadline=None)
 @given(any_data, st.randoms(use_true_random=False))
 def test_order_does_not_matter(case, random):
     classes, data = case
