@@ -5,7 +5,6 @@ The only folder that touches PEFT's internals.
 
 from aifs_peft.tuner.config import AIFSConfig, AIFSPeftType
 from aifs_peft.tuner.encoders import TabularEncoder
-from aifs_peft.tuner.heads import MLPHead
 from aifs_peft.tuner.layer import AIFSLayer, LatentTap, find_aifs_layer
 from aifs_peft.tuner.model import AIFSModel
 from aifs_peft.tuner.modeling import LatentClassifier, LatentClassifierConfig
@@ -21,7 +20,6 @@ __all__ = [
     "LatentClassifier",
     "LatentClassifierConfig",
     "LatentTap",
-    "MLPHead",
     "TabularEncoder",
     "find_aifs_layer",
     "register",

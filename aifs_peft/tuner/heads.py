@@ -12,33 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from aifs_peft.errors import HeadError
-
-
-class MLPHead(nn.Module):
-    """One hidden layer: `W2 tanh(W1 z + b1) + b2`.
-
-    Tanh, not ReLU: the sensitivity loss differentiates the gradient of the head, which is piecewise constant
-    under ReLU.
-
-    Args:
-        dim: width of the latent.
-        hidden: width of the hidden layer.
-        num_labels: number of classes.
-        device: where to put it.
-
-    Example:
-        >>> MLPHead(4, 8, 3)(torch.zeros(2, 4)).shape
-        torch.Size([2, 3])
-    """
-
-    def __init__(self, dim: int, hidden: int, num_labels: int, device: torch.device | None = None) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(dim, hidden, device=device)
-        self.out = nn.Linear(hidden, num_labels, device=device)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Logits `(batch, classes)` of latents `z (batch, dim)`."""
-        return self.out(torch.tanh(self.hidden(z)))
+from aifs_peft.latent.heads import MLPHead
 
 
 def linear_layers(module: nn.Module) -> list[tuple[str, nn.Linear]]:
@@ -130,7 +104,8 @@ def build_head(base: nn.Module, kind: str, num_labels: int, hidden: int | None =
     if kind == "linear":
         return nn.Linear(dim, num_labels, device=device)
     if kind == "mlp":
-        return MLPHead(dim, hidden or dim, num_labels, device)
+        # Tanh: under ReLU the gradient that the sensitivity loss differentiates would be piecewise constant.
+        return MLPHead(dim, num_labels, (hidden or dim,), "tanh").to(device)
     if is_quantised(base):
         if not isinstance(base, nn.Linear):
             raise HeadError(

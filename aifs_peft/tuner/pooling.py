@@ -21,6 +21,7 @@ def pool_latent(x: Tensor, pool: str = "auto") -> Tensor:
         HeadError: for another number of axes.
 
     Example:
+        >>> import torch
         >>> pool_latent(torch.arange(6.0).reshape(1, 2, 3), "mean")
         tensor([[1.5000, 2.5000, 3.5000]])
     """

@@ -11,7 +11,8 @@ from tuner_zoo import batch, build, fill_state, logits
 
 from aifs_peft import AIFSConfig
 from aifs_peft.errors import HeadError
-from aifs_peft.tuner import AIFSLayer, MLPHead, find_aifs_layer
+from aifs_peft.latent.heads import MLPHead
+from aifs_peft.tuner import AIFSLayer, find_aifs_layer
 from aifs_peft.tuner.pooling import pool_latent
 
 
@@ -172,7 +173,9 @@ def test_other_heads_save_reload_and_merge(name, kind, tmp_path):
     trained = logits(model, name)
     assert trained.shape == (4, 4)
     model.save_pretrained(tmp_path)
-    assert torch.equal(logits(PeftModel.from_pretrained(copy.deepcopy(base), tmp_path), name), trained)
+    for low in (False, True):
+        again = PeftModel.from_pretrained(copy.deepcopy(base), tmp_path, low_cpu_mem_usage=low)
+        assert torch.equal(logits(again, name), trained)
     with model.disable_adapter():
         assert torch.equal(logits(model, name), logits(base, name))
     torch.testing.assert_close(logits(model.merge_and_unload(), name), trained)
@@ -209,3 +212,27 @@ def test_dropping_the_adapter_gives_the_base_back():
 def test_no_layer_is_an_error():
     with pytest.raises(HeadError, match=r"no AIFS layer in this Linear; wrap it: get_peft_model"):
         find_aifs_layer(nn.Linear(1, 1))
+
+
+def test_a_compiled_model_still_intervenes_and_leaves_its_tap():
+    # Hooks added after compilation can be ignored; a module cannot. The eager backend keeps the same bits.
+    model = get_peft_model(build("vit"), AIFSConfig()).train()
+    layer = find_aifs_layer(model)
+    compiled = torch.compile(model, backend="eager")
+    inputs = batch("vit")
+    plain = compiled(**inputs).logits
+    assert torch.equal(plain, model(**inputs).logits)
+    layer.arm(lambda z: z + 1)
+    assert torch.equal(compiled(**inputs).logits, plain)
+    tap = layer.take_tap()
+    torch.testing.assert_close(tap.intervened, tap.z + 1)
+    assert not torch.equal(tap.intervened_logits, tap.logits)
+
+
+def test_all_state_dict_tensors_are_written_with_their_own_storage(tmp_path):
+    model = get_peft_model(build("vit"), AIFSConfig())
+    basis = torch.randn(3, 16).T  # not contiguous, as QR and transposes give it
+    find_aifs_layer(model).state.update(basis=basis, mask=torch.ones(3))
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(build("vit"), tmp_path)
+    assert torch.equal(find_aifs_layer(again).state.basis, basis)
