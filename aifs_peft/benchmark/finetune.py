@@ -135,6 +135,7 @@ def run_finetune(
         InvalidInputError: unknown data set or missing splits.
     """
     method = args.method or "aifs"
+    config = adapter_config(method, spec)  # first: a misspelt setting is told before anything is loaded
     set_seed(args.seed)
     splits = load_data(spec)
     _check_splits(spec.dataset, splits)
@@ -146,7 +147,6 @@ def run_finetune(
     processor = load_processor(spec.model, modality=modality, revision=spec.revision)
     encode = make_encoder(processor, modality, max_length=spec.max_length)
     prepared = {name: PreparedDataset(split, encode) for name, split in splits.items()}
-    config = adapter_config(method, spec)
     peft_model = get_peft_model(model, config)
     args.method = method
     trainer = AIFSTrainer(
