@@ -1,0 +1,185 @@
+"""The small parts: randomness, order of examples, labels, latents, selection, arguments, import."""
+
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from training_zoo import make_args
+
+from aifs_peft.errors import InvalidConfigError, InvalidInputError, NonFiniteError
+from aifs_peft.training.batches import CarryingCollator, IndexedDataset, read_labels
+from aifs_peft.training.latents import LatentStore
+from aifs_peft.training.rng import ExampleNoise, isolated_rng, mix
+from aifs_peft.training.sampling import EpochSampler, balanced_counts
+from aifs_peft.training.selection import selection_metrics
+from aifs_peft.tuner import AIFSState
+
+
+def test_isolated_rng_puts_everything_back_even_after_an_error():
+    torch.manual_seed(3)
+    before = (random.getstate(), np.random.get_state()[1].tolist(), torch.random.get_rng_state())
+    with pytest.raises(ZeroDivisionError), isolated_rng(1):
+        first = torch.rand(2), np.random.rand(), random.random()
+        1 / 0  # noqa: B018
+    assert random.getstate() == before[0]
+    assert np.random.get_state()[1].tolist() == before[1]
+    assert torch.equal(torch.random.get_rng_state(), before[2])
+    with isolated_rng(1):
+        assert torch.equal(torch.rand(2), first[0])
+        assert (np.random.rand(), random.random()) == first[1:]
+
+
+def test_mix_spreads_neighbours():
+    seeds = {mix(a, b, c) for a in range(8) for b in range(8) for c in range(64)}
+    assert len(seeds) == 8 * 8 * 64
+    assert len({seed & 0xFFFFFFFF for seed in seeds}) > 4090
+
+
+def test_noise_follows_the_example_not_the_batch():
+    index = torch.tensor([5, 9, 2])
+    whole = ExampleNoise(0, 3, index)(16, "l2")
+    assert torch.equal(whole[[1, 2]], ExampleNoise(0, 3, index[1:])(16, "l2"))
+    assert not torch.equal(whole, ExampleNoise(0, 4, index)(16, "l2"))
+    assert not torch.equal(whole, ExampleNoise(1, 3, index)(16, "l2"))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=8), st.floats(1, 50))
+def test_balanced_counts_add_up_and_respect_the_limit(sizes, repeats):
+    total = sum(sizes)
+    counts = balanced_counts(sizes, total, repeats)
+    assert sum(counts) == total
+    assert all(count <= repeats * size + 1 for count, size in zip(counts, sizes, strict=True))
+
+
+@pytest.mark.parametrize(("sizes", "repeats"), [([0, 1], 2.0), ([], 2.0), ([1], 0.5)])
+def test_balanced_counts_refuses(sizes, repeats):
+    with pytest.raises(InvalidInputError, match="cells must hold examples"):
+        balanced_counts(sizes, 4, repeats)
+
+
+def test_sampler_repeats_itself_and_differs_between_epochs():
+    labels = torch.arange(40) % 2
+    groups = labels.clone()
+    groups[:4] = 1 - labels[:4]
+    for known in (torch.zeros(0), groups):
+        sampler = EpochSampler(labels, lambda k=known: k, seed=1)
+        first = list(sampler)
+        assert first == list(sampler)
+        sampler.set_epoch(1)
+        assert first != list(sampler)
+        assert len(first) == len(sampler) == 40
+    with pytest.raises(InvalidInputError, match="groups of 3 examples, the training set has 40"):
+        list(EpochSampler(labels, lambda: torch.zeros(3, dtype=torch.int64), seed=1))
+
+
+def test_labels_are_read_from_wherever_they_are():
+    class WithTargets:
+        targets = torch.tensor([1, 0, 1])
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, i):
+            raise AssertionError("inputs need not be loaded to read labels")
+
+    assert read_labels(WithTargets()).tolist() == [1, 0, 1]
+    assert read_labels([{"labels": np.int64(2)}, {"labels": torch.tensor(0)}]).tolist() == [2, 0]
+    with pytest.raises(InvalidInputError, match="map-style"):
+        read_labels(iter([]))
+    with pytest.raises(InvalidInputError, match="got str"):
+        read_labels([{"label": "cat"}])
+
+
+def test_collator_carries_columns_around():
+    batch = CarryingCollator(lambda rows: {"keys": sorted(rows[0])}, ["group"])(
+        [{"x": 1, "aifs_index": 4, "group": 2}, {"x": 1, "aifs_index": 0, "group": 3}]
+    )
+    assert batch["keys"] == ["x"]
+    assert (batch["aifs_index"].tolist(), batch["group"].tolist()) == ([4, 0], [2, 3])
+    assert IndexedDataset([{"x": 5}, {"x": 6}]).__getitems__([1]) == [{"x": 6, "aifs_index": 1}]
+
+
+def test_latents_of_an_example_seen_twice_are_the_later_ones(tmp_path):
+    store = LatentStore(total=5, samples=None, seed=0)
+    store.add(torch.tensor([3, 1]), torch.tensor([[3.0], [1.0]]), torch.tensor([1, 0]), step=0)
+    store.add(torch.tensor([3]), torch.tensor([[30.0]]), torch.tensor([1]), step=4)
+    store.save(tmp_path / "aifs_latents_0.safetensors")
+    loaded = LatentStore(total=5, samples=None, seed=0)
+    loaded.load(tmp_path, "aifs_latents_*", rank=0, world_size=1)
+    for latents in (store.gather(Accelerator(cpu=True), 1), loaded.gather(Accelerator(cpu=True), 1)):
+        assert latents.index.tolist() == [1, 3]
+        assert latents.z.tolist() == [[1.0], [30.0]]
+        assert latents.labels.tolist() == [0, 1]
+
+
+def test_store_keeps_a_fixed_sample():
+    def kept():
+        store = LatentStore(total=100, samples=10, seed=2)
+        store.add(torch.arange(100), torch.zeros(100, 2), torch.zeros(100, dtype=torch.int64), step=0)
+        return store.gather(Accelerator(cpu=True), 2).index.tolist()
+
+    assert len(kept()) == 10
+    assert kept() == kept()
+
+
+def test_non_finite_latents_name_the_example():
+    store = LatentStore(total=3, samples=None, seed=0)
+    store.add(torch.tensor([2]), torch.tensor([[float("inf")]]), torch.tensor([0]), step=0)
+    with pytest.raises(NonFiniteError, match="first: example 2"):
+        store.gather(Accelerator(cpu=True), 1)
+
+
+def test_selection_finds_the_worst_inferred_cell():
+    state = AIFSState(2)
+    state.update(
+        basis=torch.tensor([[1.0], [0.0]]), mask=torch.ones(1), displacements=torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
+    )
+    labels = torch.tensor([0] * 12 + [1] * 12)
+    attribute = torch.tensor(([0] * 8 + [1] * 4) + ([1] * 8 + [0] * 4))
+    u = (2.0 * attribute - 1)[:, None] + torch.linspace(-0.2, 0.2, 24)[:, None]
+    correct = attribute == labels
+    metrics = selection_metrics(correct, labels, u, state, min_cell=4)
+    assert metrics["worst_inferred_group_accuracy"] == 0.0
+    assert metrics["worst_class_accuracy"] == pytest.approx(8 / 12)
+    assert metrics["inferred_conflicting_share"] == pytest.approx(8 / 24)
+    # With the small cells left out only the aligned ones are judged.
+    assert selection_metrics(correct, labels, u, state, min_cell=5)["worst_inferred_group_accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"selection": "best"}, "selection must be one of 'worst_inferred_group'"),
+        ({"mask_update_every": 0}, "mask_update_every must be at least 1"),
+        ({"mask_samples": 0}, "mask_samples must be at least 1, or None"),
+        ({"directions": "left"}, "directions must be"),
+        ({"early_stopping_patience": 2}, "early_stopping_patience needs evaluations"),
+        ({"max_repeats": 0.0}, "max_repeats must be at least 1"),
+    ],
+)
+def test_arguments_that_contradict_are_refused(tmp_path, options, message):
+    with pytest.raises(InvalidConfigError, match=message):
+        make_args(tmp_path, **options)
+
+
+def test_import_changes_no_global_state():
+    code = (
+        "import warnings, logging, random, torch, numpy as np, transformers, peft, accelerate, datasets, sklearn, scipy\n"
+        "from transformers import Trainer, EarlyStoppingCallback\n"
+        "def state():\n"
+        "    return (list(warnings.filters), logging.getLogger().level, torch.get_num_threads(), random.getstate(),\n"
+        "            np.random.get_state()[1].tolist(), torch.random.get_rng_state().tolist(), torch.is_grad_enabled())\n"
+        "before = state()\n"
+        "import aifs_peft, aifs_peft.training, aifs_peft.objectives.aifs\n"
+        "assert state() == before, [a == b for a, b in zip(state(), before)]\n"
+        "print('unchanged')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.endswith("unchanged\n"), done.stdout + done.stderr
