@@ -24,6 +24,8 @@ from aifs_peft.errors import InvalidInputError
 SIZE = 32
 """Side of an image, pixels."""
 PHOTOS = ("china", "flower")
+SCALES = (7, 8)
+"""How many times the photographs are shrunk: a crop shows 224 or 256 of their 427 x 640 pixels."""
 TASKS: dict[str, tuple[str, str]] = {"high": ("digit 0-4", "digit 5-9"), "odd": ("even digit", "odd digit")}
 GROUP_NAMES = tuple(f"{c} x {p}" for c in TASKS["high"] for p in PHOTOS)
 """Names of the four groups of the default task, in the order of the `group` column."""
@@ -47,7 +49,7 @@ def load_digits_on_scenes(
     seed: int = 0,
     aligned_share: float = 0.95,
     task: str = "high",
-    contrast: float = 0.6,
+    contrast: float = 0.4,
 ) -> Any:
     """Load Digits on scenes.
 
@@ -143,7 +145,7 @@ def _photographs() -> list[list[NDArray[np.float32]]]:
     """Each photograph at three scales, RGB in [0, 1]; names in the order of `PHOTOS`."""
     from sklearn.datasets import load_sample_image
 
-    return [[_shrink(load_sample_image(f"{name}.jpg"), k) for k in (2, 3, 4)] for name in PHOTOS]
+    return [[_shrink(load_sample_image(f"{name}.jpg"), k) for k in SCALES] for name in PHOTOS]
 
 
 def _shrink(photo: NDArray[np.uint8], factor: int) -> NDArray[np.float32]:
