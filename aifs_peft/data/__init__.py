@@ -25,14 +25,18 @@ __all__ = ["DataCard", "GroupSpec", "describe", "group_array", "group_spec", "lo
 
 # name: (module, loader, card)
 _REGISTRY: dict[str, tuple[str, str, str]] = {
+    "celeba": ("celeba", "load_celeba", "CARD"),
     "civilcomments": ("civilcomments", "load_civilcomments", "CARD"),
     "civilcomments_coarse": ("civilcomments", "load_civilcomments_coarse", "COARSE_CARD"),
     "civilcomments_hub": ("civilcomments", "load_civilcomments_hub", "HUB_CARD"),
     "colored_mnist": ("colored_mnist", "load_colored_mnist", "CARD"),
     "compas": ("compas", "load_compas", "CARD"),
     "digits_on_scenes": ("digits_on_scenes", "load_digits_on_scenes", "CARD"),
+    "dominoes": ("dominoes", "load_dominoes", "CARD"),
+    "dominoes_latents": ("dominoes", "load_dominoes_latents", "LATENTS_CARD"),
     "jigsaw_templates": ("jigsaw_templates", "load_jigsaw_templates", "CARD"),
     "spurious_scenes": ("spurious_scenes", "load_spurious_scenes", "CARD"),
+    "waterbirds": ("waterbirds", "load_waterbirds", "CARD"),
 }
 
 

@@ -1,0 +1,112 @@
+"""Waterbirds: birds cut out of CUB-200-2011 and pasted on land or water backgrounds of Places.
+
+Sagawa et al., "Distributionally Robust Neural Networks for Group Shifts" (2020). In training 95 % of the birds
+stand on their own background. **Validation and test are balanced within each class**, unlike training: a head
+fitted or a model selected on validation receives group balance for free (`validation_from_train` cuts a validation part
+with the training distribution instead).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aifs_peft.data.groups import GroupSpec
+from aifs_peft.data.sampling import exact_flips
+from aifs_peft.data.sources import DataCard, missing, require_dir, require_file
+from aifs_peft.data.tables import assemble, build_split, group_features, image_column
+from aifs_peft.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FOLDER = "waterbird_complete95_forest2water2"
+CARD = DataCard(
+    name="waterbirds",
+    title="land and water birds on land and water backgrounds",
+    inputs=("image",),
+    groups="bird x place (4)",
+    source="https://nlp.stanford.edu/data/dro/waterbird_complete95_forest2water2.tar.gz",
+    layout=f"data_dir/{FOLDER}/metadata.csv with the images beside it as it names them (or data_dir/metadata.csv)",
+    terms="CUB-200-2011 and Places: non-commercial research",
+)
+SPEC = GroupSpec("waterbirds: bird x place", ("landbird", "waterbird"), ("land", "water"))
+SPLITS = {"train": 0, "validation": 1, "test": 2}
+_COLUMNS = ("img_id", "img_filename", "y", "split", "place", "place_filename")
+
+
+def load_waterbirds(
+    data_dir: str | Path | None = None, *, validation_from_train: float | None = None, seed: int = 0
+) -> Any:
+    """Load Waterbirds in its official split.
+
+    Columns: `image` (opened on access), `label`, `attribute` (the place), `group`, and the metadata `img_id`,
+    `img_filename`, `place_filename`.
+
+    Args:
+        data_dir: folder with the extracted archive.
+        validation_from_train: None for the official validation split, which is balanced within each class; or the
+            share of the training split, in (0, 1), to use for validation instead (the official one is then unused).
+        seed: which training rows that share takes.
+
+    Returns:
+        `datasets.DatasetDict` with train, validation and test.
+
+    Raises:
+        DataNotFoundError: the metadata or an image is missing.
+        InvalidInputError: the metadata is not what it should be, or an option is out of range.
+    """
+    folder = require_dir(data_dir, CARD)
+    folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+    table = _read(require_file(folder, ("metadata.csv",), CARD))
+    codes = table["split"].to_numpy(dtype=np.int64)
+    if validation_from_train is not None:
+        if not 0 < validation_from_train < 1:
+            raise InvalidInputError(f"validation_from_train must lie in (0, 1); got {validation_from_train}")
+        train = np.flatnonzero(codes == SPLITS["train"])
+        cells = SPEC.encode(table["y"].to_numpy()[train], table["place"].to_numpy()[train])
+        chosen = exact_flips(cells, validation_from_train, np.random.default_rng(seed))
+        codes = np.where(codes == SPLITS["validation"], -1, codes)
+        codes[train[chosen]] = SPLITS["validation"]
+    splits = {}
+    for split, code in SPLITS.items():
+        if not (codes == code).any():
+            raise InvalidInputError(f"waterbirds: metadata.csv has no row for {split} (split {code})")
+        splits[split] = _split(table[codes == code], folder)
+    return assemble(splits, SPEC, "Waterbirds, forest2water2, 95 % aligned in training.")
+
+
+def _read(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    table = pd.read_csv(path)
+    absent = [name for name in _COLUMNS if name not in table]
+    if absent:
+        raise InvalidInputError(f"waterbirds: {path} lacks the columns {', '.join(absent)}; get it from {CARD.source}")
+    for name, allowed in (("y", (0, 1)), ("place", (0, 1)), ("split", (0, 1, 2))):
+        if not table[name].isin(allowed).all():
+            raise InvalidInputError(f"waterbirds: {path}: {name} must be one of {allowed}")
+    return table
+
+
+def _split(part: pd.DataFrame, folder: Path) -> Any:
+    from datasets import Features, Image, Value
+
+    paths = [folder / name for name in part["img_filename"]]
+    absent = next((path for path in paths if not path.is_file()), None)
+    if absent is not None:
+        raise missing(absent, CARD)
+    label, place = part["y"].to_numpy(dtype=np.int64), part["place"].to_numpy(dtype=np.int64)
+    columns = {
+        "image": image_column(paths=[str(path) for path in paths]),
+        "label": label,
+        "attribute": place,
+        "group": SPEC.encode(label, place),
+        "img_id": part["img_id"].to_numpy(dtype=np.int64),
+        "img_filename": part["img_filename"].tolist(),
+        "place_filename": part["place_filename"].astype(str).tolist(),
+    }
+    text = {"img_id": Value("int64"), "img_filename": Value("string"), "place_filename": Value("string")}
+    return build_split(columns, Features({"image": Image(), **group_features(SPEC), **text}))
