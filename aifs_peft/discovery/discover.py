@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 from aifs_peft.discovery import gate as gates
+from aifs_peft.discovery.additive import additive_offsets
 from aifs_peft.discovery.gate import DEFAULT_GATE, GateThresholds
 from aifs_peft.discovery.mixture import Moments, null_log_likelihood
 from aifs_peft.discovery.reduce import Reduction, principal_components
@@ -140,21 +141,6 @@ def _nothing(Z: Array, y: IntArray, classes: NDArray[Any], attempts: list[Attemp
         candidates_=tuple(a.record for a in attempts),
         message_=f"No spurious direction found: {why}.",
     )
-
-
-def additive_offsets(X: Array, y: IntArray, R: Array) -> tuple[Array, Array]:
-    """Least squares: `alpha (K, k)`, mean-zero `beta (K, k)` of `X ~ alpha_y + beta_a`, `a` weighted by `R (n, K)`."""
-    K = R.shape[1]
-    labels = one_hot(y, K, X.dtype.type)
-    cells = (labels.T @ R.astype(X.dtype)).astype(np.float64)
-    gram = np.block([[np.diag(cells.sum(axis=1)), cells], [cells.T, np.diag(cells.sum(axis=0))]])
-    target = np.vstack([labels.T @ X, R.T.astype(X.dtype) @ X]).astype(np.float64)
-    # The ridge settles the constant that may move between alpha and beta, and attribute values that nobody
-    # has.
-    coefficients = np.linalg.solve(gram + 1e-3 * np.eye(2 * K), target)
-    alpha, beta = coefficients[:K], coefficients[K:]
-    shift = beta.mean(axis=0)
-    return alpha + shift, beta - shift
 
 
 def _describe(

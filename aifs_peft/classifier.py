@@ -1,0 +1,139 @@
+"""`AIFSClassifier`: shortcut-free linear classification on latents, with scikit-learn's conventions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from aifs_peft.discovery import Discovery, discover
+from aifs_peft.discovery.heads import LinearHead, softmax
+from aifs_peft.discovery.reduce import Reduction, principal_components
+from aifs_peft.discovery.selection import HeadChoice, choose_head, fit_erm, fit_head
+from aifs_peft.errors import InvalidConfigError, InvalidInputError
+
+RECIPES = ("discovery", "erm")
+_COMPONENTS = 256
+_CHUNK_ROWS = 8192
+
+
+class AIFSClassifier(ClassifierMixin, BaseEstimator):
+    """A linear classifier on precomputed latents that finds a shortcut in them and turns away from it.
+
+    No group labels are needed and nothing is to be tuned. `fit` looks for a spurious attribute (`discover`). Where
+    there is one, the head is chosen among the additive head, balanced logistic regression and balanced logistic
+    regression with counterfactual examples, by worst *inferred*-group accuracy on held-out folds. Where there is none,
+    or there are too few examples to tell, it is plain logistic regression, exactly that of `recipe="erm"`.
+
+    Args:
+        recipe: `"discovery"` or `"erm"` (plain logistic regression on principal components, L2 by held-out accuracy).
+        random_state: Seed of folds and samples.
+
+    Attributes:
+        classes_: Distinct labels, sorted, shape `(K,)`.
+        coef_: Weights on the latents, shape `(K, d)`.
+        intercept_: Shape `(K,)`.
+        discovery_: The `Discovery`, or `None` for `recipe="erm"`.
+        head_choice_: How the head was chosen, a `HeadChoice`; `None` where plain logistic regression was trained.
+        n_features_in_: Width `d` of the latents.
+
+    Example:
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(0, 2, 1000); a = np.where(rng.random(1000) < 0.95, y, 1 - y)
+        >>> Z = rng.normal(size=(1000, 16)); Z[:, 0] += 6 * a; Z[:, 1] += 3 * y
+        >>> clf = AIFSClassifier(random_state=0).fit(Z, y)
+        >>> clf.discovery_.found, bool(np.mean(clf.predict(Z)[a != y] == y[a != y]) > 0.8)
+        (True, True)
+    """
+
+    def __init__(self, recipe: str = "discovery", *, random_state: int | np.random.RandomState | None = None) -> None:
+        self.recipe = recipe
+        self.random_state = random_state
+
+    def fit(self, Z: ArrayLike, y: ArrayLike) -> AIFSClassifier:
+        """Fit on latents `Z (n, d)` (NumPy or torch, any float type) and labels `y (n,)` (integers or strings).
+
+        Raises:
+            InvalidInputError: For NaN or infinite values, wrong shapes, one class, or latents that are all equal.
+            InvalidConfigError: For an unknown recipe.
+        """
+        if self.recipe not in RECIPES:
+            raise InvalidConfigError(f"recipe={self.recipe!r} was given; known are {', '.join(map(repr, RECIPES))}.")
+        latents, labels = self._validate(_numpy(Z), _numpy(y))
+        self.classes_, index = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise InvalidInputError(
+                f"All {len(index)} labels are {self.classes_[0]!r}: one class was given, at least two are needed."
+            )
+        seed = check_random_state(self.random_state).randint(2**31)
+        reduction = principal_components(latents, _COMPONENTS, rng=np.random.default_rng(seed))
+        X = reduction.transform(latents)
+        self.discovery_: Discovery | None = None
+        self.head_choice_: HeadChoice | None = None
+        if self.recipe == "discovery":
+            self.discovery_ = discover(latents, index, random_state=seed)
+        rng = np.random.default_rng(seed)
+        if self.discovery_ is not None and self.discovery_.found:
+            R = self.discovery_.responsibilities_
+            self.head_choice_ = choose_head(X, index, R, rng=rng)
+            head = fit_head(X, index, R, self.head_choice_.setting, rng=rng)
+        else:
+            head, _ = fit_erm(X, index, len(self.classes_), rng=rng)
+        self._set_coefficients(head, reduction)
+        return self
+
+    def _validate(self, Z: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        # scikit-learn's checks say what is wrong in the words its ecosystem knows; the type is ours.
+        try:
+            latents, labels = validate_data(self, Z, y, dtype=[np.float64, np.float32, np.float16])
+            check_classification_targets(labels)
+        except ValueError as error:
+            raise InvalidInputError(f"{error} Needed are finite latents Z (n, d) and one class label each.") from error
+        return latents, labels
+
+    def _set_coefficients(self, head: LinearHead, reduction: Reduction) -> None:
+        """Compose head and reduction into weights on the latents, so that prediction is one product."""
+        projection = reduction.components / reduction.scale[:, None]
+        self.coef_ = head.weight @ projection
+        self.intercept_ = head.bias - self.coef_ @ reduction.mean
+
+    def decision_function(self, Z: ArrayLike) -> NDArray[np.float64]:
+        """Logits, shape `(n, K)`; for two classes, as scikit-learn wants it, their difference, shape `(n,)`."""
+        logits = self._logits(Z)
+        return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
+
+    def _logits(self, Z: ArrayLike) -> NDArray[np.float64]:
+        check_is_fitted(self)
+        try:
+            latents = validate_data(self, _numpy(Z), reset=False, dtype=[np.float64, np.float32, np.float16])
+        except ValueError as error:
+            raise InvalidInputError(f"{error} Needed are finite latents Z (n, {self.n_features_in_}).") from error
+        out = np.empty((len(latents), len(self.classes_)))
+        for start in range(0, len(latents), _CHUNK_ROWS):
+            rows = slice(start, start + _CHUNK_ROWS)
+            # In float64, and as a sum over rows of fixed order: one example's logits do not depend on its batch.
+            out[rows] = np.einsum("nd,kd->nk", latents[rows].astype(np.float64), self.coef_) + self.intercept_
+        return out
+
+    def predict_proba(self, Z: ArrayLike) -> NDArray[np.float64]:
+        """Class probabilities, shape `(n, K)`, columns in the order of `classes_`."""
+        return softmax(self._logits(Z)).astype(np.float64)
+
+    def predict(self, Z: ArrayLike) -> NDArray[Any]:
+        """Most probable class of each latent, shape `(n,)`."""
+        logits = self._logits(Z)
+        return np.asarray(self.classes_[logits.argmax(axis=1)])
+
+
+def _numpy(values: Any) -> Any:
+    """Torch tensors as NumPy arrays, everything else as it is."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        return values.float().numpy() if str(values.dtype) == "torch.bfloat16" else values.numpy()
+    return values

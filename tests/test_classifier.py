@@ -1,0 +1,116 @@
+"""`AIFSClassifier`: scikit-learn's contract, and what it is for."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from aifs_peft.classifier import AIFSClassifier
+from aifs_peft.errors import InvalidConfigError, InvalidInputError
+
+
+@parametrize_with_checks([AIFSClassifier(random_state=0), AIFSClassifier(recipe="erm", random_state=0)])
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+def planted(rho, *, n=1500, d=24, seed=0, spurious=5.0, core=3.0):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, n)
+    a = np.where(rng.random(n) < rho, y, 1 - y)
+    Z = rng.normal(size=(n, d))
+    Z[:, 0] += core * y
+    Z[:, 1] += spurious * a
+    return Z, y, a
+
+
+def worst_group(clf, Z, y, a):
+    hit = clf.predict(Z) == y
+    return min(hit[(y == c) & (a == b)].mean() for c in (0, 1) for b in (0, 1))
+
+
+def test_beats_erm_in_the_worst_group():
+    Z, y, _ = planted(0.97)
+    test = planted(0.5, n=4000, seed=1)
+    erm = AIFSClassifier(recipe="erm", random_state=0).fit(Z, y)
+    aifs = AIFSClassifier(random_state=0).fit(Z, y)
+    assert aifs.discovery_.found
+    assert erm.discovery_ is None
+    assert worst_group(aifs, *test) > worst_group(erm, *test) + 0.2
+    # The best any head can do on this population: the normal distribution's share beyond half the core distance.
+    assert worst_group(aifs, *test) > 0.933 - 0.06
+
+
+def test_equals_erm_when_nothing_is_found():
+    Z, y, _ = planted(0.5)
+    erm = AIFSClassifier(recipe="erm", random_state=0).fit(Z, y)
+    aifs = AIFSClassifier(random_state=0).fit(Z, y)
+    assert not aifs.discovery_.found
+    np.testing.assert_array_equal(aifs.coef_, erm.coef_)
+    np.testing.assert_array_equal(aifs.intercept_, erm.intercept_)
+
+
+def test_dominoes(shared_dir):
+    def load(name):
+        with np.load(shared_dir / "data" / "dominoes_latents" / f"{name}.npz") as file:
+            return file["z"], file["y"].astype(int)
+
+    z, y = load("train")
+    a = np.where(np.random.default_rng(0).random(len(y)) < 0.95, y, 1 - y)
+    clf = AIFSClassifier(random_state=0).fit(z[np.arange(len(y)), a], y)
+    z, y = load("test")
+    test = (np.concatenate([z[:, 0], z[:, 1]]), np.r_[y, y], np.repeat([0, 1], len(y)))
+    assert worst_group(clf, *test) > 0.76  # ERM 0.21, logistic regression with every group label known 0.79
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.bfloat16])
+def test_torch_and_every_float_type(dtype):
+    Z, y, _ = planted(0.95, n=600)
+    base = AIFSClassifier(random_state=0).fit(Z, y)
+    clf = AIFSClassifier(random_state=0).fit(torch.tensor(Z, dtype=dtype), torch.tensor(y))
+    assert np.mean(clf.predict(torch.tensor(Z, dtype=dtype)) == base.predict(Z)) > 0.98
+
+
+def test_string_labels_and_imbalance():
+    Z, y, _ = planted(0.95, n=3000)
+    keep = np.r_[np.flatnonzero(y == 0), np.flatnonzero(y == 1)[:200]]
+    names = np.array(["land", "water"])[y[keep]]
+    clf = AIFSClassifier(random_state=0).fit(Z[keep], names)
+    assert list(clf.classes_) == ["land", "water"]
+    assert set(clf.predict(Z[:50])) <= {"land", "water"}
+    np.testing.assert_allclose(clf.predict_proba(Z[:50]).sum(axis=1), 1.0)
+    assert np.mean((clf.predict(Z[keep]) == names)[names == "water"]) > 0.7
+
+
+def test_tiny_class_falls_back_to_erm_and_says_so():
+    Z, y, _ = planted(0.95, n=300)
+    keep = np.r_[np.flatnonzero(y == 0), np.flatnonzero(y == 1)[:3]]
+    clf = AIFSClassifier(random_state=0).fit(Z[keep], y[keep])
+    assert not clf.discovery_.found
+    assert "smallest class 3" in clf.discovery_.message_
+    assert clf.head_choice_ is None
+
+
+@pytest.mark.parametrize(
+    ("Z", "y", "match"),
+    [
+        (np.full((20, 3), np.nan), np.arange(20) % 2, "NaN"),
+        (np.ones((20, 3)), np.zeros(20), "one class was given"),
+        (np.ones((20, 3)), np.arange(20) % 2, "All 20 latents are equal"),
+        (np.ones((20, 3)), np.arange(19) % 2, "inconsistent numbers of samples"),
+    ],
+)
+def test_bad_input(Z, y, match):
+    with pytest.raises(InvalidInputError, match=match):
+        AIFSClassifier().fit(Z, y)
+
+
+def test_unknown_recipe():
+    with pytest.raises(InvalidConfigError, match="recipe='magic'"):
+        AIFSClassifier(recipe="magic").fit(np.eye(10), np.arange(10) % 2)
+
+
+def test_wrong_width_at_prediction():
+    Z, y, _ = planted(0.5, n=100)
+    with pytest.raises(InvalidInputError, match="features"):
+        AIFSClassifier(random_state=0).fit(Z, y).predict(Z[:, :5])
