@@ -239,6 +239,9 @@ def save(model: CLIPModel, processor: CLIPProcessor, folder: Path) -> None:
     for part in (config, config["text_config"], config["vision_config"]):
         part["dtype"] = "float32"
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    # Training cut and padded captions; what is saved does so only when it is asked to.
+    processor.tokenizer.backend_tokenizer.no_truncation()
+    processor.tokenizer.backend_tokenizer.no_padding()
     processor.save_pretrained(folder)
     # Tools that load the image processor alone look for preprocessor_config.json.
     processor.image_processor.save_pretrained(folder)
@@ -248,9 +251,9 @@ def main() -> None:
     """Pretrain, save, reload what was saved, evaluate that, write the card."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output-dir", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--snapshot-every", type=int, default=0, help="steps between saved snapshots; 0: none")
     parser.add_argument(
         "--max-minutes", type=float, default=math.inf, help="end early, the decay fitted to it; not reproducible"
@@ -268,11 +271,14 @@ def main() -> None:
     seconds = time.perf_counter() - start
     save(model, build_processor(tokenizer), args.output_dir)
     report = {
-        "steps": last.pop("steps"), "batch_size": args.batch_size, "learning_rate": args.learning_rate,
-        "seed": args.seed, "threads": args.threads, "seconds": round(seconds), "text_every": args.text_every,
+        "steps": last.pop("steps"),
+        "max_steps": args.steps,
+        "max_minutes": args.max_minutes if math.isfinite(args.max_minutes) else None,
+        **{k: getattr(args, k) for k in ("batch_size", "learning_rate", "seed", "threads", "text_every")},
+        "seconds": round(seconds),
         "last_100_steps": last,
         **evaluate(args.output_dir, seed=args.seed + 1),
-    }  # fmt: skip
+    }
     (args.output_dir / "training_report.json").write_text(json.dumps(report, indent=2) + "\n")
     write_card(args.output_dir)
 

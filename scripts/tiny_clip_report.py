@@ -117,6 +117,21 @@ def _table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _command(report: dict[str, Any]) -> str:
+    options = " ".join(f"--{name} {report[name]}" for name in ("steps", "seed", "threads"))
+    return f"python scripts/pretrain_tiny_clip.py --output-dir DIR {options}"
+
+
+def _ending(report: dict[str, Any]) -> str:
+    """A sentence on how the clock shaped the run, where it did."""
+    if report["max_minutes"] is None:
+        return ""
+    return (
+        f" The run was\nlimited to {report['max_minutes']:g} minutes and its decay fitted to them, so "
+        "the command below repeats the recipe,\nnot every bit of the weights."
+    )
+
+
 def write_card(folder: Path) -> str:
     """Render `README.md` from `training_report.json` in `folder`; returns the text."""
     report = json.loads((folder / "training_report.json").read_text())
@@ -164,11 +179,11 @@ upper-case letters are named "letter a".
 CLIP's contrastive loss with every true caption as a positive, on long captions and on short ones of one attribute,
 and the cross-entropy of a linear head per attribute (thrown away afterwards), half on the class token and half on the
 mean patch token, which is what `CLIPForImageClassification` classifies.
-{report["steps"]:,} steps of {report["batch_size"]} scenes, AdamW, learning rate {report["learning_rate"]:g} with
-warm-up and cosine decay, captions in every {report["text_every"]}th step, seed {report["seed"]};
-{report["seconds"] / 60:.0f} minutes on {report["threads"]} thread(s) of a busy CPU.
+{report["steps"]:,} steps of {report["batch_size"]} scenes, AdamW, learning rate {report["learning_rate"]:g}
+with warm-up and cosine decay, captions in every {report["text_every"]}th step, seed {report["seed"]};
+{report["seconds"] / 60:.0f} minutes on {report["threads"]} CPU thread(s).{_ending(report)}
 
-    python scripts/pretrain_tiny_clip.py --output-dir DIR --steps {report["steps"]} --seed {report["seed"]}
+    {_command(report)}
 
 ## Accuracy
 
