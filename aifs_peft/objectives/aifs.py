@@ -126,7 +126,7 @@ class AIFSPaper(_Intervening):
         share = latents.z[context.rank :: context.world_size].to(context.device)
         total = torch.zeros(latents.z.shape[1] + 2, dtype=torch.float64, device=context.device)
         if len(share):
-            options = {"steps": settings.attribution_steps} if settings.attribution == "ig" else {}
+            options: dict[str, Any] = {"steps": settings.attribution_steps} if settings.attribution == "ig" else {}
             result = attribute(context.head, share, settings.attribution, top_k=settings.top_k, **options)
             total[:-2] = result.scores.detach().double().abs().sum(0)
             total[-2] = result.completeness_error * len(share)

@@ -27,7 +27,7 @@ def fit_displacements(z: Tensor, y: Tensor, groups: Tensor, num_values: int) -> 
     Example:
         >>> import torch
         >>> y, a = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
-        >>> fit_displacements(torch.tensor([[0.0], [2.0], [5.0], [7.0]]), y, a, 2)
+        >>> fit_displacements(torch.tensor([[0.0], [2.0], [5.0], [7.0]]), y, a, 2).round(decimals=6)
         tensor([[-1.],
                 [ 1.]], dtype=torch.float64)
     """
@@ -43,7 +43,7 @@ def fit_displacements(z: Tensor, y: Tensor, groups: Tensor, num_values: int) -> 
     beta = (torch.linalg.pinv(design.T @ design, hermitian=True) @ (design.T @ z.double()))[len(labels) :]
     present = onehot_a.sum(0) > 0
     beta = beta - beta[present].mean(0, keepdim=True)
-    return beta * present[:, None]
+    return torch.where(present[:, None], beta, torch.zeros_like(beta))
 
 
 def basis_of(displacements: Tensor, tolerance: float = 1e-6) -> Tensor:
@@ -64,7 +64,8 @@ def basis_of(displacements: Tensor, tolerance: float = 1e-6) -> Tensor:
     centred = displacements - displacements.mean(0, keepdim=True)
     _, singular, rows = torch.linalg.svd(centred, full_matrices=False)
     rank = int((singular > tolerance * singular.max().clamp_min(1e-12)).sum()) if singular.numel() else 0
-    return rows[: min(rank, len(displacements) - 1)].T.contiguous()
+    basis: Tensor = rows[: min(rank, len(displacements) - 1)].T.contiguous()
+    return basis
 
 
 def assign_groups(u: Tensor, y: Tensor, offsets: Tensor, steps: int = 20) -> Tensor:

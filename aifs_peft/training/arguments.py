@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import SchedulerType, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
 
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.training.selection import SELECTION_METRICS
@@ -126,5 +127,5 @@ class AIFSTrainingArguments(TrainingArguments):
                 "ignore_data_skip=True would train on part of an epoch twice with half-filled statistics; leave it at "
                 "False: skipping reads the order of examples only"
             )
-        if self.early_stopping_patience is not None and str(self.eval_strategy.value) == "no":
+        if self.early_stopping_patience is not None and IntervalStrategy(self.eval_strategy) == IntervalStrategy.NO:
             raise InvalidConfigError('early_stopping_patience needs evaluations; set eval_strategy="epoch" or "steps"')

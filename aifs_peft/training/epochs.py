@@ -33,11 +33,19 @@ class EpochMixin(UpstreamTrainer):
     args: AIFSTrainingArguments
     layer: AIFSLayer
     objective: Objective
-    labels: Tensor
-    num_labels: int
     _sampler: EpochSampler | None
     _store: LatentStore | None = None
     encoder_trains: bool = False
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels of the training set, `(n,)` int64; given by the subclass."""
+        raise NotImplementedError
+
+    @property
+    def num_labels(self) -> int:
+        """Number of classes of the trained head; given by the subclass."""
+        raise NotImplementedError
 
     @property
     def head(self) -> nn.Module:
@@ -46,7 +54,7 @@ class EpochMixin(UpstreamTrainer):
 
     def begin_training(self) -> None:
         """Before the first epoch: discovery, where the method wants it; after a resume: what had been kept."""
-        self.encoder_trains = trains_encoder(self.model, self.layer)
+        self.encoder_trains = trains_encoder(self.adapted, self.layer)
         samples = self.args.mask_samples or self.objective.epoch_samples
         self._store = LatentStore(len(self.labels), samples, self.args.seed)
         if self.state.global_step == 0:
@@ -106,7 +114,7 @@ class EpochMixin(UpstreamTrainer):
             The same on every process.
         """
         store = LatentStore(len(self.labels), None, self.args.seed)
-        modes = {module: module.training for module in self.model.modules()}
+        modes = {module: module.training for module in self.adapted.modules()}
         hidden = {*LABEL_NAMES, INDEX, *self.extra_columns()}
         with isolated_rng(self.args.seed):
             loader = self.build_loader(
@@ -116,13 +124,13 @@ class EpochMixin(UpstreamTrainer):
                 SequentialSampler,
             )
             try:
-                self.model.eval()
+                self.adapted.eval()
                 for batch in loader:
                     inputs = self._to_device(batch)
-                    self.model(**{name: value for name, value in inputs.items() if name not in hidden})
+                    self.adapted(**{name: value for name, value in inputs.items() if name not in hidden})
                     store.add(batch[INDEX], self.layer.take_tap().z, label_of(batch), step=0)
             finally:
-                set_modes(self.model, modes)
+                set_modes(self.adapted, modes)
         return store.gather(self.accelerator, self.layer.in_features)
 
     def _to_device(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,8 @@ class SequenceHead(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Logits `(batch, classes)`."""
-        return self.head(z.unsqueeze(1))
+        logits: Tensor = self.head(z.unsqueeze(1))
+        return logits
 
 
 def head_on_latents(layer: AIFSLayer) -> nn.Module:

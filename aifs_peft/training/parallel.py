@@ -82,7 +82,7 @@ def share_state(accelerator: Accelerator, state: AIFSState) -> None:
     """
     if accelerator.num_processes == 1:
         return
-    content = [{name: buffer.cpu() for name, buffer in state.named_buffers()}]
+    content: list[dict[str, Any]] = [{name: buffer.cpu() for name, buffer in state.named_buffers()}]
     broadcast_object_list(content, from_process=0)
     state.update(**content[0])
     code = torch.tensor([int(digest(state)[:15], 16)], device=accelerator.device)

@@ -58,7 +58,7 @@ class AIFSTrainer(EpochMixin):
     Example:
         >>> import tempfile
         >>> from peft import get_peft_model
-        >>> from transformers import ViTConfig, ViTForImageClassification
+        >>> from transformers import PrinterCallback, ViTConfig, ViTForImageClassification
         >>> from aifs_peft.tuner import AIFSConfig
         >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
         >>> vit = ViTForImageClassification(ViTConfig(image_size=4, patch_size=4, num_labels=2, **sizes))
@@ -67,6 +67,7 @@ class AIFSTrainer(EpochMixin):
         >>> folder = tempfile.TemporaryDirectory()
         >>> args = AIFSTrainingArguments(output_dir=folder.name, num_train_epochs=1, use_cpu=True, disable_tqdm=True)
         >>> trainer = AIFSTrainer(model, args, train_dataset=data)
+        >>> trainer.remove_callback(PrinterCallback)
         >>> trainer.train().global_step, int(trainer.layer.state.num_updates)
         (1, 1)
         >>> folder.cleanup()
@@ -129,12 +130,18 @@ class AIFSTrainer(EpochMixin):
             self._labels = labels
         return self._labels
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
         """Train, or go on from a checkpoint exactly where it was left.
 
         Args:
             resume_from_checkpoint: folder, or True for the last one in `output_dir`.
-            **kwargs: as for `Trainer.train`.
+            trial: as for `Trainer.train`.
+            ignore_keys_for_eval: as for `Trainer.train`.
 
         Returns:
             Steps, mean loss and timings.
@@ -149,21 +156,21 @@ class AIFSTrainer(EpochMixin):
         self.resumed_from = None
         self._labels = None
         _ = self.labels
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     def get_train_dataloader(self) -> Any:
         """Batches of the training set in the order of `EpochSampler`, with each example's position."""
         inner = self.without_unused_columns(self.train_dataset)
         balanced = self.objective.balanced and self.args.balance_groups
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        self._sampler = EpochSampler(
+        sampler = self._sampler = EpochSampler(
             self.labels,
             (lambda: self.layer.state.groups) if balanced else (lambda: torch.zeros(0)),
             seed,
             self.args.max_repeats,
         )
         return self.build_loader(
-            IndexedDataset(inner), "training", self.device_batch_size, lambda _: self._sampler, is_training=True
+            IndexedDataset(inner), "training", self.device_batch_size, lambda _: sampler, is_training=True
         )
 
     def compute_loss(
@@ -176,14 +183,14 @@ class AIFSTrainer(EpochMixin):
         """Mean loss of a batch: the method's terms in training, the plain cross-entropy in evaluation."""
         del num_items_in_batch
         labels = label_of(inputs)
-        index = inputs.get(INDEX)
-        hidden = {*LABEL_NAMES, INDEX, *self.extra_columns()}
+        carried, hidden = inputs, {*LABEL_NAMES, INDEX, *self.extra_columns()}
         inputs = {name: value for name, value in inputs.items() if name not in hidden}
-        if not (self.model.training and torch.is_grad_enabled()):
+        if not (self.adapted.training and torch.is_grad_enabled()):
             outputs = model(**inputs)
             loss = F.cross_entropy(outputs["logits"].float(), labels)
             return (loss, outputs) if return_outputs else loss
-        freeze_modes(self.model, self.layer, self.encoder_trains)
+        index = carried[INDEX]
+        freeze_modes(self.adapted, self.layer, self.encoder_trains)
         context = self._step_context(labels, index)
         self.layer.arm(self.objective.intervention(context))
         try:
@@ -256,7 +263,7 @@ class AIFSTrainer(EpochMixin):
                 dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
             )
         rows, self._evaluated = self._evaluated, None
-        if rows:
+        if rows and output.metrics is not None:
             correct, labels, u = (torch.cat(column) for column in zip(*rows, strict=True))
             state = self.layer.state
             metrics = selection_metrics(correct, labels, u if state.has_basis else None, state, self.args.min_cell)

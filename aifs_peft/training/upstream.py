@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer
 
-from aifs_peft.errors import CheckpointMismatchError
+from aifs_peft.errors import CheckpointMismatchError, HeadError
 from aifs_peft.training.batches import INDEX
 
 logger = logging.getLogger(__name__)
@@ -71,6 +71,13 @@ class UpstreamTrainer(Trainer):
         """Name of the adapter that is trained; given by the subclass."""
         raise NotImplementedError
 
+    @property
+    def adapted(self) -> PeftModel:
+        """The model that is trained, not wrapped for distribution."""
+        if not isinstance(self.model, PeftModel):
+            raise HeadError(f"AIFSTrainer trains an adapter, its model is a {type(self.model).__name__} now")
+        return self.model
+
     def extra_columns(self) -> list[str]:
         """Columns that must survive `remove_unused_columns`; given by the subclass."""
         return []
@@ -80,7 +87,7 @@ class UpstreamTrainer(Trainer):
         dataset: Any,
         description: str,
         batch_size: int,
-        sampler: Callable[[Any], Sampler[int] | None],
+        sampler: Callable[[Any], Sampler[int]],
         is_training: bool = False,
     ) -> DataLoader[Any]:
         """A data loader as upstream builds it (columns, collator, workers, sharding), with a given sampler."""
@@ -107,20 +114,22 @@ class UpstreamTrainer(Trainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
+        columns: list[str] = self._signature_columns or []
         for name in (INDEX, *self.extra_columns()):
-            if name not in self._signature_columns:
-                self._signature_columns.append(name)
+            if name not in columns:
+                columns.append(name)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.resumed_from = Path(resume_from_checkpoint)
-        target = self.model if model is None else model
-        load_adapter_strictly(target, self.resumed_from, self.adapter_name())
+        load_adapter_strictly(
+            model if isinstance(model, PeftModel) else self.adapted, self.resumed_from, self.adapter_name()
+        )
 
     def _load_best_model(self) -> None:
         # Upstream looks for an adapter at the top of the checkpoint only: another name than "default" is not found.
-        best = self.state.best_model_checkpoint
+        best = str(self.state.best_model_checkpoint)
         logger.info("loading the best model from %s (score: %s)", best, self.state.best_metric)
-        load_adapter_strictly(self.model, Path(best), self.adapter_name())
+        load_adapter_strictly(self.adapted, Path(best), self.adapter_name())
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:

@@ -74,14 +74,14 @@ def test_discovery_resumes_exactly(tmp_path):
 def test_what_does_not_fit_is_refused(tmp_path, caplog):
     run(tmp_path, paper)
     middle, end = tmp_path / "checkpoint-12", tmp_path / "checkpoint-16"
-    with pytest.raises(CheckpointMismatchError, match="holds latents of example 6[0-9], the training set has 56"):
+    with pytest.raises(CheckpointMismatchError, match=r"holds latents of example 6[0-9], the training set has 56"):
         run(tmp_path / "a", paper, str(middle), data=make_data(56))
     for file in middle.glob("aifs_latents_*"):
         file.unlink()
     with pytest.raises(CheckpointMismatchError, match="resume from a checkpoint at an epoch's end"):
         run(tmp_path / "b", paper, str(middle))
     (end / "adapter_model.safetensors").rename(end / "kept.safetensors")
-    with pytest.raises(CheckpointMismatchError, match="no adapter_model.safetensors"):
+    with pytest.raises(CheckpointMismatchError, match=r"no adapter_model\.safetensors"):
         AIFSTrainer(make_model(paper()), make_args(tmp_path), train_dataset=make_data())._load_from_checkpoint(str(end))
     weights = load_file(end / "kept.safetensors")
     weights.pop(next(name for name in weights if name.endswith("mask")))
