@@ -1,0 +1,60 @@
+"""docs/data.md: its tables are what the code renders, its pictures exist, its example runs."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from aifs_peft.data import names
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "data.md"
+# The rest takes the whole of MNIST or thousands of pictures: `benchmarks/render_data_docs.py --check` covers it.
+QUICK = ("overview", "layouts", "options", "compas_race", "compas_sex", "jigsaw_templates", "difficulty", "speed")
+
+
+@pytest.fixture
+def script():
+    spec = importlib.util.spec_from_file_location("render_data_docs", ROOT / "benchmarks" / "render_data_docs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("block", QUICK)
+def test_block_is_up_to_date(script, shared_dir, block):
+    page = PAGE.read_text(encoding="utf-8")
+    assert script.fill(page, {block: script.BLOCKS[block]}) == page
+
+
+def test_every_set_is_in_the_overview_and_every_picture_exists():
+    page = PAGE.read_text(encoding="utf-8")
+    for name in names():
+        assert f"| `{name}` |" in page
+    pictures = re.findall(r"\]\((img/[^)]+)\)", page)
+    assert len(pictures) == 4
+    for picture in pictures:
+        assert (PAGE.parent / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_block_is_empty():
+    page = PAGE.read_text(encoding="utf-8")
+    blocks = re.findall(r"<!-- (\w+) -->\n(.*?)<!-- /\1 -->", page, flags=re.DOTALL)
+    assert len(blocks) == 14
+    assert all(text.strip() for _, text in blocks)
+
+
+def test_unknown_and_missing_blocks_are_refused(script):
+    with pytest.raises(ValueError, match="must have the block 'speed' once"):
+        script.fill("no block here", {"speed": lambda: "x"})
+    with pytest.raises(ValueError, match="nothing renders: \\['strange'\\]"):
+        script.fill("<!-- strange -->\n<!-- /strange -->", {})
+
+
+def test_the_example_runs(capsys, monkeypatch):
+    code = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)[1]
+    small = code.replace('world="shapes"', 'world="shapes", n_train=40, n_validation=20, n_test=20, image_size=16')
+    assert small != code
+    exec(compile(small, str(PAGE), "exec"), {})
+    assert "disc x teal" in capsys.readouterr().out
