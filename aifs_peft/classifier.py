@@ -11,7 +11,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from aifs_peft.discovery import Discovery, discover
+from aifs_peft.discovery import Discovery
+from aifs_peft.discovery.discover import discover_reduced
 from aifs_peft.discovery.heads import LinearHead, softmax
 from aifs_peft.discovery.reduce import Reduction, principal_components
 from aifs_peft.discovery.selection import HeadChoice, choose_head, fit_erm, fit_head
@@ -77,7 +78,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         self.discovery_: Discovery | None = None
         self.head_choice_: HeadChoice | None = None
         if self.recipe == "discovery":
-            self.discovery_ = discover(latents, index, random_state=seed)
+            self.discovery_ = discover_reduced(X, reduction, index, self.classes_, rng=np.random.default_rng(seed))
         rng = np.random.default_rng(seed)
         if self.discovery_ is not None and self.discovery_.found:
             R = self.discovery_.responsibilities_

@@ -75,12 +75,26 @@ def discover(
     latents = as_latents(Z)
     classes, labels = encode_labels(y, len(latents))
     rng = np.random.default_rng(check_random_state(random_state).randint(2**31))
-    K, smallest = len(classes), int(np.bincount(labels).min())
     reduction = principal_components(latents, MAX_COMPONENTS, rng=rng)
+    X = reduction.transform(latents)
+    return discover_reduced(X, reduction, labels, classes, rng=rng, gate=gate, max_fit_rows=max_fit_rows)
+
+
+def discover_reduced(
+    X: Array,
+    reduction: Reduction,
+    labels: IntArray,
+    classes: NDArray[Any],
+    *,
+    rng: np.random.Generator,
+    gate: GateThresholds = DEFAULT_GATE,
+    max_fit_rows: int = MAX_FIT_ROWS,
+) -> Discovery:
+    """`discover` for latents that are already checked and reduced: `X (n, k)` by `reduction`, labels as indices."""
+    d, K, smallest = reduction.components.shape[1], len(classes), int(np.bincount(labels).min())
     if smallest < MIN_PER_CLASS or len(labels) < MIN_ROWS:
         why = f"too few examples to tell: {len(labels)} in all (needs {MIN_ROWS}), smallest class {smallest} "
-        return _nothing(latents, labels, classes, [], why + f"(needs {MIN_PER_CLASS})")
-    X = reduction.transform(latents)
+        return _nothing(d, labels, classes, [], why + f"(needs {MIN_PER_CLASS})")
     rows = _fit_rows(labels, max_fit_rows, rng)
     chosen, attempts = _search(X[rows], labels[rows], K, rng=rng, gate=gate)
     if chosen is None:
@@ -88,7 +102,7 @@ def discover(
         why = f"{accepted} of {len(attempts)} candidates passed the gate, none was confirmed" if accepted else (
             f"none of {len(attempts)} candidates passed the gate"
         )  # fmt: skip
-        return _nothing(latents, labels, classes, attempts, why)
+        return _nothing(d, labels, classes, attempts, why)
     return _describe(chosen, attempts, reduction, X, labels, classes, n_fit=len(rows))
 
 
@@ -128,15 +142,15 @@ def _search(
     return (agree(near, y, gate, alone=False) or last), trimmed + refined
 
 
-def _nothing(Z: Array, y: IntArray, classes: NDArray[Any], attempts: list[Attempt], why: str) -> Discovery:
+def _nothing(d: int, y: IntArray, classes: NDArray[Any], attempts: list[Attempt], why: str) -> Discovery:
     K = len(classes)
     return Discovery(
         found=False,
         classes_=classes,
         groups_=y.copy(),
         responsibilities_=one_hot(y, K, np.float32),
-        basis_=np.zeros((Z.shape[1], 0)),
-        displacements_=np.zeros((K, Z.shape[1])),
+        basis_=np.zeros((d, 0)),
+        displacements_=np.zeros((K, d)),
         evidence_=0.0,
         candidates_=tuple(a.record for a in attempts),
         message_=f"No spurious direction found: {why}.",
@@ -144,10 +158,15 @@ def _nothing(Z: Array, y: IntArray, classes: NDArray[Any], attempts: list[Attemp
 
 
 def _describe(
-    chosen: Attempt, attempts: list[Attempt], reduction: Reduction, X: Array, y: IntArray, classes:
-        NDArray[Any],
-    *, n_fit: int,
-) -> Discovery:  # fmt: skip
+    chosen: Attempt,
+    attempts: list[Attempt],
+    reduction: Reduction,
+    X: Array,
+    y: IntArray,
+    classes: NDArray[Any],
+    *,
+    n_fit: int,
+) -> Discovery:
     """The result over all rows from the confirmed attempt."""
     K, k = len(classes), chosen.record.k
     if chosen.mixture is not None:
