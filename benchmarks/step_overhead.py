@@ -2,8 +2,8 @@
 
 ViT-B/16 shapes with random weights (time does not depend on their values), 224 x 224 pixels, LoRA r = 8 on the query
 and value projections. One step is forward, loss, backward, AdamW. The arms take turns within one run and each round
-starts with another arm, so that slow phases of a shared machine fall on all of them; the result is the median of the rounds'
-ratios with a bootstrap interval.
+starts with another arm, so that slow phases of a shared machine fall on all of them; the result is the median of the
+rounds' ratios with a bootstrap interval.
 
     python benchmarks/step_overhead.py --rounds 10 --batch-size 8 --threads 2
 
