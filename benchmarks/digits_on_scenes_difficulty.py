@@ -74,9 +74,7 @@ def lora(data: dict[str, Split], seed: int, args: argparse.Namespace, *, oracle:
     """LoRA fine-tuning, last epoch; the oracle draws every batch evenly from the true groups."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    config = LoraConfig(
-        r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], modules_to_save=["classifier"]
-    )
+    config = LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], modules_to_save=["classifier"])
     model = get_peft_model(encoder(), config)
     pixels, y, g = data["train"]
     labels = torch.from_numpy(y)
@@ -107,9 +105,7 @@ def geometry(z: np.ndarray, y: np.ndarray, attribute: np.ndarray) -> dict[str, f
     reduced = PCA(16, whiten=True, random_state=0).fit_transform(z)
     axis = reduced[y == 1].mean(0) - reduced[y == 0].mean(0)
     position = reduced @ axis
-    areas = [
-        roc_auc_score(attribute[y == c] != c, position[y == c] * (1 if c == 0 else -1)) for c in range(2)
-    ]
+    areas = [roc_auc_score(attribute[y == c] != c, position[y == c] * (1 if c == 0 else -1)) for c in range(2)]
     return {"conflict_auc_along_class_axis": float(np.mean(areas))}
 
 
@@ -161,9 +157,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print the summary, write the JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--batch-size", type=int, default=48)

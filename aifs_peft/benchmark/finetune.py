@@ -153,7 +153,7 @@ def run_finetune(
         model=peft_model, args=args, train_dataset=prepared["train"], eval_dataset=prepared["validation"],
         callbacks=callbacks,
     )  # fmt: skip
-    if callbacks:
+    if callbacks is not None:
         trainer.remove_callback(PrinterCallback)  # what a run shows is then the caller's choice
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)

@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
             spec = FinetuneSpec(adapter=options.adapter, dataset_options={"seed": seed})
             settings = {**DEFAULTS, "num_train_epochs": options.epochs, "method": method, "seed": seed}
             settings |= {"output_dir": str(output / f"{method}-{seed}"), "disable_tqdm": True}
-            summary = run_finetune(spec, AIFSTrainingArguments(**settings)).summary
+            summary = run_finetune(spec, AIFSTrainingArguments(**settings), callbacks=[]).summary
             runs[method].append(summary)
             worst = summary["metrics"]["worst_group_accuracy"]
             print(f"seed {seed}  {method:<12} worst group {worst:.3f}  {summary['seconds']:.1f} s", flush=True)

@@ -25,7 +25,8 @@ def save_run(model: PeftModel, processor: Any, summary: dict[str, Any], folder: 
     # The record of the base model is the name the user gave, not the path it was loaded from here.
     for config in model.peft_config.values():
         config.base_model_name_or_path = summary["model"]
-    model.save_pretrained(folder)
+    # No embedding is trained; "auto" would look the base model up on the Hub to find that out.
+    model.save_pretrained(str(folder), save_embedding_layers=False)
     if processor is not None:
         processor.save_pretrained(folder)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2, default=str) + "\n")
