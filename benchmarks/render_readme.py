@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from aifs_peft.benchmark import markdown_table
 
@@ -13,12 +14,25 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
+def _difficulty(result: dict[str, Any]) -> str:
+    """Plain training against the group-label oracle on the embedded data."""
+    names = {"probe": "frozen encoder, linear probe", "lora": "LoRA"}
+    lines = ["| encoder | plain, worst group | group-label oracle, worst group |", "|---|---:|---:|"]
+    for key, name in names.items():
+        cells = [result["summary"][entry]["worst_group"] for entry in (key, f"{key}_oracle")]
+        lines.append(f"| {name} | " + " | ".join(f"{c['mean']:.3f} ± {c['std']:.3f}" for c in cells) + " |")
+    return "\n".join(lines)
+
+
+RENDERERS = {"demo": markdown_table, "digits_on_scenes_difficulty": _difficulty}
+
+
 def render(text: str) -> str:
     """The README's text with each `<!-- table:NAME -->` block filled from `results/NAME.json`."""
 
     def fill(match: re.Match[str]) -> str:
         summary = json.loads((RESULTS / f"{match[1]}.json").read_text())
-        return f"<!-- table:{match[1]} -->\n{markdown_table(summary)}\n<!-- /table:{match[1]} -->"
+        return f"<!-- table:{match[1]} -->\n{RENDERERS[match[1]](summary)}\n<!-- /table:{match[1]} -->"
 
     return re.sub(r"<!-- table:(\w+) -->\n.*?<!-- /table:\1 -->", fill, text, flags=re.DOTALL)
 
