@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from aifs_peft.benchmark import run_finetune
+from aifs_peft.benchmark import FinetuneResult, run_finetune
 from aifs_peft.cli.options import parse
 from aifs_peft.cli.progress import EpochLines
 from aifs_peft.errors import AIFSError
 from aifs_peft.metrics import format_group_table
 from aifs_peft.report import push_adapter, save_run
+from aifs_peft.training import AIFSTrainingArguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,17 +24,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (AIFSError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if not result.trainer.is_world_process_zero():
-        return 0
+    accelerator = result.trainer.accelerator
+    if accelerator.is_main_process:
+        _finish(result, args.output_dir, args if push else None)
+    # A process group left open can abort a process at its exit, after all the work is done.
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return 0
+
+
+def _finish(result: FinetuneResult, output_dir: str, push: AIFSTrainingArguments | None) -> None:
+    """Print the group table, write the files, push them when asked to."""
     summary = result.summary
     print(f"\n{summary['method']} on {summary['dataset']} (test split; groups are read here only)\n")
     print(format_group_table(summary["metrics"]))
-    folder = save_run(result.model, result.processor, summary, args.output_dir)
+    folder = save_run(result.model, result.processor, summary, output_dir)
     print(f"\nsaved: {folder}")
-    if push:
-        repo = args.hub_model_id or folder.name
+    if push is not None:
+        repo = push.hub_model_id or folder.name
         url = push_adapter(
-            result.model, result.processor, summary, repo, token=args.hub_token, private=args.hub_private_repo
+            result.model, result.processor, summary, repo, token=push.hub_token, private=push.hub_private_repo
         )
         print(f"pushed: {url}")
-    return 0

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import PartialState
 from accelerate.utils import gather_object
 from training_zoo import lora, make_data, make_trainer, shortcut_data, trained
 
@@ -72,3 +73,6 @@ def main(out, processes, part="all"):
 
 if __name__ == "__main__":
     main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
+    # Without it a gloo thread may still run when the interpreter ends, which aborts the process.
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()
