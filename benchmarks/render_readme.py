@@ -24,7 +24,20 @@ def _difficulty(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-RENDERERS = {"demo": markdown_table, "digits_on_scenes_difficulty": _difficulty}
+def _dominoes(result: dict[str, Any]) -> str:
+    """ERM, the tuned oracle and AIFS at each aligned share."""
+    lines = ["| aligned share | ERM | tuned group-label oracle | AIFS, label-free |", "|---|---:|---:|---:|"]
+    for name, entry in sorted(result["summary"].items()):
+        cells = [f"{entry[key]:.3f} ± {entry[f'{key}_se']:.3f}" for key in ("erm", "oracle", "aifs")]
+        lines.append(f"| {name.removeprefix('dominoes/')} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+RENDERERS = {
+    "demo": markdown_table,
+    "digits_on_scenes_difficulty": _difficulty,
+    "discovery_dominoes": _dominoes,
+}
 
 
 def render(text: str) -> str:
