@@ -33,7 +33,16 @@ def _dominoes(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _overhead(result: dict[str, Any]) -> str:
+    """Step time against plain training."""
+    lines = ["| method | step time / ERM | 95 % interval |", "|---|---:|---:|"]
+    for name, ratio in result["ratio_to_erm"].items():
+        lines.append(f"| `{name}` | {ratio['median']:.3f} | {ratio['low']:.3f} to {ratio['high']:.3f} |")
+    return "\n".join(lines)
+
+
 RENDERERS = {
+    "step_overhead": _overhead,
     "demo": markdown_table,
     "digits_on_scenes_difficulty": _difficulty,
     "discovery_dominoes": _dominoes,
