@@ -44,6 +44,7 @@ def _overhead(result: dict[str, Any]) -> str:
 RENDERERS = {
     "step_overhead": _overhead,
     "demo": markdown_table,
+    "demo_8_epochs": markdown_table,
     "digits_on_scenes_difficulty": _difficulty,
     "discovery_dominoes": _dominoes,
 }
