@@ -196,11 +196,10 @@ def evaluate_groups(test: Dataset, logits: np.ndarray, n_boot: int = 0, seed: in
     groups = np.asarray(test["group"]) if "group" in test.column_names else labels
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     scores = shifted / shifted.sum(axis=1, keepdims=True)
-    result = metrics.group_metrics(
+    return metrics.group_metrics(
         labels, logits.argmax(axis=1), groups, scores[:, 1] if logits.shape[1] == 2 else scores,
-        n_boot=n_boot, random_state=seed,
+        n_boot=n_boot, random_state=seed, group_names=group_names(test) or label_names(test),
     )  # fmt: skip
-    return _named(result, group_names(test) or label_names(test))
 
 
 def describe_state(state: AIFSState) -> dict[str, Any]:
@@ -213,13 +212,6 @@ def describe_state(state: AIFSState) -> dict[str, Any]:
         "evidence": float(state.evidence) if state.evidence.numel() == 1 else None,
         "inferred_groups": torch.bincount(groups.flatten()).tolist() if groups.numel() else [],
     }
-
-
-def _named(result: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    def rename(key: Any) -> str:
-        return names[int(key)] if str(key).isdigit() and int(key) < len(names) else str(key)
-
-    return {**result, "groups": {rename(key): value for key, value in result["groups"].items()}}
 
 
 def group_counts(splits: DatasetDict) -> dict[str, dict[str, int]]:

@@ -34,20 +34,19 @@ def modality_of(dataset: Dataset) -> str:
 
 def label_names(dataset: Dataset) -> list[str]:
     """Class names in label order, from the feature when it is a `ClassLabel`, else from the labels found."""
-    feature = dataset.features["label"]
-    if isinstance(feature, ClassLabel):
-        return list(feature.names)
-    return [str(i) for i in range(int(np.max(dataset["label"])) + 1)]
+    return _names(dataset, "label", prefix="")
 
 
 def group_names(dataset: Dataset) -> list[str]:
     """Group names in group order; empty when the data set has no `group` column."""
-    if "group" not in dataset.column_names:
-        return []
-    feature = dataset.features["group"]
+    return _names(dataset, "group", prefix="group ") if "group" in dataset.column_names else []
+
+
+def _names(dataset: Dataset, column: str, *, prefix: str) -> list[str]:
+    feature = dataset.features[column]
     if isinstance(feature, ClassLabel):
         return list(feature.names)
-    return [f"group {i}" for i in range(int(np.max(dataset["group"])) + 1)]
+    return [f"{prefix}{i}" for i in range(int(np.max(dataset[column])) + 1)]
 
 
 class PreparedDataset(torch.utils.data.Dataset):
