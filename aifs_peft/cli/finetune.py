@@ -12,6 +12,7 @@ from aifs_peft.errors import AIFSError
 from aifs_peft.metrics import format_group_table
 from aifs_peft.report import push_adapter, save_run
 from aifs_peft.training import AIFSTrainingArguments
+from aifs_peft.training.parallel import close_process_group
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,12 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (AIFSError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    accelerator = result.trainer.accelerator
-    if accelerator.is_main_process:
+    if result.trainer.accelerator.is_main_process:
         _finish(result, args.output_dir, args if push else None)
-    # A process group left open can abort a process at its exit, after all the work is done.
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
+    del result
+    close_process_group()
     return 0
 
 

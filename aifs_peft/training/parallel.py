@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
@@ -92,3 +93,15 @@ def share_state(accelerator: Accelerator, state: AIFSState) -> None:
             f"the adapter's state differs between processes after it was broadcast ({len(codes)} versions); check "
             "that all processes run the same versions of torch and of this package"
         )
+
+
+def close_process_group() -> None:
+    """End distributed work before the interpreter ends; called by every process, after dropping its trainer.
+
+    A trainer and its DDP wrapper are reference cycles that hold the process group. Without the collection the group's
+    threads outlive `destroy_process_group` and may still want the interpreter while it shuts down, which aborts a
+    process (SIGABRT, "terminate called without an active exception") whose work was done.
+    """
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()
+    gc.collect()

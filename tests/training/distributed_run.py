@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from training_zoo import lora, make_data, make_trainer, shortcut_data, trained
 
 from aifs_peft.errors import InvalidInputError
-from aifs_peft.training.parallel import digest, gather_rows, on_main
+from aifs_peft.training.parallel import close_process_group, digest, gather_rows, on_main
 from aifs_peft.tuner import AIFSConfig
 
 
@@ -71,8 +70,14 @@ def main(out, processes, part="all"):
     accelerator.wait_for_everyone()
 
 
+def gloo_threads():
+    """Names of this process's threads that belong to a process group (Linux only; elsewhere none are seen)."""
+    tasks = Path("/proc/self/task")
+    names = [(task / "comm").read_text().strip() for task in tasks.iterdir()] if tasks.is_dir() else []
+    return [name for name in names if "gloo" in name]
+
+
 if __name__ == "__main__":
     main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
-    # Without it a gloo thread may still run when the interpreter ends, which aborts the process.
-    PartialState().wait_for_everyone()
-    PartialState().destroy_process_group()
+    close_process_group()
+    assert gloo_threads() == [], "a thread of the process group outlives it and can abort the process at its exit"
