@@ -4,20 +4,19 @@
 entry point in the group `aifs_peft.objectives`.
 """
 
-from aifs_peft.objectives.base import (
-    EpochContext,
-    Latents,
-    Objective,
-    ObjectiveSettings,
-    StepContext,
-)
+from aifs_peft.objectives.base import Objective
+from aifs_peft.objectives.context import EpochContext, Latents, Sampling, Setup, StepContext
 from aifs_peft.objectives.registry import get, names, register
+from aifs_peft.objectives.settings import NoOptions, ObjectiveSettings
 
 __all__ = [
     "EpochContext",
     "Latents",
+    "NoOptions",
     "Objective",
     "ObjectiveSettings",
+    "Sampling",
+    "Setup",
     "StepContext",
     "get",
     "names",

@@ -7,7 +7,7 @@ literally; `aifs` looks for spurious directions first and intervenes along them.
 from __future__ import annotations
 
 import logging
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,8 @@ from aifs_peft.latent import (
     mask_from_attribution,
     sensitivity_loss,
 )
-from aifs_peft.objectives.base import EpochContext, Latents, Objective, StepContext
+from aifs_peft.objectives.base import Objective, Phase
+from aifs_peft.objectives.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.objectives.directions import basis_of, fit_displacements
 from aifs_peft.objectives.registry import register
 from aifs_peft.tuner import AIFSState
@@ -103,13 +104,15 @@ class AIFSPaper(_Intervening):
 
     Example:
         >>> from aifs_peft.objectives import get
-        >>> get("aifs-paper").latents
+        >>> get("aifs-paper").collects_latents
         'epoch'
     """
 
     name: ClassVar[str] = "aifs-paper"
     paper: ClassVar[str] = "AIFS: adaptive intervention on latent features with integrated-gradients masks"
-    latents: ClassVar[Literal["none", "initial", "epoch", "both"]] = "epoch"
+    title: ClassVar[str] = "AIFS (published recipe)"
+    cost: ClassVar[str] = "one more head pass per step, attributions of the head per epoch"
+    collects_latents: ClassVar[Phase] = "epoch"
 
     def __init__(self, settings: Any) -> None:
         super().__init__(settings)
@@ -170,13 +173,21 @@ class AIFSDiscovery(_Intervening):
 
     name: ClassVar[str] = "aifs"
     paper: ClassVar[str] = "AIFS with discovery: interventions along spurious directions found in the latents"
-    latents: ClassVar[Literal["none", "initial", "epoch", "both"]] = "both"
-    balanced: ClassVar[bool] = True
+    title: ClassVar[str] = "AIFS (discovery)"
+    cost: ClassVar[str] = "one encoder pass before training, one more head pass per step"
+    collects_latents: ClassVar[Phase] = "both"
     epoch_samples: ClassVar[int | None] = None
 
     def collects(self, state: AIFSState, encoder_trains: bool) -> bool:
         """See `Objective.collects`: a frozen encoder has nothing new to say, nor has a set without directions."""
         return encoder_trains and self.settings.directions == "refit" and state.has_basis
+
+    def sampling(self, labels: Tensor, context: EpochContext) -> Sampling | None:
+        """See `Objective.sampling`: balanced over label and inferred attribute, once that is known."""
+        groups = context.state.groups.cpu()
+        if not groups.numel() or not self.settings.balance_groups:
+            return None
+        return Sampling(cells=labels * (int(groups.max()) + 1) + groups)
 
     def start(self, latents: Latents, context: EpochContext) -> dict[str, float]:
         """Discover on the latents of the untrained model and fill the adapter's state."""

@@ -1,200 +1,140 @@
-"""The interface of a training method: what it does to a batch, what it costs, what it learns at an epoch's end."""
+"""The interface of a training method: what it needs, what it does to a batch, what it learns between epochs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft.errors import InvalidConfigError
+from aifs_peft.objectives.context import EpochContext, Latents, Sampling, Setup, StepContext
+from aifs_peft.objectives.settings import NoOptions, ObjectiveSettings, read_options
 from aifs_peft.tuner import AIFSState
 from aifs_peft.tuner.layer import Intervention, LatentTap
 
-
-@dataclass(frozen=True)
-class ObjectiveSettings:
-    """The numbers a method works with: the adapter's configuration, with the training arguments on top.
-
-    Attributes:
-        alpha: weight of the invariance term, at least 0.
-        beta: weight of the sensitivity term, at least 0.
-        lambda_: strength of the intervention, finite.
-        noise: "gaussian", "l1", "l2" or "counterfactual".
-        adversarial: ascend on the divergence instead of drawing the noise at random.
-        mask_rule: see `aifs_peft.latent.mask_from_attribution`, as are the next three.
-        mask_scale: "sum", "max" or "mean".
-        gamma: sharpness of the mask.
-        eps0: floor of the attribution.
-        sensitivity_sign: -1 (published formula) or +1 (published text: penalise reliance).
-        attribution: "ig", "lrp" or "gradient_x_input".
-        attribution_steps: quadrature steps of integrated gradients.
-        top_k: classes whose attributions are added up; None for all.
-        ema_decay: weight of the previous scores in the running mean, in [0, 1).
-        label_smoothing: in [0, 1), for the cross-entropy of training.
-        directions: what happens to the discovered directions at an epoch's end when the encoder is trained:
-            "refit" (from the groups found first), "rediscover" (one more pass of the encoder) or "keep".
-        seed: of discovery and of every private draw.
-        discovery: keyword arguments for `aifs_peft.discovery.discover`.
-    """
-
-    alpha: float = 1.0
-    beta: float = 0.5
-    lambda_: float = 0.5
-    noise: str = "gaussian"
-    adversarial: bool = False
-    mask_rule: str = "inverse"
-    mask_scale: str = "max"
-    gamma: float = 1.0
-    eps0: float = 0.1
-    sensitivity_sign: int = -1
-    attribution: str = "ig"
-    attribution_steps: int = 32
-    top_k: int | None = 1
-    ema_decay: float = 0.0
-    label_smoothing: float = 0.0
-    directions: str = "refit"
-    seed: int = 0
-    discovery: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def from_config(cls, config: object, **overrides: Any) -> ObjectiveSettings:
-        """Read the fields that `config` (an `AIFSConfig`) has, then apply the overrides that are not None.
-
-        Args:
-            config: object with some of these fields as attributes.
-            **overrides: fields of this class; None means "the configuration's".
-
-        Returns:
-            The settings.
-
-        Raises:
-            InvalidConfigError: for a negative weight.
-
-        Example:
-            >>> ObjectiveSettings.from_config(object(), alpha=0.25, beta=None).alpha
-            0.25
-        """
-        values = {f.name: getattr(config, f.name) for f in fields(cls) if hasattr(config, f.name)}
-        values |= {name: value for name, value in overrides.items() if value is not None}
-        settings = cls(**values)
-        for name in ("alpha", "beta"):
-            if not getattr(settings, name) >= 0:
-                raise InvalidConfigError(f"{name} must be at least 0, got {getattr(settings, name)}; 0 turns it off")
-        if settings.directions not in ("refit", "rediscover", "keep"):
-            raise InvalidConfigError(f'directions must be "refit", "rediscover" or "keep", got {settings.directions!r}')
-        return settings
-
-
-@dataclass(frozen=True)
-class StepContext:
-    """What a method may look at while one batch is trained on.
-
-    Attributes:
-        head: latents `(batch, dim)` to logits `(batch, classes)`.
-        state: the adapter's buffers.
-        labels: `(batch,)` int64.
-        index: position of each example in the training set, `(batch,)` int64.
-        generator: private source of randomness of this batch, seeded by (seed, step, micro step, rank).
-        draw: `draw(width, kind)` gives noise `(batch, width)` that depends on (seed, step, example) alone: the same
-            whatever the batch size, the accumulation and the number of processes.
-        step: optimizer steps so far.
-    """
-
-    head: Callable[[Tensor], Tensor]
-    state: AIFSState
-    labels: Tensor
-    index: Tensor
-    generator: torch.Generator
-    draw: Callable[[int, str], Tensor]
-    step: int
-
-    @property
-    def groups(self) -> Tensor | None:
-        """Inferred attribute values of this batch, `(batch,)` int64; None when nothing was inferred."""
-        groups = self.state.groups
-        return groups[self.index.to(groups.device)] if groups.numel() else None
-
-
-@dataclass(frozen=True)
-class Latents:
-    """Detached latents of training examples, gathered over all processes, ordered by example.
-
-    Attributes:
-        z: `(m, dim)` float32, on the CPU.
-        labels: `(m,)` int64.
-        index: `(m,)` int64, strictly increasing positions in the training set.
-        total: size of the training set.
-    """
-
-    z: Tensor
-    labels: Tensor
-    index: Tensor
-    total: int
-
-
-@dataclass(frozen=True)
-class EpochContext:
-    """What a method may use to update the adapter's state, called by every process at the same time.
-
-    Attributes:
-        head: latents to logits, on `device`.
-        state: the adapter's buffers, to be changed with `state.update(...)`.
-        num_labels: number of classes.
-        encoder_trains: whether latents change between epochs.
-        device: where head and state live.
-        rank: of this process.
-        world_size: number of processes.
-        reduce_sum: sum of a tensor over all processes.
-        on_main: `on_main(f)` runs `f` on one process and gives its result, or raises its error, on all of them.
-        encode: one pass of the encoder over the whole training set in evaluation mode; None outside a trainer.
-    """
-
-    head: Callable[[Tensor], Tensor]
-    state: AIFSState
-    num_labels: int
-    encoder_trains: bool
-    device: torch.device
-    rank: int = 0
-    world_size: int = 1
-    reduce_sum: Callable[[Tensor], Tensor] = lambda x: x
-    on_main: Callable[[Callable[[], Any]], Any] = lambda f: f()
-    encode: Callable[[], Latents] | None = None
+Phase = Literal["none", "initial", "epoch", "both"]
 
 
 class Objective:
     """A training method. The base class is plain cross-entropy; subclasses override what differs.
 
-    An objective keeps no state of its own: everything it learns goes into the adapter's buffers, so that
-    checkpoints, other processes and the saved adapter have it.
+    What a method learns goes into the adapter's buffers, so that checkpoints, other processes and the saved adapter
+    have it. On itself it may keep only what `prepare` makes anew when a run is resumed.
 
     Args:
         settings: its numbers.
 
+    Raises:
+        InvalidConfigError: for options the method does not have, or out of range.
+
     Attributes:
         name: unique name in the registry.
-        supervision: "none" (labels only), "hints" or "groups": what it must be told about spurious attributes.
-        needs: extra columns a batch must have.
+        title: the method's name as papers write it.
         paper: where it comes from.
-        latents: what `start` and `end_of_epoch` want: "none", "initial" (one pass of the encoder over the training
-            set before the first epoch), "epoch" (latents seen in training) or "both".
-        balanced: whether batches are balanced over inferred groups once `state.groups` is filled.
+        supervision: what it is told about spurious attributes: "none" (labels only), "hints" (environments,
+            attribute vocabularies, ...), or "groups" (group labels: an oracle).
+        needs: what it needs beside labels, in short phrases; empty when nothing.
+        cost: what it costs beside plain training, in words.
+        Options: frozen dataclass of the method's own numbers.
+        collects_latents: what `start` and `end_of_epoch` want: "none", "initial" (one pass of the encoder over the
+            training set before the first epoch), "epoch" (latents seen in training) or "both".
         epoch_samples: how many examples' latents `end_of_epoch` is content with; None wants all.
+        on_latents: whether the method is defined on precomputed latents (`AIFSClassifier(recipe=name)`).
+        latent_head: the head it trains there: "linear", or "mlp" where a linear one is degenerate.
+        auxiliary: a second head beside the trained one: "none", "linear" or "mlp".
+        reads_tokens: whether `StepContext.tokens` is wanted.
     """
 
     name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
     supervision: ClassVar[Literal["none", "hints", "groups"]] = "none"
     needs: ClassVar[tuple[str, ...]] = ()
-    paper: ClassVar[str] = ""
-    latents: ClassVar[Literal["none", "initial", "epoch", "both"]] = "none"
-    balanced: ClassVar[bool] = False
+    cost: ClassVar[str] = "none"
+    Options: ClassVar[type[Any]] = NoOptions
+    collects_latents: ClassVar[Phase] = "none"
     epoch_samples: ClassVar[int | None] = 2048
+    on_latents: ClassVar[bool] = True
+    latent_head: ClassVar[Literal["linear", "mlp"]] = "linear"
+    auxiliary: ClassVar[Literal["none", "linear", "mlp"]] = "none"
+    reads_tokens: ClassVar[bool] = False
 
     def __init__(self, settings: ObjectiveSettings) -> None:
         self.settings = settings
+        self.options: Any = read_options(self.Options, settings.method_options, self.name)
+
+    @property
+    def auxiliary_lr_scale(self) -> float:
+        """Learning rate of the second head, as a multiple of the first one's."""
+        return 1.0
+
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of the training set that the method reads beside inputs and labels."""
+        return ()
+
+    def validation_columns(self) -> tuple[str, ...]:
+        """Names of the columns of the validation set that `finish` reads beside inputs and labels."""
+        return ()
+
+    def check(self, setup: Setup) -> None:
+        """Refuse, before training, what the method cannot work with.
+
+        Args:
+            setup: what it was given.
+
+        Raises:
+            InvalidConfigError: saying what to pass instead.
+        """
+        if self.auxiliary != "none" and setup.auxiliary is None:
+            raise InvalidConfigError(
+                f"method {self.name!r} trains a second head beside the classifier; build the adapter with "
+                f'AIFSConfig(auxiliary="{self.auxiliary}")'
+            )
+        if self.auxiliary == "none" and setup.auxiliary is not None:
+            raise InvalidConfigError(
+                f"method {self.name!r} has no use for a second head, which would get no gradient; build the adapter "
+                'with AIFSConfig(auxiliary="none")'
+            )
+        if self.reads_tokens and not setup.tokens:
+            raise InvalidConfigError(
+                f"method {self.name!r} reads the encoder's patch or token features, which this model does not give; "
+                "use a transformer of transformers whose output has hidden_states"
+            )
+
+    def prepare(self, context: EpochContext) -> None:
+        """Called whenever training begins, resumed or not, before `start`: make what is not in the state.
+
+        Args:
+            context: the adapter's state and the processes.
+        """
+        del context
+
+    def start(self, latents: Latents, context: EpochContext) -> dict[str, float]:
+        """Called once before the first epoch with the latents of the untrained model, if it collects "initial" ones.
+
+        Args:
+            latents: of the whole training set, in evaluation mode.
+            context: the adapter's state and the processes.
+
+        Returns:
+            Numbers to log.
+        """
+        del latents, context
+        return {}
+
+    def sampling(self, labels: Tensor, context: EpochContext) -> Sampling | None:
+        """How the coming epoch's examples are drawn; None for a plain permutation.
+
+        Args:
+            labels: of the training set, `(n,)` int64.
+            context: state, columns, and `epoch`, the number of epochs completed.
+
+        Returns:
+            A function of seed, epoch, state and data alone, so that resumed runs and other processes repeat it.
+        """
+        del labels, context
+        return None
 
     def intervention(self, context: StepContext) -> Intervention | None:
         """What is done to the latents of this batch; None for nothing.
@@ -210,6 +150,9 @@ class Objective:
 
     def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """The terms of the loss, by name and already weighted; training minimises their sum.
+
+        With several processes the gradients of their losses are averaged: a term that couples examples goes through
+        `objectives.collective`, so that it sees the whole batch.
 
         Args:
             tap: latents and logits of the one forward pass.
@@ -232,26 +175,13 @@ class Objective:
             encoder_trains: whether latents change between epochs.
 
         Returns:
-            True when `latents` is "epoch" or "both"; a subclass can say no when it knows better.
+            True when it collects latents of epochs; a subclass can say no when it knows better.
         """
         del state, encoder_trains
-        return self.latents in ("epoch", "both")
-
-    def start(self, latents: Latents, context: EpochContext) -> dict[str, float]:
-        """Called once before the first epoch with the latents of the untrained model, if `latents` asks for it.
-
-        Args:
-            latents: of the whole training set, in evaluation mode.
-            context: the adapter's state and the processes.
-
-        Returns:
-            Numbers to log.
-        """
-        del latents, context
-        return {}
+        return self.collects_latents in ("epoch", "both")
 
     def end_of_epoch(self, latents: Latents, context: EpochContext) -> dict[str, float]:
-        """Called after the last step of an epoch with the latents seen in it, if `latents` asks for it.
+        """Called after the last step of an epoch with the latents seen in it, if it collects those.
 
         Args:
             latents: of the examples of this epoch (see `AIFSTrainingArguments.mask_samples`).
@@ -261,4 +191,17 @@ class Objective:
             Numbers to log.
         """
         del latents, context
+        return {}
+
+    def finish(self, context: EpochContext) -> dict[str, float]:
+        """Called once after training, on the model that was kept: the place of methods that refit the last layer.
+
+        Args:
+            context: with `encode` and, where there is a validation set, `encode_validation`; `context.head` is
+                changed in place, under `torch.no_grad`, to the same weights on every process.
+
+        Returns:
+            Numbers to log.
+        """
+        del context
         return {}

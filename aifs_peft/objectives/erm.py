@@ -14,9 +14,10 @@ class ERM(Objective):
 
     Example:
         >>> from aifs_peft.objectives import get
-        >>> get("erm").latents
+        >>> get("erm").collects_latents
         'none'
     """
 
     name: ClassVar[str] = "erm"
+    title: ClassVar[str] = "ERM"
     paper: ClassVar[str] = "Vapnik 1992, Principles of Risk Minimization for Learning Theory"

@@ -24,6 +24,7 @@ class AIFSTrainingArguments(TrainingArguments):
         alpha: weight of the invariance term; None takes the adapter's configuration, as for the next two.
         beta: weight of the sensitivity term.
         lambda_: strength of the intervention.
+        method_options: the method's own numbers, keyword arguments of its `Options` (JSON on the command line).
 
     **Mask**
 
@@ -38,7 +39,7 @@ class AIFSTrainingArguments(TrainingArguments):
         directions: for an encoder that is trained, at each update: "refit" the directions from the groups found
             first, "rediscover" with one more pass of the encoder, or "keep" them.
         discovery_options: keyword arguments for `aifs_peft.discovery.discover` (JSON on the command line).
-        balance_groups: draw batches balanced over (label, inferred group) once groups are known.
+        balance_groups: draw batches of `aifs` balanced over (label, inferred group) once groups are known.
         max_repeats: no example is drawn more often than this per epoch on average, however small its cell.
 
     **Selection and evaluation, without group labels**
@@ -73,6 +74,9 @@ class AIFSTrainingArguments(TrainingArguments):
     alpha: float | None = field(default=None, metadata={"help": "Weight of the invariance term."})
     beta: float | None = field(default=None, metadata={"help": "Weight of the sensitivity term."})
     lambda_: float | None = field(default=None, metadata={"help": "Strength of the intervention."})
+    method_options: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "The method's own numbers, as JSON; `aifs methods` lists them."}
+    )
     mask_update_every: int = field(default=1, metadata={"help": "Epochs between two mask updates."})
     mask_samples: int | None = field(default=None, metadata={"help": "Examples used for a mask update."})
     directions: str = field(default="refit", metadata={"help": "refit, rediscover or keep."})

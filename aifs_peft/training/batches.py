@@ -130,6 +130,44 @@ def read_labels(dataset: Any) -> Tensor:
     return torch.as_tensor(labels.astype(np.int64))
 
 
+def read_column(dataset: Any, name: str, what: str = "training") -> Tensor:
+    """A column of integers of a map-style data set: of a `datasets.Dataset`, or from its mapping `columns`.
+
+    Args:
+        dataset: with that column.
+        name: of the column.
+        what: which set, for the message.
+
+    Returns:
+        `(n,)` int64, or `(n, m)` for a column of lists of equal length.
+
+    Raises:
+        InvalidInputError: if there is no such column, or it does not hold integers.
+
+    Example:
+        >>> read_column(datasets.Dataset.from_dict({"environment": [0, 1, 1]}), "environment")
+        tensor([0, 1, 1])
+    """
+    if isinstance(dataset, datasets.Dataset):
+        held: Any = dataset.with_format(None) if name in dataset.column_names else {}
+        names = dataset.column_names
+    else:
+        held = getattr(dataset, "columns", None) or {}
+        names = list(held)
+    if name not in names:
+        raise InvalidInputError(
+            f"the method reads a column {name!r} of the {what} set, which has {names or 'no columns'}; add it to the "
+            f"datasets.Dataset, or give your data set an attribute columns = {{{name!r}: integers}}"
+        )
+    values = np.asarray(held[name])
+    if values.dtype.kind not in "iub" or len(values) != len(dataset):
+        raise InvalidInputError(
+            f"column {name!r} of the {what} set must hold one integer (or list of integers) per example; got dtype "
+            f"{values.dtype}, shape {values.shape} for {len(dataset)} examples"
+        )
+    return torch.as_tensor(values.astype(np.int64))
+
+
 def _raw_labels(dataset: Any) -> Any:
     if isinstance(dataset, datasets.Dataset):
         for name in LABEL_NAMES:

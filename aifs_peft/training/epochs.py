@@ -11,16 +11,23 @@ from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 
 from aifs_peft.errors import CheckpointMismatchError
-from aifs_peft.objectives import EpochContext, Latents, Objective
+from aifs_peft.objectives import EpochContext, Latents, Objective, Setup
 from aifs_peft.training.arguments import AIFSTrainingArguments
-from aifs_peft.training.batches import INDEX, LABEL_NAMES, IndexedDataset, label_of
+from aifs_peft.training.batches import (
+    INDEX,
+    LABEL_NAMES,
+    IndexedDataset,
+    check_labels,
+    read_column,
+    read_labels,
+)
 from aifs_peft.training.latents import LatentStore
-from aifs_peft.training.method import head_on_latents, set_modes, trains_encoder
+from aifs_peft.training.method import gives_tokens, head_on_latents, set_modes, trains_encoder
 from aifs_peft.training.parallel import on_main, share_state
 from aifs_peft.training.rng import isolated_rng
 from aifs_peft.training.sampling import EpochSampler
 from aifs_peft.training.upstream import UpstreamTrainer
-from aifs_peft.tuner import AIFSLayer
+from aifs_peft.tuner import AIFSLayer, untuned
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +43,7 @@ class EpochMixin(UpstreamTrainer):
     _sampler: EpochSampler | None
     _store: LatentStore | None = None
     encoder_trains: bool = False
+    method_columns: dict[str, Tensor]
 
     @property
     def labels(self) -> Tensor:
@@ -54,22 +62,44 @@ class EpochMixin(UpstreamTrainer):
 
     def begin_training(self) -> None:
         """Before the first epoch: discovery, where the method wants it; after a resume: what had been kept."""
-        self.encoder_trains = trains_encoder(self.adapted, self.layer)
+        self._prepare()
         samples = self.args.mask_samples or self.objective.epoch_samples
         self._store = LatentStore(len(self.labels), samples, self.args.seed)
         if self.state.global_step == 0:
-            if self.objective.latents in ("initial", "both"):
+            if self.objective.collects_latents in ("initial", "both"):
                 self._update(lambda context: self.objective.start(self.encode_training_set(), context))
             return
-        groups = self.layer.state.groups
-        if groups.numel() and len(groups) != len(self.labels):
-            raise CheckpointMismatchError(
-                f"the checkpoint holds inferred groups of {len(groups)} examples, the training set has "
-                f"{len(self.labels)}; resume with the training set the run was started with"
-            )
+        for held in (self.layer.state.groups, self.layer.state.weights):
+            if held.numel() and len(held) != len(self.labels):
+                raise CheckpointMismatchError(
+                    f"the checkpoint holds what was inferred of {len(held)} examples, the training set has "
+                    f"{len(self.labels)}; resume with the training set the run was started with"
+                )
         mid_epoch = not float(self.state.epoch or 0).is_integer()
         if mid_epoch and self.resumed_from is not None and self._collects():
             self._store.load(self.resumed_from, LATENTS_FILES, self.args.process_index, self.accelerator.num_processes)
+
+    def _prepare(self) -> None:
+        """Read the method's columns, refuse what it cannot work with, let it make what is not in the state."""
+        self.encoder_trains = trains_encoder(self.adapted, self.layer)
+        self.method_columns = {name: read_column(self.train_dataset, name) for name in self.objective.columns()}
+        for name in self.objective.validation_columns() if self.eval_dataset is not None else ():
+            read_column(self.eval_dataset, name, "validation")
+        self.objective.check(
+            Setup(
+                head=self.head,
+                encoder_trains=self.encoder_trains,
+                num_labels=self.num_labels,
+                auxiliary=self.layer.auxiliary,
+                has_validation=self.eval_dataset is not None,
+                tokens=gives_tokens(self.adapted),
+            )
+        )
+        self.objective.prepare(self.epoch_context())
+
+    def finish_training(self) -> None:
+        """After the last epoch, on the model that was kept."""
+        self._update(self.objective.finish)
 
     def begin_epoch(self, epoch: int) -> None:
         """Before the order of an epoch is drawn.
@@ -87,7 +117,7 @@ class EpochMixin(UpstreamTrainer):
             epoch: epochs completed now.
         """
         assert self._store is not None  # noqa: S101 - begin_training ran
-        wanted = self.objective.latents in ("epoch", "both")
+        wanted = self.objective.collects_latents in ("epoch", "both")
         if wanted and epoch % self.args.mask_update_every == 0:
             latents = self._store.gather(self.accelerator, self.layer.in_features)
             self._update(lambda context: self.objective.end_of_epoch(latents, context))
@@ -106,19 +136,40 @@ class EpochMixin(UpstreamTrainer):
     def _collects(self) -> bool:
         return self.objective.collects(self.layer.state, self.encoder_trains)
 
-    @torch.no_grad()
     def encode_training_set(self) -> Latents:
-        """Latents of the whole training set by the model as it is, in evaluation mode; generators are left alone.
+        """Latents of the whole training set by the model as it is; see `encode`."""
+        return self.encode(self.train_dataset, self.labels)
+
+    def encode_untuned_training_set(self) -> Latents:
+        """Latents of the whole training set by the encoder as it was before any tuning."""
+        with untuned(self.adapted):
+            return self.encode_training_set()
+
+    def encode_validation_set(self) -> tuple[Latents, dict[str, Tensor]]:
+        """Latents of the validation set by the model as it is, and the columns the method reads there."""
+        dataset: Any = self.eval_dataset
+        labels = read_labels(dataset)
+        check_labels(labels, self.num_labels, "validation")
+        names = self.objective.validation_columns()
+        return self.encode(dataset, labels), {name: read_column(dataset, name, "validation") for name in names}
+
+    @torch.no_grad()
+    def encode(self, dataset: Any, labels: Tensor) -> Latents:
+        """Latents of a whole data set in evaluation mode; generators are left alone.
+
+        Args:
+            dataset: map-style.
+            labels: its labels, `(n,)` int64.
 
         Returns:
             The same on every process.
         """
-        store = LatentStore(len(self.labels), None, self.args.seed)
+        store = LatentStore(len(labels), None, self.args.seed)
         modes = {module: module.training for module in self.adapted.modules()}
         hidden = {*LABEL_NAMES, INDEX, *self.extra_columns()}
         with isolated_rng(self.args.seed):
             loader = self.build_loader(
-                IndexedDataset(self.without_unused_columns(self.train_dataset)),
+                IndexedDataset(self.without_unused_columns(dataset)),
                 "training",
                 self.args.eval_batch_size,
                 SequentialSampler,
@@ -128,7 +179,7 @@ class EpochMixin(UpstreamTrainer):
                 for batch in loader:
                     inputs = self._to_device(batch)
                     self.adapted(**{name: value for name, value in inputs.items() if name not in hidden})
-                    store.add(batch[INDEX], self.layer.take_tap().z, label_of(batch), step=0)
+                    store.add(batch[INDEX], self.layer.take_tap().z, labels[batch[INDEX].cpu()], step=0)
             finally:
                 set_modes(self.adapted, modes)
         return store.gather(self.accelerator, self.layer.in_features)
@@ -138,9 +189,9 @@ class EpochMixin(UpstreamTrainer):
             name: value.to(self.args.device) if isinstance(value, Tensor) else value for name, value in batch.items()
         }
 
-    def _update(self, change: Any) -> None:
-        """Let the method change the adapter's state, make it everybody's, and log what it says."""
-        context = EpochContext(
+    def epoch_context(self) -> EpochContext:
+        """What the method may use between epochs."""
+        return EpochContext(
             head=self.head,
             state=self.layer.state,
             num_labels=self.num_labels,
@@ -151,8 +202,17 @@ class EpochMixin(UpstreamTrainer):
             reduce_sum=lambda x: self.accelerator.reduce(x, reduction="sum"),
             on_main=lambda function: on_main(self.accelerator, function),
             encode=self.encode_training_set,
+            encode_untuned=self.encode_untuned_training_set,
+            encode_validation=self.encode_validation_set if self.eval_dataset is not None else None,
+            columns=self.method_columns,
+            labels=self.labels,
+            epoch=int(self.state.epoch or 0),
+            seed=self.args.seed,
         )
-        numbers = change(context)
+
+    def _update(self, change: Any) -> None:
+        """Let the method change the adapter's state, make it everybody's, and log what it says."""
+        numbers = change(self.epoch_context())
         share_state(self.accelerator, self.layer.state)
         if numbers:
             # Logging switches `should_log` off, which would swallow the log of the step this happens in.

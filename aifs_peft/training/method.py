@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -42,7 +43,6 @@ def build_objective(model: PeftModel, layer: AIFSLayer, args: AIFSTrainingArgume
         raise InvalidConfigError(
             f"adapter {layer.adapter!r} is a {type(config).__name__}; make it with get_peft_model(model, AIFSConfig())"
         )
-    options = args.discovery_options or {}
     settings = ObjectiveSettings.from_config(
         config,
         alpha=args.alpha,
@@ -51,9 +51,17 @@ def build_objective(model: PeftModel, layer: AIFSLayer, args: AIFSTrainingArgume
         label_smoothing=args.label_smoothing_factor,
         directions=args.directions,
         seed=args.seed,
-        discovery=json.loads(options) if isinstance(options, str) else options,
+        discovery=_parsed(args.discovery_options),
+        balance_groups=args.balance_groups,
+        max_repeats=args.max_repeats,
+        method_options=_parsed(args.method_options),
     )
     return get(args.method or RECIPES[config.recipe])(settings)
+
+
+def _parsed(options: dict[str, Any] | str | None) -> dict[str, Any]:
+    """Options given as a dictionary or, on the command line, as JSON."""
+    return json.loads(options) if isinstance(options, str) else dict(options or {})
 
 
 class SequenceHead(nn.Module):
@@ -76,6 +84,20 @@ class SequenceHead(nn.Module):
 def head_on_latents(layer: AIFSLayer) -> nn.Module:
     """The trained head as a module on latents; a plain `nn.Linear` stays one, for its closed forms."""
     return SequenceHead(layer.head) if layer.aifs_spec[layer.adapter].sequence else layer.head
+
+
+def give_own_group(optimizer: torch.optim.Optimizer, module: nn.Module, learning_rate: float) -> None:
+    """Move a module's parameters to a parameter group of their own, without weight decay.
+
+    Args:
+        optimizer: that holds them, before any step.
+        module: whose parameters.
+        learning_rate: of the new group.
+    """
+    moved = {id(parameter) for parameter in module.parameters()}
+    for group in optimizer.param_groups:
+        group["params"] = [p for p in group["params"] if id(p) not in moved]
+    optimizer.add_param_group({"params": list(module.parameters()), "lr": learning_rate, "weight_decay": 0.0})
 
 
 def trains_encoder(model: nn.Module, layer: AIFSLayer) -> bool:
@@ -111,3 +133,10 @@ def set_modes(model: nn.Module, modes: dict[nn.Module, bool]) -> None:
     """Put back the training modes that `{m: m.training for m in model.modules()}` noted."""
     for module in model.modules():
         module.training = modes[module]
+
+
+def gives_tokens(model: nn.Module) -> bool:
+    """Whether the encoder is one of transformers', whose output can hold its hidden states."""
+    config = getattr(model, "config", None)
+    depth = [getattr(part, "num_hidden_layers", None) for part in (config, getattr(config, "vision_config", None))]
+    return hasattr(config, "output_hidden_states") and any(value is not None for value in depth)

@@ -1,4 +1,4 @@
-"""The order of examples: a function of seed, epoch and inferred groups, so that a resumed run repeats it."""
+"""The order of examples: a function of seed, epoch and the method's state, so that a resumed run repeats it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from aifs_peft.errors import InvalidInputError
+from aifs_peft.objectives import Sampling
 from aifs_peft.training.rng import private_generator
 
 
@@ -54,27 +55,59 @@ def balanced_counts(sizes: list[int], total: int, max_repeats: float) -> list[in
     return counts
 
 
+def drawn_by_weight(weights: Tensor, total: int, generator: torch.Generator) -> Tensor:
+    """Positions drawn in proportion to weights: whole expected draws first, the fractions by systematic sampling.
+
+    Args:
+        weights: `(n,)`, at least 0, at least one above.
+        total: number of draws.
+        generator: of the fractions and of the order.
+
+    Returns:
+        `(total,)` int64, shuffled.
+
+    Raises:
+        InvalidInputError: for weights that are negative, not finite, or all zero.
+
+    Example:
+        >>> drawn = drawn_by_weight(torch.tensor([2.0, 1.0, 0.0]), 6, torch.Generator().manual_seed(0))
+        >>> torch.bincount(drawn, minlength=3).tolist()
+        [4, 2, 0]
+    """
+    weights = weights.double()
+    if not bool(weights.isfinite().all()) or not bool((weights >= 0).all()) or not bool(weights.sum() > 0):
+        raise InvalidInputError("weights of examples must be finite, at least 0 and not all 0")
+    ends = (weights / weights.sum() * total).cumsum(0)
+    ends[-1] = total
+    # One uniform offset: each example gets its expected number of draws, rounded up or down.
+    ticks = (ends + torch.rand(1, generator=generator, dtype=torch.float64)).floor().long()
+    counts = torch.diff(ticks, prepend=torch.zeros(1, dtype=torch.int64)).clamp_min(0)
+    positions = torch.repeat_interleave(torch.arange(len(weights)), counts)
+    return positions[torch.randperm(len(positions), generator=generator)][:total]
+
+
 class EpochSampler(Sampler[int]):
-    """A permutation per epoch or, once groups are known, draws balanced over the cells (label, inferred group).
+    """The order of an epoch: a permutation, or what the method's `sampling` says.
 
     Not a `RandomSampler`, so accelerate leaves it in place and shards the batches made of it; it draws nothing
     from the global generators.
 
     Args:
-        labels: `(n,)` int64.
-        groups: called at the start of each epoch; gives `(n,)` int64, or an empty tensor while nothing is known.
+        size: number of training examples, n; also the number of draws per epoch.
+        plan: called at the start of each epoch with the number of epochs completed; see `Objective.sampling`.
         seed: of the order.
         max_repeats: see `balanced_counts`.
 
     Example:
-        >>> labels = torch.tensor([0, 0, 0, 1])
-        >>> sampler = EpochSampler(labels, lambda: torch.zeros(0), seed=0)
-        >>> sorted(sampler)
+        >>> sorted(EpochSampler(4, lambda epoch: None, seed=0))
         [0, 1, 2, 3]
+        >>> half = EpochSampler(4, lambda epoch: Sampling(weights=torch.tensor([1.0, 1.0, 0.0, 0.0])), seed=0)
+        >>> sorted(half)
+        [0, 0, 1, 1]
     """
 
-    def __init__(self, labels: Tensor, groups: Callable[[], Tensor], seed: int, max_repeats: float = 20.0) -> None:
-        self.labels, self.groups, self.seed, self.max_repeats = labels, groups, seed, max_repeats
+    def __init__(self, size: int, plan: Callable[[int], Sampling | None], seed: int, max_repeats: float = 20.0) -> None:
+        self.size, self.plan, self.seed, self.max_repeats = size, plan, seed, max_repeats
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -82,25 +115,32 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return self.size
 
     def __iter__(self) -> Iterator[int]:
         generator = private_generator(self.seed, self.epoch)
-        groups = self.groups().cpu()
-        if groups.numel() == 0:
-            yield from torch.randperm(len(self), generator=generator).tolist()
-            return
-        if len(groups) != len(self):
+        plan = self.plan(self.epoch)
+        if plan is None:
+            yield from torch.randperm(self.size, generator=generator).tolist()
+        elif plan.order is not None:
+            yield from self._checked(plan.order, "order").tolist()
+        elif plan.weights is not None:
+            weights = self._checked(plan.weights.cpu(), "weights")
+            yield from drawn_by_weight(weights, self.size, generator).tolist()
+        elif plan.cells is not None:
+            yield from self._balanced(self._checked(plan.cells.cpu(), "cells"), generator)
+
+    def _checked(self, values: Tensor, what: str) -> Tensor:
+        if len(values) != self.size:
             raise InvalidInputError(
-                f"the adapter holds inferred groups of {len(groups)} examples, the training set has {len(self)}; "
+                f"the method's sampling gives {what} of {len(values)} examples, the training set has {self.size}; "
                 "resume with the training set the run was started with"
             )
-        yield from self._balanced(groups, generator)
+        return values
 
-    def _balanced(self, groups: Tensor, generator: torch.Generator) -> list[int]:
-        code = self.labels * (int(groups.max()) + 1) + groups
+    def _balanced(self, code: Tensor, generator: torch.Generator) -> list[int]:
         cells = [(code == value).nonzero().squeeze(1) for value in code.unique()]
-        counts = balanced_counts([len(cell) for cell in cells], len(self), self.max_repeats)
+        counts = balanced_counts([len(cell) for cell in cells], self.size, self.max_repeats)
         drawn = []
         for cell, count in zip(cells, counts, strict=True):
             # Whole passes over the cell, then a random part: no example twice before all others once.

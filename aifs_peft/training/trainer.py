@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from aifs_peft.training.batches import (
 from aifs_peft.training.callbacks import EpochHook
 from aifs_peft.training.epochs import EpochMixin
 from aifs_peft.training.losses import LossTerms
-from aifs_peft.training.method import build_objective, freeze_modes, require_adapter
+from aifs_peft.training.method import build_objective, freeze_modes, give_own_group, require_adapter
 from aifs_peft.training.rng import ExampleNoise, isolated_rng, private_generator
 from aifs_peft.training.sampling import EpochSampler
 from aifs_peft.training.selection import selection_metrics
@@ -109,7 +110,7 @@ class AIFSTrainer(EpochMixin):
 
     def extra_columns(self) -> list[str]:
         """Columns that reach a batch though the model does not take them."""
-        return [*(self.args.evaluation_columns or []), *self.objective.needs]
+        return list(self.args.evaluation_columns or [])
 
     @property
     def num_labels(self) -> int:
@@ -156,16 +157,17 @@ class AIFSTrainer(EpochMixin):
         self.resumed_from = None
         self._labels = None
         _ = self.labels
-        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        self.finish_training()
+        return output
 
     def get_train_dataloader(self) -> Any:
         """Batches of the training set in the order of `EpochSampler`, with each example's position."""
         inner = self.without_unused_columns(self.train_dataset)
-        balanced = self.objective.balanced and self.args.balance_groups
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         sampler = self._sampler = EpochSampler(
-            self.labels,
-            (lambda: self.layer.state.groups) if balanced else (lambda: torch.zeros(0)),
+            len(self.labels),
+            lambda epoch: self.objective.sampling(self.labels, replace(self.epoch_context(), epoch=epoch)),
             seed,
             self.args.max_repeats,
         )
@@ -194,10 +196,13 @@ class AIFSTrainer(EpochMixin):
         context = self._step_context(labels, index)
         self.layer.arm(self.objective.intervention(context))
         try:
-            outputs = model(**inputs)
+            wants = {"output_hidden_states": True} if self.objective.reads_tokens else {}
+            outputs = model(**inputs, **wants)
         finally:
             self.layer.arm(None)
         tap = self.layer.take_tap()
+        if self.objective.reads_tokens:
+            context = replace(context, tokens=outputs["hidden_states"][-1], token_mask=inputs.get("attention_mask"))
         terms = self.objective.loss(tap, labels, context)
         loss = self.terms.add(terms, tap.z, self.state.global_step)
         self.keep_latents(index, tap.z, labels)
@@ -215,7 +220,20 @@ class AIFSTrainer(EpochMixin):
             generator=private_generator(seed, step, micro, rank),
             draw=ExampleNoise(seed, step, index),
             step=step,
+            progress=step / max(self.state.max_steps, 1),
+            columns=self.method_columns,
+            rank=rank,
+            world_size=self.accelerator.num_processes,
+            gather=self.accelerator.gather,
+            auxiliary=self.layer.auxiliary,
         )
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """As upstream; the second head, where there is one, without weight decay and with its own learning rate."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if self.layer.auxiliary is not None:
+            give_own_group(optimizer, self.layer.auxiliary, self.args.learning_rate * self.objective.auxiliary_lr_scale)
+        return optimizer
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As upstream, with the mean of each term of the loss under its own name."""

@@ -10,6 +10,7 @@ from aifs_peft.tuner.model import AIFSModel
 from aifs_peft.tuner.modeling import LatentClassifier, LatentClassifierConfig
 from aifs_peft.tuner.registration import register
 from aifs_peft.tuner.state import AIFSState
+from aifs_peft.tuner.untuned import untuned
 
 __all__ = [
     "AIFSConfig",
@@ -23,4 +24,5 @@ __all__ = [
     "TabularEncoder",
     "find_aifs_layer",
     "register",
+    "untuned",
 ]

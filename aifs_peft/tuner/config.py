@@ -46,6 +46,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "sensitivity_sign": (-1, 1),
     "attribution": ("ig", "lrp", "gradient_x_input"),
     "head": ("copy", "linear", "mlp"),
+    "auxiliary": ("none", "linear", "mlp"),
     "pool": ("auto", "cls", "mean", "last"),
 }
 _NOT_NEGATIVE = ("lambda_", "alpha", "beta", "gamma")
@@ -80,6 +81,8 @@ class AIFSConfig(PeftConfig):
         ema_decay: decay of the running attribution scores, in `[0, 1)`; 0 keeps the last update alone.
         head: `"copy"` (structure of the base head, and its weights where they fit), `"linear"` or `"mlp"`.
         head_hidden: hidden width of `"mlp"`; None takes the latent's width.
+        auxiliary: a second head on the same latents, trained beside the first by the methods that compare two
+            (LfF, ULE): `"none"`, `"linear"` or `"mlp"`. It takes no part in predictions.
         target_modules: name of the head in the base model; None finds it.
         pool: how to reduce tokens to a latent: `"auto"`, `"cls"`, `"mean"` or `"last"`.
         encoder_adapter: a PEFT configuration (LoRA, IA3, ...) for the encoder, or its dict; None freezes the encoder.
@@ -119,6 +122,7 @@ class AIFSConfig(PeftConfig):
     ema_decay: float = 0.0
     head: Literal["copy", "linear", "mlp"] = "copy"
     head_hidden: int | None = None
+    auxiliary: Literal["none", "linear", "mlp"] = "none"
     target_modules: list[str] | str | None = None
     pool: Literal["auto", "cls", "mean", "last"] = "auto"
     encoder_adapter: PeftConfig | dict[str, Any] | None = field(default=None)

@@ -59,7 +59,7 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         config: its configuration, with `num_labels` already resolved.
     """
 
-    adapter_layer_names = ("aifs_head",)
+    adapter_layer_names = ("aifs_head", "aifs_auxiliary")
     other_param_names = ("aifs_state", "aifs_spec")
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: AIFSConfig) -> None:
@@ -67,6 +67,7 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         self.base_layer = base_layer
         self.in_features, self.out_features = head_sizes(base_layer)
         self.aifs_head = nn.ModuleDict()
+        self.aifs_auxiliary = nn.ModuleDict()
         self.aifs_state = nn.ModuleDict()
         self.aifs_spec: dict[str, HeadSpec] = {}
         self.merged_adapters: list[str] = []
@@ -87,6 +88,8 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         num_labels = config.num_labels or self.out_features
         head = build_head(base, config.head, num_labels, config.head_hidden)
         self.aifs_head[adapter_name] = head
+        if config.auxiliary != "none":
+            self.aifs_auxiliary[adapter_name] = build_head(base, config.auxiliary, num_labels, config.head_hidden)
         self.aifs_state[adapter_name] = AIFSState(self.in_features, config.state_shapes).to(
             next(base.parameters()).device
         )
@@ -110,6 +113,11 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
     def head(self) -> nn.Module:
         """The trained head of the active adapter."""
         return self.aifs_head[self.adapter]
+
+    @property
+    def auxiliary(self) -> nn.Module | None:
+        """The second head of the active adapter, None when it has none."""
+        return self.aifs_auxiliary[self.adapter] if self.adapter in self.aifs_auxiliary else None  # noqa: SIM401 - no dict
 
     @property
     def state(self) -> AIFSState:
@@ -237,7 +245,7 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         # PEFT's version also casts to the base model's precision: the mask would become bfloat16.
         target = device if device is not None else next(self.base_layer.parameters()).device
-        for container in (self.aifs_head, self.aifs_state):
+        for container in (self.aifs_head, self.aifs_auxiliary, self.aifs_state):
             if adapter_name in container and not any(p.is_meta for p in container[adapter_name].parameters()):
                 container[adapter_name].to(target)
 

@@ -22,6 +22,8 @@ _DTYPES: dict[str, torch.dtype] = {
     "ema": torch.float64,
     "evidence": torch.float64,
     "groups": torch.int64,
+    "weights": torch.float64,
+    "memory": torch.float64,
     "num_updates": torch.int64,
 }
 
@@ -42,7 +44,9 @@ class AIFSState(nn.Module):
         displacements: `(A, d)` float32, one per attribute value; `(0, d)` when there is none.
         ema: `(d,)` float64, running attribution scores.
         evidence: float64 of any shape, what discovery measured; `(0,)` when it did not run.
-        groups: `(n,)` int64, the inferred attribute value of each training example; `(0,)` when unknown.
+        groups: `(n,)` int64, the inferred attribute value or environment of each training example; `(0,)` when unknown.
+        weights: `(n,)` float64, how often a method wants each training example drawn; `(0,)` when it does not say.
+        memory: float64 of any shape, running numbers that a method keeps from step to step; `(0,)` when it has none.
         num_updates: int64 scalar, how often the mask was updated.
 
     Example:
@@ -58,6 +62,8 @@ class AIFSState(nn.Module):
     ema: Tensor
     evidence: Tensor
     groups: Tensor
+    weights: Tensor
+    memory: Tensor
     num_updates: Tensor
 
     def __init__(self, dim: int, shapes: dict[str, list[int]] | None = None) -> None:
@@ -87,7 +93,7 @@ class AIFSState(nn.Module):
 
         Args:
             count: whether this is a mask update, which adds one to `num_updates`.
-            **values: `mask`, `basis`, `displacements`, `ema`, `evidence`, `groups` or `num_updates`.
+            **values: any of the attributes above.
 
         Raises:
             InvalidInputError: for an unknown name, a shape that does not fit `dim`, a value that is not finite,
@@ -129,8 +135,9 @@ class AIFSState(nn.Module):
             return f"displacements must have shape (A, {d}), got {shapes['displacements']}."
         if len(shapes["ema"]) != 1 or shapes["ema"][0] not in {d, basis[1]}:
             return f"ema must have shape ({d},), got {shapes['ema']}."
-        if len(shapes["groups"]) != 1:
-            return f"groups must have shape (n,), got {shapes['groups']}."
+        for name in ("groups", "weights"):
+            if len(shapes[name]) != 1:
+                return f"{name} must have shape (n,), got {shapes[name]}."
         return f"num_updates must be a scalar, got shape {shapes['num_updates']}." if shapes["num_updates"] else None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AIFSState:  # noqa: ARG002 - torch's signature

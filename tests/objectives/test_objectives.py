@@ -50,7 +50,7 @@ def test_every_method_declares_itself():
         method = get(name)
         assert method.name == name
         assert method.supervision in {"none", "hints", "groups"}
-        assert method.latents in {"none", "initial", "epoch", "both"}
+        assert method.collects_latents in {"none", "initial", "epoch", "both"}
         assert method.paper
 
 

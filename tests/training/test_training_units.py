@@ -2,10 +2,12 @@
 
 # ruff: noqa: NPY002 - the global generators are what is looked after here
 
+import math
 import random
 import subprocess
 import sys
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -15,10 +17,11 @@ from hypothesis import strategies as st
 from training_zoo import make_args
 
 from aifs_peft.errors import InvalidConfigError, InvalidInputError, NonFiniteError
-from aifs_peft.training.batches import CarryingCollator, IndexedDataset, read_labels
+from aifs_peft.objectives import Sampling
+from aifs_peft.training.batches import CarryingCollator, IndexedDataset, read_column, read_labels
 from aifs_peft.training.latents import LatentStore
 from aifs_peft.training.rng import ExampleNoise, isolated_rng, mix
-from aifs_peft.training.sampling import EpochSampler, balanced_counts
+from aifs_peft.training.sampling import EpochSampler, balanced_counts, drawn_by_weight
 from aifs_peft.training.selection import selection_metrics
 from aifs_peft.tuner import AIFSState
 
@@ -73,18 +76,42 @@ def test_balanced_counts_refuses(sizes, repeats):
 
 
 def test_sampler_repeats_itself_and_differs_between_epochs():
-    labels = torch.arange(40) % 2
-    groups = labels.clone()
-    groups[:4] = 1 - labels[:4]
-    for known in (torch.zeros(0), groups):
-        sampler = EpochSampler(labels, lambda k=known: k, seed=1)
+    cells = torch.arange(40) % 2 * 2 + (torch.arange(40) < 4)
+    plans = [None, Sampling(cells=cells), Sampling(weights=torch.arange(40.0)), Sampling(weights=1.0 * cells)]
+    for plan in plans:
+        sampler = EpochSampler(40, lambda epoch, plan=plan: plan, seed=1)
         first = list(sampler)
         assert first == list(sampler)
         sampler.set_epoch(1)
         assert first != list(sampler)
         assert len(first) == len(sampler) == 40
-    with pytest.raises(InvalidInputError, match="groups of 3 examples, the training set has 40"):
-        list(EpochSampler(labels, lambda: torch.zeros(3, dtype=torch.int64), seed=1))
+    given = EpochSampler(40, lambda epoch: Sampling(order=(torch.arange(40) + epoch) % 40), seed=1)
+    assert list(given) == list(range(40))
+    for plan in (Sampling(cells=torch.zeros(3)), Sampling(weights=torch.ones(3)), Sampling(order=torch.arange(3))):
+        with pytest.raises(InvalidInputError, match="of 3 examples, the training set has 40"):
+            list(EpochSampler(40, lambda epoch, plan=plan: plan, seed=1))
+
+
+def test_draws_follow_the_weights():
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.tensor([0.0, 1.0, 2.5, 0.25, 0.25])
+    drawn = torch.stack([torch.bincount(drawn_by_weight(weights, 8, generator), minlength=5) for _ in range(400)])
+    assert bool((drawn.sum(1) == 8).all())
+    assert bool((drawn[:, 0] == 0).all())
+    torch.testing.assert_close(drawn.double().mean(0), weights.double() * 2, atol=0.08, rtol=0)
+    for bad in ([0.0, 0.0], [1.0, -1.0], [1.0, math.nan]):
+        with pytest.raises(InvalidInputError, match="finite, at least 0 and not all 0"):
+            drawn_by_weight(torch.tensor(bad), 4, generator)
+
+
+def test_columns_are_read_or_missed_with_a_remedy():
+    rows = datasets.Dataset.from_dict({"x": [0.5, 1.0], "environment": [1, 0], "attributes": [[1, 0], [1, 1]]})
+    assert read_column(rows, "environment").tolist() == [1, 0]
+    assert read_column(rows, "attributes").shape == (2, 2)
+    with pytest.raises(InvalidInputError, match="reads a column 'group' of the training set"):
+        read_column(rows, "group")
+    with pytest.raises(InvalidInputError, match="must hold one integer"):
+        read_column(rows, "x")
 
 
 def test_labels_are_read_from_wherever_they_are():

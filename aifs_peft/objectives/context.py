@@ -1,0 +1,157 @@
+"""What a training method may look at: before training, in a batch, at an epoch's end and after the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from aifs_peft.tuner import AIFSState
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a method is given before training, to refuse what it cannot work with.
+
+    Attributes:
+        head: latents to logits.
+        encoder_trains: whether any parameter outside the head is trained.
+        num_labels: number of classes.
+        auxiliary: the second head beside the trained one, where the adapter has one.
+        has_validation: whether there is a validation set to fit on.
+        tokens: whether the encoder's token features can be had.
+    """
+
+    head: nn.Module
+    encoder_trains: bool
+    num_labels: int
+    auxiliary: nn.Module | None = None
+    has_validation: bool = False
+    tokens: bool = False
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the training examples of an epoch are drawn; give one of the three.
+
+    Attributes:
+        cells: `(n,)` int64, draws are balanced over its values, up to `max_repeats` draws per example on average.
+        weights: `(n,)`, at least 0, draws are in proportion to it; 0 leaves an example out.
+        order: the positions themselves, `(draws,)` int64, in blocks of one batch per process.
+    """
+
+    cells: Tensor | None = None
+    weights: Tensor | None = None
+    order: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a method may look at while one batch is trained on.
+
+    Attributes:
+        head: latents `(batch, dim)` to logits `(batch, classes)`.
+        state: the adapter's buffers.
+        labels: `(batch,)` int64.
+        index: position of each example in the training set, `(batch,)` int64.
+        generator: private source of randomness of this batch, seeded by (seed, step, micro step, rank).
+        draw: `draw(width, kind)` gives noise `(batch, width)` that depends on (seed, step, example) alone: the same
+            whatever the batch size, the accumulation and the number of processes.
+        step: optimizer steps so far.
+        progress: share of all optimizer steps that is done, in [0, 1).
+        columns: the columns a method asked for, each `(n, ...)` over the whole training set.
+        rank: of this process.
+        world_size: number of processes.
+        gather: the rows of all processes in order of process, without their graph; each process has as many.
+        auxiliary: the second head, latents to logits; None where the adapter has none.
+        tokens: the encoder's last hidden states, `(batch, tokens, dim)` with their graph, for methods that ask.
+        token_mask: `(batch, tokens)`, 1 for real tokens; None where all are.
+    """
+
+    head: Callable[[Tensor], Tensor]
+    state: AIFSState
+    labels: Tensor
+    index: Tensor
+    generator: torch.Generator
+    draw: Callable[[int, str], Tensor]
+    step: int
+    progress: float = 0.0
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    rank: int = 0
+    world_size: int = 1
+    gather: Callable[[Tensor], Tensor] = lambda x: x
+    auxiliary: Callable[[Tensor], Tensor] | None = None
+    tokens: Tensor | None = None
+    token_mask: Tensor | None = None
+
+    def column(self, name: str) -> Tensor:
+        """A column's values for this batch, `(batch, ...)`."""
+        values = self.columns[name]
+        return values[self.index.to(values.device)].to(self.labels.device)
+
+    @property
+    def groups(self) -> Tensor | None:
+        """Inferred attribute values of this batch, `(batch,)` int64; None when nothing was inferred."""
+        groups = self.state.groups
+        return groups[self.index.to(groups.device)] if groups.numel() else None
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Detached latents of training examples, gathered over all processes, ordered by example.
+
+    Attributes:
+        z: `(m, dim)` float32, on the CPU.
+        labels: `(m,)` int64.
+        index: `(m,)` int64, strictly increasing positions in the training set.
+        total: size of the training set.
+    """
+
+    z: Tensor
+    labels: Tensor
+    index: Tensor
+    total: int
+
+
+@dataclass(frozen=True)
+class EpochContext:
+    """What a method may use to update the adapter's state, called by every process at the same time.
+
+    Attributes:
+        head: latents to logits, on `device`.
+        state: the adapter's buffers, to be changed with `state.update(...)`.
+        num_labels: number of classes.
+        encoder_trains: whether latents change between epochs.
+        device: where head and state live.
+        rank: of this process.
+        world_size: number of processes.
+        reduce_sum: sum of a tensor over all processes.
+        on_main: `on_main(f)` runs `f` on one process and gives its result, or raises its error, on all of them.
+        encode: one pass of the encoder over the whole training set in evaluation mode; None outside a trainer.
+        encode_untuned: the same with the encoder as it was before any tuning.
+        encode_validation: the same over the validation set as the model is, with the columns of `validation_columns`.
+        columns: the columns a method asked for, each `(n, ...)` over the whole training set.
+        labels: of the whole training set, `(n,)` int64.
+        epoch: epochs completed.
+        seed: of the run.
+    """
+
+    head: nn.Module
+    state: AIFSState
+    num_labels: int
+    encoder_trains: bool
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+    reduce_sum: Callable[[Tensor], Tensor] = lambda x: x
+    on_main: Callable[[Callable[[], Any]], Any] = lambda f: f()
+    encode: Callable[[], Latents] | None = None
+    encode_untuned: Callable[[], Latents] | None = None
+    encode_validation: Callable[[], tuple[Latents, Mapping[str, Tensor]]] | None = None
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    labels: Tensor | None = None
+    epoch: int = 0
+    seed: int = 0
