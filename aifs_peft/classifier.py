@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
@@ -17,8 +19,15 @@ from aifs_peft.discovery.heads import LinearHead, softmax
 from aifs_peft.discovery.reduce import Reduction, principal_components
 from aifs_peft.discovery.selection import HeadChoice, choose_head, fit_erm, fit_head
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
+from aifs_peft.latent.heads import linear_parameters
+from aifs_peft.objectives import ObjectiveSettings, get, names
+from aifs_peft.training.on_latents import LatentFit, LatentSchedule, fit_on_latents
+from aifs_peft.tuner import AIFSConfig
 
-RECIPES = ("discovery", "erm")
+# Recipes with a closed form or a convex fit of their own; every other name is a training method run on the latents.
+CLOSED = ("discovery", "erm")
+# Share of the rows that a method which refits the last layer on validation data gets as such.
+_HELD_OUT = 0.2
 _COMPONENTS = 256
 _CHUNK_ROWS = 8192
 
@@ -32,14 +41,19 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
     or there are too few examples to tell, it is plain logistic regression, exactly that of `recipe="erm"`.
 
     Args:
-        recipe: `"discovery"` or `"erm"` (plain logistic regression on principal components, L2 by held-out accuracy).
-        random_state: Seed of folds and samples.
+        recipe: `"discovery"`; `"erm"` (plain logistic regression on principal components, L2 by held-out accuracy);
+            `"paper"` (the published formulas); or a training method by name (`aifs methods` lists those that work on
+            latents), trained by gradient on the same principal components.
+        recipe_options: The method's own numbers, for a training method.
+        schedule: Its optimisation, a `LatentSchedule`; `None` takes the defaults.
+        random_state: Seed of folds, samples, initial weights and batches.
 
     Attributes:
         classes_: Distinct labels, sorted, shape `(K,)`.
-        coef_: Weights on the latents, shape `(K, d)`.
-        intercept_: Shape `(K,)`.
-        discovery_: The `Discovery`, or `None` for `recipe="erm"`.
+        coef_: Weights on the latents, shape `(K, d)`; absent for a method whose head is not linear.
+        intercept_: Shape `(K,)`; absent likewise.
+        fit_: For a training method, its `LatentFit` (head, state, history), else `None`.
+        discovery_: The `Discovery`; `None` for other recipes.
         head_choice_: How the head was chosen, a `HeadChoice`; `None` where plain logistic regression was trained.
         n_features_in_: Width `d` of the latents.
 
@@ -53,19 +67,39 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         (True, True)
     """
 
-    def __init__(self, recipe: str = "discovery", *, random_state: int | np.random.RandomState | None = None) -> None:
+    def __init__(
+        self,
+        recipe: str = "discovery",
+        *,
+        recipe_options: dict[str, Any] | None = None,
+        schedule: LatentSchedule | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.recipe = recipe
+        self.recipe_options = recipe_options
+        self.schedule = schedule
         self.random_state = random_state
 
-    def fit(self, Z: ArrayLike, y: ArrayLike) -> AIFSClassifier:
+    def fit(
+        self,
+        Z: ArrayLike,
+        y: ArrayLike,
+        groups: ArrayLike | None = None,
+        columns: Mapping[str, ArrayLike] | None = None,
+    ) -> AIFSClassifier:
         """Fit on latents `Z (n, d)` (NumPy or torch, any float type) and labels `y (n,)` (integers or strings).
+
+        Args:
+            Z: Latents.
+            y: Labels.
+            groups: True attribute value per example, `(n,)` integers, for the oracle methods alone.
+            columns: What else a method reads, by name, each `(n, ...)` integers (`environment`, `attributes`).
 
         Raises:
             InvalidInputError: For NaN or infinite values, wrong shapes, one class, or latents that are all equal.
-            InvalidConfigError: For an unknown recipe.
+            InvalidConfigError: For an unknown recipe, or one that misses what it needs.
         """
-        if self.recipe not in RECIPES:
-            raise InvalidConfigError(f"recipe={self.recipe!r} was given; known are {', '.join(map(repr, RECIPES))}.")
+        self._check_recipe()
         latents, labels = self._validate(_numpy(Z), _numpy(y))
         self.classes_, index = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
@@ -77,6 +111,10 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         X = reduction.transform(latents)
         self.discovery_: Discovery | None = None
         self.head_choice_: HeadChoice | None = None
+        self.fit_: LatentFit | None = None
+        if self.recipe not in CLOSED:
+            self._fit_method(X, index, reduction, seed, self._columns(index, groups, columns))
+            return self
         if self.recipe == "discovery":
             self.discovery_ = discover_reduced(X, reduction, index, self.classes_, rng=np.random.default_rng(seed))
         rng = np.random.default_rng(seed)
@@ -88,6 +126,71 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
             head, _ = fit_erm(X, index, len(self.classes_), rng=rng)
         self._set_coefficients(head, reduction)
         return self
+
+    def _method(self) -> str:
+        """The training method behind the recipe."""
+        return "aifs-paper" if self.recipe == "paper" else self.recipe
+
+    def _check_recipe(self) -> None:
+        if self.recipe in CLOSED:
+            if self.recipe_options or self.schedule is not None:
+                raise InvalidConfigError(
+                    f"recipe={self.recipe!r} chooses its numbers itself and takes no recipe_options or schedule"
+                )
+            return
+        if self._method() not in names():
+            known = ", ".join(map(repr, ["discovery", "erm", "paper", *names()]))
+            raise InvalidConfigError(f"recipe={self.recipe!r} was given; known are {known}.")
+
+    def _columns(
+        self, index: NDArray[np.int64], groups: ArrayLike | None, columns: Mapping[str, ArrayLike] | None
+    ) -> dict[str, torch.Tensor]:
+        """What the method reads beside labels: the cells (label, attribute) under `group`, the rest as given."""
+        given = {name: np.asarray(_numpy(values)) for name, values in (columns or {}).items()}
+        if groups is not None:
+            attribute = np.unique(np.asarray(_numpy(groups)), return_inverse=True)[1]
+            if attribute.shape != index.shape:
+                raise InvalidInputError(f"groups of shape {attribute.shape} were given for {len(index)} examples.")
+            given["group"] = index * (int(attribute.max()) + 1) + attribute
+        for name, values in given.items():
+            if len(values) != len(index) or values.dtype.kind not in "iub":
+                raise InvalidInputError(
+                    f"column {name!r} must hold integers for {len(index)} examples; got dtype {values.dtype}, shape "
+                    f"{values.shape}."
+                )
+        return {name: torch.as_tensor(values.astype(np.int64)) for name, values in given.items()}
+
+    def _fit_method(
+        self,
+        X: NDArray[Any],
+        index: NDArray[np.int64],
+        reduction: Reduction,
+        seed: int,
+        columns: dict[str, torch.Tensor],
+    ) -> None:
+        """Train a head on the reduced latents with one of the training methods."""
+        method = self._method()
+        config = AIFSConfig.paper() if method == "aifs-paper" else AIFSConfig()
+        settings = ObjectiveSettings.from_config(config, seed=seed, method_options=dict(self.recipe_options or {}))
+        # Principal coordinates with one common scale: the latents rotated, as a frozen encoder's head would see them.
+        # Whitened ones would hide from a method which directions vary most.
+        self._scale = reduction.scale / np.sqrt(np.mean(reduction.scale**2))
+        Z, y = torch.as_tensor(np.ascontiguousarray(X * self._scale, dtype=np.float32)), torch.as_tensor(index)
+        held = np.zeros(len(y), dtype=bool)
+        wanted = get(method)(settings).validation_columns()
+        if wanted:
+            held = _stratified_share(index, _HELD_OUT, np.random.default_rng(seed))
+        train, rest = torch.as_tensor(~held), torch.as_tensor(held)
+        validation = (Z[rest], y[rest], {n: v[rest] for n, v in columns.items() if n in wanted}) if wanted else None
+        self.fit_ = fit_on_latents(
+            method, Z[train], y[train], num_labels=len(self.classes_), settings=settings, schedule=self.schedule,
+            columns={name: values[train] for name, values in columns.items()}, validation=validation,
+        )  # fmt: skip
+        self._reduction = reduction
+        linear = linear_parameters(self.fit_.head)
+        if linear is not None:
+            weight, bias = (part.detach().double().numpy() for part in linear if part is not None)
+            self._set_coefficients(LinearHead(weight * self._scale, bias), reduction)
 
     def _validate(self, Z: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         # scikit-learn's checks say what is wrong in the words its ecosystem knows; the type is ours.
@@ -116,6 +219,13 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         except ValueError as error:
             raise InvalidInputError(f"{error} Needed are finite latents Z (n, {self.n_features_in_}).") from error
         out = np.empty((len(latents), len(self.classes_)))
+        if not hasattr(self, "coef_"):
+            assert self.fit_ is not None  # noqa: S101 - a fitted classifier has one of the two
+            for start in range(0, len(latents), _CHUNK_ROWS):
+                rows = slice(start, start + _CHUNK_ROWS)
+                X = self._reduction.transform(latents[rows]) * self._scale
+                out[rows] = self.fit_.head(torch.as_tensor(X, dtype=torch.float32)).double().numpy()
+            return out
         for start in range(0, len(latents), _CHUNK_ROWS):
             rows = slice(start, start + _CHUNK_ROWS)
             # In float64, and as a sum over rows of fixed order: one example's logits do not depend on its batch.
@@ -130,6 +240,15 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         """Most probable class of each latent, shape `(n,)`."""
         logits = self._logits(Z)
         return np.asarray(self.classes_[logits.argmax(axis=1)])
+
+
+def _stratified_share(y: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """A random share of each class, `(n,)` bool."""
+    chosen = np.zeros(len(y), dtype=bool)
+    for label in np.unique(y):
+        rows = rng.permutation(np.flatnonzero(y == label))
+        chosen[rows[: max(1, round(share * len(rows)))]] = True
+    return chosen
 
 
 def _numpy(values: Any) -> Any:

@@ -7,6 +7,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
+from aifs_peft.training.on_latents import LatentSchedule
 
 
 @parametrize_with_checks([AIFSClassifier(random_state=0), AIFSClassifier(recipe="erm", random_state=0)])
@@ -48,6 +49,40 @@ def test_equals_erm_when_nothing_is_found():
     assert not aifs.discovery_.found
     np.testing.assert_array_equal(aifs.coef_, erm.coef_)
     np.testing.assert_array_equal(aifs.intercept_, erm.intercept_)
+
+
+def test_training_methods_by_name():
+    Z, y, _ = planted(0.97)
+    schedule = LatentSchedule(epochs=5, learning_rate=0.01)
+    for recipe in ("paper", "aifs"):
+        clf = AIFSClassifier(recipe, schedule=schedule, random_state=0).fit(Z, np.where(y == 1, "yes", "no"))
+        assert clf.score(Z, np.where(y == 1, "yes", "no")) > 0.8
+        assert clf.coef_.shape == (2, 24)
+        assert len(clf.fit_.history) >= 5
+        again = AIFSClassifier(recipe, schedule=schedule, random_state=0).fit(Z, np.where(y == 1, "yes", "no"))
+        np.testing.assert_array_equal(clf.coef_, again.coef_)
+    assert int(AIFSClassifier("paper", schedule=schedule, random_state=0).fit(Z, y).fit_.state.num_updates) == 5
+    test = planted(0.5, n=2000, seed=1)
+    long = LatentSchedule(epochs=20, learning_rate=0.02)
+    worst = {
+        name: worst_group(AIFSClassifier(name, schedule=long, random_state=0).fit(Z, y), *test)
+        for name in ("aifs", "paper")
+    }
+    assert worst["aifs"] > worst["paper"] + 0.1
+
+
+def test_what_a_recipe_is_given_is_checked():
+    Z, y, a = planted(0.9, n=100)
+    with pytest.raises(InvalidConfigError, match="known are 'discovery', 'erm', 'paper'"):
+        AIFSClassifier("reweigh").fit(Z, y)
+    with pytest.raises(InvalidConfigError, match="takes no recipe_options"):
+        AIFSClassifier("erm", recipe_options={"l2": 1.0}).fit(Z, y)
+    with pytest.raises(InvalidConfigError, match="has no option 'eta'"):
+        AIFSClassifier("paper", recipe_options={"eta": 1.0}).fit(Z, y)
+    with pytest.raises(InvalidInputError, match="groups of shape"):
+        AIFSClassifier("paper").fit(Z, y, groups=a[:5])
+    with pytest.raises(InvalidInputError, match="must hold integers"):
+        AIFSClassifier("paper").fit(Z, y, columns={"environment": np.zeros(100)})
 
 
 def test_dominoes(shared_dir):
