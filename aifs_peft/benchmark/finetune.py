@@ -13,11 +13,11 @@ from peft import IA3Config, LoraConfig, PeftConfig, get_peft_model
 from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from aifs_peft import data, metrics
+from aifs_peft import data
+from aifs_peft.benchmark.evaluation import evaluate_groups, group_counts
 from aifs_peft.benchmark.models import load_model, load_processor
 from aifs_peft.benchmark.prepare import (
     PreparedDataset,
-    group_names,
     label_names,
     make_encoder,
     modality_of,
@@ -29,7 +29,7 @@ from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
 from aifs_peft.tuner import AIFSConfig, AIFSState, find_aifs_layer
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import DatasetDict
     from peft import PeftModel
 
 ADAPTERS = ("none", "lora", "dora", "rslora", "ia3")
@@ -167,7 +167,7 @@ def run_finetune(
         "method": method,
         "seed": args.seed,
         "selection": {"rule": args.selection, "reads_group_labels": False},
-        "metrics": evaluate_groups(splits["test"], logits, spec.n_boot, args.seed),
+        "metrics": evaluate_groups(splits["test"], logits, spec.n_boot, args.seed, splits["train"]),
         "groups": group_counts(splits),
         "spec": asdict(spec),
         "adapter": config.to_dict(),
@@ -187,21 +187,6 @@ def load_data(spec: FinetuneSpec) -> DatasetDict:
     return data.load(spec.dataset, spec.data_dir, **spec.dataset_options)
 
 
-def evaluate_groups(test: Dataset, logits: np.ndarray, n_boot: int = 0, seed: int = 0) -> dict[str, Any]:
-    """Group metrics of `logits (n, classes)` on the test split, keyed by group name.
-
-    Without a `group` column each class is a group of its own.
-    """
-    labels = np.asarray(test["label"])
-    groups = np.asarray(test["group"]) if "group" in test.column_names else labels
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    scores = shifted / shifted.sum(axis=1, keepdims=True)
-    return metrics.group_metrics(
-        labels, logits.argmax(axis=1), groups, scores[:, 1] if logits.shape[1] == 2 else scores,
-        n_boot=n_boot, random_state=seed, group_names=group_names(test) or label_names(test),
-    )  # fmt: skip
-
-
 def describe_state(state: AIFSState) -> dict[str, Any]:
     """What the adapter learnt about shortcuts, in a few numbers: the saved buffers hold the rest."""
     groups = state.groups
@@ -212,17 +197,6 @@ def describe_state(state: AIFSState) -> dict[str, Any]:
         "evidence": float(state.evidence) if state.evidence.numel() == 1 else None,
         "inferred_groups": torch.bincount(groups.flatten()).tolist() if groups.numel() else [],
     }
-
-
-def group_counts(splits: DatasetDict) -> dict[str, dict[str, int]]:
-    """Examples per group and split, for the record; the trainer never sees them."""
-    counts = {}
-    for split, rows in splits.items():
-        names = group_names(rows)
-        if names:
-            found = np.bincount(np.asarray(rows["group"]), minlength=len(names))
-            counts[split] = dict(zip(names, found.tolist(), strict=True))
-    return counts
 
 
 def _check_splits(name: str, splits: DatasetDict) -> None:

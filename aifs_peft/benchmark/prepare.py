@@ -46,7 +46,9 @@ def _names(dataset: Dataset, column: str, *, prefix: str) -> list[str]:
     feature = dataset.features[column]
     if isinstance(feature, ClassLabel):
         return list(feature.names)
-    return [f"{prefix}{i}" for i in range(int(np.max(dataset[column])) + 1)]
+    values = np.asarray(dataset[column][:])
+    number = values.shape[1] if values.ndim == 2 else int(values.max()) + 1  # overlapping groups: one column each
+    return [f"{prefix}{i}" for i in range(number)]
 
 
 class PreparedDataset(torch.utils.data.Dataset):
