@@ -186,8 +186,12 @@ def group_array(dataset: Dataset) -> NDArray[Any]:
     """The `group` column as an array, `(n,)` int64 or `(n, groups)` bool, without decoding other columns.
 
     Raises:
-        InvalidInputError: the data set has no `group` column.
+        InvalidInputError: the data set has no `group` column, or is a stream.
     """
+    if not hasattr(dataset, "__len__"):
+        raise InvalidInputError(
+            f"a {type(dataset).__name__} has no length, so its groups cannot be listed; load it without streaming=True"
+        )
     if "group" not in dataset.column_names:
         raise InvalidInputError(
             f"no 'group' column among {dataset.column_names}; load the set with aifs_peft.data.load, "
