@@ -17,6 +17,7 @@ from typing import Any
 
 from aifs_peft.data import describe, group_spec, load, names
 from aifs_peft.data.preview import image_grid
+from aifs_peft.metrics import mean_interval
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "data.md"
@@ -66,7 +67,7 @@ def options() -> str:
 
 
 def difficulty() -> str:
-    """Worst-group accuracy per world: lowest, mean and highest over the seeds."""
+    """Worst-group accuracy per world: mean over the seeds with its 95 % interval."""
     result = json.loads((RESULTS / "scenes_difficulty.json").read_text(encoding="utf-8"))
     rows = ["| world | seeds | ERM, worst group | oracle, worst group |", "|---|---:|---:|---:|"]
     for world, runs in result["worlds"].items():
@@ -74,8 +75,8 @@ def difficulty() -> str:
             continue
         cells = []
         for method in ("erm", "oracle"):
-            values = [run[f"{method}_worst_group"] for run in runs]
-            cells.append(f"{sum(values) / len(values):.3f} ({min(values):.3f} to {max(values):.3f})")
+            mean, low, high = mean_interval([run[f"{method}_worst_group"] for run in runs])
+            cells.append(f"{mean:.3f} ({low:.3f} to {high:.3f})")
         rows.append(f"| {world} | {len(runs)} | {cells[0]} | {cells[1]} |")
     return "\n".join(rows)
 

@@ -1,6 +1,6 @@
 """How hard are the worlds of SpuriousScenes? Plain training against a group-label oracle on a frozen encoder.
 
-    AIFS_SHARED=DIR python benchmarks/scenes_difficulty.py [--seeds 3] [--out FILE]
+    AIFS_SHARED=DIR python benchmarks/scenes_difficulty.py [--seeds 5] [--out FILE]
 
 Encoder: frozen ImageNet MobileNetV2 (`models/mobilenet_v2_imagenet` of the folder of inputs), 96 px, 1,280 features.
 Head: logistic regression, C = 0.001, on standardised features; the oracle weights the true groups equally. Default
@@ -58,7 +58,7 @@ def one(model: Any, world: str, seed: int) -> dict[str, float]:
 def main() -> None:
     """Run all worlds; the file is rewritten after each, so that a cut-off loses at most one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "scenes_difficulty.json")
     args = parser.parse_args()
     shared = Path(os.environ.get("AIFS_SHARED", Path(__file__).parents[2] / "shared"))

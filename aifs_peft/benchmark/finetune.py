@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from peft import IA3Config, LoraConfig, PeftConfig, get_peft_model
+from peft import IA3Config, LNTuningConfig, LoraConfig, PeftConfig, get_peft_model
 from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from aifs_peft import data, metrics
-from aifs_peft.benchmark.models import load_model, load_processor
+from aifs_peft import data
+from aifs_peft.benchmark.evaluation import evaluate_groups, group_counts
+from aifs_peft.benchmark.models import default_model, load_model, load_processor
 from aifs_peft.benchmark.prepare import (
+    MODALITIES,
     PreparedDataset,
-    group_names,
     label_names,
     make_encoder,
     modality_of,
@@ -27,13 +28,21 @@ from aifs_peft.data.custom import load_custom
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
 from aifs_peft.tuner import AIFSConfig, AIFSState, find_aifs_layer
+from aifs_peft.tuner.tabular import ENCODERS
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
     from peft import PeftModel
+    from torch import nn
 
-ADAPTERS = ("none", "lora", "dora", "rslora", "ia3")
+ADAPTERS = ("none", "lora", "dora", "rslora", "ia3", "full")
 UNKNOWN_ADAPTER = "adapter was {given!r}; it is one of {known}."
+FULL_QUANTISED = (
+    "adapter='full' trains whole layers, which quantization={given!r} stores as integers: use adapter='lora'."
+)
+NOTHING_TO_TUNE = (
+    "The model 'identity' has no layers between its input and its head; adapter was {given!r}: pass 'none'."
+)
 NO_SPLIT = (
     "The data set {name!r} has the splits {given}; needed are 'train', 'validation' (drawn like train, for "
     "model selection) and 'test'."
@@ -45,14 +54,17 @@ class FinetuneSpec:
     """What to fine-tune on what; how to train is in `AIFSTrainingArguments`.
 
     Args:
-        model: Hub name, local directory, or `"tiny_clip"`, the encoder that ships with this package.
+        model: Hub name, local directory, or `"tiny_clip"`, the encoder that ships with this package. For tables:
+            `"mlp"`, trained from scratch, or `"identity"` where the features are latents already. `None` chooses
+            `"tiny_clip"` for images and `"mlp"` for features.
         revision: branch, tag or commit of the model on the Hub.
         trust_remote_code: run model code from the Hub. Off unless asked for.
         dataset: a name from `aifs_peft.data.names()`; or your own data as a local folder or Hub name
             (see `aifs_peft.data.custom.load_custom`).
         data_dir: folder of a local copy in the data set's official layout.
         dataset_options: options of the data set's `load`, such as `{"aligned_share": 0.95}`.
-        adapter: how the encoder is tuned: `none` (frozen), `lora`, `dora`, `rslora` or `ia3`.
+        adapter: how the encoder is tuned: `none` (frozen), `lora`, `dora`, `rslora`, `ia3`, or `full` (every linear
+            layer is trained whole and saved in the adapter).
         lora_r: rank of LoRA.
         lora_alpha: scale of LoRA.
         lora_dropout: dropout of LoRA.
@@ -62,7 +74,7 @@ class FinetuneSpec:
         n_boot: bootstrap replicates for the intervals that have no exact form; 0 leaves them out.
     """
 
-    model: str = "tiny_clip"
+    model: str | None = None
     revision: str | None = None
     trust_remote_code: bool = False
     dataset: str = "digits_on_scenes"
@@ -81,12 +93,19 @@ class FinetuneSpec:
         """The PEFT configuration that tunes the encoder, `None` when it stays frozen.
 
         Raises:
-            InvalidConfigError: an unknown adapter.
+            InvalidConfigError: an unknown adapter, or one that does not go with the model or its quantization.
         """
         if self.adapter not in ADAPTERS:
             raise InvalidConfigError(UNKNOWN_ADAPTER.format(given=self.adapter, known=", ".join(ADAPTERS)))
+        if self.model == "identity" and self.adapter != "none":
+            raise InvalidConfigError(NOTHING_TO_TUNE.format(given=self.adapter))
         if self.adapter == "none":
             return None
+        if self.adapter == "full":
+            if self.quantization != "none":
+                raise InvalidConfigError(FULL_QUANTISED.format(given=self.quantization))
+            # PEFT's LN tuning trains a copy of each target as it is; nothing in it is special to layer norms.
+            return LNTuningConfig(target_modules=self.target_modules or "all-linear")
         if self.adapter == "ia3":
             return IA3Config(target_modules=self.target_modules)
         return LoraConfig(
@@ -106,7 +125,7 @@ class FinetuneResult:
     Args:
         model: the trained PEFT model.
         trainer: its trainer.
-        processor: image processor or tokenizer of the base model.
+        processor: image processor or tokenizer of the base model; `None` for tables.
         summary: plain data for `summary.json`; metrics, groups, settings and provenance.
     """
 
@@ -139,15 +158,13 @@ def run_finetune(
     set_seed(args.seed)
     splits = load_data(spec)
     _check_splits(spec.dataset, splits)
-    modality, names = modality_of(splits["train"]), label_names(splits["train"])
-    model = load_model(
-        spec.model, modality=modality, label_names=names, revision=spec.revision,
-        trust_remote_code=spec.trust_remote_code, quantization=spec.quantization,
-    )  # fmt: skip
-    processor = load_processor(spec.model, modality=modality, revision=spec.revision)
+    # A model of tables reads the features of a set that has pictures as well.
+    modality = modality_of(splits["train"], ("features",) if spec.model in ENCODERS else MODALITIES)
+    name, names = spec.model or default_model(modality), label_names(splits["train"])
+    peft_model = get_peft_model(_base_model(name, spec, splits["train"], modality), config)
+    processor = load_processor(name, modality=modality, revision=spec.revision)
     encode = make_encoder(processor, modality, max_length=spec.max_length)
-    prepared = {name: PreparedDataset(split, encode) for name, split in splits.items()}
-    peft_model = get_peft_model(model, config)
+    prepared = {split: PreparedDataset(rows, encode, column=modality) for split, rows in splits.items()}
     args.method = method
     trainer = AIFSTrainer(
         model=peft_model, args=args, train_dataset=prepared["train"], eval_dataset=prepared["validation"],
@@ -160,14 +177,15 @@ def run_finetune(
     seconds = time.perf_counter() - started
     logits = np.asarray(trainer.predict(prepared["test"]).predictions, dtype=np.float64)
     summary = {
-        "model": spec.model,
+        "model": name,
         "dataset": spec.dataset,
-        "task": f"{modality}-classification",
+        "modality": modality,
+        "task": "tabular-classification" if modality == "features" else f"{modality}-classification",
         "label_names": names,
         "method": method,
         "seed": args.seed,
         "selection": {"rule": args.selection, "reads_group_labels": False},
-        "metrics": evaluate_groups(splits["test"], logits, spec.n_boot, args.seed),
+        "metrics": evaluate_groups(splits["test"], logits, spec.n_boot, args.seed, splits["train"]),
         "groups": group_counts(splits),
         "spec": asdict(spec),
         "adapter": config.to_dict(),
@@ -180,26 +198,21 @@ def run_finetune(
     return FinetuneResult(peft_model, trainer, processor, summary)
 
 
+def _base_model(name: str, spec: FinetuneSpec, train: Dataset, modality: str) -> nn.Module:
+    """The classifier that the adapter goes on; a fresh one standardises by the training features."""
+    fresh = name in ENCODERS
+    return load_model(
+        name, modality=modality, label_names=label_names(train), revision=spec.revision,
+        trust_remote_code=spec.trust_remote_code, quantization=spec.quantization,
+        train_features=make_encoder(None, "features")(train["features"][:])["features"] if fresh else None,
+    )  # fmt: skip
+
+
 def load_data(spec: FinetuneSpec) -> DatasetDict:
     """The data set by name; a local folder or a Hub name with a slash is read as the user's own data."""
     if spec.dataset not in data.names() and (Path(spec.dataset).is_dir() or "/" in spec.dataset):
         return load_custom(spec.dataset, spec.data_dir, **spec.dataset_options)
     return data.load(spec.dataset, spec.data_dir, **spec.dataset_options)
-
-
-def evaluate_groups(test: Dataset, logits: np.ndarray, n_boot: int = 0, seed: int = 0) -> dict[str, Any]:
-    """Group metrics of `logits (n, classes)` on the test split, keyed by group name.
-
-    Without a `group` column each class is a group of its own.
-    """
-    labels = np.asarray(test["label"])
-    groups = np.asarray(test["group"]) if "group" in test.column_names else labels
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    scores = shifted / shifted.sum(axis=1, keepdims=True)
-    return metrics.group_metrics(
-        labels, logits.argmax(axis=1), groups, scores[:, 1] if logits.shape[1] == 2 else scores,
-        n_boot=n_boot, random_state=seed, group_names=group_names(test) or label_names(test),
-    )  # fmt: skip
 
 
 def describe_state(state: AIFSState) -> dict[str, Any]:
@@ -212,17 +225,6 @@ def describe_state(state: AIFSState) -> dict[str, Any]:
         "evidence": float(state.evidence) if state.evidence.numel() == 1 else None,
         "inferred_groups": torch.bincount(groups.flatten()).tolist() if groups.numel() else [],
     }
-
-
-def group_counts(splits: DatasetDict) -> dict[str, dict[str, int]]:
-    """Examples per group and split, for the record; the trainer never sees them."""
-    counts = {}
-    for split, rows in splits.items():
-        names = group_names(rows)
-        if names:
-            found = np.bincount(np.asarray(rows["group"]), minlength=len(names))
-            counts[split] = dict(zip(names, found.tolist(), strict=True))
-    return counts
 
 
 def _check_splits(name: str, splits: DatasetDict) -> None:

@@ -1,4 +1,4 @@
-"""Turn a data set of images or texts into what a model's forward takes, without losing its groups."""
+"""Turn a data set of images, texts or features into what a model's forward takes, without losing its groups."""
 
 from __future__ import annotations
 
@@ -15,21 +15,27 @@ from aifs_peft.errors import InvalidInputError
 # Up to this many bytes of processed pixels are kept in memory; beyond it images are decoded when asked for.
 CACHE_BYTES = 1 << 30
 NO_INPUT = (
-    "The data set has the columns {columns}; needed is one of 'image', 'text'. "
-    "Rename the input column, or pass a data set of images or texts."
+    "The data set has the columns {columns}; needed is one of {needed}. "
+    "Rename the input column, or pass a data set of images, texts or feature vectors."
 )
+MODALITIES = ("image", "text", "features")
 
 
-def modality_of(dataset: Dataset) -> str:
-    """`"image"` or `"text"`: which input column the data set has.
+def modality_of(dataset: Dataset, known: tuple[str, ...] = MODALITIES) -> str:
+    """`"image"`, `"text"` or `"features"`: the first of the input columns that the data set has.
+
+    Args:
+        dataset: a split.
+        known: columns to look for, in this order.
 
     Raises:
-        InvalidInputError: it has neither.
+        InvalidInputError: it has none of them.
     """
-    for name in ("image", "text"):
+    for name in known:
         if name in dataset.column_names:
             return name
-    raise InvalidInputError(NO_INPUT.format(columns=dataset.column_names))
+    needed = ", ".join(map(repr, known))
+    raise InvalidInputError(NO_INPUT.format(columns=dataset.column_names, needed=needed))
 
 
 def label_names(dataset: Dataset) -> list[str]:
@@ -46,16 +52,19 @@ def _names(dataset: Dataset, column: str, *, prefix: str) -> list[str]:
     feature = dataset.features[column]
     if isinstance(feature, ClassLabel):
         return list(feature.names)
-    return [f"{prefix}{i}" for i in range(int(np.max(dataset[column])) + 1)]
+    values = np.asarray(dataset[column][:])
+    number = values.shape[1] if values.ndim == 2 else int(values.max()) + 1  # overlapping groups: one column each
+    return [f"{prefix}{i}" for i in range(number)]
 
 
 class PreparedDataset(torch.utils.data.Dataset):
     """A map-style data set of `{input tensors, "labels"}`; groups stay outside the model's reach.
 
     Args:
-        source: rows with an `image` or `text` column and a `label` column.
-        encode: maps a list of images or texts to a dict of tensors with the batch first.
+        source: rows with an `image`, `text` or `features` column and a `label` column.
+        encode: maps a list of inputs to a dict of tensors with the batch first.
         cache_bytes: encoded inputs are kept in memory when they need no more than this.
+        column: which input column; `None` takes the first of those three that is there.
 
     Example:
         >>> rows = Dataset.from_dict({"text": ["a", "bb"], "label": [0, 1]})
@@ -69,8 +78,9 @@ class PreparedDataset(torch.utils.data.Dataset):
         source: Dataset,
         encode: Callable[[list[Any]], dict[str, Tensor]],
         cache_bytes: int = CACHE_BYTES,
+        column: str | None = None,
     ) -> None:
-        self.column = modality_of(source)
+        self.column = modality_of(source, (column,) if column else MODALITIES)
         self.source, self.encode = source, encode
         self.labels = torch.as_tensor(np.asarray(source["label"]), dtype=torch.long)
         self._cache: dict[str, Tensor] | None = None
@@ -100,7 +110,7 @@ class PreparedDataset(torch.utils.data.Dataset):
 
 
 def make_encoder(processor: Any, modality: str, *, max_length: int = 128) -> Callable[[list[Any]], dict[str, Tensor]]:
-    """The function that turns a list of images or texts into model inputs of fixed shape."""
+    """The function that turns a list of images, texts or feature vectors into model inputs of fixed shape."""
 
     def encode_images(images: list[Any]) -> dict[str, Tensor]:
         pixels = processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
@@ -112,4 +122,7 @@ def make_encoder(processor: Any, modality: str, *, max_length: int = 128) -> Cal
         )
         return {name: tokens[name] for name in ("input_ids", "attention_mask") if name in tokens}
 
-    return encode_images if modality == "image" else encode_texts
+    def encode_features(rows: list[Any]) -> dict[str, Tensor]:
+        return {"features": torch.as_tensor(np.asarray(rows, dtype=np.float32))}
+
+    return {"image": encode_images, "text": encode_texts, "features": encode_features}[modality]

@@ -23,7 +23,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--epochs", type=float, default=DEFAULTS["num_train_epochs"])
-    parser.add_argument("--adapter", default="lora", help="none, lora, dora, rslora or ia3")
+    parser.add_argument("--adapter", default="lora", help="none, lora, dora, rslora, ia3 or full")
     return parser
 
 

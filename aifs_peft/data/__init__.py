@@ -19,7 +19,7 @@ from aifs_peft.data.sources import DataCard
 from aifs_peft.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset, DatasetDict, IterableDatasetDict
 
 __all__ = ["DataCard", "GroupSpec", "describe", "group_array", "group_spec", "load", "names"]
 
@@ -50,19 +50,24 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(_REGISTRY))
 
 
-def load(name: str, data_dir: str | Path | None = None, **options: Any) -> DatasetDict:
+def load(
+    name: str, data_dir: str | Path | None = None, *, streaming: bool = False, **options: Any
+) -> DatasetDict | IterableDatasetDict:
     """Load a data set with its groups.
 
     Args:
         name: one of `names()`.
         data_dir: folder of local files in the official layout (`describe(name).layout`); None for the Hub,
             for a generated set, or for what is embedded in the package.
+        streaming: give `IterableDataset`s: the same examples in the same order, decoded as they are read. Scenes of
+            `spurious_scenes` are drawn only then; of the other sets the table is read first, its pictures as files
+            on disk (CelebA, Waterbirds) or as PNG in memory. Methods that look at all examples need a map-style set.
         **options: options of that set (`describe(name).options`).
 
     Returns:
-        `datasets.DatasetDict` with `train`, `validation` and `test`; columns: the inputs (`image`, `text` or
-        `features`), `label` (ClassLabel), `group` (ClassLabel, or a boolean list where groups overlap),
-        metadata. Images are decoded when they are read.
+        `datasets.DatasetDict` (`IterableDatasetDict` when streaming) with `train`, `validation` and `test`; columns:
+        the inputs (`image`, `text` or `features`), `label` (ClassLabel), `group` (ClassLabel, or a boolean list where
+        groups overlap), metadata. Images are decoded when they are read.
 
     Raises:
         InvalidInputError: an unknown name or option, or an option out of range.
@@ -81,8 +86,14 @@ def load(name: str, data_dir: str | Path | None = None, **options: Any) -> Datas
             raise InvalidInputError(
                 f"{name} has no option {option!r}{_closest(option, known)} Options: {', '.join(known) or 'none'}"
             )
+    if streaming and "streaming" in inspect.signature(loader).parameters:
+        return loader(data_dir, streaming=True, **options)
     result: DatasetDict = loader(data_dir, **options)
-    return result
+    if not streaming:
+        return result
+    from aifs_peft.data.tables import stream
+
+    return stream(result)
 
 
 def describe(name: str) -> DataCard:
@@ -99,7 +110,9 @@ def describe(name: str) -> DataCard:
     return replace(card, name=name, options=_options(_entry(name, "loader")))
 
 
-def group_spec(dataset: Dataset | DatasetDict | str, data_dir: str | Path | None = None, **options: Any) -> GroupSpec:
+def group_spec(
+    dataset: Dataset | DatasetDict | IterableDatasetDict | str, data_dir: str | Path | None = None, **options: Any
+) -> GroupSpec:
     """What the numbers in the `group` column mean.
 
     Args:
@@ -126,7 +139,7 @@ def _entry(name: str, part: str) -> Any:
 
 def _options(loader: Callable[..., Any]) -> dict[str, Any]:
     parameters = inspect.signature(loader).parameters.values()
-    return {p.name: p.default for p in parameters if p.name != "data_dir"}
+    return {p.name: p.default for p in parameters if p.name not in ("data_dir", "streaming")}
 
 
 def _closest(word: str, known: Any) -> str:

@@ -186,8 +186,12 @@ def group_array(dataset: Dataset) -> NDArray[Any]:
     """The `group` column as an array, `(n,)` int64 or `(n, groups)` bool, without decoding other columns.
 
     Raises:
-        InvalidInputError: the data set has no `group` column.
+        InvalidInputError: the data set has no `group` column, or is a stream.
     """
+    if not hasattr(dataset, "__len__"):
+        raise InvalidInputError(
+            f"a {type(dataset).__name__} has no length, so its groups cannot be listed; load it without streaming=True"
+        )
     if "group" not in dataset.column_names:
         raise InvalidInputError(
             f"no 'group' column among {dataset.column_names}; load the set with aifs_peft.data.load, "
@@ -205,14 +209,33 @@ def spec_of(dataset: Dataset | IterableDataset | DatasetDict) -> GroupSpec:
     """The definition of the groups of a loaded data set.
 
     Args:
-        dataset: a `DatasetDict`, or one of its splits, also after `map`, `filter` or `select`.
+        dataset: a `DatasetDict`, or one of its splits, also after `map`, `filter` or `select`; streamed or not.
 
     Returns:
-        The definition that was stored with the set; without one (a set built elsewhere, a streamed one) it is
-        read from the `ClassLabel` names of `label` and `group`, each group named `class x attribute`.
+        As `find_spec`.
 
     Raises:
-        InvalidInputError: neither is there.
+        InvalidInputError: the set does not say what its groups mean.
+    """
+    spec = find_spec(dataset)
+    if spec is None:
+        part: Any = next(iter(dataset.values())) if isinstance(dataset, Mapping) else dataset
+        raise InvalidInputError(
+            "this data set does not say what its groups mean: it needs ClassLabel columns 'label' and 'group' "
+            f"whose group names read 'class x attribute' in class order; its features are {list(part.features or {})}"
+        )
+    return spec
+
+
+def find_spec(dataset: Dataset | IterableDataset | DatasetDict) -> GroupSpec | None:
+    """The definition of the groups of a data set, `None` where it carries none.
+
+    Args:
+        dataset: a `DatasetDict` or one of its splits.
+
+    Returns:
+        The definition that was stored with the set; without one (a set built elsewhere) it is read from the
+        `ClassLabel` names of `label` and `group`, each group named `class x attribute`.
     """
     part: Any = next(iter(dataset.values())) if isinstance(dataset, Mapping) else dataset
     for line in (part.info.description or "").splitlines():
@@ -226,10 +249,7 @@ def spec_of(dataset: Dataset | IterableDataset | DatasetDict) -> GroupSpec:
         spec = GroupSpec("groups named in the data set", tuple(classes), attributes)
         if spec.names == tuple(groups):
             return spec
-    raise InvalidInputError(
-        "this data set does not say what its groups mean: it needs ClassLabel columns 'label' and 'group' "
-        f"whose group names read 'class x attribute' in class order; its features are {list(features)}"
-    )
+    return None
 
 
 def _strip(names: Sequence[str], first_class: str) -> tuple[str, ...]:

@@ -79,22 +79,39 @@ def build_split(columns: Mapping[str, Any], features: Any) -> Any:
 
 
 def assemble(splits: Mapping[str, Any], spec: GroupSpec, text: str) -> Any:
-    """A `DatasetDict` whose splits carry a description and the definition of their groups.
+    """A dictionary of splits that carry a description and the definition of their groups.
 
     Args:
-        splits: split name to `datasets.Dataset`, each with the columns `label` and `group`.
+        splits: split name to `datasets.Dataset`, or `IterableDataset`, each with the columns `label` and `group`.
         spec: what the numbers in `group` mean.
         text: a sentence or two on where the data come from and with which options.
 
     Returns:
-        `datasets.DatasetDict`, in the order given.
+        `datasets.DatasetDict`, or `IterableDatasetDict` of streams, in the order given.
     """
-    from datasets import DatasetDict
+    from datasets import DatasetDict, IterableDataset, IterableDatasetDict
 
     description = describe_spec(spec, text)
     for part in splits.values():
         part.info.description = description
-    return DatasetDict(dict(splits))
+    streams = any(isinstance(part, IterableDataset) for part in splits.values())
+    return (IterableDatasetDict if streams else DatasetDict)(dict(splits))
+
+
+def stream(data: Any, shards: int = 64) -> Any:
+    """A `DatasetDict` as an `IterableDatasetDict`: the same rows in the same order, with the same description.
+
+    Args:
+        data: a `datasets.DatasetDict`.
+        shards: at most so many parts per split, for the workers of a data loader.
+    """
+    from datasets import IterableDatasetDict
+
+    parts = {}
+    for split, part in data.items():
+        parts[split] = part.to_iterable_dataset(num_shards=max(1, min(shards, len(part))))
+        parts[split].info.description = part.info.description
+    return IterableDatasetDict(parts)
 
 
 def group_features(spec: GroupSpec) -> dict[str, Any]:

@@ -8,6 +8,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from aifs_peft.tuner.tabular import ENCODERS
+
+BASE_FOLDER = "base_model"
+"""Where a run keeps a base model that exists nowhere else."""
 _TEMPLATE = """\
 ---
 {{ card_data }}
@@ -25,7 +29,7 @@ import aifs_peft  # registers AIFS with PEFT; without it PEFT raises KeyError: '
 from peft import PeftModel
 from aifs_peft.benchmark import load_model
 
-base = load_model({{ base_model_literal }}, modality={{ modality_literal }}, label_names={{ label_names }})
+base = load_model({{ base_arguments }}, modality={{ modality_literal }}, label_names={{ label_names }})
 model = PeftModel.from_pretrained(base, {{ repo_literal }}).eval()
 ```
 
@@ -75,7 +79,7 @@ def render_card(summary: dict[str, Any]) -> ModelCard:
     average, worst = (_value(metrics[name]) for name in ("average_accuracy", "worst_group_accuracy"))
     repo = summary.get("repo_id", "path/to/this/folder")
     data = ModelCardData(
-        base_model=None if summary["model"] == "tiny_clip" else summary["model"],
+        base_model=None if summary["model"] in ("tiny_clip", *ENCODERS) else summary["model"],
         library_name="peft",
         tags=["aifs", "spurious-correlations", "worst-group-accuracy"],
         model_name=f"AIFS {summary['dataset']}",
@@ -94,8 +98,8 @@ def render_card(summary: dict[str, Any]) -> ModelCard:
         data,
         template_str=_TEMPLATE,
         base_model=summary["model"],
-        base_model_literal=repr(summary["model"]),
-        modality_literal=repr(summary["task"].split("-")[0]),
+        base_arguments=_base_arguments(summary["model"], repo),
+        modality_literal=repr(summary.get("modality", summary["task"].split("-")[0])),
         label_names=repr(summary["label_names"]),
         repo_literal=repr(repo),
         dataset=summary["dataset"],
@@ -110,6 +114,11 @@ def render_card(summary: dict[str, Any]) -> ModelCard:
         versions=", ".join(f"{name} {version}" for name, version in summary["provenance"]["versions"].items()),
         counts=_escape(summary["groups"]),
     )
+
+
+def _base_arguments(model: str, repo: str) -> str:
+    """What `load_model` needs to find the base model: its name, or the folder saved beside the adapter."""
+    return f"{repo!r}, subfolder={BASE_FOLDER!r}" if model in ENCODERS else repr(model)
 
 
 def _value(metric: Any) -> float:

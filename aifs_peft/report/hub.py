@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import HfApi
 
-from aifs_peft.report.card import render_card
+from aifs_peft.report.card import BASE_FOLDER, render_card
+from aifs_peft.tuner.tabular import ENCODERS
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 def save_run(model: PeftModel, processor: Any, summary: dict[str, Any], folder: str | Path) -> Path:
     """Write adapter, processor, `README.md` (the model card) and `summary.json` into `folder`.
 
+    A base model that started from scratch (`mlp`, `identity`) exists nowhere else and goes into `base_model/`.
     Nothing in the folder is a pickle: weights, mask and basis are safetensors, the rest is JSON and Markdown.
     """
     folder = Path(folder)
@@ -27,6 +30,8 @@ def save_run(model: PeftModel, processor: Any, summary: dict[str, Any], folder: 
         config.base_model_name_or_path = summary["model"]
     # No embedding is trained; "auto" would look the base model up on the Hub to find that out.
     model.save_pretrained(str(folder), save_embedding_layers=False)
+    if summary["model"] in ENCODERS:
+        copy.deepcopy(model).unload().save_pretrained(folder / BASE_FOLDER)
     if processor is not None:
         processor.save_pretrained(folder)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2, default=str) + "\n")

@@ -49,8 +49,9 @@ class AIFSTrainingArguments(TrainingArguments):
             unless `metric_for_best_model` says otherwise.
         min_cell: cells with fewer evaluation examples do not count as the worst.
         early_stopping_patience: stop after that many evaluations without improvement; None trains to the end.
-        evaluation_columns: integer columns of the evaluation set (say, true groups) that `compute_metrics` and
-            `predict` get beside the labels, as `label_ids = (labels, column, ...)`. Never seen by the model.
+        evaluation_columns: integer or boolean columns of the evaluation set (say, true groups, also overlapping ones)
+            that `compute_metrics` and `predict` get beside the labels, as `label_ids = (labels, column, ...)`. Kept
+            whatever `remove_unused_columns` says; never seen by the model.
 
     **Defaults that differ from transformers**
 

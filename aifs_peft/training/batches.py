@@ -52,16 +52,17 @@ class CarryingCollator:
 
     Args:
         collator: the user's: list of examples to batch.
-        columns: names of integer columns to carry besides the position.
+        columns: names of integer or boolean columns, or lists of those (overlapping groups), to carry besides the
+            position.
     """
 
     def __init__(self, collator: Callable[[list[Any]], dict[str, Any]], columns: Sequence[str] = ()) -> None:
         self.collator, self.columns = collator, (INDEX, *columns)
 
     def __call__(self, examples: list[Any]) -> dict[str, Any]:
-        """The collator's batch, with one int64 tensor for each carried column that every example has."""
+        """The collator's batch, with one int64 tensor `(batch, ...)` for each carried column that every example has."""
         carried = {
-            name: torch.as_tensor([int(example[name]) for example in examples])
+            name: torch.as_tensor(np.stack([np.asarray(example[name]) for example in examples]).astype(np.int64))
             for name in self.columns
             if all(isinstance(example, dict) and name in example for example in examples)
         }

@@ -9,7 +9,8 @@ from datasets import ClassLabel, Dataset, Features, Value
 from transformers import RobertaConfig, ViTConfig, ViTForImageClassification
 
 from aifs_peft.benchmark import FinetuneSpec, load_model, load_processor
-from aifs_peft.benchmark.finetune import evaluate_groups
+from aifs_peft.benchmark.evaluation import evaluate_groups
+from aifs_peft.benchmark.models import default_model
 from aifs_peft.benchmark.prepare import PreparedDataset, modality_of
 from aifs_peft.errors import InvalidConfigError, InvalidInputError, ModelNotFoundError
 
@@ -52,6 +53,23 @@ def test_unknown_settings() -> None:
         FinetuneSpec(adapter="lroa").encoder_adapter()
     with pytest.raises(InvalidInputError, match="columns"):
         modality_of(Dataset.from_dict({"x": [1]}))
+
+
+def test_tables_need_a_model_of_tables(tmp_path: Path) -> None:
+    features = torch.arange(12.0).reshape(4, 3)
+    with pytest.raises(InvalidInputError, match="'mlp' is made anew for a table: pass train_features"):
+        load_model("mlp", modality="features", label_names=["a", "b"])
+    with pytest.raises(InvalidConfigError, match=r"The model 'mlp' \(type 'aifs_tabular'\) has no image"):
+        load_model("mlp", modality="image", label_names=["a", "b"])
+    load_model("mlp", modality="features", label_names=["a", "b"], train_features=features).save_pretrained(tmp_path)
+    with pytest.raises(InvalidConfigError, match="its 2 classes are not the data set's 3"):
+        load_model(str(tmp_path), modality="features", label_names=["a", "b", "c"])
+    with pytest.raises(ModelNotFoundError, match="not a local directory"):
+        load_model("nobody/no-such-model", modality="features", label_names=["a", "b"])
+    with pytest.raises(InvalidConfigError, match="text input has no default"):
+        default_model("text")
+    with pytest.raises(InvalidInputError, match="needed is one of 'features'"):
+        modality_of(Dataset.from_dict({"image": [1]}), ("features",))
 
 
 def test_cached_and_lazy_inputs_are_equal() -> None:

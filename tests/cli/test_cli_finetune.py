@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from latents_npz import write_latents
 from loopback_hub import LoopbackHub
 
 ROOT = Path(__file__).parents[2]
@@ -90,6 +92,32 @@ def test_push_and_load_through_a_loopback_hub(clip_dir: Path, tmp_path: Path) ->
             [sys.executable, "-c", LOAD, str(clip_dir), str(output)],
             capture_output=True, text=True, env={**os.environ, **env},
         )  # fmt: skip
+    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout.strip().endswith("equal")
+
+
+def test_a_pushed_table_model_is_loaded_by_the_lines_of_its_card(tmp_path: Path) -> None:
+    write_latents(tmp_path)
+    output = tmp_path / "run"
+    data = ["--dataset", "dominoes_latents", "--data-dir", str(tmp_path), "--adapter", "full", "--method", "erm"]
+    with LoopbackHub() as hub:
+        env = {
+            "HF_ENDPOINT": hub.endpoint,
+            "HF_TOKEN": "hf_x",
+            "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+        }
+        done = run_script(*short(output, *data, "--push-to-hub", "--hub-model-id", "me/table"), **env)
+        check_run(done, output, "erm")
+        assert "base_model/model.safetensors" in hub.files["me/table"]
+        card = hub.files["me/table"]["README.md"].decode()
+        code = re.search(r"```python\n(.*?)```", card, flags=re.DOTALL)[1]
+        local = code.replace("'me/table'", repr(str(output)))
+        assert local != code
+        both = f"{code}\npushed = model\n{local}\nimport torch\nx = torch.ones(1, 12)\n"
+        both += "print('equal' if torch.equal(model(features=x).logits, pushed(features=x).logits) else 'different')"
+        loaded = subprocess.run([sys.executable, "-c", both], capture_output=True, text=True, env={**os.environ, **env})
     assert loaded.returncode == 0, loaded.stderr
     assert loaded.stdout.strip().endswith("equal")
 

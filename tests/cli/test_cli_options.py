@@ -12,7 +12,7 @@ from aifs_peft.errors import InvalidConfigError
 
 def test_no_option_runs_the_embedded_default(tmp_path: Path) -> None:
     spec, args = parse(["--output-dir", str(tmp_path)])
-    assert (spec.model, spec.dataset, spec.adapter) == ("tiny_clip", "digits_on_scenes", "lora")
+    assert (spec.model, spec.dataset, spec.adapter) == (None, "digits_on_scenes", "lora")
     assert args.method == "aifs"
     assert args.num_train_epochs == DEFAULTS["num_train_epochs"]
 

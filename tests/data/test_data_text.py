@@ -2,8 +2,8 @@
 
 import datasets
 import numpy as np
-import pandas as pd
 import pytest
+from wilds_csv import write_wilds
 
 from aifs_peft.data import group_array, group_spec, load
 from aifs_peft.data.civilcomments import FILE, IDENTITIES
@@ -12,18 +12,7 @@ from aifs_peft.errors import DataNotFoundError, InvalidInputError
 
 @pytest.fixture
 def wilds(tmp_path):
-    """A file in the layout of WILDS, with fractions of raters, empty identity cells and awkward texts."""
-    rng = np.random.default_rng(0)
-    n = 300
-    table = pd.DataFrame(rng.choice([0.0, 0.3, 0.5, 1.0, np.nan], (n, len(IDENTITIES))), columns=list(IDENTITIES))
-    table["identity_any"] = (table >= 0.5).any(axis=1).astype(float)
-    table["toxicity"] = rng.choice([0.0, 0.49, 0.5, 0.9], n)
-    table["split"] = np.repeat(["train", "val", "test"], 100)
-    table["comment_text"] = [f'row {i}, "quoted",\nsecond line' for i in range(n)]
-    table.loc[0, "comment_text"] = "nan"
-    (tmp_path / "civilcomments_v1.0").mkdir()
-    table.to_csv(tmp_path / "civilcomments_v1.0" / FILE)
-    return tmp_path, table
+    return tmp_path, write_wilds(tmp_path)
 
 
 def test_sixteen_overlapping_groups_equal_a_direct_count(wilds):

@@ -69,24 +69,35 @@ def test_heads(tmp_path, head):
     assert trainer.state.log_history[-2]["invariance"] > 0
 
 
-def test_datasets_with_unused_columns(tmp_path):
+@pytest.mark.parametrize("inner", [None, lora()], ids=["frozen", "lora"])
+def test_unused_columns_go_and_groups_and_metadata_stay(tmp_path, inner):
     rows = make_data(32)
+    member = [[row["group"] == 0, row["label"] == 1, True] for row in rows]  # overlapping groups
     table = datasets.Dataset.from_dict(
         {
             "pixel_values": [np.asarray(row["pixel_values"]) for row in rows],
             "label": [row["label"] for row in rows],
             "group": [row["group"] for row in rows],
+            "member": member,
+            "site": list(range(32)),
             "caption": ["a picture"] * 32,
         }
-    ).with_format("torch", columns=["pixel_values", "label", "group"])
+    ).with_format("torch")
     seen = []
-    trainer = make_trainer(tmp_path, data=table, eval_dataset=table, evaluation_columns=["group"])
+    columns = ["group", "member", "site"]
+    config = AIFSConfig.paper(encoder_adapter=inner)
+    trainer = make_trainer(tmp_path, config, table, eval_dataset=table, evaluation_columns=columns)
+    assert trainer.args.remove_unused_columns
     trainer.model.get_base_model().register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(set(kwargs)), with_kwargs=True
     )
     trainer.train()
     assert int(trainer.layer.state.num_updates) == 2
-    assert trainer.predict(table).label_ids[1].tolist() == [row["group"] for row in rows]
+    labels, group, members, site = trainer.predict(table).label_ids
+    assert labels.tolist() == [row["label"] for row in rows]
+    assert group.tolist() == [row["group"] for row in rows]
+    assert members.astype(bool).tolist() == member
+    assert site.tolist() == list(range(32))
     assert all(keys <= {"pixel_values"} for keys in seen)
 
 

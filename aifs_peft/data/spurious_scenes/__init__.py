@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,9 @@ from numpy.typing import NDArray
 from aifs_peft.data.groups import GroupSpec
 from aifs_peft.data.sampling import aligned_attribute, check_share, noisy_labels
 from aifs_peft.data.sources import DataCard
-from aifs_peft.data.spurious_scenes import drawing
+from aifs_peft.data.spurious_scenes.rows import SceneConfig, draw_stream, draw_table, render
 from aifs_peft.data.spurious_scenes.worlds import WORLDS, World
-from aifs_peft.data.tables import (
-    assemble,
-    build_split,
-    encode_png,
-    group_features,
-    image_column,
-    vector_column,
-)
+from aifs_peft.data.tables import assemble
 from aifs_peft.errors import InvalidInputError
 
 __all__ = ["CARD", "WORLDS", "SceneConfig", "counterfactual", "load_spurious_scenes", "render", "scene_config"]
@@ -45,17 +38,6 @@ CARD = DataCard(
     terms="Apache-2.0, as this package; no real persons, places or products are shown",
 )
 _MARK = "SceneConfig: "
-_BATCH = 16  # small enough that a batch of canvases stays in the second-level cache
-
-
-@dataclass(frozen=True)
-class SceneConfig:
-    """What is needed to draw a row again: the world, the side of the images and the two strengths."""
-
-    world: str
-    image_size: int
-    core_strength: float
-    shortcut_strength: float
 
 
 def load_spurious_scenes(
@@ -74,6 +56,7 @@ def load_spurious_scenes(
     n_test: int = 2000,
     image_size: int = 64,
     seed: int = 0,
+    streaming: bool = False,
 ) -> Any:
     """Generate SpuriousScenes.
 
@@ -97,9 +80,10 @@ def load_spurious_scenes(
         n_test: test examples.
         image_size: side of the images in pixels, 16 or more.
         seed: seed of every draw. Scenes differ between splits and seeds.
+        streaming: draw images as they are read; the same rows in the same order.
 
     Returns:
-        `datasets.DatasetDict`; the shares hold exactly in every split.
+        `datasets.DatasetDict`, or `IterableDatasetDict`; the shares hold exactly in every split.
 
     Raises:
         InvalidInputError: an option is out of range or a factor is unknown.
@@ -124,33 +108,9 @@ def load_spurious_scenes(
             raise InvalidInputError(f"n_{split} must be at least 1; got {n}")
         rng = np.random.default_rng([seed, i])
         planted = _plant(place, n, test_shares if split == "test" else shares, label_noise, rng)
-        splits[split] = _split(place, config, planted, spec)
+        splits[split] = (draw_stream if streaming else draw_table)(place, config, planted, spec)
     text = f"SpuriousScenes, {world}: aligned {shares}, label noise {label_noise}, seed {seed}."
     return assemble(splits, spec, f"{text}\n{_MARK}{json.dumps(asdict(config))}")
-
-
-def render(
-    config: SceneConfig, core: NDArray[np.int64], visible: NDArray[np.int64], seeds: NDArray[np.int64]
-) -> NDArray[np.uint8]:
-    """Draw scenes.
-
-    Args:
-        config: world, size and strengths.
-        core: core value, 0 or 1, shape `(n,)`.
-        visible: values of the visible factors, 0 or 1, shape `(n, 2)`, in the world's order.
-        seeds: scene seeds, shape `(n,)`; a scene is a pure function of its row, whatever the batch.
-
-    Returns:
-        uint8, shape `(n, image_size, image_size, 3)`.
-    """
-    images = np.empty((len(core), config.image_size, config.image_size, 3), dtype=np.uint8)
-    draw = WORLDS[config.world].draw
-    for start in range(0, len(core), _BATCH):
-        rows = slice(start, start + _BATCH)
-        images[rows] = draw(
-            core[rows], visible[rows], seeds[rows], config.image_size, config.core_strength, config.shortcut_strength
-        )
-    return images
 
 
 def scene_config(dataset: Any) -> SceneConfig:
@@ -252,45 +212,3 @@ def _plant(
     planted["numeric"] = rng.random(n)
     planted["scene_seed"] = rng.integers(0, 2**32, n)
     return planted
-
-
-def _split(world: World, config: SceneConfig, planted: dict[str, NDArray[Any]], spec: GroupSpec) -> Any:
-    from datasets import ClassLabel, Features, Image, List, Value
-
-    group_by = spec.definition.split("class x ")[1].split(" x ")
-    attribute = np.zeros_like(planted["label"])
-    for name in group_by:
-        attribute = attribute * 2 + planted[name]
-    hidden = next(s for s in world.shortcuts if not s.visible)
-    field, low, high = world.numeric
-    features = {
-        "image": Image(),
-        "features": List(Value("float32"), length=3),
-        **group_features(spec),
-        "clean_label": ClassLabel(names=list(world.classes)),
-        **{f"factor_{s.name}": ClassLabel(names=list(s.values)) for s in world.shortcuts},
-        hidden.name: Value("string"),
-        field: Value("float32"),
-        "nuisance_x": Value("float32"),
-        "nuisance_y": Value("float32"),
-        "scene_seed": Value("int64"),
-    }
-    visible = np.stack([planted[s.name] for s in world.visible], axis=1)
-    images = render(config, planted["clean_label"], visible, planted["scene_seed"])
-    vector = np.column_stack([1 - planted[hidden.name], planted[hidden.name], planted["numeric"]]).astype(np.float32)
-    where = drawing.uniform(planted["scene_seed"], 2, 1) * 2 - 1
-    columns = {
-        "image": image_column(files=encode_png(images)),
-        "features": vector_column(vector),
-        "label": planted["label"],
-        "attribute": attribute,
-        "group": spec.encode(planted["label"], attribute),
-        "clean_label": planted["clean_label"],
-        **{f"factor_{s.name}": planted[s.name] for s in world.shortcuts},
-        hidden.name: [hidden.values[v] for v in planted[hidden.name]],
-        field: (low + (high - low) * planted["numeric"]).astype(np.float32),
-        "nuisance_x": where[:, 0],
-        "nuisance_y": where[:, 1],
-        "scene_seed": planted["scene_seed"],
-    }
-    return build_split(columns, Features(features))
