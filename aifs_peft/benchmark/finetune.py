@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,9 @@ from aifs_peft.benchmark.prepare import (
 from aifs_peft.benchmark.provenance import provenance
 from aifs_peft.data.custom import load_custom
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
+from aifs_peft.objectives import ObjectiveSettings, get
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
+from aifs_peft.training.method import parse_options
 from aifs_peft.tuner import AIFSConfig, AIFSState, find_aifs_layer
 from aifs_peft.tuner.tabular import ENCODERS
 
@@ -70,6 +72,8 @@ class FinetuneSpec:
         lora_dropout: dropout of LoRA.
         target_modules: module names the encoder adapter goes to; `None` chooses by architecture.
         quantization: `none`, `4bit` or `8bit` (bitsandbytes).
+        head: the classifier that is trained: `copy` (structure of the model's own), `linear`, or `mlp` with one hidden
+            layer, which some methods need on a frozen encoder.
         max_length: tokens per text.
         n_boot: bootstrap replicates for the intervals that have no exact form; 0 leaves them out.
     """
@@ -86,6 +90,7 @@ class FinetuneSpec:
     lora_dropout: float = 0.0
     target_modules: list[str] | None = None
     quantization: str = "none"
+    head: str = "copy"
     max_length: int = 128
     n_boot: int = 0
 
@@ -136,17 +141,24 @@ class FinetuneResult:
 
 
 def adapter_config(method: str, spec: FinetuneSpec) -> AIFSConfig:
-    """The adapter of a method: recipe `paper` for `aifs-paper`, `discovery` for `aifs`, else the plain head."""
-    inner = spec.encoder_adapter()
-    if method == "aifs-paper":
-        return AIFSConfig.paper(encoder_adapter=inner)
-    return AIFSConfig(recipe="discovery" if method == "aifs" else "erm", encoder_adapter=inner)
+    """The adapter of a method: recipe `paper` for `aifs-paper`, `discovery` for `aifs`, else the plain head.
+
+    Raises:
+        InvalidConfigError: an unknown method or adapter.
+    """
+    recipes: dict[str, Literal["discovery", "paper"]] = {"aifs": "discovery", "aifs-paper": "paper"}
+    return AIFSConfig(
+        recipe=recipes.get(method, "erm"),
+        head=spec.head,
+        auxiliary=get(method).auxiliary,
+        encoder_adapter=spec.encoder_adapter(),
+    )
 
 
 def run_finetune(
     spec: FinetuneSpec, args: AIFSTrainingArguments, callbacks: list[TrainerCallback] | None = None
 ) -> FinetuneResult:
-    """Fine-tune and evaluate once; group labels are read only for the metrics on the test split.
+    """Fine-tune and evaluate once; group labels are read for the metrics on the test split alone, and by oracles.
 
     Raises:
         ModelNotFoundError: the model is neither local nor on the Hub.
@@ -154,7 +166,9 @@ def run_finetune(
         InvalidInputError: unknown data set or missing splits.
     """
     method = args.method or "aifs"
-    config = adapter_config(method, spec)  # first: a misspelt setting is told before anything is loaded
+    # First: a misspelt setting is told before anything is loaded.
+    config = adapter_config(method, spec)
+    objective = get(method)(ObjectiveSettings(method_options=parse_options(args.method_options)))
     set_seed(args.seed)
     splits = load_data(spec)
     _check_splits(spec.dataset, splits)
@@ -164,7 +178,11 @@ def run_finetune(
     peft_model = get_peft_model(_base_model(name, spec, splits["train"], modality), config)
     processor = load_processor(name, modality=modality, revision=spec.revision)
     encode = make_encoder(processor, modality, max_length=spec.max_length)
-    prepared = {split: PreparedDataset(rows, encode, column=modality) for split, rows in splits.items()}
+    reads = {"train": objective.columns(), "validation": objective.validation_columns()}
+    prepared = {
+        split: PreparedDataset(rows, encode, column=modality, keep=reads.get(split, ()))
+        for split, rows in splits.items()
+    }
     args.method = method
     trainer = AIFSTrainer(
         model=peft_model, args=args, train_dataset=prepared["train"], eval_dataset=prepared["validation"],
@@ -184,6 +202,8 @@ def run_finetune(
         "label_names": names,
         "method": method,
         "seed": args.seed,
+        "supervision": objective.supervision,
+        "options": asdict(objective.options),
         "selection": {"rule": args.selection, "reads_group_labels": False},
         "metrics": evaluate_groups(splits["test"], logits, spec.n_boot, args.seed, splits["train"]),
         "groups": group_counts(splits),

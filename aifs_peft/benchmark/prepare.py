@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,8 @@ class PreparedDataset(torch.utils.data.Dataset):
         encode: maps a list of inputs to a dict of tensors with the batch first.
         cache_bytes: encoded inputs are kept in memory when they need no more than this.
         column: which input column; `None` takes the first of those three that is there.
+        keep: names of integer columns that a training method reads; where present they are in `columns`, and never
+            in an example.
 
     Example:
         >>> rows = Dataset.from_dict({"text": ["a", "bb"], "label": [0, 1]})
@@ -79,8 +81,10 @@ class PreparedDataset(torch.utils.data.Dataset):
         encode: Callable[[list[Any]], dict[str, Tensor]],
         cache_bytes: int = CACHE_BYTES,
         column: str | None = None,
+        keep: Sequence[str] = (),
     ) -> None:
         self.column = modality_of(source, (column,) if column else MODALITIES)
+        self.columns = {name: np.asarray(source[name][:]) for name in keep if name in source.column_names}
         self.source, self.encode = source, encode
         self.labels = torch.as_tensor(np.asarray(source["label"]), dtype=torch.long)
         self._cache: dict[str, Tensor] | None = None

@@ -10,14 +10,15 @@ usage: aifs COMMAND [options]
 
   finetune   fine-tune a model on a data set with one method   (aifs finetune --help)
   demo       compare ERM and AIFS on the embedded data         (aifs demo --help)
+  methods    list every training method                        (aifs methods --json)
   env        print versions to paste into an issue
 """
 
 
 def _commands() -> dict[str, Callable[[Sequence[str]], int]]:
-    from aifs_peft.cli import demo, env, finetune
+    from aifs_peft.cli import demo, env, finetune, methods
 
-    return {"finetune": finetune.main, "demo": demo.main, "env": env.main}
+    return {"finetune": finetune.main, "demo": demo.main, "methods": methods.main, "env": env.main}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -51,17 +51,31 @@ def build_objective(model: PeftModel, layer: AIFSLayer, args: AIFSTrainingArgume
         label_smoothing=args.label_smoothing_factor,
         directions=args.directions,
         seed=args.seed,
-        discovery=_parsed(args.discovery_options),
+        discovery=parse_options(args.discovery_options),
         balance_groups=args.balance_groups,
         max_repeats=args.max_repeats,
-        method_options=_parsed(args.method_options),
+        method_options=parse_options(args.method_options),
     )
     return get(args.method or RECIPES[config.recipe])(settings)
 
 
-def _parsed(options: dict[str, Any] | str | None) -> dict[str, Any]:
-    """Options given as a dictionary or, on the command line, as JSON."""
-    return json.loads(options) if isinstance(options, str) else dict(options or {})
+def parse_options(options: dict[str, Any] | str | None) -> dict[str, Any]:
+    """Options given as a dictionary or, on the command line, as a JSON object.
+
+    Raises:
+        InvalidConfigError: for text that is no JSON object.
+    """
+    if not isinstance(options, str):
+        return dict(options or {})
+    try:
+        parsed = json.loads(options)
+    except json.JSONDecodeError as error:
+        raise InvalidConfigError(
+            f"options must be a JSON object such as '{{\"eta\": 0.1}}'; got {options!r}"
+        ) from error
+    if not isinstance(parsed, dict):
+        raise InvalidConfigError(f"options must be a JSON object such as '{{\"eta\": 0.1}}'; got {options!r}")
+    return parsed
 
 
 class SequenceHead(nn.Module):
