@@ -7,10 +7,9 @@ of global state.
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import Any
-
-from aifs_peft.tuner.registration import register as _register
 
 __version__ = "0.1.0"
 
@@ -26,7 +25,18 @@ _LAZY = {
 }
 __all__ = ["__version__", *sorted(_LAZY)]
 
-_register()
+try:
+    from aifs_peft.tuner.registration import register as _register
+except (ImportError, RuntimeError) as _error:
+    # PEFT itself cannot be imported here (a torchvision built for another torch does that), so there is nothing to
+    # register with. What the user imports next raises in full; `aifs doctor` must still run, to say why.
+    warnings.warn(
+        f"AIFS is not registered with PEFT, which cannot be imported ({_error}); `aifs doctor` says what is wrong",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+else:
+    _register()
 
 
 def __getattr__(name: str) -> Any:

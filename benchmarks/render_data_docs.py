@@ -11,9 +11,13 @@ import json
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_digits, load_sample_image
 
 from aifs_peft.data import describe, group_spec, load, names
 from aifs_peft.data.preview import image_grid
@@ -23,11 +27,54 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "data.md"
 RESULTS = ROOT / "benchmarks" / "results"
 WORLDS = ("clinic", "factory", "shapes")
-GRIDS = {
-    **{f"spurious_scenes_{world}": ("spurious_scenes", {"world": world, "n_train": 400}) for world in WORLDS},
-    "digits_on_scenes": ("digits_on_scenes", {}),
+
+
+def small_digits() -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's handwritten digits, enlarged to MNIST's 28 x 28 pixels: (n, 28, 28) uint8, and their values."""
+    bunch = load_digits()
+    large = np.kron(bunch.images / 16 * 255, np.ones((3, 3))).round().astype(np.uint8)
+    return np.pad(large, ((0, 0), (2, 2), (2, 2))), bunch.target.astype(np.int64)
+
+
+def photo_crops(n: int = 200, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """Crops of scikit-learn's two photographs, four times smaller: (2 n, size, size, 3) uint8, and which photograph."""
+    rng = np.random.default_rng(0)
+    crops = []
+    for name in ("china.jpg", "flower.jpg"):
+        photo = load_sample_image(name)[::4, ::4]
+        corners = zip(
+            rng.integers(photo.shape[0] - size, size=n), rng.integers(photo.shape[1] - size, size=n), strict=True
+        )
+        crops += [photo[top : top + size, left : left + size] for top, left in corners]
+    return np.stack(crops), np.repeat(np.arange(2), n)
+
+
+def coloured_digits() -> Any:
+    """Colored MNIST, binary, with scikit-learn's digits in the place of MNIST's."""
+    images, digits = small_digits()
+    with tempfile.TemporaryDirectory() as folder:
+        for split, rows in (("train", slice(0, 1200)), ("test", slice(1200, None))):
+            np.savez(Path(folder) / f"{split}.npz", x=images[rows], y=digits[rows].astype(np.uint8))
+        return load("colored_mnist", folder, variant="binary", n_train=800, n_validation=400)["train"]
+
+
+def photo_dominoes() -> Any:
+    """Dominoes of scikit-learn's digits 0 and 1 over crops of its photographs."""
+    sources = []
+    for images, labels in (small_digits(), photo_crops()):
+        odd = np.arange(len(labels)) % 2 == 1
+        sources.append({"train": (images[~odd], labels[~odd]), "test": (images[odd], labels[odd])})
+    names = {"top_names": ("digit 0", "digit 1"), "bottom_names": ("china", "flower")}
+    return load("dominoes", top=sources[0], bottom=sources[1], bottom_classes=(0, 1), aligned=0.8, **names)["train"]
+
+
+GRIDS: dict[str, Callable[[], Any]] = {
+    **{f"spurious_scenes_{w}": lambda w=w: load("spurious_scenes", world=w, n_train=400)["train"] for w in WORLDS},
+    "digits_on_scenes": lambda: load("digits_on_scenes")["train"],
+    "colored_mnist": coloured_digits,
+    "dominoes": photo_dominoes,
 }
-"""Only sets whose pictures this package may publish: generated ones and the embedded one."""
+"""Only pictures that this package may publish: generated, or made of what scikit-learn ships."""
 
 
 def shared() -> Path:
@@ -133,8 +180,9 @@ def main() -> None:
     if args.check:
         sys.exit(0 if before == after else "docs/data.md is out of date: run benchmarks/render_data_docs.py")
     PAGE.write_text(after, encoding="utf-8")
-    for picture, (name, chosen) in GRIDS.items():
-        image_grid(load(name, **chosen)["train"], size=48).save(ROOT / "docs" / "img" / f"{picture}.png")
+    for picture, rows in GRIDS.items():
+        side = 80 if picture == "dominoes" else 48  # two pictures high
+        image_grid(rows(), size=side).save(ROOT / "docs" / "img" / f"{picture}.png")
 
 
 if __name__ == "__main__":

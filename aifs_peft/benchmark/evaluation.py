@@ -63,6 +63,18 @@ def group_counts(splits: DatasetDict) -> dict[str, dict[str, int]]:
     return counts
 
 
+def group_definition(splits: DatasetDict) -> str | None:
+    """Which definition of the groups the numbers are under, so that two definitions are not compared by mistake.
+
+    Returns:
+        The name of the set's `GroupSpec`; "column 'group'" for groups without one, None without groups.
+    """
+    if "group" not in splits["test"].column_names:
+        return None
+    spec = find_spec(splits["test"])
+    return "column 'group'" if spec is None else spec.definition
+
+
 def _names(rows: Dataset) -> list[str]:
     """Group names from the set's own definition, else from the column."""
     spec = find_spec(rows)

@@ -14,7 +14,7 @@ from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from aifs_peft import data
-from aifs_peft.benchmark.evaluation import evaluate_groups, group_counts
+from aifs_peft.benchmark.evaluation import evaluate_groups, group_counts, group_definition
 from aifs_peft.benchmark.models import default_model, load_model, load_processor
 from aifs_peft.benchmark.prepare import (
     MODALITIES,
@@ -206,6 +206,7 @@ def run_finetune(
         "options": asdict(objective.options),
         "selection": {"rule": args.selection, "reads_group_labels": False},
         "metrics": evaluate_groups(splits["test"], logits, spec.n_boot, args.seed, splits["train"]),
+        "group_definition": group_definition(splits),
         "groups": group_counts(splits),
         "spec": asdict(spec),
         "adapter": config.to_dict(),

@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _finish(result: FinetuneResult, output_dir: str, push: AIFSTrainingArguments | None) -> None:
     """Print the group table, write the files, push them when asked to."""
     summary = result.summary
-    print(f"\n{summary['method']} on {summary['dataset']} (test split; groups are read here only)\n")
+    print(f"\n{summary['method']} on {summary['dataset']} (test split; groups are read here only)")
+    print(f"groups: {summary['group_definition'] or 'the classes'}\n")
     print(format_group_table(summary["metrics"]))
     folder = save_run(result.model, result.processor, summary, output_dir)
     print(f"\nsaved: {folder}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +13,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from aifs_peft.benchmark import FinetuneSpec
+from aifs_peft.cli.values import json_object
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.training import AIFSTrainingArguments
 
@@ -39,17 +39,6 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def _json_object(text: str) -> dict[str, Any]:
-    """`'{"aligned_share": 0.9}'` as a dict; anything else is a usage error."""
-    try:
-        parsed = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
-    if not isinstance(parsed, dict):
-        raise argparse.ArgumentTypeError(f"needs a JSON object, such as '{{\"aligned_share\": 0.9}}'; got {text}")
-    return parsed
-
-
 def build_parser() -> HfArgumentParser:
     """All options: what to fine-tune (`FinetuneSpec`) and how (`AIFSTrainingArguments`)."""
     parser = HfArgumentParser(
@@ -60,7 +49,7 @@ def build_parser() -> HfArgumentParser:
     )
     for action in parser._actions:
         if action.dest == "dataset_options":
-            action.type = _json_object
+            action.type = json_object
     parser.add_argument("--config", default=None, help="YAML file of defaults; options on the command line win.")
     parser.set_defaults(**DEFAULTS)
     return parser

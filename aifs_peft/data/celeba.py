@@ -20,6 +20,11 @@ from aifs_peft.errors import InvalidInputError
 if TYPE_CHECKING:
     import pandas as pd
 
+OFFICIAL_ROWS = 202_599
+MD5 = {
+    "list_attr_celeba.txt": "75e246fa4810816ffd6ee81facbd244c",
+    "list_eval_partition.txt": "d32c9cbf5e040fd4025c592c306e6668",
+}
 CARD = DataCard(
     name="celeba",
     title="celebrity faces, 178 x 218, with 40 binary attributes",
@@ -31,12 +36,8 @@ CARD = DataCard(
         "(all three also under data_dir/celeba/); or data_dir=None for flwrlabs/celeba from the Hub"
     ),
     terms="non-commercial research only, no redistribution; pictures of real persons",
+    md5=MD5,
 )
-OFFICIAL_ROWS = 202_599
-MD5 = {
-    "list_attr_celeba.txt": "75e246fa4810816ffd6ee81facbd244c",
-    "list_eval_partition.txt": "d32c9cbf5e040fd4025c592c306e6668",
-}
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 _VALUES = {"Male": ("female", "male"), "Blond_Hair": ("not blond", "blond"), "Young": ("old", "young")}
 

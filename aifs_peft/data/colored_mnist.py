@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from aifs_peft.data.groups import GroupSpec
 from aifs_peft.data.sampling import aligned_attribute, check_count, check_share, noisy_labels
-from aifs_peft.data.sources import MNIST_LAYOUT, MNIST_SOURCE, DataCard, Digits, read_mnist
+from aifs_peft.data.sources import MNIST_LAYOUT, MNIST_MD5, MNIST_SOURCE, DataCard, Digits, read_mnist
 from aifs_peft.data.tables import assemble, build_split, encode_png, group_features, image_column
 from aifs_peft.errors import InvalidInputError
 
@@ -29,6 +29,7 @@ CARD = DataCard(
     source=MNIST_SOURCE,
     layout=MNIST_LAYOUT,
     terms="MNIST: MIT or CC BY-SA 3.0, depending on the copy",
+    md5=MNIST_MD5,
 )
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (230, 25, 25),

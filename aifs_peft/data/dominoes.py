@@ -18,6 +18,7 @@ from aifs_peft.data.groups import GroupSpec
 from aifs_peft.data.sampling import aligned_attribute, check_count, check_share, exact_flips
 from aifs_peft.data.sources import (
     MNIST_LAYOUT,
+    MNIST_MD5,
     MNIST_SOURCE,
     DataCard,
     load_hub,
@@ -41,6 +42,7 @@ CARD = DataCard(
         f"MNIST as: {MNIST_LAYOUT}"
     ),
     terms="MNIST: MIT or CC BY-SA 3.0; CIFAR-10: none stated",
+    md5=MNIST_MD5,
 )
 LATENTS_CARD = DataCard(
     name="dominoes_latents",

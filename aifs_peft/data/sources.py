@@ -28,6 +28,7 @@ class DataCard:
         layout: which files are expected, and where in `data_dir`.
         terms: licence or terms of use as the source states them.
         options: option name to default.
+        md5: published MD5 by file name, empty where the source publishes none.
     """
 
     name: str
@@ -38,6 +39,7 @@ class DataCard:
     layout: str
     terms: str
     options: dict[str, Any] = field(default_factory=dict)
+    md5: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         options = ", ".join(f"{k}={v!r}" for k, v in self.options.items()) or "none"
@@ -83,19 +85,22 @@ def require_file(folder: Path, names: tuple[str, ...], card: DataCard) -> Path:
     raise missing(folder / names[0], card)
 
 
+def md5(path: Path) -> str:
+    """MD5 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 def verify_md5(path: Path, expected: str, card: DataCard) -> None:
     """Compare a file with its published MD5 (a check against truncation and mix-ups, not against malice).
 
     Raises:
         InvalidInputError: it differs.
     """
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    if digest.hexdigest() != expected:
+    found = md5(path)
+    if found != expected:
         raise InvalidInputError(
-            f"{card.name}: {path} has MD5 {digest.hexdigest()}, the published file has {expected}. Fetch it "
+            f"{card.name}: {path} has MD5 {found}, the published file has {expected}. Fetch it "
             f"again from {card.source}; pass verify=False to read a file that was changed on purpose"
         )
 
@@ -119,7 +124,7 @@ def load_hub(name: str, revision: str, card: DataCard, **options: Any) -> Any:
 
 
 # Published with the original files and used by the common loaders.
-_IDX_MD5 = {
+MNIST_MD5 = {
     "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
     "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
     "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
@@ -177,7 +182,7 @@ def _read_idx(folder: Path, prefix: str, card: DataCard, verify: bool) -> Digits
     for kind, dims in (("images-idx3", 3), ("labels-idx1", 1)):
         path = require_file(folder, (f"{prefix}-{kind}-ubyte.gz",), card)
         if verify:
-            verify_md5(path, _IDX_MD5[path.name], card)
+            verify_md5(path, MNIST_MD5[path.name], card)
         with gzip.open(path, "rb") as stream:
             raw = stream.read()
         magic, *shape = struct.unpack(f">{1 + dims}I", raw[: 4 * (1 + dims)])

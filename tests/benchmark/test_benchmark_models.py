@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from transformers import RobertaConfig, ViTConfig, ViTForImageClassification
 
 from aifs_peft.benchmark import FinetuneSpec, load_model, load_processor
-from aifs_peft.benchmark.evaluation import evaluate_groups
+from aifs_peft.benchmark.evaluation import evaluate_groups, group_counts, group_definition
 from aifs_peft.benchmark.models import default_model
 from aifs_peft.benchmark.prepare import PreparedDataset, modality_of
 from aifs_peft.errors import InvalidConfigError, InvalidInputError, ModelNotFoundError
@@ -90,9 +90,31 @@ def test_groups_are_named_and_scored() -> None:
     features = Features({"label": ClassLabel(names=["n", "p"]), "group": ClassLabel(names=["n0", "n1", "p0", "p1"]),
                          "text": Value("string")})  # fmt: skip
     rows = Dataset.from_dict({"text": ["x"] * 6, "label": [0, 0, 0, 1, 1, 1], "group": [0, 0, 1, 2, 3, 3]}, features)
+    assert group_definition({"test": rows}) == "column 'group'"
+    assert group_definition({"test": rows.remove_columns("group")}) is None
     logits = np.array([[2, 0], [2, 0], [0, 2], [2, 0], [0, 2], [2, 0]], dtype=float)
     result = evaluate_groups(rows, logits)
     assert {name: entry["accuracy"] for name, entry in result["groups"].items()} == {
         "n0": 1.0, "n1": 0.0, "p0": 0.0, "p1": 0.5,
     }  # fmt: skip
     assert result["average_accuracy"] == pytest.approx(0.5)
+    assert group_counts({"test": rows}) == {"test": {"n0": 2, "n1": 1, "p0": 1, "p1": 2}}
+
+
+def test_overlapping_groups_without_a_definition_are_numbered() -> None:
+    member = [[True, False], [True, True], [False, False], [False, True]]
+    rows = Dataset.from_dict({"label": [0, 1, 0, 1], "group": member})
+    result = evaluate_groups(rows, np.array([[1.0, 0], [1, 0], [1, 0], [0, 1]]))
+    assert {name: (entry["n"], entry["accuracy"]) for name, entry in result["groups"].items()} == {
+        "group 0": (2, 0.5), "group 1": (2, 0.5),
+    }  # fmt: skip
+    assert result["average_accuracy"] == 0.75
+    assert group_counts({"test": rows}) == {"test": {"group 0": 2, "group 1": 2}}
+
+
+def test_the_adjusted_average_weights_by_training_groups() -> None:
+    rows = {"label": [0, 0, 1, 1], "group": [0, 1, 2, 3]}
+    train = Dataset.from_dict({"label": [0, 0, 0, 1], "group": [0, 0, 0, 3]})
+    logits = np.array([[1.0, 0], [0, 1], [1, 0], [0, 1]])  # right in groups 0 and 3
+    result = evaluate_groups(Dataset.from_dict(rows), logits, train=train)
+    assert (result["average_accuracy"], result["adjusted_average_accuracy"]) == (0.5, 1.0)

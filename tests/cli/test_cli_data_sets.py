@@ -45,7 +45,10 @@ def test_civilcomments_under_both_definitions(
     assert (sum(in_test) > 100) == spec.overlapping
     assert np.isnan(summary["metrics"]["adjusted_average_accuracy"]) == spec.overlapping
     assert summary["metrics"]["compared_over"] == ("groups" if spec.overlapping else "attributes")
-    assert spec.names[0] in capsys.readouterr().out
+    assert summary["group_definition"] == spec.definition
+    out = capsys.readouterr().out
+    assert f"groups: {spec.definition}\n" in out
+    assert spec.names[0] in out
 
 
 def reloaded_logits(folder: Path, features: torch.Tensor) -> torch.Tensor:

@@ -1,12 +1,14 @@
 """docs/data.md: its tables are what the code renders, its pictures exist, its example runs."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from aifs_peft.data import names
+from aifs_peft.data import group_array, group_spec, names
+from aifs_peft.metrics import mean_interval
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "data.md"
@@ -33,9 +35,27 @@ def test_every_set_is_in_the_overview_and_every_picture_exists():
     for name in names():
         assert f"| `{name}` |" in page
     pictures = re.findall(r"\]\((img/[^)]+)\)", page)
-    assert len(pictures) == 4
+    assert len(pictures) == 6
     for picture in pictures:
         assert (PAGE.parent / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_of_sets_without_their_files_are_made_of_embedded_ones(script):
+    assert set(script.GRIDS) == {Path(picture).stem for picture in re.findall(r"\]\((img/[^)]+)\)", PAGE.read_text())}
+    for name, classes in (("colored_mnist", ("digit 0-4", "digit 5-9")), ("dominoes", ("china", "flower"))):
+        part = script.GRIDS[name]()
+        assert group_spec(part).classes == classes
+        assert (group_spec(part).counts(group_array(part)) > 0).all()
+
+
+def test_plain_training_fails_and_the_oracle_succeeds_beyond_the_spread_of_seeds(script):
+    record = json.loads((script.RESULTS / "scenes_difficulty.json").read_text())
+    for world in script.WORLDS:
+        runs = record["worlds"][world]
+        assert len({run["seed"] for run in runs}) >= 5
+        plain, oracle = (mean_interval([run[f"{m}_worst_group"] for run in runs]) for m in ("erm", "oracle"))
+        assert plain.high < 0.65
+        assert oracle.low > 0.75
 
 
 def test_no_block_is_empty():
