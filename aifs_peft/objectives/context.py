@@ -134,9 +134,12 @@ class EpochContext:
         encode_untuned: the same with the encoder as it was before any tuning.
         encode_validation: the same over the validation set as the model is, with the columns of `validation_columns`.
         columns: the columns a method asked for, each `(n, ...)` over the whole training set.
+        validation_columns: those of `validation_columns`, each over the whole validation set; empty without one.
         labels: of the whole training set, `(n,)` int64.
         epoch: epochs completed.
         seed: of the run.
+        fresh: in `prepare`, whether training begins at its first step; False when it goes on from a checkpoint, whose
+            state is to be left alone.
     """
 
     head: nn.Module
@@ -152,6 +155,8 @@ class EpochContext:
     encode_untuned: Callable[[], Latents] | None = None
     encode_validation: Callable[[], tuple[Latents, Mapping[str, Tensor]]] | None = None
     columns: Mapping[str, Tensor] = field(default_factory=dict)
+    validation_columns: Mapping[str, Tensor] = field(default_factory=dict)
     labels: Tensor | None = None
     epoch: int = 0
     seed: int = 0
+    fresh: bool = True

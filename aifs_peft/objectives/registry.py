@@ -18,6 +18,9 @@ _BUILT_IN = {
     "irm": "aifs_peft.objectives.irm",
     "xrm-gdro": "aifs_peft.objectives.xrm_gdro",
     "spectral-decoupling": "aifs_peft.objectives.spectral_decoupling",
+    "erm-balanced": "aifs_peft.objectives.balanced",
+    "reweight-oracle": "aifs_peft.objectives.balanced",
+    "gdro-oracle": "aifs_peft.objectives.gdro",
     "aifs": "aifs_peft.objectives.aifs",
     "aifs-paper": "aifs_peft.objectives.aifs",
 }

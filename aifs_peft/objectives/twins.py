@@ -103,10 +103,6 @@ class Twins:
         logits = torch.einsum("nd,tkd->ntk", z.float(), self.weight) + self.bias
         return (logits.argmax(2) != y[:, None]).any(1).long()
 
-    def numbers(self) -> dict[str, float]:
-        """What to log."""
-        return {"flip_rate": self.flip_rate, "flip_rate_median": float(np.median(self.flip_rates))}
-
 
 def flip_probability(probabilities: Array) -> Array:
     """With which probability an example's label becomes the class its held-out twin predicts.

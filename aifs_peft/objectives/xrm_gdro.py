@@ -2,7 +2,7 @@
 
 Paper: Pezeshki et al., ICML 2024, Discovering Environments with XRM; group DRO: Sagawa et al. 2020.
 
-Before training, XRM's twins (`objectives.twins`) run on the latents of the untrained model. Each example gets the bit "some
+Before training, XRM's twins (`objectives.twins`) run on the latents of the untuned encoder. Each example gets the bit "some
 twin mispredicts it"; groups are class x bit, `g = 2 y + bit`. Training minimises group DRO's loss over them
 (`objectives.group_dro`), with batches balanced over the groups.
 
@@ -29,7 +29,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from aifs_peft.objectives.base import Objective, Phase
+from aifs_peft.objectives.base import Objective
 from aifs_peft.objectives.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.objectives.group_dro import group_dro_loss, uniform_weights
 from aifs_peft.objectives.registry import register
@@ -75,23 +75,26 @@ class XRMGroupDRO(Objective):
     )
     cost: ClassVar[str] = "one encoder pass and pairs of linear classifiers before training"
     Options: ClassVar[type[Any]] = XRMOptions
-    collects_latents: ClassVar[Phase] = "initial"
 
-    def start(self, latents: Latents, context: EpochContext) -> dict[str, float]:
-        """Infer the environment bit of every example and put it into the state, beside equal group weights."""
-
-        def infer() -> tuple[Tensor, dict[str, float]]:
-            twins = fit_twins(
-                latents.z, latents.labels, context.num_labels, TwinOptions(**self.options.twins), context.seed
-            )
-            return twins.mistakes(latents.z, latents.labels), twins.numbers()
-
-        bits, numbers = context.on_main(infer)
-        if not bool(bits.any()):
-            logger.warning("XRM's twins make no mistake: the groups are the classes, group DRO balances nothing else")
+    def prepare(self, context: EpochContext) -> None:
+        """See `Objective.prepare`: before the first step, infer every example's bit; group weights start equal."""
+        if not context.fresh:
+            return
+        assert context.encode_untuned is not None  # noqa: S101 - every trainer gives it
+        latents = context.encode_untuned()
+        bits = context.on_main(lambda: self._infer(latents, context))
         weights = uniform_weights(2 * latents.labels + bits, 2 * context.num_labels)
         context.state.update(count=False, groups=bits, memory=weights)
-        return numbers | {"environment_share": float(bits.double().mean())}
+
+    def _infer(self, latents: Latents, context: EpochContext) -> Tensor:
+        options = TwinOptions(**self.options.twins)
+        twins = fit_twins(latents.z, latents.labels, context.num_labels, options, context.seed)
+        bits = twins.mistakes(latents.z, latents.labels)
+        if bool(bits.any()):
+            logger.info("XRM: %.1f%% of the labels flipped, %d mistakes", 100 * twins.flip_rate, int(bits.sum()))
+        else:
+            logger.warning("XRM's twins make no mistake: the groups are the classes, group DRO balances nothing else")
+        return bits
 
     def sampling(self, labels: Tensor, context: EpochContext) -> Sampling | None:
         """See `Objective.sampling`: balanced over class x bit, unless `balance_groups` is off."""

@@ -44,6 +44,7 @@ class EpochMixin(UpstreamTrainer):
     _store: LatentStore | None = None
     encoder_trains: bool = False
     method_columns: dict[str, Tensor]
+    validation_columns: dict[str, Tensor]
 
     @property
     def labels(self) -> Tensor:
@@ -83,8 +84,8 @@ class EpochMixin(UpstreamTrainer):
         """Read the method's columns, refuse what it cannot work with, let it make what is not in the state."""
         self.encoder_trains = trains_encoder(self.adapted, self.layer)
         self.method_columns = {name: read_column(self.train_dataset, name) for name in self.objective.columns()}
-        for name in self.objective.validation_columns() if self.eval_dataset is not None else ():
-            read_column(self.eval_dataset, name, "validation")
+        held_out = self.objective.validation_columns() if self.eval_dataset is not None else ()
+        self.validation_columns = {name: read_column(self.eval_dataset, name, "validation") for name in held_out}
         self.objective.check(
             Setup(
                 head=self.head,
@@ -150,8 +151,7 @@ class EpochMixin(UpstreamTrainer):
         dataset: Any = self.eval_dataset
         labels = read_labels(dataset)
         check_labels(labels, self.num_labels, "validation")
-        names = self.objective.validation_columns()
-        return self.encode(dataset, labels), {name: read_column(dataset, name, "validation") for name in names}
+        return self.encode(dataset, labels), self.validation_columns
 
     @torch.no_grad()
     def encode(self, dataset: Any, labels: Tensor) -> Latents:
@@ -205,9 +205,11 @@ class EpochMixin(UpstreamTrainer):
             encode_untuned=self.encode_untuned_training_set,
             encode_validation=self.encode_validation_set if self.eval_dataset is not None else None,
             columns=self.method_columns,
+            validation_columns=self.validation_columns,
             labels=self.labels,
             epoch=int(self.state.epoch or 0),
             seed=self.args.seed,
+            fresh=self.state.global_step == 0,
         )
 
     def _update(self, change: Any) -> None:

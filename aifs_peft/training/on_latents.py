@@ -107,7 +107,7 @@ def fit_on_latents(
     return run.train(dict(columns or {}), validation)
 
 
-def _require(objective: Objective, columns: Mapping[str, Tensor]) -> None:
+def _require(objective: Objective, columns: Mapping[str, Tensor], held_out: Mapping[str, Tensor] | None) -> None:
     if not objective.on_latents:
         raise InvalidConfigError(
             f"method {objective.name!r} is not defined on precomputed latents: it needs {', '.join(objective.needs)}; "
@@ -117,6 +117,12 @@ def _require(objective: Objective, columns: Mapping[str, Tensor]) -> None:
         if name not in columns:
             raise InvalidConfigError(
                 f"method {objective.name!r} reads {name!r} of every training example; pass columns={{{name!r}: ...}}"
+            )
+    for name in objective.validation_columns() if held_out is not None else ():
+        if name not in held_out:
+            raise InvalidConfigError(
+                f"method {objective.name!r} reads {name!r} of every validation example; pass "
+                f"validation=(Z, y, {{{name!r}: ...}})"
             )
 
 
@@ -233,14 +239,14 @@ class _Run:
         columns: Mapping[str, Tensor],
         validation: tuple[Tensor, Tensor, Mapping[str, Tensor]] | None,
     ) -> EpochContext:
-        _require(self.objective, columns)
-        held_out = None
+        held_out, extra = None, {} if validation is None else validation[2]
+        _require(self.objective, columns, None if validation is None else extra)
         if validation is not None:
-            Z, y, extra = validation
+            Z, y, _ = validation
             latents = Latents(Z.float(), y, torch.arange(len(y)), len(y))
             held_out = lambda: (latents, extra)  # noqa: E731 - a constant, called like the trainer's
         return EpochContext(
             head=self.head, state=self.state, num_labels=self.num_labels, encoder_trains=False,
             device=torch.device("cpu"), encode=lambda: everything, encode_untuned=lambda: everything,
-            encode_validation=held_out, columns=columns, labels=self.y, seed=self.seed,
+            encode_validation=held_out, columns=columns, validation_columns=extra, labels=self.y, seed=self.seed,
         )  # fmt: skip
