@@ -15,6 +15,9 @@ ENTRY_POINT_GROUP = "aifs_peft.objectives"
 # Built-in method -> the module that registers it, imported when first asked for.
 _BUILT_IN = {
     "erm": "aifs_peft.objectives.erm",
+    "irm": "aifs_peft.objectives.irm",
+    "xrm-gdro": "aifs_peft.objectives.xrm_gdro",
+    "spectral-decoupling": "aifs_peft.objectives.spectral_decoupling",
     "erm-balanced": "aifs_peft.objectives.balanced",
     "reweight-oracle": "aifs_peft.objectives.balanced",
     "gdro-oracle": "aifs_peft.objectives.gdro",
