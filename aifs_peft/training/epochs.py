@@ -18,6 +18,7 @@ from aifs_peft.training.batches import (
     LABEL_NAMES,
     IndexedDataset,
     check_labels,
+    has_column,
     read_column,
     read_labels,
 )
@@ -82,7 +83,9 @@ class EpochMixin(UpstreamTrainer):
     def _prepare(self) -> None:
         """Read the method's columns, refuse what it cannot work with, let it make what is not in the state."""
         self.encoder_trains = trains_encoder(self.adapted, self.layer)
-        self.method_columns = {name: read_column(self.train_dataset, name) for name in self.objective.columns()}
+        optional = [name for name in self.objective.optional_columns() if has_column(self.train_dataset, name)]
+        wanted = (*self.objective.columns(), *optional)
+        self.method_columns = {name: read_column(self.train_dataset, name) for name in wanted}
         for name in self.objective.validation_columns() if self.eval_dataset is not None else ():
             read_column(self.eval_dataset, name, "validation")
         self.objective.check(
@@ -208,6 +211,7 @@ class EpochMixin(UpstreamTrainer):
             labels=self.labels,
             epoch=int(self.state.epoch or 0),
             seed=self.args.seed,
+            batch_size=self.device_batch_size * self.accelerator.num_processes,
         )
 
     def _update(self, change: Any) -> None:
