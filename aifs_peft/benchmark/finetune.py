@@ -178,7 +178,10 @@ def run_finetune(
     peft_model = get_peft_model(_base_model(name, spec, splits["train"], modality), config)
     processor = load_processor(name, modality=modality, revision=spec.revision)
     encode = make_encoder(processor, modality, max_length=spec.max_length)
-    reads = {"train": objective.columns(), "validation": objective.validation_columns()}
+    reads = {
+        "train": (*objective.columns(), *objective.optional_columns()),
+        "validation": objective.validation_columns(),
+    }
     prepared = {
         split: PreparedDataset(rows, encode, column=modality, keep=reads.get(split, ()))
         for split, rows in splits.items()

@@ -5,7 +5,7 @@ entry point in the group `aifs_peft.objectives`.
 """
 
 from aifs_peft.objectives.base import Objective
-from aifs_peft.objectives.context import EpochContext, Latents, Sampling, Setup, StepContext
+from aifs_peft.objectives.context import EpochContext, Latents, RegionPool, Regions, Sampling, Setup, StepContext
 from aifs_peft.objectives.registry import get, names, register
 from aifs_peft.objectives.settings import NoOptions, ObjectiveSettings
 
@@ -15,6 +15,8 @@ __all__ = [
     "NoOptions",
     "Objective",
     "ObjectiveSettings",
+    "RegionPool",
+    "Regions",
     "Sampling",
     "Setup",
     "StepContext",

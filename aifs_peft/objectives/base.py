@@ -73,6 +73,10 @@ class Objective:
         """Names of the columns of the training set that the method reads beside inputs and labels."""
         return ()
 
+    def optional_columns(self) -> tuple[str, ...]:
+        """Names of columns that the method reads where the training set has them, and does without where not."""
+        return ()
+
     def validation_columns(self) -> tuple[str, ...]:
         """Names of the columns of the validation set that `finish` reads beside inputs and labels."""
         return ()

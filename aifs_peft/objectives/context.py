@@ -67,7 +67,9 @@ class StepContext:
         world_size: number of processes.
         gather: the rows of all processes in order of process, without their graph; each process has as many.
         auxiliary: the second head, latents to logits; None where the adapter has none.
-        tokens: the encoder's last hidden states, `(batch, tokens, dim)` with their graph, for methods that ask.
+        tokens: the encoder's last token features in the space of the latents, `(batch, tokens, dim)` with their graph
+            and without class or register tokens, for methods that ask.
+        token_grid: rows and columns of an image's patch tokens; None for a sequence.
         token_mask: `(batch, tokens)`, 1 for real tokens; None where all are.
     """
 
@@ -86,6 +88,7 @@ class StepContext:
     auxiliary: Callable[[Tensor], Tensor] | None = None
     tokens: Tensor | None = None
     token_mask: Tensor | None = None
+    token_grid: tuple[int, int] | None = None
 
     def column(self, name: str) -> Tensor:
         """A column's values for this batch, `(batch, ...)`."""
@@ -117,6 +120,30 @@ class Latents:
 
 
 @dataclass(frozen=True)
+class Regions:
+    """Detached features of parts of examples, gathered over all processes, ordered by example.
+
+    Attributes:
+        z: latents of the whole examples, `(m, dim)` float32, on the CPU.
+        features: of their parts, in the space of the latents, `(m, parts, dim)` float32.
+        present: which parts there are, `(m, parts)` bool.
+        labels: `(m,)` int64.
+        index: `(m,)` int64, strictly increasing positions in the data set.
+    """
+
+    z: Tensor
+    features: Tensor
+    present: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+# Token features `(batch, tokens, dim)`, their mask `(batch, tokens)` or None, and the grid of patches or None, to
+# features of parts `(batch, parts, dim)` and which of them there are, `(batch, parts)` bool.
+RegionPool = Callable[[Tensor, Tensor | None, tuple[int, int] | None], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
 class EpochContext:
     """What a method may use to update the adapter's state, called by every process at the same time.
 
@@ -133,10 +160,13 @@ class EpochContext:
         encode: one pass of the encoder over the whole training set in evaluation mode; None outside a trainer.
         encode_untuned: the same with the encoder as it was before any tuning.
         encode_validation: the same over the validation set as the model is, with the columns of `validation_columns`.
+        encode_regions: `encode_regions(pool, index)` pools the token features of these training examples into parts;
+            with None, those of the whole validation set. None where the model gives no tokens.
         columns: the columns a method asked for, each `(n, ...)` over the whole training set.
         validation_columns: those of `validation_columns`, each over the whole validation set; empty without one.
         labels: of the whole training set, `(n,)` int64.
         epoch: epochs completed.
+        batch_size: training examples per forward pass, over all processes; 0 when unknown.
         seed: of the run.
         fresh: in `prepare`, whether training begins at its first step; False when it goes on from a checkpoint, whose
             state is to be left alone.
@@ -154,9 +184,11 @@ class EpochContext:
     encode: Callable[[], Latents] | None = None
     encode_untuned: Callable[[], Latents] | None = None
     encode_validation: Callable[[], tuple[Latents, Mapping[str, Tensor]]] | None = None
+    encode_regions: Callable[[RegionPool, Tensor | None], Regions] | None = None
     columns: Mapping[str, Tensor] = field(default_factory=dict)
     validation_columns: Mapping[str, Tensor] = field(default_factory=dict)
     labels: Tensor | None = None
     epoch: int = 0
+    batch_size: int = 0
     seed: int = 0
     fresh: bool = True

@@ -23,6 +23,7 @@ _BUILT_IN = {
     "gdro-oracle": "aifs_peft.objectives.gdro",
     "aifs": "aifs_peft.objectives.aifs",
     "aifs-paper": "aifs_peft.objectives.aifs",
+    "spume": "aifs_peft.objectives.spume",
 }
 _REGISTRY: dict[str, type[Objective]] = {}
 

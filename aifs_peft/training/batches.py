@@ -131,6 +131,21 @@ def read_labels(dataset: Any) -> Tensor:
     return torch.as_tensor(labels.astype(np.int64))
 
 
+def _columns_of(dataset: Any) -> list[str]:
+    names = dataset.column_names if isinstance(dataset, datasets.Dataset) else getattr(dataset, "columns", None)
+    return list(names or [])
+
+
+def has_column(dataset: Any, name: str) -> bool:
+    """Whether `read_column` would find a column of that name.
+
+    Example:
+        >>> has_column(datasets.Dataset.from_dict({"environment": [0, 1]}), "attributes")
+        False
+    """
+    return name in _columns_of(dataset)
+
+
 def read_column(dataset: Any, name: str, what: str = "training") -> Tensor:
     """A column of integers of a map-style data set: of a `datasets.Dataset`, or from its mapping `columns`.
 
@@ -151,10 +166,9 @@ def read_column(dataset: Any, name: str, what: str = "training") -> Tensor:
     """
     if isinstance(dataset, datasets.Dataset):
         held: Any = dataset.with_format(None) if name in dataset.column_names else {}
-        names = dataset.column_names
     else:
         held = getattr(dataset, "columns", None) or {}
-        names = list(held)
+    names = _columns_of(dataset)
     if name not in names:
         raise InvalidInputError(
             f"the method reads a column {name!r} of the {what} set, which has {names or 'no columns'}; add it to the "

@@ -18,6 +18,7 @@ from aifs_peft.training.batches import (
     LABEL_NAMES,
     IndexedDataset,
     check_labels,
+    has_column,
     read_column,
     read_labels,
 )
@@ -83,7 +84,9 @@ class EpochMixin(UpstreamTrainer):
     def _prepare(self) -> None:
         """Read the method's columns, refuse what it cannot work with, let it make what is not in the state."""
         self.encoder_trains = trains_encoder(self.adapted, self.layer)
-        self.method_columns = {name: read_column(self.train_dataset, name) for name in self.objective.columns()}
+        optional = [name for name in self.objective.optional_columns() if has_column(self.train_dataset, name)]
+        wanted = (*self.objective.columns(), *optional)
+        self.method_columns = {name: read_column(self.train_dataset, name) for name in wanted}
         held_out = self.objective.validation_columns() if self.eval_dataset is not None else ()
         self.validation_columns = {name: read_column(self.eval_dataset, name, "validation") for name in held_out}
         self.objective.check(
@@ -210,6 +213,7 @@ class EpochMixin(UpstreamTrainer):
             epoch=int(self.state.epoch or 0),
             seed=self.args.seed,
             fresh=self.state.global_step == 0,
+            batch_size=self.device_batch_size * self.accelerator.num_processes,
         )
 
     def _update(self, change: Any) -> None:

@@ -84,7 +84,7 @@ def fit_on_latents(
         num_labels: number of classes.
         settings: numbers of the method, its seed included; None takes the defaults.
         schedule: the optimisation; None takes the defaults.
-        columns: what the method reads beside labels, by name, each `(n, ...)`.
+        columns: what the method reads beside labels, by name, each `(n, ...)` integers.
         validation: latents, labels and columns of a validation set, for methods that fit on one.
 
     Returns:
@@ -174,7 +174,7 @@ class _Run:
         for epoch in range(self.schedule.epochs):
             sampler.set_epoch(epoch)
             numbers = self._epoch(list(sampler), optimizer, scheduler, context)
-            if objective.collects_latents in ("epoch", "both") and objective.collects(self.state, False):
+            if objective.collects_latents in ("epoch", "both"):
                 numbers |= objective.end_of_epoch(everything, replace(context, epoch=epoch + 1))
             history.append({"epoch": epoch + 1.0, **numbers})
         finished = objective.finish(replace(context, epoch=self.schedule.epochs))
@@ -249,4 +249,5 @@ class _Run:
             head=self.head, state=self.state, num_labels=self.num_labels, encoder_trains=False,
             device=torch.device("cpu"), encode=lambda: everything, encode_untuned=lambda: everything,
             encode_validation=held_out, columns=columns, validation_columns=extra, labels=self.y, seed=self.seed,
+            batch_size=self.schedule.batch_size,
         )  # fmt: skip
