@@ -24,8 +24,6 @@ from aifs_peft.objectives import ObjectiveSettings, get, names
 from aifs_peft.training.on_latents import LatentFit, LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSConfig
 
-# Recipes with a closed form or a convex fit of their own; every other name is a training method run on the latents.
-CLOSED = ("discovery", "erm")
 # Share of the rows that a method which refits the last layer on validation data gets as such.
 _HELD_OUT = 0.2
 _COMPONENTS = 256
@@ -41,7 +39,8 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
     or there are too few examples to tell, it is plain logistic regression, exactly that of `recipe="erm"`.
 
     Args:
-        recipe: `"discovery"`; `"erm"` (plain logistic regression on principal components, L2 by held-out accuracy);
+        recipe: `"discovery"`; `"erm"` (plain logistic regression on principal components, L2 by held-out accuracy; with
+            a `schedule` plain gradient training, as the other methods have it);
             `"paper"` (the published formulas); or a training method by name (`aifs methods` lists those that work on
             latents), trained by gradient on the same principal components.
         recipe_options: The method's own numbers, for a training method.
@@ -112,7 +111,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         self.discovery_: Discovery | None = None
         self.head_choice_: HeadChoice | None = None
         self.fit_: LatentFit | None = None
-        if self.recipe not in CLOSED:
+        if not self._closed():
             self._fit_method(X, index, reduction, seed, self._columns(index, groups, columns))
             return self
         if self.recipe == "discovery":
@@ -131,8 +130,12 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         """The training method behind the recipe."""
         return "aifs-paper" if self.recipe == "paper" else self.recipe
 
+    def _closed(self) -> bool:
+        """Whether the recipe has a closed form or a convex fit of its own, and is no gradient training."""
+        return self.recipe == "discovery" or (self.recipe == "erm" and self.schedule is None)
+
     def _check_recipe(self) -> None:
-        if self.recipe in CLOSED:
+        if self._closed():
             if self.recipe_options or self.schedule is not None:
                 raise InvalidConfigError(
                     f"recipe={self.recipe!r} chooses its numbers itself and takes no recipe_options or schedule"
