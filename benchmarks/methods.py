@@ -3,8 +3,8 @@
     python benchmarks/methods.py --cache DIR [--data dominoes ...] [--methods erm ...]
 
 For each method the same number of random settings (learning rate, weight decay, epochs and the method's own numbers)
-is tried on development draws (seeds 100 and 101); the setting is chosen there by three rules, and each choice is trained
-on the draws of seeds 0 to 4 and tested:
+is tried on development draws (seeds 100 and 101). The setting is chosen there by three rules, and each choice is
+trained on the draws of seeds 0 to 4 and tested:
 
 - `worst_inferred_group` (the rule of the tables): worst accuracy on validation over class x the bit of XRM's twins,
   one run of XRM per draw, shared by all methods;
@@ -12,8 +12,8 @@ on the draws of seeds 0 to 4 and tested:
 - `oracle`: worst accuracy on validation over the true groups. A bound, shown in a column of that name only.
 
 Test accuracies: worst group, and mean over groups. `aifs-closed` is `AIFSClassifier()` itself, which has nothing to
-tune; `erm-closed` is its plain logistic regression. DIR holds the latents of `discovery_encode_mnist.py` and gets those of
-SpuriousScenes. A cell that the output file already holds is not computed again.
+tune; `erm-closed` is its plain logistic regression. DIR holds the latents of `discovery_encode_mnist.py` and gets
+those of SpuriousScenes. A cell that the output file already holds is not computed again.
 """
 
 from __future__ import annotations

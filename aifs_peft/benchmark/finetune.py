@@ -29,7 +29,7 @@ from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.objectives import ObjectiveSettings, get
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
 from aifs_peft.training.method import parse_options
-from aifs_peft.tuner import AIFSConfig, AIFSState, find_aifs_layer
+from aifs_peft.tuner import AIFSConfig, AIFSState
 from aifs_peft.tuner.tabular import ENCODERS
 
 if TYPE_CHECKING:
@@ -155,17 +155,40 @@ def adapter_config(method: str, spec: FinetuneSpec) -> AIFSConfig:
     )
 
 
-def run_finetune(
+@dataclass
+class Assembled:
+    """Everything a run needs, built and not yet trained.
+
+    Args:
+        trainer: with model, training and validation set.
+        processor: image processor or tokenizer of the base model; `None` for tables.
+        splits: the data set as it was loaded.
+        test: the test split as the model takes it.
+        modality: which input column is read.
+        name: of the base model.
+        config: of the adapter.
+    """
+
+    trainer: AIFSTrainer
+    processor: Any
+    splits: DatasetDict
+    test: PreparedDataset
+    modality: str
+    name: str
+    config: AIFSConfig
+
+
+def build_trainer(
     spec: FinetuneSpec, args: AIFSTrainingArguments, callbacks: list[TrainerCallback] | None = None
-) -> FinetuneResult:
-    """Fine-tune and evaluate once; group labels are read for the metrics on the test split alone, and by oracles.
+) -> Assembled:
+    """Load data and model, wrap the model, make its trainer.
 
     Raises:
         ModelNotFoundError: the model is neither local nor on the Hub.
-        InvalidConfigError: model, adapter and data set do not fit each other.
+        InvalidConfigError: model, adapter, method and data set do not fit each other.
         InvalidInputError: unknown data set or missing splits.
     """
-    method = args.method or "aifs"
+    args.method = method = args.method or "aifs"
     # First: a misspelt setting is told before anything is loaded.
     config = adapter_config(method, spec)
     objective = get(method)(ObjectiveSettings(method_options=parse_options(args.method_options)))
@@ -174,8 +197,8 @@ def run_finetune(
     _check_splits(spec.dataset, splits)
     # A model of tables reads the features of a set that has pictures as well.
     modality = modality_of(splits["train"], ("features",) if spec.model in ENCODERS else MODALITIES)
-    name, names = spec.model or default_model(modality), label_names(splits["train"])
-    peft_model = get_peft_model(_base_model(name, spec, splits["train"], modality), config)
+    name = spec.model or default_model(modality)
+    model = get_peft_model(_base_model(name, spec, splits["train"], modality), config)
     processor = load_processor(name, modality=modality, revision=spec.revision)
     encode = make_encoder(processor, modality, max_length=spec.max_length)
     reads = {
@@ -186,40 +209,59 @@ def run_finetune(
         split: PreparedDataset(rows, encode, column=modality, keep=reads.get(split, ()))
         for split, rows in splits.items()
     }
-    args.method = method
     trainer = AIFSTrainer(
-        model=peft_model, args=args, train_dataset=prepared["train"], eval_dataset=prepared["validation"],
+        model=model, args=args, train_dataset=prepared["train"], eval_dataset=prepared["validation"],
         callbacks=callbacks,
     )  # fmt: skip
     if callbacks is not None:
         trainer.remove_callback(PrinterCallback)  # what a run shows is then the caller's choice
+    return Assembled(trainer, processor, splits, prepared["test"], modality, name, config)
+
+
+def run_finetune(
+    spec: FinetuneSpec, args: AIFSTrainingArguments, callbacks: list[TrainerCallback] | None = None
+) -> FinetuneResult:
+    """Fine-tune and evaluate once; group labels are read for the metrics on the test split alone, and by oracles.
+
+    Raises:
+        AIFSError: as `build_trainer`, and what training raises.
+    """
+    run = build_trainer(spec, args, callbacks)
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    run.trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     seconds = time.perf_counter() - started
-    logits = np.asarray(trainer.predict(prepared["test"]).predictions, dtype=np.float64)
+    logits = np.asarray(run.trainer.predict(run.test).predictions, dtype=np.float64)
     summary = {
-        "model": name,
-        "dataset": spec.dataset,
-        "modality": modality,
-        "task": "tabular-classification" if modality == "features" else f"{modality}-classification",
-        "label_names": names,
-        "method": method,
-        "seed": args.seed,
-        "supervision": objective.supervision,
-        "options": asdict(objective.options),
-        "selection": {"rule": args.selection, "reads_group_labels": False},
-        "metrics": evaluate_groups(splits["test"], logits, spec.n_boot, args.seed, splits["train"]),
-        "group_definition": group_definition(splits),
-        "groups": group_counts(splits),
-        "spec": asdict(spec),
-        "adapter": config.to_dict(),
-        "training": _training_settings(args),
-        "state": describe_state(find_aifs_layer(peft_model).state),
-        "history": trainer.state.log_history,
+        **_describe(run, spec, args),
+        "metrics": evaluate_groups(run.splits["test"], logits, spec.n_boot, args.seed, run.splits["train"]),
         "seconds": seconds,
         "provenance": provenance(),
     }
-    return FinetuneResult(peft_model, trainer, processor, summary)
+    return FinetuneResult(run.trainer.adapted, run.trainer, run.processor, summary)
+
+
+def _describe(run: Assembled, spec: FinetuneSpec, args: AIFSTrainingArguments) -> dict[str, Any]:
+    """What was trained on what, and what the adapter learnt."""
+    objective = run.trainer.objective
+    return {
+        "model": run.name,
+        "dataset": spec.dataset,
+        "modality": run.modality,
+        "task": "tabular-classification" if run.modality == "features" else f"{run.modality}-classification",
+        "label_names": label_names(run.splits["train"]),
+        "method": objective.name,
+        "supervision": objective.supervision,
+        "options": asdict(objective.options),
+        "seed": args.seed,
+        "selection": {"rule": args.selection, "reads_group_labels": False},
+        "group_definition": group_definition(run.splits),
+        "groups": group_counts(run.splits),
+        "spec": asdict(spec),
+        "adapter": run.config.to_dict(),
+        "training": _training_settings(args),
+        "state": describe_state(run.trainer.layer.state),
+        "history": run.trainer.state.log_history,
+    }
 
 
 def _base_model(name: str, spec: FinetuneSpec, train: Dataset, modality: str) -> nn.Module:
