@@ -128,6 +128,19 @@ def difficulty() -> str:
     return "\n".join(rows)
 
 
+def tabular() -> str:
+    """Average and worst-group accuracy on COMPAS per adapter: mean over the seeds with its 95 % interval."""
+    result = json.loads((RESULTS / "tabular_adapters.json").read_text(encoding="utf-8"))
+    rows = ["| `--adapter` | trained parameters | seeds | average | worst group |", "|---|---:|---:|---:|---:|"]
+    for adapter, runs in result["adapters"].items():
+        cells = []
+        for name in ("average", "worst_group"):
+            mean, low, high = mean_interval([run[name] for run in runs])
+            cells.append(f"{mean:.3f} ({low:.3f} to {high:.3f})")
+        rows.append(f"| `{adapter}` | {runs[0]['trained_parameters']} | {len(runs)} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 def speed() -> str:
     """Rendering rate per world."""
     result = json.loads((RESULTS / "render_speed.json").read_text(encoding="utf-8"))
@@ -152,6 +165,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "spurious_scenes_shapes": lambda: counts("spurious_scenes", world="shapes"),
     "difficulty": difficulty,
     "speed": speed,
+    "tabular": tabular,
 }
 
 

@@ -2,8 +2,8 @@
 
     AIFS_SHARED=DIR python benchmarks/tabular_adapters.py [--seeds 5] [--out FILE]
 
-Default options of the set (race, default races), `--method erm`, the command line's default schedule (5 epochs). The seed
-decides the split, the random weights and the order of examples. Test split: average and worst-group accuracy.
+Default options of the set (race, default races), `--method erm`, the command line's default schedule (5 epochs). The
+seed decides the split, the random weights and the order of examples. Test split: average and worst-group accuracy.
 """
 
 import argparse

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aifs_peft.data.groups import GroupSpec
 from aifs_peft.data.sampling import exact_flips
-from aifs_peft.data.sources import DataCard, missing, require_dir, require_file
+from aifs_peft.data.sources import DataCard, load_hub, missing, require_dir, require_file
 from aifs_peft.data.tables import assemble, build_split, group_features, image_column
 from aifs_peft.errors import InvalidInputError
 
@@ -23,13 +24,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FOLDER = "waterbird_complete95_forest2water2"
+HUB = "grodino/waterbirds"
+"""A copy of the same images and splits, as Parquet, without the file names."""
 CARD = DataCard(
     name="waterbirds",
     title="land and water birds on land and water backgrounds",
     inputs=("image",),
     groups="bird x place (4)",
     source="https://nlp.stanford.edu/data/dro/waterbird_complete95_forest2water2.tar.gz",
-    layout=f"data_dir/{FOLDER}/metadata.csv with the images beside it as it names them (or data_dir/metadata.csv)",
+    layout=(
+        f"data_dir/{FOLDER}/metadata.csv with the images beside it as it names them (or data_dir/metadata.csv); "
+        f"or data_dir=None for {HUB} from the Hub"
+    ),
     terms="CUB-200-2011 and Places: non-commercial research",
 )
 SPEC = GroupSpec("waterbirds: bird x place", ("landbird", "waterbird"), ("land", "water"))
@@ -38,18 +44,23 @@ _COLUMNS = ("img_id", "img_filename", "y", "split", "place", "place_filename")
 
 
 def load_waterbirds(
-    data_dir: str | Path | None = None, *, validation_from_train: float | None = None, seed: int = 0
+    data_dir: str | Path | None = None,
+    *,
+    validation_from_train: float | None = None,
+    seed: int = 0,
+    revision: str = "main",
 ) -> Any:
     """Load Waterbirds in its official split.
 
-    Columns: `image` (opened on access), `label`, `attribute` (the place), `group`, and the metadata `img_id`,
-    `img_filename`, `place_filename`.
+    Columns: `image` (opened on access), `label`, `attribute` (the place), `group`, and, from local files, the metadata
+    `img_id`, `img_filename`, `place_filename`.
 
     Args:
-        data_dir: folder with the extracted archive.
+        data_dir: folder with the extracted archive; None for a copy on the Hub.
         validation_from_train: None for the official validation split, which is balanced within each class; or the
             share of the training split, in (0, 1), to use for validation instead (the official one is then unused).
         seed: which training rows that share takes.
+        revision: Hub revision.
 
     Returns:
         `datasets.DatasetDict` with train, validation and test.
@@ -58,16 +69,17 @@ def load_waterbirds(
         DataNotFoundError: the metadata or an image is missing.
         InvalidInputError: the metadata is not what it should be, or an option is out of range.
     """
+    if validation_from_train is not None and not 0 < validation_from_train < 1:
+        raise InvalidInputError(f"validation_from_train must lie in (0, 1); got {validation_from_train}")
+    if data_dir is None:
+        return _from_hub(validation_from_train, seed, revision)
     folder = require_dir(data_dir, CARD)
     folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
     table = _read(require_file(folder, ("metadata.csv",), CARD))
     codes = table["split"].to_numpy(dtype=np.int64)
     if validation_from_train is not None:
-        if not 0 < validation_from_train < 1:
-            raise InvalidInputError(f"validation_from_train must lie in (0, 1); got {validation_from_train}")
         train = np.flatnonzero(codes == SPLITS["train"])
-        cells = SPEC.encode(table["y"].to_numpy()[train], table["place"].to_numpy()[train])
-        chosen = exact_flips(cells, validation_from_train, np.random.default_rng(seed))
+        chosen = _held_out(table["y"].to_numpy()[train], table["place"].to_numpy()[train], validation_from_train, seed)
         codes = np.where(codes == SPLITS["validation"], -1, codes)
         codes[train[chosen]] = SPLITS["validation"]
     splits = {}
@@ -76,6 +88,30 @@ def load_waterbirds(
             raise InvalidInputError(f"waterbirds: metadata.csv has no row for {split} (split {code})")
         splits[split] = _split(table[codes == code], folder)
     return assemble(splits, SPEC, "Waterbirds, forest2water2, 95 % aligned in training.")
+
+
+def _held_out(label: NDArray[Any], place: NDArray[Any], share: float, seed: int) -> NDArray[np.bool_]:
+    """Which training rows become validation: the same share of every group."""
+    return exact_flips(SPEC.encode(label, place), share, np.random.default_rng(seed))
+
+
+def _from_hub(validation_from_train: float | None, seed: int, revision: str) -> Any:
+    from datasets import Features, concatenate_datasets
+
+    hub = load_hub(HUB, revision, CARD)
+    parts = {}
+    for split in SPLITS:
+        label, place = (np.asarray(hub[split][name][:], dtype=np.int64) for name in ("label", "place"))
+        columns = {"label": label, "attribute": place, "group": SPEC.encode(label, place)}
+        # Side by side, so that no image is decoded here.
+        own = build_split(columns, Features(group_features(SPEC)))
+        parts[split] = concatenate_datasets([hub[split].select_columns(["image"]), own], axis=1)
+    if validation_from_train is not None:
+        train = parts["train"]
+        label, place = (np.asarray(train[name][:]) for name in ("label", "attribute"))
+        held = _held_out(label, place, validation_from_train, seed)
+        parts["train"], parts["validation"] = train.select(np.flatnonzero(~held)), train.select(np.flatnonzero(held))
+    return assemble(parts, SPEC, f"Waterbirds from {HUB}, revision {revision}, 95 % aligned in training.")
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -13,7 +13,17 @@ from aifs_peft.metrics import mean_interval
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "data.md"
 # The rest takes the whole of MNIST or thousands of pictures: `benchmarks/render_data_docs.py --check` covers it.
-QUICK = ("overview", "layouts", "options", "compas_race", "compas_sex", "jigsaw_templates", "difficulty", "speed")
+QUICK = (
+    "overview",
+    "layouts",
+    "options",
+    "compas_race",
+    "compas_sex",
+    "jigsaw_templates",
+    "difficulty",
+    "speed",
+    "tabular",
+)
 
 
 @pytest.fixture
@@ -61,7 +71,7 @@ def test_plain_training_fails_and_the_oracle_succeeds_beyond_the_spread_of_seeds
 def test_no_block_is_empty():
     page = PAGE.read_text(encoding="utf-8")
     blocks = re.findall(r"<!-- (\w+) -->\n(.*?)<!-- /\1 -->", page, flags=re.DOTALL)
-    assert len(blocks) == 14
+    assert len(blocks) == 15
     assert all(text.strip() for _, text in blocks)
 
 

@@ -179,6 +179,28 @@ def test_waterbirds_validation_can_be_cut_from_train(waterbirds):
         load("waterbirds", waterbirds[0], validation_from_train=1.0)
 
 
+def test_waterbirds_from_the_hub_keep_images_lazy(monkeypatch):
+    asked = []
+    label, place = np.arange(40) % 2, np.arange(40) // 2 % 2
+
+    def fake(name, revision, **options):
+        asked.append((name, revision))
+        rows = {"image": [{"bytes": b"not an image", "path": None}] * 40, "label": label, "place": place, "x": label}
+        part = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+        return dict.fromkeys(("train", "validation", "test"), part)
+
+    monkeypatch.setattr(datasets, "load_dataset", fake)
+    data = load("waterbirds", revision="r3")
+    assert asked == [("grodino/waterbirds", "r3")]
+    assert data["test"].column_names == ["image", "label", "attribute", "group"]
+    assert group_array(data["validation"]).tolist() == (2 * label + place).tolist()
+    cut = load("waterbirds", validation_from_train=0.2)
+    spec = group_spec(cut)
+    assert spec.counts(group_array(cut["train"])).tolist() == [8] * 4
+    assert spec.counts(group_array(cut["validation"])).tolist() == [2] * 4
+    assert len(cut["test"]) == 40
+
+
 def test_waterbirds_files_that_do_not_fit_are_named(waterbirds, tmp_path):
     root, folder, table = waterbirds
     (folder / "001.Bird" / "5.jpg").unlink()

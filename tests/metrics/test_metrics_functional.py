@@ -92,6 +92,19 @@ def test_multiclass_equals_sklearn_and_fairlearn_one_versus_rest():
     assert result["equalized_odds_difference"] == pytest.approx(odds, abs=1e-12)
 
 
+def test_group_accuracies_equal_fairlearns_frame_and_sklearns_weights():
+    y_true, y_pred, group, _ = multiclass()
+    shares = np.array([0.7, 0.2, 0.1])
+    result = group_metrics(y_true, y_pred, group, group_shares=shares)
+    frame = fairness.MetricFrame(metrics=accuracy_score, y_true=y_true, y_pred=y_pred, sensitive_features=group)
+    assert result["worst_group_accuracy"] == pytest.approx(frame.group_min(), abs=1e-12)
+    assert result["average_accuracy"] == pytest.approx(frame.overall, abs=1e-12)
+    weights = (shares / np.bincount(group))[group]
+    weighted = accuracy_score(y_true, y_pred, sample_weight=weights)
+    assert result["adjusted_average_accuracy"] == pytest.approx(weighted, abs=1e-12)
+    assert abs(weighted - frame.overall) > 0.01  # otherwise the comparison proves nothing
+
+
 def test_calibration_equals_the_definition():
     y_true, y_pred, group, score = binary()
     result = group_metrics(y_true, y_pred, group, score)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LNTuningConfig, LoraConfig, PeftModel, get_peft_model
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, ViTConfig, ViTForImageClassification
 
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.tuner import AIFSConfig
@@ -70,6 +70,27 @@ def test_adapters_train_what_they_should_and_reload_equal(inner: LoraConfig | No
     with again.disable_adapter():
         assert torch.equal(again(features=FEATURES).logits, before)
     torch.testing.assert_close(model.merge_and_unload()(features=FEATURES).logits, logits)
+
+
+def test_whole_layers_of_a_pretrained_model_train_and_reload_equal(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    ViTForImageClassification(ViTConfig(image_size=8, patch_size=4, **sizes)).save_pretrained(tmp_path / "base")
+    pixels = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    inner = LNTuningConfig(target_modules="all-linear")
+    model = get_peft_model(
+        ViTForImageClassification.from_pretrained(tmp_path / "base"), AIFSConfig(encoder_adapter=inner)
+    )
+    model(pixel_values=pixels).logits.square().sum().backward()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert sum("ln_tuning_layers" in name and name.endswith("weight") for name in trained) == 6
+    assert all(p.grad is not None for p in trained.values())
+    with torch.no_grad():
+        for p in trained.values():
+            p += 0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(2))
+    model.save_pretrained(tmp_path / "adapter")
+    base = ViTForImageClassification.from_pretrained(tmp_path / "base")
+    again = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    assert torch.equal(again(pixel_values=pixels).logits, model.eval()(pixel_values=pixels).logits)
 
 
 def test_what_does_not_fit_is_refused() -> None:
