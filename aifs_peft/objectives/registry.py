@@ -18,6 +18,7 @@ _BUILT_IN = {
     "erm-balanced": "aifs_peft.objectives.balanced",
     "reweight-oracle": "aifs_peft.objectives.balanced",
     "gdro-oracle": "aifs_peft.objectives.gdro",
+    "dfr-oracle": "aifs_peft.objectives.dfr",
     "aifs": "aifs_peft.objectives.aifs",
     "aifs-paper": "aifs_peft.objectives.aifs",
 }
