@@ -19,6 +19,7 @@ _BUILT_IN = {
     "reweight-oracle": "aifs_peft.objectives.balanced",
     "gdro-oracle": "aifs_peft.objectives.gdro",
     "dfr-oracle": "aifs_peft.objectives.dfr",
+    "jtt": "aifs_peft.objectives.jtt",
     "afr": "aifs_peft.objectives.afr",
     "aifs": "aifs_peft.objectives.aifs",
     "aifs-paper": "aifs_peft.objectives.aifs",
