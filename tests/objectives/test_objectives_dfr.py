@@ -146,3 +146,11 @@ def test_a_validation_set_without_a_class_is_refused():
     keep = y < 2
     with pytest.raises(InvalidInputError, match=r"no example of class \[2\]"):
         fit("dfr-oracle", data, validation=(z[keep], y[keep], groups[keep]), num_labels=3, schedule=SHORT)
+
+
+def test_groups_that_leave_out_a_class_are_refused():
+    z, y = torch.randn(24, 10, generator=torch.Generator().manual_seed(0)), torch.zeros(24, dtype=torch.long)
+    groups = torch.tensor([0] * 22 + [1] * 2)
+    y[0] = 1  # one of 22 in a group of which two are drawn
+    with pytest.raises(InvalidInputError, match="holds one class only; give each combination"):
+        fit("dfr-oracle", planted(100), validation=(z, y, groups), schedule=SHORT)
