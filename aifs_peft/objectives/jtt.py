@@ -24,8 +24,8 @@ of the encoder before tuning, not a fine-tuned copy of it, and an epoch keeps n 
 examples. So the paper's T and lambda_up do not carry over. `lambda_up = 20` makes up for one conflicting example in
 twenty. `epochs = 20`, with Adam at 1e-3 on batches of 128, is for a few thousand examples: earlier, a linear head has
 not learned the easy ones either and the error set is mostly these. That was seen on dominoes latents with their groups
-at hand (worst group 0.71 with 20 epochs, 0.22 with 5, 0.26 for ERM), so it is a choice in hindsight there; a larger
-training set needs fewer epochs. `error_set_share` is logged to judge it by.
+at hand (worst group 0.71 with 20 epochs, 0.22 with 5, 0.26 for ERM; two draws), so it is a choice in hindsight there;
+a larger training set needs fewer epochs. `error_set_share` is logged to judge it by.
 """
 
 from __future__ import annotations
