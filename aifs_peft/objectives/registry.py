@@ -18,6 +18,7 @@ _BUILT_IN = {
     "aifs": "aifs_peft.objectives.aifs",
     "aifs-paper": "aifs_peft.objectives.aifs",
     "elrep": "aifs_peft.objectives.elrep",
+    "rsc": "aifs_peft.objectives.rsc",
 }
 _REGISTRY: dict[str, type[Objective]] = {}
 
