@@ -19,6 +19,7 @@ _BUILT_IN = {
     "aifs-paper": "aifs_peft.objectives.aifs",
     "elrep": "aifs_peft.objectives.elrep",
     "rsc": "aifs_peft.objectives.rsc",
+    "lff": "aifs_peft.objectives.lff",
 }
 _REGISTRY: dict[str, type[Objective]] = {}
 
