@@ -20,6 +20,7 @@ _BUILT_IN = {
     "elrep": "aifs_peft.objectives.elrep",
     "rsc": "aifs_peft.objectives.rsc",
     "lff": "aifs_peft.objectives.lff",
+    "ule": "aifs_peft.objectives.ule",
 }
 _REGISTRY: dict[str, type[Objective]] = {}
 

@@ -1,4 +1,4 @@
-"""Contexts of one batch for tests of objectives, on one process or as one of several."""
+"""Contexts of one batch for tests of objectives."""
 
 import torch
 
@@ -24,12 +24,3 @@ def epoch_context(head, **options):
     """An `EpochContext` of a frozen encoder and two classes."""
     defaults = {"state": AIFSState(3), "num_labels": 2, "encoder_trains": False, "device": torch.device("cpu")}
     return EpochContext(head=head, **{**defaults, **options})
-
-
-def as_two_processes(run, rows):
-    """Run `run(rank, gather)` as each of two processes that gather the given whole-batch tensors, in order of call."""
-    results = []
-    for rank in (0, 1):
-        calls = iter(rows)
-        results.append(run(rank, lambda own, calls=calls: next(calls).to(own.dtype)))
-    return results
