@@ -21,6 +21,7 @@ _BUILT_IN = {
     "rsc": "aifs_peft.objectives.rsc",
     "lff": "aifs_peft.objectives.lff",
     "ule": "aifs_peft.objectives.ule",
+    "shortcutprobe": "aifs_peft.objectives.shortcutprobe",
 }
 _REGISTRY: dict[str, type[Objective]] = {}
 
