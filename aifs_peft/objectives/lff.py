@@ -134,7 +134,8 @@ def relative_difficulty(memory: Tensor, index: Tensor, labels: Tensor) -> Tensor
     # The floor is for losses that are exactly 0: such an example has weight 0, and no loss to weight either.
     tiny = torch.finfo(memory.dtype).tiny
     biased, debiased = memory[:, index] / largest[:, labels[index]].clamp_min(tiny)
-    return biased / (biased + debiased).clamp_min(tiny)
+    weights: Tensor = biased / (biased + debiased).clamp_min(tiny)
+    return weights
 
 
 @register

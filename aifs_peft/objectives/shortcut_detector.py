@@ -43,7 +43,7 @@ class Descent:
         for _ in range(self.epochs):
             for batch in rows[torch.randperm(len(rows), generator=generator)].split(self.batch_size):
                 optimizer.zero_grad()
-                loss(batch).backward()  # type: ignore[no-untyped-call]  # torch's
+                loss(batch).backward()
                 optimizer.step()
 
 
@@ -96,7 +96,8 @@ def mistake_directions(features: Tensor, labels: Tensor, predicted: Tensor, coun
         return features.new_zeros(features.shape[1], 0)
     _, singular, rows = torch.linalg.svd(torch.stack(differences), full_matrices=False)
     rank = int((singular > 1e-6 * singular.max().clamp_min(1e-12)).sum())
-    return rows[: min(count, rank)].T.contiguous()
+    directions: Tensor = rows[: min(count, rank)].T.contiguous()
+    return directions
 
 
 def shortcut_basis(
@@ -146,7 +147,8 @@ def shortcut_basis(
         return (weights[batch] * (explains + semantic_weight * keeps)).mean()
 
     descent.minimise([vectors], loss, rows)
-    return torch.linalg.qr(vectors.detach()).Q
+    basis: Tensor = torch.linalg.qr(vectors.detach()).Q
+    return basis
 
 
 def invariant_layer(

@@ -184,7 +184,8 @@ def coordinate_change(z: Tensor, coordinates: str) -> Tensor:
     if coordinates == "standardised":
         return torch.diag(centred.square().mean(0).sqrt()).float()
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(z))
-    return ((vectors * values.clamp_min(0).sqrt()) @ vectors.T).float()
+    root: Tensor = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    return root.float()
 
 
 @register
