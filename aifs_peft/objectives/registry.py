@@ -27,6 +27,11 @@ _BUILT_IN = {
     "aifs": "aifs_peft.objectives.aifs",
     "aifs-paper": "aifs_peft.objectives.aifs",
     "spume": "aifs_peft.objectives.spume",
+    "elrep": "aifs_peft.objectives.elrep",
+    "rsc": "aifs_peft.objectives.rsc",
+    "lff": "aifs_peft.objectives.lff",
+    "ule": "aifs_peft.objectives.ule",
+    "shortcutprobe": "aifs_peft.objectives.shortcutprobe",
 }
 _REGISTRY: dict[str, type[Objective]] = {}
 
