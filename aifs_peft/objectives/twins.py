@@ -3,8 +3,8 @@
 Paper: Pezeshki et al., ICML 2024, Discovering Environments with XRM.
 
 1. Each training example belongs to one of two classifiers, drawn once with probability 1/2. Both start at zero.
-2. In each step the owner of an example is trained on its current label. The loss is the sum over the classes present of
-   the mean cross-entropy in that class.
+2. In each step the owner of an example is trained on its current label. The loss is the sum over the classes present
+   of the mean cross-entropy in that class.
 3. The other classifier, which never trains on the example, predicts class c with probability p. The training label
    becomes c with probability `(p - 1/K) K / (K - 1)`, and stays so.
 4. An example, of training or of validation, gets the environment bit 1 if either classifier mispredicts its original
@@ -15,11 +15,11 @@ labels is kept; a draw in which a whole class was flipped away scores 0.
 
 From the paper's code: steps 2 to 4, the selection, linear twins on stored features, learning rate 10^U(-5,-3) with
 momentum 0.9, weight decay 10^U(-6,-3), 5,000 steps (it takes 5,001 on Waterbirds). This library's adaptations: latents
-are standardised and have a constant appended (the paper's are raw features of a ResNet-50, its one-minute version has no
-bias); learning rates are multiplied by 2048 / d, so that a step moves the logits as much as with that network's 2,048
-features; batches hold 128 examples, the upper end of its 2^U(5,7), and are shared by all draws, which so cost little
-more than one; momentum alone, where the paper also draws Adam; the draw that is kept is used as it is, not run again with
-other seeds.
+are standardised and have a constant appended (the paper's are raw features of a ResNet-50, its one-minute version has
+no bias); learning rates are multiplied by 2048 / d, so that a step moves the logits as much as with that network's
+2,048 features; batches hold 128 examples, the upper end of its 2^U(5,7), and are shared by all draws, which so cost
+little more than one; momentum alone, where the paper also draws Adam; the draw that is kept is used as it is, not run
+again with other seeds.
 """
 
 from __future__ import annotations
