@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -68,10 +70,26 @@ def embed_all(head: nn.Module, z: Tensor, device: torch.device, chunk: int = 409
         device: where the head lives.
         chunk: latents at a time.
     """
+    with evaluating(head):
+        return torch.cat([embed(head, part.to(device)).float().cpu() for part in z.split(chunk)])
+
+
+@contextmanager
+def evaluating(head: nn.Module) -> Iterator[None]:
+    """Run a block with a head in evaluation mode, then put the mode of each of its modules back.
+
+    Example:
+        >>> head = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2))
+        >>> with evaluating(head):
+        ...     head.training, head[0].training
+        (False, False)
+        >>> head[0].training
+        True
+    """
     modes = {module: module.training for module in head.modules()}
     head.eval()
     try:
-        return torch.cat([embed(head, part.to(device)).float().cpu() for part in z.split(chunk)])
+        yield
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -17,6 +17,7 @@ _BUILT_IN = {
     "erm": "aifs_peft.objectives.erm",
     "aifs": "aifs_peft.objectives.aifs",
     "aifs-paper": "aifs_peft.objectives.aifs",
+    "ravl": "aifs_peft.objectives.ravl",
     "spume": "aifs_peft.objectives.spume",
 }
 _REGISTRY: dict[str, type[Objective]] = {}

@@ -9,9 +9,17 @@ from torch import nn
 
 from aifs_peft.errors import HeadError, InvalidConfigError, InvalidInputError
 from aifs_peft.objectives import EpochContext, ObjectiveSettings, StepContext, get
-from aifs_peft.objectives.attribute_tasks import UNKNOWN, class_pools, pair_weights, spuriousness, task_order, tasks_of
+from aifs_peft.objectives.attribute_tasks import (
+    UNKNOWN,
+    centroid_loss,
+    class_pools,
+    cluster_attributes,
+    pair_weights,
+    spuriousness,
+    task_order,
+    tasks_of,
+)
 from aifs_peft.objectives.embedding import embed, embed_all, last_linear
-from aifs_peft.objectives.spume import centroid_loss, cluster_attributes
 from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSState, LatentTap
 
