@@ -1,5 +1,7 @@
 """SPUME: scores, tasks and the centroid loss by hand; a planted shortcut; refusals."""
 
+import doctest
+import importlib
 import math
 
 import numpy as np
@@ -24,6 +26,14 @@ from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSState, LatentTap
 
 SCHEDULE = LatentSchedule(epochs=20, batch_size=120, learning_rate=5e-3)
+
+
+@pytest.mark.parametrize("name", ["spume", "attribute_tasks", "embedding"])
+def test_examples_run(name):
+    module = importlib.import_module(f"aifs_peft.objectives.{name}")
+    result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 def planted(n=1200, seed=0, aligned=0.95):
