@@ -26,9 +26,10 @@ training set that keeps its bias and has few examples against it. `source="valid
 labels; where that set is balanced over the attribute (Waterbirds' is), this lends supervision that a run without
 groups must not have: say so beside the result.
 
-Cannot: separate what shares a region (the colour of a digit), work on tables or on precomputed latents, on
-convolutional encoders, on `LatentClassifier`, or on latents that are no norm or dense layer of tokens (DINOv2's
-concatenation).
+Cannot: separate what shares a region (the colour of a digit, or tokens that attention has mixed: the other regions
+then carry the shortcut too, and training on them can leave the worst group below plain training); work on tables,
+precomputed latents, convolutional encoders, `LatentClassifier`, or latents that are no norm or dense layer of tokens
+(DINOv2's concatenation).
 
 Extra cost: 1 + R head passes per step; one pass over the held-out examples for discovery, and one per epoch where the
 encoder is trained; `holdout` of the training set is not trained on during the warm-up.
