@@ -1,4 +1,4 @@
-"""SPUME's two computations on attributes: how spurious each one is for a class, and meta-tasks drawn accordingly."""
+"""SPUME's computations: how spurious attributes are, meta-tasks drawn accordingly, and their loss."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -181,3 +182,68 @@ def _sides(
     support, query = divmod(pair, pool.have.shape[1])
     has_support, has_query = pool.have[:, support], pool.have[:, query]
     return pool.rows[has_support & ~has_query], pool.rows[has_query & ~has_support]
+
+
+def centroid_loss(embedding: Tensor, labels: Tensor, num_labels: int, shots: int, temperature: float) -> Tensor:
+    """Cross-entropy of queries (odd places) against the class centroids of their task's support (even places).
+
+    Args:
+        embedding: `(b, width)` of a batch laid out by `task_order`.
+        labels: `(b,)` int64.
+        num_labels: K.
+        shots: see `tasks_of`.
+        temperature: T.
+
+    Returns:
+        A scalar; 0, with a graph, when no query has a centroid of its class.
+
+    Example:
+        >>> e = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
+        >>> centroid_loss(e, torch.tensor([0, 0, 1, 1]), 2, 1, 1.0)  # log(1 + exp(-1))
+        tensor(0.3133)
+    """
+    place = torch.arange(len(labels), device=labels.device)
+    task, support = tasks_of(place, len(labels), num_labels, shots), place % 2 == 0
+    cells = (int(task.max()) + 1) * num_labels
+    cell = task * num_labels + labels
+    counts = embedding.new_zeros(cells).index_add(0, cell[support], embedding.new_ones(int(support.sum())))
+    sums = embedding.new_zeros(cells, embedding.shape[1]).index_add(0, cell[support], embedding[support])
+    centroids = F.normalize(sums / counts.clamp_min(1)[:, None], dim=1).unflatten(0, (-1, num_labels))
+    queries = ~support & (counts[cell] > 0)
+    if not bool(queries.any()):
+        return embedding.sum() * 0.0
+    cosine = torch.einsum("qd,qkd->qk", F.normalize(embedding[queries], dim=1), centroids[task[queries]])
+    missing = (counts == 0).unflatten(0, (-1, num_labels))[task[queries]]
+    logits = (temperature * cosine).masked_fill(missing, float("-inf"))
+    return F.cross_entropy(logits, labels[queries])
+
+
+def cluster_attributes(z: Tensor, labels: Tensor, clusters: int, seed: int) -> Tensor:
+    """Number of the k-means cluster each example lies in, clusters of one class after those of another.
+
+    Args:
+        z: latents `(n, dim)`.
+        labels: `(n,)` int64.
+        clusters: per class; fewer where a class has fewer distinct latents.
+        seed: of k-means.
+
+    Returns:
+        `(n,)` int64.
+
+    Example:
+        >>> z = torch.tensor([[0.0], [0.1], [5.0], [5.1], [0.0]])
+        >>> codes = cluster_attributes(z, torch.tensor([0, 0, 0, 0, 1]), 2, seed=0)
+        >>> bool(codes[0] == codes[1] != codes[2] == codes[3]), int(codes[4])
+        (True, 2)
+    """
+    from sklearn.cluster import KMeans
+
+    values = ((z - z.mean(0)) / z.std(0).clamp_min(1e-6)).double().numpy() if len(z) > 1 else z.double().numpy()
+    codes, start = torch.zeros_like(labels), 0
+    for label in labels.unique().tolist():
+        rows = (labels == label).nonzero().squeeze(1)
+        k = min(clusters, len(np.unique(values[rows.numpy()], axis=0)))
+        fit = KMeans(k, n_init=4, random_state=seed).fit(values[rows.numpy()])
+        codes[rows] = start + torch.as_tensor(fit.labels_).long()
+        start += k
+    return codes

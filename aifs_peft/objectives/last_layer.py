@@ -83,6 +83,19 @@ def last_features(head: object, z: Tensor) -> Tensor:
     return seen[0]
 
 
+@torch.no_grad()
+def embed_all(head: nn.Module, z: Tensor, device: torch.device, chunk: int = 4096) -> Tensor:
+    """`last_features` of many latents without a graph, `(n, width)` float32 on the CPU.
+
+    Args:
+        head: latents to logits.
+        z: `(n, dim)`.
+        device: where the head lives.
+        chunk: latents at a time.
+    """
+    return torch.cat([last_features(head, part.to(device)).float().cpu() for part in z.split(chunk)])
+
+
 def require_linear(head: nn.Module, method: str) -> tuple[Tensor, Tensor | None]:
     """The parameters of a linear head, or a refusal.
 

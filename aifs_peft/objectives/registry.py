@@ -26,6 +26,7 @@ _BUILT_IN = {
     "afr": "aifs_peft.objectives.afr",
     "aifs": "aifs_peft.objectives.aifs",
     "aifs-paper": "aifs_peft.objectives.aifs",
+    "ravl": "aifs_peft.objectives.ravl",
     "spume": "aifs_peft.objectives.spume",
     "elrep": "aifs_peft.objectives.elrep",
     "rsc": "aifs_peft.objectives.rsc",

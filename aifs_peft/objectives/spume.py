@@ -48,11 +48,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
-from aifs_peft.objectives.attribute_tasks import ClassPool, class_pools, spuriousness, task_order, tasks_of
+from aifs_peft.objectives.attribute_tasks import (
+    ClassPool,
+    centroid_loss,
+    class_pools,
+    cluster_attributes,
+    spuriousness,
+    task_order,
+)
 from aifs_peft.objectives.base import Objective, Phase
 from aifs_peft.objectives.collective import whole_batch
 from aifs_peft.objectives.context import EpochContext, Latents, Sampling, StepContext
-from aifs_peft.objectives.embedding import embed, embed_all, last_linear
+from aifs_peft.objectives.last_layer import embed_all, last_features, last_linear
 from aifs_peft.objectives.registry import register
 from aifs_peft.objectives.settings import check_range
 from aifs_peft.tuner import AIFSState
@@ -89,71 +96,6 @@ class Options:
         check_range("clusters", self.clusters, 2)
         if self.attributes not in ("auto", "column", "clusters"):
             raise InvalidConfigError(f'attributes must be "auto", "column" or "clusters"; got {self.attributes!r}')
-
-
-def centroid_loss(embedding: Tensor, labels: Tensor, num_labels: int, shots: int, temperature: float) -> Tensor:
-    """Cross-entropy of queries (odd places) against the class centroids of their task's support (even places).
-
-    Args:
-        embedding: `(b, width)` of a batch laid out by `task_order`.
-        labels: `(b,)` int64.
-        num_labels: K.
-        shots: see `tasks_of`.
-        temperature: T.
-
-    Returns:
-        A scalar; 0, with a graph, when no query has a centroid of its class.
-
-    Example:
-        >>> e = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
-        >>> centroid_loss(e, torch.tensor([0, 0, 1, 1]), 2, 1, 1.0)  # log(1 + exp(-1))
-        tensor(0.3133)
-    """
-    place = torch.arange(len(labels), device=labels.device)
-    task, support = tasks_of(place, len(labels), num_labels, shots), place % 2 == 0
-    cells = (int(task.max()) + 1) * num_labels
-    cell = task * num_labels + labels
-    counts = embedding.new_zeros(cells).index_add(0, cell[support], embedding.new_ones(int(support.sum())))
-    sums = embedding.new_zeros(cells, embedding.shape[1]).index_add(0, cell[support], embedding[support])
-    centroids = F.normalize(sums / counts.clamp_min(1)[:, None], dim=1).unflatten(0, (-1, num_labels))
-    queries = ~support & (counts[cell] > 0)
-    if not bool(queries.any()):
-        return embedding.sum() * 0.0
-    cosine = torch.einsum("qd,qkd->qk", F.normalize(embedding[queries], dim=1), centroids[task[queries]])
-    missing = (counts == 0).unflatten(0, (-1, num_labels))[task[queries]]
-    logits = (temperature * cosine).masked_fill(missing, float("-inf"))
-    return F.cross_entropy(logits, labels[queries])
-
-
-def cluster_attributes(z: Tensor, labels: Tensor, clusters: int, seed: int) -> Tensor:
-    """Number of the k-means cluster each example lies in, clusters of one class after those of another.
-
-    Args:
-        z: latents `(n, dim)`.
-        labels: `(n,)` int64.
-        clusters: per class; fewer where a class has fewer distinct latents.
-        seed: of k-means.
-
-    Returns:
-        `(n,)` int64.
-
-    Example:
-        >>> z = torch.tensor([[0.0], [0.1], [5.0], [5.1], [0.0]])
-        >>> codes = cluster_attributes(z, torch.tensor([0, 0, 0, 0, 1]), 2, seed=0)
-        >>> bool(codes[0] == codes[1] != codes[2] == codes[3]), int(codes[4])
-        (True, 2)
-    """
-    from sklearn.cluster import KMeans
-
-    values = ((z - z.mean(0)) / z.std(0).clamp_min(1e-6)).double().numpy() if len(z) > 1 else z.double().numpy()
-    codes, start = torch.zeros_like(labels), 0
-    for label in labels.unique().tolist():
-        rows = (labels == label).nonzero().squeeze(1)
-        k = min(clusters, len(np.unique(values[rows.numpy()], axis=0)))
-        fit = KMeans(k, n_init=4, random_state=seed).fit(values[rows.numpy()])
-        codes[rows] = start + torch.as_tensor(fit.labels_).long()
-        start += k
-    return codes
 
 
 @register
@@ -274,7 +216,7 @@ class Spume(Objective):
         """See `Objective.loss`: the centroid loss and "readout", or the head's loss on query examples."""
         if not self._embeds:
             return {"cross_entropy": self._on_queries(tap.logits, labels, context)}
-        embedding = embed(context.head, tap.z).float()  # type: ignore[arg-type] - a module in every caller
+        embedding = last_features(context.head, tap.z).float()  # type: ignore[arg-type] - a module in every caller
         readout = last_linear(context.head)(embedding.detach())  # type: ignore[arg-type]
         everybody = whole_batch(embedding, context), whole_batch(labels, context)
         shots, temperature = int(self.options.shots), self.options.temperature

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import SequentialSampler
+from torch.utils.data import SequentialSampler, Subset
 
 from aifs_peft.errors import CheckpointMismatchError
-from aifs_peft.objectives import EpochContext, Latents, Objective, Setup
+from aifs_peft.objectives import EpochContext, Latents, Objective, RegionPool, Regions, Setup, StepContext
 from aifs_peft.training.arguments import AIFSTrainingArguments
 from aifs_peft.training.batches import (
     INDEX,
@@ -22,13 +24,13 @@ from aifs_peft.training.batches import (
     read_column,
     read_labels,
 )
-from aifs_peft.training.latents import LatentStore
+from aifs_peft.training.latents import LatentStore, RegionStore
 from aifs_peft.training.method import gives_tokens, head_on_latents, set_modes, trains_encoder
 from aifs_peft.training.parallel import on_main, share_state
 from aifs_peft.training.rng import isolated_rng
 from aifs_peft.training.sampling import EpochSampler
 from aifs_peft.training.upstream import UpstreamTrainer
-from aifs_peft.tuner import AIFSLayer, untuned
+from aifs_peft.tuner import AIFSLayer, TokenMap, resolve_tokens, untuned
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ class EpochMixin(UpstreamTrainer):
     encoder_trains: bool = False
     method_columns: dict[str, Tensor]
     validation_columns: dict[str, Tensor]
+    _tokens: TokenMap | None = None
 
     @property
     def labels(self) -> Tensor:
@@ -99,6 +102,7 @@ class EpochMixin(UpstreamTrainer):
                 tokens=gives_tokens(self.adapted),
             )
         )
+        self._tokens = self._resolve_tokens() if self.objective.reads_tokens else None
         self.objective.prepare(self.epoch_context())
 
     def finish_training(self) -> None:
@@ -156,7 +160,6 @@ class EpochMixin(UpstreamTrainer):
         check_labels(labels, self.num_labels, "validation")
         return self.encode(dataset, labels), self.validation_columns
 
-    @torch.no_grad()
     def encode(self, dataset: Any, labels: Tensor) -> Latents:
         """Latents of a whole data set in evaluation mode; generators are left alone.
 
@@ -168,24 +171,84 @@ class EpochMixin(UpstreamTrainer):
             The same on every process.
         """
         store = LatentStore(len(labels), None, self.args.seed)
+
+        def keep(rows: Tensor, _inputs: dict[str, Any], _outputs: Any) -> None:
+            store.add(rows, self.layer.take_tap().z, labels[rows.cpu()], step=0)
+
+        self._pass_over(IndexedDataset(self.without_unused_columns(dataset)), keep)
+        return store.gather(self.accelerator, self.layer.in_features)
+
+    def encode_regions(self, pool: RegionPool, index: Tensor | None) -> Regions:
+        """Features of parts of examples, in evaluation mode; see `EpochContext.encode_regions`.
+
+        Args:
+            pool: tokens to parts.
+            index: positions in the training set, strictly increasing; None for the whole validation set.
+
+        Returns:
+            The same on every process.
+        """
+        dataset: Any = self.eval_dataset if index is None else self.train_dataset
+        labels = read_labels(dataset) if index is None else self.labels
+        if index is None:
+            check_labels(labels, self.num_labels, "validation")
+        store = RegionStore()
+
+        def keep(rows: Tensor, inputs: dict[str, Any], outputs: Any) -> None:
+            assert self._tokens is not None  # noqa: S101 - resolved for methods that read tokens
+            tokens = self._tokens(outputs["hidden_states"][-1])
+            parts = pool(tokens, self._tokens.mask(inputs.get("attention_mask")), self._tokens.grid)
+            store.add(rows, self.layer.take_tap().z, *parts, labels[rows.cpu()])
+
+        whole: Any = IndexedDataset(self.without_unused_columns(dataset))
+        chosen = whole if index is None else Subset(whole, index.tolist())
+        self._pass_over(chosen, keep, output_hidden_states=True)
+        return store.gather(self.accelerator)
+
+    def with_tokens(self, context: StepContext, inputs: dict[str, Any], outputs: Any) -> StepContext:
+        """The batch's context with its token features, in the space of the latents."""
+        assert self._tokens is not None  # noqa: S101 - resolved before training
+        return replace(
+            context,
+            tokens=self._tokens(outputs["hidden_states"][-1]),
+            token_mask=self._tokens.mask(inputs.get("attention_mask")),
+            token_grid=self._tokens.grid,
+        )
+
+    def _resolve_tokens(self) -> TokenMap:
+        """Find out on two examples how this model's tokens become its latents."""
+        found: list[TokenMap] = []
+
+        def look(_rows: Tensor, inputs: dict[str, Any], outputs: Any) -> None:
+            hidden = outputs["hidden_states"][-1]
+            mask, pixels = inputs.get("attention_mask"), inputs.get("pixel_values")
+            z = self.layer.take_tap().z
+            found.append(resolve_tokens(self.adapted, hidden, z, attention_mask=mask, pixels=pixels))
+
+        two = Subset(IndexedDataset(self.without_unused_columns(self.train_dataset)), [0, len(self.labels) - 1])
+        self._pass_over(two, look, output_hidden_states=True)
+        return found[0]
+
+    @torch.no_grad()
+    def _pass_over(self, dataset: Any, each: Callable[[Tensor, dict[str, Any], Any], None], **forward: Any) -> None:
+        """One pass in evaluation mode; generators and modes are as before afterwards.
+
+        Args:
+            dataset: examples with their positions.
+            each: gets positions, inputs and outputs of every batch, and may take the tap.
+            **forward: for the model beside the inputs.
+        """
         modes = {module: module.training for module in self.adapted.modules()}
         hidden = {*LABEL_NAMES, INDEX, *self.extra_columns()}
         with isolated_rng(self.args.seed):
-            loader = self.build_loader(
-                IndexedDataset(self.without_unused_columns(dataset)),
-                "training",
-                self.args.eval_batch_size,
-                SequentialSampler,
-            )
+            loader = self.build_loader(dataset, "training", self.args.eval_batch_size, SequentialSampler)
             try:
                 self.adapted.eval()
                 for batch in loader:
-                    inputs = self._to_device(batch)
-                    self.adapted(**{name: value for name, value in inputs.items() if name not in hidden})
-                    store.add(batch[INDEX], self.layer.take_tap().z, labels[batch[INDEX].cpu()], step=0)
+                    inputs = {k: v for k, v in self._to_device(batch).items() if k not in hidden}
+                    each(batch[INDEX], inputs, self.adapted(**inputs, **forward))
             finally:
                 set_modes(self.adapted, modes)
-        return store.gather(self.accelerator, self.layer.in_features)
 
     def _to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -207,6 +270,7 @@ class EpochMixin(UpstreamTrainer):
             encode=self.encode_training_set,
             encode_untuned=self.encode_untuned_training_set,
             encode_validation=self.encode_validation_set if self.eval_dataset is not None else None,
+            encode_regions=None if self._tokens is None else self.encode_regions,
             columns=self.method_columns,
             validation_columns=self.validation_columns,
             labels=self.labels,

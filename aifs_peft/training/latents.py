@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from aifs_peft.errors import CheckpointMismatchError, NonFiniteError
-from aifs_peft.objectives import Latents
+from aifs_peft.objectives import Latents, Regions
 from aifs_peft.training.parallel import gather_rows
 from aifs_peft.training.rng import private_generator
 
@@ -134,3 +135,53 @@ class LatentStore:
             return tuple(torch.cat(columns) for columns in zip(*self._parts, strict=True))
         empty = torch.zeros(0, dtype=torch.int64)
         return empty, torch.zeros(0, dim), empty, empty
+
+
+class RegionStore:
+    """Detached features of parts of this process's examples; texts of different length have different numbers."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = []
+
+    def add(self, index: Tensor, z: Tensor, features: Tensor, present: Tensor, labels: Tensor) -> None:
+        """Keep one batch.
+
+        Args:
+            index: `(batch,)` positions in the data set.
+            z: `(batch, dim)`.
+            features: `(batch, parts, dim)`.
+            present: `(batch, parts)` bool.
+            labels: `(batch,)` int64.
+        """
+        rows = (index, z.detach().float(), features.detach().float(), present, labels.detach())
+        self._parts.append(tuple(part.cpu() for part in rows))  # type: ignore[arg-type]
+
+    def gather(self, accelerator: Accelerator) -> Regions:
+        """The parts of all processes' examples, each example once, ordered by example; the same on every process.
+
+        Raises:
+            NonFiniteError: if a feature is NaN or infinite.
+        """
+        most = max(part[3].shape[1] for part in self._parts)
+        most = int(gather_rows(accelerator, torch.tensor([most])).max())
+        widened = [
+            (
+                index,
+                z,
+                F.pad(features, (0, 0, 0, most - features.shape[1])),
+                F.pad(present, (0, most - present.shape[1])),
+                y,
+            )
+            for index, z, features, present, y in self._parts
+        ]
+        columns = [gather_rows(accelerator, torch.cat(column)) for column in zip(*widened, strict=True)]
+        order = torch.argsort(columns[0], stable=True)
+        index = columns[0][order]
+        first = torch.ones(len(index), dtype=torch.bool)
+        first[1:] = index[1:] != index[:-1]
+        index, z, features, present, labels = (column[order][first] for column in columns)
+        if not bool(features.isfinite().all()):
+            raise NonFiniteError(
+                "token features are NaN or infinite; check the inputs, the encoder's weights and the learning rate"
+            )
+        return Regions(z, features, present, labels, index)

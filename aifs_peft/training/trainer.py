@@ -202,7 +202,7 @@ class AIFSTrainer(EpochMixin):
             self.layer.arm(None)
         tap = self.layer.take_tap()
         if self.objective.reads_tokens:
-            context = replace(context, tokens=outputs["hidden_states"][-1], token_mask=inputs.get("attention_mask"))
+            context = self.with_tokens(context, inputs, outputs)
         terms = self.objective.loss(tap, labels, context)
         loss = self.terms.add(terms, tap.z, self.state.global_step)
         self.keep_latents(index, tap.z, labels)

@@ -10,6 +10,7 @@ from aifs_peft.tuner.model import AIFSModel
 from aifs_peft.tuner.modeling import LatentClassifier, LatentClassifierConfig
 from aifs_peft.tuner.registration import register
 from aifs_peft.tuner.state import AIFSState
+from aifs_peft.tuner.tokens import TokenMap, resolve_tokens
 from aifs_peft.tuner.untuned import untuned
 
 __all__ = [
@@ -22,7 +23,9 @@ __all__ = [
     "LatentClassifierConfig",
     "LatentTap",
     "TabularEncoder",
+    "TokenMap",
     "find_aifs_layer",
     "register",
+    "resolve_tokens",
     "untuned",
 ]

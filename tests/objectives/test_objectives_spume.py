@@ -1,5 +1,7 @@
 """SPUME: scores, tasks and the centroid loss by hand; a planted shortcut; refusals."""
 
+import doctest
+import importlib
 import math
 
 import numpy as np
@@ -9,13 +11,29 @@ from torch import nn
 
 from aifs_peft.errors import HeadError, InvalidConfigError, InvalidInputError
 from aifs_peft.objectives import EpochContext, ObjectiveSettings, StepContext, get
-from aifs_peft.objectives.attribute_tasks import UNKNOWN, class_pools, pair_weights, spuriousness, task_order, tasks_of
-from aifs_peft.objectives.embedding import embed, embed_all, last_linear
-from aifs_peft.objectives.spume import centroid_loss, cluster_attributes
+from aifs_peft.objectives.attribute_tasks import (
+    UNKNOWN,
+    centroid_loss,
+    class_pools,
+    cluster_attributes,
+    pair_weights,
+    spuriousness,
+    task_order,
+    tasks_of,
+)
+from aifs_peft.objectives.last_layer import embed_all, last_features, last_linear
 from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSState, LatentTap
 
 SCHEDULE = LatentSchedule(epochs=20, batch_size=120, learning_rate=5e-3)
+
+
+@pytest.mark.parametrize("name", ["spume", "attribute_tasks", "embedding"])
+def test_examples_run(name):
+    module = importlib.import_module(f"aifs_peft.objectives.{name}")
+    result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 def planted(n=1200, seed=0, aligned=0.95):
@@ -257,5 +275,5 @@ def test_embedding_leaves_no_hook_and_keeps_modes():
     head = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 4), nn.Linear(4, 2))
     assert torch.equal(embed_all(head, torch.ones(2, 3), torch.device("cpu")), head[1](torch.ones(2, 3)))
     assert head[0].training
-    embed(head, torch.ones(2, 3))
+    last_features(head, torch.ones(2, 3))
     assert not head[2]._forward_pre_hooks
