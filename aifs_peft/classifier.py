@@ -119,7 +119,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         rng = np.random.default_rng(seed)
         if self.discovery_ is not None and self.discovery_.found:
             R = self.discovery_.responsibilities_
-            self.head_choice_ = choose_head(X, index, R, rng=rng)
+            self.head_choice_ = choose_head(X, index, R, rng=rng, rough=self.discovery_.rough_)
             head = fit_head(X, index, R, self.head_choice_.setting, rng=rng)
         else:
             head, _ = fit_erm(X, index, len(self.classes_), rng=rng)

@@ -47,8 +47,10 @@ def additive_offsets(X: Array, y: IntArray, R: Array) -> tuple[Array, Array]:
     return model.alpha, model.beta
 
 
-def additive_model(X: Array, y: IntArray, R: Array) -> AdditiveModel:
+def additive_model(X: Array, y: IntArray, R: Array, *, second: Array | None = None) -> AdditiveModel:
     """Fit the additive model to `X (n, k)` with labels `y (n,)` and attribute weights `R (n, K)`.
+
+    `second` is `X.T @ X`, for callers that fit the same rows many times.
 
     Example:
         >>> import numpy as np
@@ -70,7 +72,8 @@ def additive_model(X: Array, y: IntArray, R: Array) -> AdditiveModel:
     # The ridge settles the constant that may move between alpha and beta, and attribute values that nobody has.
     coefficients = np.linalg.solve(gram + 1e-3 * np.eye(2 * K), target)
     cross = coefficients.T @ target
-    scatter = (X.T @ X).astype(np.float64) - cross - cross.T + coefficients.T @ gram @ coefficients
+    second = (X.T @ X).astype(np.float64) if second is None else second
+    scatter = second - cross - cross.T + coefficients.T @ gram @ coefficients
     alpha, beta = coefficients[:K], coefficients[K:]
     shift = beta.mean(axis=0)
     return AdditiveModel(alpha + shift, beta - shift, 0.5 * (scatter + scatter.T) / n, cells)

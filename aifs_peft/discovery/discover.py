@@ -13,6 +13,7 @@ from aifs_peft.discovery.additive import additive_offsets
 from aifs_peft.discovery.gate import DEFAULT_GATE, GateThresholds
 from aifs_peft.discovery.mixture import Moments, null_log_likelihood
 from aifs_peft.discovery.reduce import Reduction, principal_components
+from aifs_peft.discovery.refine import refine_attribute
 from aifs_peft.discovery.result import Array, Discovery, IntArray
 from aifs_peft.discovery.search import (
     COMPONENTS,
@@ -103,7 +104,7 @@ def discover_reduced(
             f"none of {len(attempts)} candidates passed the gate"
         )  # fmt: skip
         return _nothing(d, labels, classes, attempts, why)
-    return _describe(chosen, attempts, reduction, X, labels, classes, n_fit=len(rows))
+    return _describe(chosen, attempts, reduction, X, labels, classes, n_fit=len(rows), rng=rng)
 
 
 def _fit_rows(y: IntArray, limit: int, rng: np.random.Generator) -> IntArray:
@@ -166,6 +167,7 @@ def _describe(
     classes: NDArray[Any],
     *,
     n_fit: int,
+    rng: np.random.Generator,
 ) -> Discovery:
     """The result over all rows from the confirmed attempt."""
     K, k = len(classes), chosen.record.k
@@ -174,7 +176,9 @@ def _describe(
         evidence = 1000.0 * chosen.record.gain / n_fit
     else:
         assert chosen.discriminant is not None  # noqa: S101 - an attempt carries one of the two
-        R = one_hot(chosen.discriminant.assign(X[:, :k]), K, np.float32)
+        attribute = chosen.discriminant.assign(X[:, :k])
+        # The gate judged the rough partition; sharpening it cannot raise an alarm.
+        R = one_hot(attribute, K, np.float32) if K == 2 else refine_attribute(X, y, attribute, K, rng=rng)
         evidence = chosen.record.gain
     groups = R.argmax(axis=1).astype(np.int64)
     displacements = reduction.lift(additive_offsets(X, y, R)[1])
@@ -191,4 +195,5 @@ def _describe(
         evidence_=float(evidence),
         candidates_=tuple(a.record for a in attempts),
         message_=f"Spurious direction found: {share:.1%} of {len(y)} examples carry another class's attribute value.",
+        rough_=K > 2 and chosen.mixture is None,
     )

@@ -71,6 +71,8 @@ class Discovery:
             100 times its score minus the gate's. Above 0 when found, 0.0 when nothing passed.
         candidates_: Everything that was tried, with the gate's measurements.
         message_: One sentence: what was found, or why nothing was.
+        rough_: Whether the partition comes from the trimmed discriminant of more than two classes, and no mixture
+            confirms it: expect that part of the conflicting examples is missed or takes a wrong value.
     """
 
     found: bool
@@ -82,6 +84,7 @@ class Discovery:
     evidence_: float
     candidates_: tuple[Candidate, ...] = field(default_factory=tuple)
     message_: str = ""
+    rough_: bool = False
 
     def summary(self) -> str:
         """A text that a person can read: the verdict, the cells, and the candidates that came closest."""

@@ -26,6 +26,8 @@ SHRINKAGE_GRID = (0.02, 0.05, 0.2, 0.5)
 DEFAULT_SHRINKAGE = 0.2
 # With many classes the discriminant has more directions to lose: less shrinkage, measured on ten-class Colored MNIST.
 DEFAULT_SHRINKAGE_MANY = 0.02
+# Measured on Colored MNIST with ten, five and four classes, see docs/discovery.md.
+DEFAULT_L2_ROUGH = 0.03
 AVOIDANCE = 3.0
 COUNTERFACTUAL_WEIGHT = 0.3
 # A cell with less weight than this counts as if it had this much: no single example may dominate the loss.
@@ -49,8 +51,14 @@ class HeadSetting:
         return f"{self.family} ({name} {self.value:g})"
 
 
-def default_setting(n_classes: int) -> HeadSetting:
-    """The head that is trained unless another is clearly better."""
+def default_setting(n_classes: int, *, rough: bool = False) -> HeadSetting:
+    """The head that is trained unless another is clearly better.
+
+    The additive head asks most of the partition: where that is `rough` (many classes, no mixture confirms it),
+    missed and wrongly called examples bend its offsets, and balancing with counterfactuals is the safer default.
+    """
+    if rough:
+        return HeadSetting("counterfactual", DEFAULT_L2_ROUGH)
     return HeadSetting("additive", DEFAULT_SHRINKAGE if n_classes == 2 else DEFAULT_SHRINKAGE_MANY)
 
 
@@ -103,7 +111,7 @@ def fit_head(
     return fit_logistic(X, y, K, l2=setting.value, weights=weights, start=start)
 
 
-def choose_head(X: Array, y: IntArray, R: Array, *, rng: np.random.Generator) -> HeadChoice:
+def choose_head(X: Array, y: IntArray, R: Array, *, rng: np.random.Generator, rough: bool = False) -> HeadChoice:
     """Compare the heads on held-out folds by the worst inferred cell.
 
     Args:
@@ -111,11 +119,12 @@ def choose_head(X: Array, y: IntArray, R: Array, *, rng: np.random.Generator) ->
         y: Labels in `0..K-1`, shape `(n,)`.
         R: Responsibilities of the discovered attribute, shape `(n, K)`.
         rng: Source of the folds, of the sample above 6,000 rows, and of the counterfactuals.
+        rough: Whether the partition is a rough one, see `Discovery.rough_`: another default.
 
     Returns:
         The choice; the default when the conflicting cells are too small to judge (fewer than 10 examples).
     """
-    default = default_setting(R.shape[1])
+    default = default_setting(R.shape[1], rough=rough)
     rows = _sample(R.argmax(axis=1) != y, rng)
     X, y, R = X[rows], y[rows], R[rows]
     cells = 2 * y + (R.argmax(axis=1) != y)
