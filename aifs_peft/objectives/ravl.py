@@ -52,10 +52,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft.errors import InvalidConfigError
+from aifs_peft.latent._support import evaluating
 from aifs_peft.objectives.base import Objective, Phase
 from aifs_peft.objectives.collective import whole_batch
 from aifs_peft.objectives.context import EpochContext, Latents, Regions, Sampling, Setup, StepContext
-from aifs_peft.objectives.embedding import evaluating
 from aifs_peft.objectives.region_discovery import RegionClusters, cluster_range, find_spurious_clusters
 from aifs_peft.objectives.regions import follow_centroids, grid_regions, nearest_cluster, span_regions
 from aifs_peft.objectives.registry import register
