@@ -28,6 +28,8 @@ class GateThresholds:
             no contrast of its own.
         clear_ratio: From this ratio on, confirmation at one other number of components is enough, otherwise
             two.
+        refined_strength: Smallest attribute contrast of a partition refined by cross-fitted EM (two classes).
+        relative: Smallest `relative_strength` of such a partition.
         min_conflicts: Fewest conflicting examples.
         trimmed_score: Smallest score of a trimmed discriminant, see `trimmed_score`.
         jaccard: Conflicting sets at least this similar confirm each other.
@@ -39,6 +41,8 @@ class GateThresholds:
     association: float = 0.15
     class_strength: float = 0.3
     clear_ratio: float = 1.5
+    refined_strength: float = 3.2
+    relative: float = 1.5
     min_conflicts: int = 5
     trimmed_score: float = 0.95
     jaccard: float = 0.5
@@ -109,6 +113,30 @@ def class_noise(attribute: IntArray, y: IntArray, n_classes: int, k: int) -> tup
     variance = 2.0 * float(np.mean(each))
     freedom = k * (n_classes - 1)
     return variance * k, variance * k * float(np.sqrt(2.0 / freedom))
+
+
+def relative_strength(shape: Geometry, attribute: IntArray, y: IntArray, k: int, gate: GateThresholds) -> float:
+    """Attribute contrast over class contrast, each without what chance gives; comparable at the same `k` only."""
+    noise, _ = class_noise(attribute, y, len(np.bincount(y)), k)
+    strength = np.sqrt(max(shape.strength**2 - noise, 0.0))
+    return float(strength / np.sqrt(max(shape.class_strength**2 - noise, gate.class_strength**2)))
+
+
+def refined_verdict(
+    relative: float, shape: Geometry, attribute: IntArray, y: IntArray, k: int, gate: GateThresholds
+) -> str:
+    """`"accepted"`, or the first reason against a partition that cross-fitted EM has refined.
+
+    The likelihood is not asked: with natural clusters inside the classes it prefers the larger, wrong partition.
+    """
+    verdict = mixture_verdict(np.inf, shape, attribute, y, k, gate)
+    if verdict != "accepted":
+        return verdict
+    if shape.strength < gate.refined_strength:
+        return f"attribute contrast too small ({shape.strength:.2f} < {gate.refined_strength})"
+    if relative < gate.relative:
+        return f"not clearly stronger than the class ({relative:.2f} < {gate.relative})"
+    return verdict
 
 
 def class_verdict(shape: Geometry, noise: tuple[float, float], gate: GateThresholds) -> str:
