@@ -29,6 +29,8 @@ TRIMMED_COMPONENTS = (16, 64, 256)
 TRIMS = (0.1, 0.03)
 MARGIN_COMPONENTS = 8
 MARGIN_SHARES = (0.02, 0.1)
+# Leading components that are cut at zero: a label-dependent attribute of large variance, at shares too low for margins.
+CUT_COMPONENTS = 2
 # Starts with conflicting sets at least this similar are one start.
 SAME_START = 0.8
 
@@ -86,7 +88,7 @@ def find_partition(
 
 
 def propose_starts(X: Array, y: IntArray, *, rng: np.random.Generator) -> list[Start]:
-    """Trimmed discriminants and mixtures from held-out margins, those that differ from all before them."""
+    """Trimmed discriminants, mixtures from held-out margins, cut components: those that differ from all before them."""
     starts = []
     for k in sorted({min(c, X.shape[1]) for c in usable(TRIMMED_COMPONENTS, X.shape[1], len(y))}):
         Xk = np.ascontiguousarray(X[:, :k])
@@ -96,6 +98,13 @@ def propose_starts(X: Array, y: IntArray, *, rng: np.random.Generator) -> list[S
     for share in MARGIN_SHARES:
         fit = fit_mixture(data, one_hot(propose(margin, rival, y, 2, share), 2))
         starts.append(Start("margins", share, fit.responsibilities(data.X, y).argmax(axis=1)))
+    # A cut that does not go with the label, beyond chance, cannot become a shortcut.
+    chance = gates.association_noise(y)
+    for column in X[:, :CUT_COMPONENTS].T:
+        above = (column > 0).astype(np.int64)
+        attribute = above if np.mean(above == y) > 0.5 else 1 - above
+        if gates.association(attribute, y, 2) > chance:
+            starts.append(Start("component", 0.5, attribute))
     kept: list[Start] = []
     for start in starts:
         moved = start.attribute != y

@@ -16,7 +16,7 @@ Array = NDArray[np.floating]
 IntArray = NDArray[np.integer]
 
 FOLDS = 10
-ROUNDS = 20
+ROUNDS = 15
 
 
 def cross_fitted(

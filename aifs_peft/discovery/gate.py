@@ -41,7 +41,7 @@ class GateThresholds:
     association: float = 0.15
     class_strength: float = 0.3
     clear_ratio: float = 1.5
-    refined_strength: float = 3.2
+    refined_strength: float = 2.9
     relative: float = 1.5
     min_conflicts: int = 5
     trimmed_score: float = 0.95
@@ -80,6 +80,12 @@ def association(attribute: IntArray, y: IntArray, n_classes: int) -> float:
     own = np.diag(table)
     others = (table.sum(axis=0) - own) / max(n_classes - 1, 1)
     return float(np.mean(own - others))
+
+
+def association_noise(y: IntArray) -> float:
+    """3.5 standard errors of the association of an attribute that is independent of the label."""
+    counts = np.bincount(y)
+    return 3.5 * float(np.sqrt(np.sum(0.25 / counts))) / (len(counts) / 2.0)
 
 
 def jaccard(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
@@ -152,12 +158,10 @@ def mixture_verdict(
     gain: float, shape: Geometry, attribute: IntArray, y: IntArray, k: int, gate: GateThresholds
 ) -> str:
     """`"accepted"`, or the first reason against a mixture."""
-    counts = np.bincount(y)
-    K = len(counts)
+    K = len(np.bincount(y))
     associated = association(attribute, y, K)
     n_conflicts = int(np.count_nonzero(attribute != y))
-    noise = 3.5 * float(np.sqrt(np.sum(0.25 / counts))) / (K / 2.0)
-    needed = max(gate.association, noise)
+    needed = max(gate.association, association_noise(y))
     if n_conflicts < gate.min_conflicts:
         return f"only {n_conflicts} conflicting examples (needs {gate.min_conflicts})"
     if gain <= 0.0:
