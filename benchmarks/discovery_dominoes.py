@@ -3,9 +3,10 @@
     python benchmarks/discovery_dominoes.py --seeds 5 --out benchmarks/results/discovery_dominoes.json
     python benchmarks/discovery_dominoes.py --colored-mnist CACHE_DIR --shares 0.95 --out ...
 
-Rows that the output file already holds are not computed again. The oracle is logistic regression reweighted by the
-*true* groups on the same 256 principal components, its L2 penalty the best of the grid *with hindsight on the test set*
-(a column that no method can honestly reach): `oracle` is its worst group, `oracle_l2_1e-2` the same without hindsight.
+Rows that the output file already holds are not computed again; with `--again` AIFS is, ERM and the oracle are kept. The
+oracle is logistic regression reweighted by the *true* groups on the same 256 principal components, its L2 penalty the
+best of the grid *with hindsight on the test set* (a column that no method can honestly reach): `oracle` is its worst
+group, `oracle_l2_1e-2` the same without hindsight.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import platform
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sklearn
@@ -46,6 +48,16 @@ def dominoes(share: float, seed: int) -> tuple[Split, Split]:
     return train, test
 
 
+def few(seed: int, n: int = 300, conflicts: int = 10) -> tuple[Split, Split]:
+    """Dominoes with few examples, of which exactly `conflicts` conflict."""
+    _, test = dominoes(1.0, seed)
+    with np.load(shared() / "data" / "dominoes_latents" / "train.npz") as file:
+        z, y = file["z"], file["y"].astype(np.int64)
+    rows = np.random.default_rng(seed).permutation(len(y))[:n]
+    a = np.where(np.arange(n) < conflicts, 1 - y[rows], y[rows])
+    return (z[rows, a].astype(np.float32), y[rows], a), test
+
+
 def group_accuracies(predicted: NDArray[np.int64], test: Split, n_classes: int) -> dict[str, float]:
     """Worst group and mean over groups (balanced accuracy)."""
     _, y, a = test
@@ -69,21 +81,31 @@ def oracle(train: Split, test: Split, n_classes: int, floor: float = 1.0) -> dic
     return out
 
 
+BASELINES = ("erm", "erm_balanced", "oracle", "oracle_balanced", "oracle_l2_1e-2")
+
+
+def baselines(train: Split, test: Split, n_classes: int) -> dict[str, float | bool | str]:
+    """ERM and the oracle on one draw."""
+    row: dict[str, float | bool | str] = {}
+    erm = AIFSClassifier(recipe="erm", random_state=0).fit(train[0], train[1])
+    scores = group_accuracies(np.asarray(erm.predict(test[0])), test, n_classes)
+    row["erm"], row["erm_balanced"] = scores["worst"], scores["balanced"]
+    tuned = oracle(train, test, n_classes, floor=1.0 if n_classes == 2 else 30.0)
+    best = max(tuned.values(), key=lambda s: s["worst"])
+    row["oracle"], row["oracle_balanced"] = best["worst"], max(s["balanced"] for s in tuned.values())
+    row["oracle_l2_1e-2"] = tuned[0.01]["worst"]
+    return row
+
+
 def evaluate(train: Split, test: Split, n_classes: int) -> dict[str, float | bool | str]:
-    """One row: ERM, oracle and AIFS on one draw."""
+    """What a row holds of AIFS on one draw."""
     Z, y, a = train
     row: dict[str, float | bool | str] = {}
     start = time.perf_counter()
     clf = AIFSClassifier(random_state=0).fit(Z, y)
     row["fit_seconds"] = round(time.perf_counter() - start, 2)
-    erm = AIFSClassifier(recipe="erm", random_state=0).fit(Z, y)
-    for name, model in (("erm", erm), ("aifs", clf)):
-        scores = group_accuracies(np.asarray(model.predict(test[0])), test, n_classes)
-        row[name], row[f"{name}_balanced"] = scores["worst"], scores["balanced"]
-    tuned = oracle(train, test, n_classes, floor=1.0 if n_classes == 2 else 30.0)
-    best = max(tuned.values(), key=lambda s: s["worst"])
-    row["oracle"], row["oracle_balanced"] = best["worst"], max(s["balanced"] for s in tuned.values())
-    row["oracle_l2_1e-2"] = tuned[0.01]["worst"]
+    scores = group_accuracies(np.asarray(clf.predict(test[0])), test, n_classes)
+    row["aifs"], row["aifs_balanced"] = scores["worst"], scores["balanced"]
     found = clf.discovery_
     called, true = found.groups_ != y, a != y
     hit = int(np.count_nonzero(called & (found.groups_ == a)))
@@ -132,18 +154,28 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.5, 0.8, 0.9, 0.95, 0.98, 0.99])
     parser.add_argument("--colored-mnist", type=Path, default=None)
+    parser.add_argument("--few", action="store_true", help="n = 300 with 10 conflicting examples instead of shares")
+    parser.add_argument("--again", action="store_true", help="measure AIFS again in rows that are there")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     record = json.loads(options.out.read_text()) if options.out.is_file() else {"rows": {}}
     record["versions"] = {"python": platform.python_version(), "numpy": np.__version__, "sklearn": sklearn.__version__}
     name, n_classes = ("dominoes", 2) if options.colored_mnist is None else ("colored_mnist_10", 10)
-    for share in options.shares:
+    shares: list[Any] = ["n=300, 10 conflicting"] if options.few else options.shares
+    for share in shares:
         for seed in range(options.seeds):
-            key = f"{name}/{share:g}/{seed}"
-            if key in record["rows"]:
+            key = f"{name}/{share}/{seed}"
+            old = record["rows"].get(key)
+            if old and not options.again:
                 continue
-            draw = dominoes(share, seed) if n_classes == 2 else colored_mnist(options.colored_mnist, share, seed)
-            record["rows"][key] = evaluate(*draw, n_classes)
+            if options.few:
+                draw = few(seed)
+            elif n_classes == 2:
+                draw = dominoes(share, seed)
+            else:
+                draw = colored_mnist(options.colored_mnist, share, seed)
+            base = {name: old[name] for name in BASELINES} if old else baselines(*draw, n_classes)
+            record["rows"][key] = {**base, **evaluate(*draw, n_classes)}
             record["summary"] = summarise(record["rows"])
             options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(json.dumps(record, indent=1) + "\n")

@@ -10,11 +10,12 @@ from sklearn.utils import check_random_state
 
 from aifs_peft.discovery import gate as gates
 from aifs_peft.discovery.additive import additive_offsets
+from aifs_peft.discovery.binary import find_partition
 from aifs_peft.discovery.gate import DEFAULT_GATE, GateThresholds
 from aifs_peft.discovery.mixture import Moments, null_log_likelihood
 from aifs_peft.discovery.reduce import Reduction, principal_components
 from aifs_peft.discovery.refine import refine_attribute
-from aifs_peft.discovery.result import Array, Discovery, IntArray
+from aifs_peft.discovery.result import Array, Candidate, Discovery, IntArray
 from aifs_peft.discovery.search import (
     COMPONENTS,
     Attempt,
@@ -22,7 +23,6 @@ from aifs_peft.discovery.search import (
     best_per_k,
     mixture_attempt,
     one_hot,
-    scan_mixture,
     scan_trimmed,
     usable,
 )
@@ -97,14 +97,23 @@ def discover_reduced(
         why = f"too few examples to tell: {len(labels)} in all (needs {MIN_ROWS}), smallest class {smallest} "
         return _nothing(d, labels, classes, [], why + f"(needs {MIN_PER_CLASS})")
     rows = _fit_rows(labels, max_fit_rows, rng)
-    chosen, attempts = _search(X[rows], labels[rows], K, rng=rng, gate=gate)
+    if K == 2:
+        partition, tried = find_partition(X[rows], labels[rows], rng=rng, gate=gate)
+        if partition is None:
+            return _nothing(d, labels, classes, tried, f"none of {len(tried)} candidates passed the gate")
+        R = partition.mixture.responsibilities(X[:, : partition.record.k], labels).astype(np.float32)
+        R[rows] = partition.responsibilities
+        return _describe(R, partition.record.gain, tried, reduction, X, labels, classes)
+    chosen, attempts = _search(X[rows], labels[rows], K, gate=gate)
+    records = [a.record for a in attempts]
     if chosen is None:
         accepted = sum(a.record.accepted for a in attempts)
         why = f"{accepted} of {len(attempts)} candidates passed the gate, none was confirmed" if accepted else (
             f"none of {len(attempts)} candidates passed the gate"
         )  # fmt: skip
-        return _nothing(d, labels, classes, attempts, why)
-    return _describe(chosen, attempts, reduction, X, labels, classes, n_fit=len(rows), rng=rng)
+        return _nothing(d, labels, classes, records, why)
+    R, evidence = _assign(chosen, X, labels, K, n_fit=len(rows), rng=rng)
+    return _describe(R, evidence, records, reduction, X, labels, classes, rough=chosen.mixture is None)
 
 
 def _fit_rows(y: IntArray, limit: int, rng: np.random.Generator) -> IntArray:
@@ -117,17 +126,10 @@ def _fit_rows(y: IntArray, limit: int, rng: np.random.Generator) -> IntArray:
     return np.unique(np.concatenate([chosen, *missing]))
 
 
-def _search(
-    X: Array, y: IntArray, K: int, *, rng: np.random.Generator, gate: GateThresholds
-) -> tuple[Attempt | None, list[Attempt]]:
-    """All attempts, and the confirmed one or `None`."""
+def _search(X: Array, y: IntArray, K: int, *, gate: GateThresholds) -> tuple[Attempt | None, list[Attempt]]:
+    """More than two classes: the confirmed attempt or `None`, and all attempts."""
     trimmed = scan_trimmed(X, y, K, gate)
     passed = [a for a in trimmed if a.record.accepted]
-    if K == 2:
-        mixtures = scan_mixture(X, y, K, rng=rng, gate=gate)
-        alone = len(usable(COMPONENTS, X.shape[1], len(y))) == 1
-        best = agree(best_per_k(mixtures), y, gate, alone=alone)
-        return best, mixtures + trimmed
     if not passed:
         return None, trimmed
     # Many classes: a free mixture drifts to styles within classes. It may only sharpen a partition that the
@@ -143,7 +145,7 @@ def _search(
     return (agree(near, y, gate, alone=False) or last), trimmed + refined
 
 
-def _nothing(d: int, y: IntArray, classes: NDArray[Any], attempts: list[Attempt], why: str) -> Discovery:
+def _nothing(d: int, y: IntArray, classes: NDArray[Any], tried: list[Candidate], why: str) -> Discovery:
     K = len(classes)
     return Discovery(
         found=False,
@@ -153,33 +155,37 @@ def _nothing(d: int, y: IntArray, classes: NDArray[Any], attempts: list[Attempt]
         basis_=np.zeros((d, 0)),
         displacements_=np.zeros((K, d)),
         evidence_=0.0,
-        candidates_=tuple(a.record for a in attempts),
+        candidates_=tuple(tried),
         message_=f"No spurious direction found: {why}.",
     )
 
 
+def _assign(
+    chosen: Attempt, X: Array, y: IntArray, K: int, *, n_fit: int, rng: np.random.Generator
+) -> tuple[Array, float]:
+    """More than two classes: responsibilities of all rows by the confirmed attempt, and its evidence."""
+    k = chosen.record.k
+    if chosen.mixture is not None:
+        R = chosen.mixture.responsibilities(X[:, :k], y).astype(np.float32)
+        return R, 1000.0 * chosen.record.gain / n_fit
+    assert chosen.discriminant is not None  # noqa: S101 - an attempt carries one of the two
+    # The gate judged the rough partition; sharpening it cannot raise an alarm.
+    return refine_attribute(X, y, chosen.discriminant.assign(X[:, :k]), K, rng=rng), chosen.record.gain
+
+
 def _describe(
-    chosen: Attempt,
-    attempts: list[Attempt],
+    R: Array,
+    evidence: float,
+    tried: list[Candidate],
     reduction: Reduction,
     X: Array,
     y: IntArray,
     classes: NDArray[Any],
     *,
-    n_fit: int,
-    rng: np.random.Generator,
+    rough: bool = False,
 ) -> Discovery:
-    """The result over all rows from the confirmed attempt."""
-    K, k = len(classes), chosen.record.k
-    if chosen.mixture is not None:
-        R = chosen.mixture.responsibilities(X[:, :k], y).astype(np.float32)
-        evidence = 1000.0 * chosen.record.gain / n_fit
-    else:
-        assert chosen.discriminant is not None  # noqa: S101 - an attempt carries one of the two
-        attribute = chosen.discriminant.assign(X[:, :k])
-        # The gate judged the rough partition; sharpening it cannot raise an alarm.
-        R = one_hot(attribute, K, np.float32) if K == 2 else refine_attribute(X, y, attribute, K, rng=rng)
-        evidence = chosen.record.gain
+    """The result over all rows from their responsibilities `R (n, K)`."""
+    K = len(classes)
     groups = R.argmax(axis=1).astype(np.int64)
     displacements = reduction.lift(additive_offsets(X, y, R)[1])
     _, sizes, directions = np.linalg.svd(displacements, full_matrices=False)
@@ -193,7 +199,7 @@ def _describe(
         basis_=directions[: min(rank, K - 1)].T.copy(),
         displacements_=displacements,
         evidence_=float(evidence),
-        candidates_=tuple(a.record for a in attempts),
+        candidates_=tuple(tried),
         message_=f"Spurious direction found: {share:.1%} of {len(y)} examples carry another class's attribute value.",
-        rough_=K > 2 and chosen.mixture is None,
+        rough_=rough,
     )

@@ -28,6 +28,8 @@ class GateThresholds:
             no contrast of its own.
         clear_ratio: From this ratio on, confirmation at one other number of components is enough, otherwise
             two.
+        refined_strength: Smallest attribute contrast of a partition refined by cross-fitted EM (two classes).
+        relative: Smallest `relative_strength` of such a partition.
         min_conflicts: Fewest conflicting examples.
         trimmed_score: Smallest score of a trimmed discriminant, see `trimmed_score`.
         jaccard: Conflicting sets at least this similar confirm each other.
@@ -39,6 +41,8 @@ class GateThresholds:
     association: float = 0.15
     class_strength: float = 0.3
     clear_ratio: float = 1.5
+    refined_strength: float = 2.9
+    relative: float = 1.5
     min_conflicts: int = 5
     trimmed_score: float = 0.95
     jaccard: float = 0.5
@@ -78,6 +82,12 @@ def association(attribute: IntArray, y: IntArray, n_classes: int) -> float:
     return float(np.mean(own - others))
 
 
+def association_noise(y: IntArray) -> float:
+    """3.5 standard errors of the association of an attribute that is independent of the label."""
+    counts = np.bincount(y)
+    return 3.5 * float(np.sqrt(np.sum(0.25 / counts))) / (len(counts) / 2.0)
+
+
 def jaccard(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     """Size of the intersection over that of the union; 0 when both are empty."""
     union = int(np.count_nonzero(first | second))
@@ -111,6 +121,30 @@ def class_noise(attribute: IntArray, y: IntArray, n_classes: int, k: int) -> tup
     return variance * k, variance * k * float(np.sqrt(2.0 / freedom))
 
 
+def relative_strength(shape: Geometry, attribute: IntArray, y: IntArray, k: int, gate: GateThresholds) -> float:
+    """Attribute contrast over class contrast, each without what chance gives; comparable at the same `k` only."""
+    noise, _ = class_noise(attribute, y, len(np.bincount(y)), k)
+    strength = np.sqrt(max(shape.strength**2 - noise, 0.0))
+    return float(strength / np.sqrt(max(shape.class_strength**2 - noise, gate.class_strength**2)))
+
+
+def refined_verdict(
+    relative: float, shape: Geometry, attribute: IntArray, y: IntArray, k: int, gate: GateThresholds
+) -> str:
+    """`"accepted"`, or the first reason against a partition that cross-fitted EM has refined.
+
+    The likelihood is not asked: with natural clusters inside the classes it prefers the larger, wrong partition.
+    """
+    verdict = mixture_verdict(np.inf, shape, attribute, y, k, gate)
+    if verdict != "accepted":
+        return verdict
+    if shape.strength < gate.refined_strength:
+        return f"attribute contrast too small ({shape.strength:.2f} < {gate.refined_strength})"
+    if relative < gate.relative:
+        return f"not clearly stronger than the class ({relative:.2f} < {gate.relative})"
+    return verdict
+
+
 def class_verdict(shape: Geometry, noise: tuple[float, float], gate: GateThresholds) -> str:
     """`"accepted"`, or that the class has no contrast of its own beside the attribute: mislabelled examples."""
     expected, spread = noise
@@ -124,12 +158,10 @@ def mixture_verdict(
     gain: float, shape: Geometry, attribute: IntArray, y: IntArray, k: int, gate: GateThresholds
 ) -> str:
     """`"accepted"`, or the first reason against a mixture."""
-    counts = np.bincount(y)
-    K = len(counts)
+    K = len(np.bincount(y))
     associated = association(attribute, y, K)
     n_conflicts = int(np.count_nonzero(attribute != y))
-    noise = 3.5 * float(np.sqrt(np.sum(0.25 / counts))) / (K / 2.0)
-    needed = max(gate.association, noise)
+    needed = max(gate.association, association_noise(y))
     if n_conflicts < gate.min_conflicts:
         return f"only {n_conflicts} conflicting examples (needs {gate.min_conflicts})"
     if gain <= 0.0:

@@ -37,7 +37,8 @@ class Mixture:
 
     def responsibilities(self, X: Array, y: IntArray) -> Array:
         """Posterior of the attribute, shape `(n, K)`, of reduced latents `X (n, k)` with labels `y (n,)`."""
-        return _posterior(X @ (self.precision @ self.beta.T), y, self)[0]
+        own = self.beta @ self.precision
+        return posterior(X @ own.T, y, self.alpha, self.beta, own, self.prior)[0]
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,12 @@ def shrink(covariance: Array, share: float) -> Array:
     return shrunk
 
 
-def _posterior(projected: Array, y: IntArray, fit: Mixture) -> tuple[Array, float]:
-    """Posterior `(n, K)` and the sum of log normalisers, from `X @ P beta'`."""
-    own = fit.beta @ fit.precision
+def posterior(
+    projected: Array, y: IntArray, alpha: Array, beta: Array, own: Array, prior: Array
+) -> tuple[Array, float]:
+    """Posterior `(n, K)` and the sum of log normalisers, from `projected = X @ own'`, where `own = beta Sigma^-1`."""
     # log N up to the part that does not depend on a: z'P b_a - alpha_y'P b_a - b_a'P b_a / 2.
-    offset = np.log(np.maximum(fit.prior, 1e-300)) - fit.alpha @ own.T - 0.5 * np.sum(own * fit.beta, axis=1)
+    offset = np.log(np.maximum(prior, 1e-300)) - alpha @ own.T - 0.5 * np.sum(own * beta, axis=1)
     logits = projected + offset[y].astype(projected.dtype)
     top = logits.max(axis=1, keepdims=True)
     np.subtract(logits, top, out=logits)
@@ -80,13 +82,38 @@ def _posterior(projected: Array, y: IntArray, fit: Mixture) -> tuple[Array, floa
     return logits, float(np.sum(top, dtype=np.float64) + np.sum(np.log(norm), dtype=np.float64))
 
 
-def _maximise(data: Moments, R: Array, *, tied: bool, shrinkage: float) -> tuple[Mixture, float]:
-    """M-step: weighted least squares on class and attribute, shared covariance, prior; and its log-determinant."""
-    n, K = R.shape
-    cells = np.stack([R[data.y == c].sum(axis=0, dtype=np.float64) for c in range(K)])
-    gram = np.block([[np.diag(data.counts), cells], [cells.T, np.diag(cells.sum(axis=0))]])
-    attribute_sums = (R.T.astype(data.X.dtype) @ data.X).astype(np.float64)
-    target = np.vstack([data.sums, attribute_sums])
+@dataclass(frozen=True)
+class Offsets:
+    """Offsets, covariance and prior of a mixture: what one M-step gives, before anything is inverted."""
+
+    alpha: Array
+    beta: Array
+    sigma: Array
+    prior: Array
+
+
+def attribute_moments(X: Array, y: IntArray, R: Array) -> tuple[Array, Array]:
+    """Weight of each cell `(K, K)`, rows `y`, and the sums of `X (n, k)` per attribute value, `(K, k)`."""
+    cells = np.stack([R[y == c].sum(axis=0, dtype=np.float64) for c in range(R.shape[1])])
+    return cells, (R.T.astype(X.dtype) @ X).astype(np.float64)
+
+
+def solve_offsets(
+    cells: Array, sums: Array, attribute_sums: Array, second: Array, *, tied: bool, shrinkage: float
+) -> Offsets:
+    """Weighted least squares on class and attribute, shared covariance and prior, from moments.
+
+    Args:
+        cells: Weight of each cell, rows `y`, columns `a`, shape `(K, K)`.
+        sums: Sums of the latents per class, shape `(K, k)`.
+        attribute_sums: The same per attribute value, weighted by responsibility, shape `(K, k)`.
+        second: Uncentred second moment, shape `(k, k)`.
+        tied: See `fit_mixture`.
+        shrinkage: See `fit_mixture`.
+    """
+    K, n = len(cells), float(cells.sum())
+    gram = np.block([[np.diag(cells.sum(axis=1)), cells], [cells.T, np.diag(cells.sum(axis=0))]])
+    target = np.vstack([sums, attribute_sums])
     # A small ridge takes out the one direction (a constant moved from alpha to beta) that the data leave
     # free, and holds an attribute value that nobody has at zero.
     coefficients = np.linalg.solve(gram + 1e-3 * np.eye(2 * K), target)
@@ -94,19 +121,25 @@ def _maximise(data: Moments, R: Array, *, tied: bool, shrinkage: float) -> tuple
     shift = beta.mean(axis=0)
     alpha, beta = alpha + shift, beta - shift
     coefficients = np.vstack([alpha, beta])
-    scatter = (
-        data.second - coefficients.T @ target - target.T @ coefficients + coefficients.T @ gram @ coefficients
-    ) / n
+    scatter = (second - coefficients.T @ target - target.T @ coefficients + coefficients.T @ gram @ coefficients) / n
     sigma = shrink(0.5 * (scatter + scatter.T), shrinkage)
-    factor = cholesky(sigma, lower=True)
-    precision = cho_solve((factor, True), np.eye(len(sigma)))
     if tied:
         rho = min(max(np.trace(cells) / n, 1.0 / K), 1.0 - 1.0 / n)
         prior = np.full((K, K), (1.0 - rho) / max(K - 1, 1))
         np.fill_diagonal(prior, rho)
     else:
         prior = cells / cells.sum(axis=1, keepdims=True)
-    return Mixture(alpha, beta, precision, prior, 0.0, 0), 2.0 * float(np.sum(np.log(np.diag(factor))))
+    return Offsets(alpha, beta, sigma, prior)
+
+
+def _maximise(data: Moments, R: Array, *, tied: bool, shrinkage: float) -> tuple[Mixture, float]:
+    """M-step, and the log-determinant of its covariance."""
+    cells, attribute_sums = attribute_moments(data.X, data.y, R)
+    offsets = solve_offsets(cells, data.sums, attribute_sums, data.second, tied=tied, shrinkage=shrinkage)
+    factor = cholesky(offsets.sigma, lower=True)
+    precision = cho_solve((factor, True), np.eye(len(factor)))
+    fit = Mixture(offsets.alpha, offsets.beta, precision, offsets.prior, 0.0, 0)
+    return fit, 2.0 * float(np.sum(np.log(np.diag(factor))))
 
 
 def _log_likelihood(data: Moments, fit: Mixture, log_det: float, normalisers: float) -> float:
@@ -155,8 +188,8 @@ def fit_mixture(
     previous = -np.inf
     for step in range(1, max_iter + 1):
         fit, log_det = _maximise(data, R, tied=tied, shrinkage=shrinkage)
-        weights = (fit.precision @ fit.beta.T).astype(data.X.dtype)
-        R, normalisers = _posterior(data.X @ weights, data.y, fit)
+        own = fit.beta @ fit.precision
+        R, normalisers = posterior(data.X @ own.T.astype(data.X.dtype), data.y, fit.alpha, fit.beta, own, fit.prior)
         current = _log_likelihood(data, fit, log_det, normalisers)
         if current - previous < tol * len(data.y) and step > 1:
             break

@@ -17,10 +17,13 @@ class Candidate:
     """One attempt at an attribute, with the measurements the gate looks at.
 
     Args:
-        source: What proposed it: `"margins"`, `"trimmed"`, `"trimmed+mixture"` or `"hint:..."`.
+        source: What proposed it: `"margins"`, `"trimmed"`, `"component"`, `"trimmed+mixture"` or `"hint:..."`.
         k: Number of principal components.
-        share: Share of each class proposed as conflicting (margins) or left out (trimmed); `nan` for hints.
-        gain: `2 (ll - ll_null) - p log n` against the model without attribute, in twice nats.
+        share: Share of each class proposed as conflicting (margins), left out (trimmed) or cut off (component);
+            `nan` for hints.
+        gain: For two classes, 100 times the relative strength minus the gate's. For more, of a mixture,
+            `2 (ll - ll_null) - p log n` against the model without attribute, in twice nats; of a trimmed
+            discriminant, 100 times its score minus the gate's.
         cosine: Between the centred class and attribute offsets in the `Sigma^-1` metric, in `[-1, 1]`. Near
             -1 only hard or mislabelled examples were moved.
         strength: `sqrt(2 mean_a |beta_a|^2)`, the attribute contrast in within-group standard deviations.
@@ -66,9 +69,10 @@ class Discovery:
         displacements_: Attribute offsets `beta_a` in the input space, shape `(K, d)`, mean zero; zero when
             nothing was found. Adding `displacements_[b] - displacements_[a]` to a latent gives its
             counterfactual.
-        evidence_: How far the accepted candidate lies above its gate: for a mixture, its penalised
-            log-likelihood gain `2 (ll - ll_null) - p log n` per 1,000 examples; for a trimmed discriminant,
-            100 times its score minus the gate's. Above 0 when found, 0.0 when nothing passed.
+        evidence_: How far the accepted candidate lies above its gate. For two classes, 100 times the
+            attribute's strength relative to the class's, minus the gate's. For more, of a mixture, its
+            penalised log-likelihood gain `2 (ll - ll_null) - p log n` per 1,000 examples; of a trimmed
+            discriminant, 100 times its score minus the gate's. Above 0 when found, 0.0 when nothing passed.
         candidates_: Everything that was tried, with the gate's measurements.
         message_: One sentence: what was found, or why nothing was.
         rough_: Whether the partition comes from the trimmed discriminant of more than two classes, and no mixture

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from aifs_peft.discovery import gate as gates
 from aifs_peft.discovery.gate import GateThresholds
-from aifs_peft.discovery.margins import held_out_margins, propose
-from aifs_peft.discovery.mixture import Mixture, Moments, fit_mixture, null_log_likelihood, partition_fit
+from aifs_peft.discovery.mixture import Mixture, Moments, fit_mixture, partition_fit
 from aifs_peft.discovery.result import Candidate
 from aifs_peft.discovery.trimmed import TrimmedDiscriminant, trimmed_discriminant
 
@@ -20,7 +19,6 @@ IntArray = NDArray[np.integer]
 COMPONENTS = (4, 8, 16, 32, 64, 128)
 # The trimmed discriminant gains from more components than the mixture, whose covariance needs many rows.
 TRIMMED_COMPONENTS = (16, 32, 64, 128, 256)
-SHARES = (0.02, 0.05, 0.1, 0.2)
 TRIM = 0.1
 # With fewer rows per component a covariance says little; the scan then stops earlier.
 ROWS_PER_COMPONENT = 5
@@ -104,23 +102,6 @@ def scan_trimmed(X: Array, y: IntArray, n_classes: int, gate: GateThresholds) ->
     attempts = []
     for data, fit in fits:
         attempts.append(trimmed_attempt(Moments.of(data, y, n_classes), fit, score, gate))
-    return attempts
-
-
-def scan_mixture(
-    X: Array, y: IntArray, n_classes: int, *, rng: np.random.Generator, gate: GateThresholds
-) -> list[Attempt]:
-    """Every candidate share, and the trimmed partition, at each number of components."""
-    attempts = []
-    for k in usable(COMPONENTS, X.shape[1], len(y)):
-        data = Moments.of(np.ascontiguousarray(X[:, :k]), y, n_classes)
-        null = null_log_likelihood(data)
-        margin, rival = held_out_margins(data.X, y, n_classes, rng=rng)
-        for share in SHARES:
-            start = propose(margin, rival, y, n_classes, share)
-            attempts.append(mixture_attempt(data, start, null, "margins", share, gate))
-        start = trimmed_discriminant(data.X, y, n_classes, trim=TRIM).attribute
-        attempts.append(mixture_attempt(data, start, null, "trimmed+mixture", TRIM, gate))
     return attempts
 
 

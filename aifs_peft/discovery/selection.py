@@ -23,7 +23,7 @@ FOLDS = 3
 L2_GRID = (1.0, 0.3, 0.1, 0.03, 0.01)
 ERM_L2_GRID = (1.0, 0.1, 0.01, 0.001)
 SHRINKAGE_GRID = (0.02, 0.05, 0.2, 0.5)
-DEFAULT_SHRINKAGE = 0.2
+DEFAULT_SHRINKAGE = 0.5
 # With many classes the discriminant has more directions to lose: less shrinkage, measured on ten-class Colored MNIST.
 DEFAULT_SHRINKAGE_MANY = 0.02
 # Measured on Colored MNIST with ten, five and four classes, see docs/discovery.md.
