@@ -12,10 +12,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from aifs_peft.discovery import Discovery
-from aifs_peft.discovery.discover import discover_reduced
+from aifs_peft.discovery.discover import collect_hints, discover_reduced
+from aifs_peft.discovery.gate import DEFAULT_GATE
 from aifs_peft.discovery.heads import LinearHead, softmax
 from aifs_peft.discovery.reduce import Reduction, principal_components
-from aifs_peft.discovery.selection import HeadChoice, choose_head, fit_erm, fit_head
+from aifs_peft.discovery.selection import HeadChoice, choose_head, fit_erm, fit_head, hinted_head
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 
 RECIPES = ("discovery", "erm")
@@ -57,8 +58,24 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         self.recipe = recipe
         self.random_state = random_state
 
-    def fit(self, Z: ArrayLike, y: ArrayLike) -> AIFSClassifier:
+    def fit(
+        self,
+        Z: ArrayLike,
+        y: ArrayLike,
+        *,
+        groups: ArrayLike | None = None,
+        metadata: Any = None,
+        attributes: Any = None,
+    ) -> AIFSClassifier:
         """Fit on latents `Z (n, d)` (NumPy or torch, any float type) and labels `y (n,)` (integers or strings).
+
+        Args:
+            Z: Latents.
+            y: Labels.
+            groups: Hint: attribute value of each example, integers from 0, -1 where unknown, shape `(n,)`. Hints are
+                for discovery; `recipe="erm"` does not use them.
+            metadata: Hint: `DataFrame` or mapping of names to `(n,)` values, each column a candidate.
+            attributes: Hint: mapping of names to directions in the latent space, see `discover`.
 
         Raises:
             InvalidInputError: For NaN or infinite values, wrong shapes, one class, or latents that are all equal.
@@ -78,12 +95,19 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         self.discovery_: Discovery | None = None
         self.head_choice_: HeadChoice | None = None
         if self.recipe == "discovery":
-            self.discovery_ = discover_reduced(X, reduction, index, self.classes_, rng=np.random.default_rng(seed))
+            hints = collect_hints(reduction, len(index), groups=groups, metadata=metadata, attributes=attributes)
+            self.discovery_ = discover_reduced(
+                X, reduction, index, self.classes_, rng=np.random.default_rng(seed), hints=hints
+            )
         rng = np.random.default_rng(seed)
         if self.discovery_ is not None and self.discovery_.found:
             R = self.discovery_.responsibilities_
-            self.head_choice_ = choose_head(X, index, R, rng=rng)
-            head = fit_head(X, index, R, self.head_choice_.setting, rng=rng)
+            if _needs_offsets(self.discovery_):
+                beta = reduction.project(self.discovery_.displacements_)
+                head, self.head_choice_ = hinted_head(X, index, R, beta)
+            else:
+                self.head_choice_ = choose_head(X, index, R, rng=rng)
+                head = fit_head(X, index, R, self.head_choice_.setting, rng=rng)
         else:
             head, _ = fit_erm(X, index, len(self.classes_), rng=rng)
         self._set_coefficients(head, reduction)
@@ -130,6 +154,14 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         """Most probable class of each latent, shape `(n,)`."""
         logits = self._logits(Z)
         return np.asarray(self.classes_[logits.argmax(axis=1)])
+
+
+def _needs_offsets(found: Discovery) -> bool:
+    """Whether the head should take the hint's own offsets: few values are known, and the rest cannot be told apart."""
+    used = [c for c in found.candidates_ if c.accepted and c.source == found.source_]
+    named = found.source_.startswith(("hint:groups", "hint:metadata:"))
+    certain = float(np.mean(found.responsibilities_.max(axis=1) == 1.0))
+    return named and certain < 0.5 and used[0].strength < DEFAULT_GATE.strength
 
 
 def _numpy(values: Any) -> Any:
