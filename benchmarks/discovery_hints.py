@@ -4,9 +4,9 @@
 
 Two families of attributes. *planted*: Gaussian latents with a class contrast of 1.5 and an attribute contrast of 2 to 3
 standard deviations in random orthogonal directions, aligned for 95 %, n = 5,000. *dominoes*: the real latents, the
-difference that the digit makes scaled down to 0.3. `recovered` is `(hint - erm) / (oracle - erm)` in worst-group accuracy,
-with the oracle tuned on the test set as in discovery_dominoes.py. `random` gives the same hint with its values shuffled:
-it should change nothing. Rows that the output file already holds are not computed again.
+difference that the digit makes scaled down to 0.3. `recovered` is `(hint - erm) / (oracle - erm)` in worst-group
+accuracy, with the oracle tuned on the test set as in discovery_dominoes.py. `random` gives the same hint with its
+values shuffled: it should change nothing. Rows that the output file already holds are not computed again.
 """
 
 from __future__ import annotations

@@ -275,14 +275,18 @@ def judge_hint(
     fit_data = Whitened.of(np.ascontiguousarray(X[rows, :k]), y[rows], n_classes)
     sweeps = {"sweeps": SWEEPS_KNOWN} if np.mean(hint.values[rows] < 0) < 0.5 else {}
     fit = sample_attribute(fit_data, hint.values[rows], hint.n_values, rng=rng, tied=tied, **sweeps)
-    numbers = measure(fit, fit_data)
-    classes = to_classes(fit.prior)
+    R = fit.responsibilities(fit_data, hint.values[rows]).astype(np.float64)
+    # Which value goes with which class is read off all rows: of values that look alike the sampler may empty one.
+    table = np.stack([R[y[rows] == c].mean(axis=0) for c in range(n_classes)])
+    shown = AttributeFit(fit.offsets, table)
+    numbers = measure(shown, fit_data)
+    classes = to_classes(table)
     reason = hint_verdict(numbers, len(rows), y, int(np.count_nonzero(classes.sum(axis=0))), gate)
     record = Candidate(hint.source, k, float("nan"), accepted=reason == "accepted", reason=reason, **numbers)
     if not record.accepted:
         return Hinted(record)
     R = fit.responsibilities(Whitened.of(np.ascontiguousarray(X[:, :k]), y, n_classes), hint.values) @ classes
-    offsets = _summed(fit, np.bincount(y[rows], minlength=n_classes))[0] @ fit_data.factor.T
+    offsets = _summed(shown, np.bincount(y[rows], minlength=n_classes))[0] @ fit_data.factor.T
     return Hinted(record, R.astype(np.float32), offsets)
 
 

@@ -39,11 +39,13 @@ class Named:
 
     Args:
         source: `"hint:attribute:NAME"`.
-        values: Directions of the attribute's values in reduced coordinates, shape `(A, k)`, `A >= 2`.
+        values: Directions of the attribute's values in reduced coordinates, as displacements, shape `(A, k)`, `A >= 2`.
+        weights: The same as weights on the reduced coordinates: their products are those of latents and directions.
     """
 
     source: str
     values: Array
+    weights: Array
 
 
 def named_hints(attributes: Any, reduction: Reduction) -> list[Named]:
@@ -85,7 +87,8 @@ def named_hints(attributes: Any, reduction: Reduction) -> list[Named]:
             raise InvalidInputError(
                 f"attributes[{name!r}] holds values that are not finite, or no two that differ; name different values."
             )
-        hints.append(Named(f"hint:attribute:{name}", rows @ (reduction.components / reduction.scale[:, None]).T))
+        inside = rows @ reduction.components.T
+        hints.append(Named(f"hint:attribute:{name}", inside / reduction.scale, inside * reduction.scale))
     return hints
 
 
@@ -138,8 +141,35 @@ def _null(t: Array, y: IntArray, K: int) -> float:
     return float(-0.5 * quadratic - len(t) * (log_det + 0.5 * t.shape[1] * np.log(2 * np.pi)))
 
 
+def _mixture(data: Whitened, directions: Array) -> tuple[_Shared, Array, float]:
+    """Shared clusters in the span of whitened `directions (k, A)`: the fit, the span's basis `(k, r)`, and the gain."""
+    basis, sizes, _ = np.linalg.svd(directions - directions.mean(axis=1, keepdims=True), full_matrices=False)
+    basis = basis[:, sizes > 1e-6 * sizes[0]]
+    t = data.V.astype(np.float64) @ basis + (data.means @ basis)[data.y]
+    scores = t @ (basis.T @ directions)
+    scores = (scores - scores.mean(axis=0)) / np.maximum(scores.std(axis=0), 1e-12)
+    (n, A), K = scores.shape, len(data.means)
+    start = np.full((n, A), 0.1 / A)
+    start[np.arange(n), scores.argmax(axis=1)] += 0.9
+    fit, likelihood = _fit_shared(t, data.y, K, start)
+    # A centres of r numbers and K (A - 1) shares, against K centres.
+    extra = (A - K) * basis.shape[1] + K * (A - 1)
+    return fit, basis, 2.0 * (likelihood - _null(t, data.y, K)) - max(extra, 1) * float(np.log(n))
+
+
+def _contrast(fit: _Shared) -> float:
+    """Typical distance of two clusters in standard deviations within a cluster."""
+    centred = fit.centres - fit.centres.mean(axis=0)
+    white = solve_triangular(cholesky(fit.covariance, lower=True), centred.T, lower=True)
+    A = len(centred)
+    return float(np.sqrt(2.0 * A / (A - 1) * np.mean(np.sum(white**2, axis=0))))
+
+
 def judge_named(X: Array, y: IntArray, n_classes: int, hint: Named, *, gate: GateThresholds, rows: IntArray) -> Hinted:
     """Fit the shared clusters along a named attribute's directions and put them to the gate.
+
+    A direction may say how the attribute moves latents, or, as a text embedding does, which product of latent and
+    direction tells its values apart. Both are tried; of those that pass, that with clusters farther apart is used.
 
     Args:
         X: Reduced latents, shape `(n, k)`.
@@ -151,41 +181,28 @@ def judge_named(X: Array, y: IntArray, n_classes: int, hint: Named, *, gate: Gat
     """
     k = min(X.shape[1], max(len(rows) // 5, 2))
     data = Whitened.of(np.ascontiguousarray(X[rows, :k]), y[rows], n_classes)
-    # A displacement seen by the metric within classes: L^-1 v. Its span is what the values can differ along.
-    directions = solve_triangular(data.factor, hint.values[:, :k].T, lower=True)
-    basis, sizes, _ = np.linalg.svd(directions - directions.mean(axis=1, keepdims=True), full_matrices=False)
-    basis = basis[:, sizes > 1e-6 * sizes[0]]
-    t = data.V.astype(np.float64) @ basis + (data.means @ basis)[data.y]
-    scores = t @ (basis.T @ directions)
-    scores = (scores - scores.mean(axis=0)) / np.maximum(scores.std(axis=0), 1e-12)
-    A = scores.shape[1]
-    start = np.full((len(t), A), 0.1 / A)
-    start[np.arange(len(t)), scores.argmax(axis=1)] += 0.9
-    fit, likelihood = _fit_shared(t, data.y, n_classes, start)
-    gain = 2.0 * (likelihood - _null(t, data.y, n_classes))
-    # A centres of r numbers and K (A - 1) shares, against K centres.
-    extra = (A - n_classes) * basis.shape[1] + n_classes * (A - 1)
-    gain -= max(extra, 1) * float(np.log(len(t)))
-    factor = cholesky(fit.covariance, lower=True)
-    centred = fit.centres - fit.centres.mean(axis=0)
-    values = AttributeFit(centred @ basis.T, fit.prior)
-    numbers = measure(values, data) | {"gain": gain}
-    classes = to_classes(fit.prior)
-    used = int(np.count_nonzero(classes.sum(axis=0)))
-    reason = hint_verdict(numbers, len(rows), y[rows], used, gate)
-    contrast = float(
-        np.sqrt(2.0 * np.mean(np.sum(solve_triangular(factor, centred.T, lower=True) ** 2, axis=0))) * np.sqrt(2.0)
-    )
-    if gain <= 0.0:
-        reason = "along this direction the classes differ, or nothing does: no clusters that they share"
-    elif contrast < MIN_CONTRAST:
-        reason = f"attribute contrast too small along this direction ({contrast:.2f} < {MIN_CONTRAST})"
-    record = Candidate(hint.source, k, float("nan"), accepted=reason == "accepted", reason=reason, **numbers)
-    if not record.accepted:
+    displaced = solve_triangular(data.factor, hint.values[:, :k].T, lower=True)
+    weighed = data.factor.T @ hint.weights[:, :k].T
+    tried = []
+    for directions in (displaced, weighed):
+        fit, basis, gain = _mixture(data, directions)
+        contrast = _contrast(fit)
+        centred = fit.centres - fit.centres.mean(axis=0)
+        numbers = measure(AttributeFit(centred @ basis.T, fit.prior), data) | {"gain": gain}
+        used = int(np.count_nonzero(to_classes(fit.prior).sum(axis=0)))
+        reason = hint_verdict(numbers, len(rows), y[rows], used, gate)
+        if gain <= 0.0:
+            reason = "along this direction the classes differ, or nothing does: no clusters that they share"
+        elif contrast < MIN_CONTRAST:
+            reason = f"attribute contrast too small along this direction ({contrast:.2f} < {MIN_CONTRAST})"
+        accepted = reason == "accepted"
+        record = Candidate(hint.source, k, float("nan"), accepted=accepted, reason=reason, **numbers)
+        tried.append((accepted, contrast, record, fit, basis))
+    accepted, _, record, fit, basis = max(tried, key=lambda one: one[:2])
+    if not accepted:
         return Hinted(record)
     whole = np.asarray(solve_triangular(data.factor, basis, lower=True, trans="T"))
-    seen = (X[:, :k] - data.centres.mean(axis=0)) @ whole
-    logits = fit.logits(seen, y)
+    logits = fit.logits((X[:, :k] - data.centres.mean(axis=0)) @ whole, y)
     R = np.exp(logits - logits.max(axis=1, keepdims=True))
-    R = (R / R.sum(axis=1, keepdims=True)) @ classes
+    R = (R / R.sum(axis=1, keepdims=True)) @ to_classes(fit.prior)
     return Hinted(record, R.astype(np.float32))

@@ -137,7 +137,8 @@ class _Chain:
         On real latents the free table lets the values drift to styles within the classes.
         """
         own = self.prior.argmax(axis=0)
-        if not self.tied or len(np.unique(own)) != len(self.prior):
+        one_to_one = len(own) == len(self.prior) == len(np.unique(own))
+        if not self.tied or not one_to_one:
             gammas = rng.standard_gamma(counts + 1.0)
             return np.asarray(gammas / gammas.sum(axis=1, keepdims=True))
         aligned = float(np.sum(counts[own, np.arange(len(own))]))
