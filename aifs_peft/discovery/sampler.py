@@ -192,10 +192,10 @@ def _sweep(chain: _Chain, rng: np.random.Generator) -> Array:
     drawn = np.minimum((rng.random((len(R), 1)) > np.cumsum(R, axis=1)).sum(axis=1), A - 1)
     drawn = np.where(chain.known >= 0, chain.known, drawn)
     counts = np.bincount(data.y * A + drawn, minlength=K * A).reshape(K, A).astype(np.float64)
-    # Known examples are often picked evenly per cell: they say nothing about the shares while others can.
+    # A few known examples are often picked evenly per cell and say nothing about the shares; a whole column does.
     free = chain.known < 0
     shown = np.bincount((data.y * A + drawn)[free], minlength=K * A).reshape(K, A).astype(np.float64)
-    shown = shown if free.any() else counts
+    shown = shown if free.mean() > 0.5 else counts
     chain.prior = chain.draw_prior(shown, rng)
     # Residuals sum to zero in each class, so the indicators need no centring on this side.
     onehot = np.zeros((len(drawn), A), dtype=np.float32)
