@@ -14,10 +14,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from aifs_peft.discovery import Discovery
-from aifs_peft.discovery.discover import discover_reduced
+from aifs_peft.discovery.discover import collect_hints, discover_reduced
+from aifs_peft.discovery.gate import DEFAULT_GATE
 from aifs_peft.discovery.heads import LinearHead, softmax
 from aifs_peft.discovery.reduce import Reduction, principal_components
-from aifs_peft.discovery.selection import HeadChoice, choose_head, fit_erm, fit_head
+from aifs_peft.discovery.selection import HeadChoice, choose_head, fit_erm, fit_head, hinted_head
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.latent.heads import linear_parameters
 from aifs_peft.objectives import ObjectiveSettings, get, names
@@ -83,7 +84,10 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         self,
         Z: ArrayLike,
         y: ArrayLike,
+        *,
         groups: ArrayLike | None = None,
+        metadata: Any = None,
+        attributes: Any = None,
         columns: Mapping[str, ArrayLike] | None = None,
     ) -> AIFSClassifier:
         """Fit on latents `Z (n, d)` (NumPy or torch, any float type) and labels `y (n,)` (integers or strings).
@@ -91,8 +95,12 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         Args:
             Z: Latents.
             y: Labels.
-            groups: True attribute value per example, `(n,)` integers, for the oracle methods alone.
-            columns: What else a method reads, by name, each `(n, ...)` integers (`environment`, `attributes`).
+            groups: Attribute value of each example, integers, `(n,)`. For `recipe="discovery"` a hint: values from 0,
+                -1 where unknown. For an oracle method the true value of every example.
+            metadata: Hint for discovery: `DataFrame` or mapping of names to `(n,)` values, each column a candidate.
+            attributes: Hint for discovery: mapping of names to directions in the latent space, see `discover`.
+            columns: What else a training method reads, by name, each `(n, ...)` integers (`environment`,
+                `attributes`).
 
         Raises:
             InvalidInputError: For NaN or infinite values, wrong shapes, one class, or latents that are all equal.
@@ -115,12 +123,19 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
             self._fit_method(X, index, reduction, seed, self._columns(index, groups, columns))
             return self
         if self.recipe == "discovery":
-            self.discovery_ = discover_reduced(X, reduction, index, self.classes_, rng=np.random.default_rng(seed))
+            hints = collect_hints(reduction, len(index), groups=groups, metadata=metadata, attributes=attributes)
+            self.discovery_ = discover_reduced(
+                X, reduction, index, self.classes_, rng=np.random.default_rng(seed), hints=hints
+            )
         rng = np.random.default_rng(seed)
         if self.discovery_ is not None and self.discovery_.found:
             R = self.discovery_.responsibilities_
-            self.head_choice_ = choose_head(X, index, R, rng=rng, rough=self.discovery_.rough_)
-            head = fit_head(X, index, R, self.head_choice_.setting, rng=rng)
+            if _needs_offsets(self.discovery_):
+                beta = reduction.project(self.discovery_.displacements_)
+                head, self.head_choice_ = hinted_head(X, index, R, beta)
+            else:
+                self.head_choice_ = choose_head(X, index, R, rng=rng, rough=self.discovery_.rough_)
+                head = fit_head(X, index, R, self.head_choice_.setting, rng=rng)
         else:
             head, _ = fit_erm(X, index, len(self.classes_), rng=rng)
         self._set_coefficients(head, reduction)
@@ -252,6 +267,14 @@ def _stratified_share(y: NDArray[np.int64], share: float, rng: np.random.Generat
         rows = rng.permutation(np.flatnonzero(y == label))
         chosen[rows[: max(1, round(share * len(rows)))]] = True
     return chosen
+
+
+def _needs_offsets(found: Discovery) -> bool:
+    """Whether the head should take the hint's own offsets: few values are known, and the rest cannot be told apart."""
+    used = [c for c in found.candidates_ if c.accepted and c.source == found.source_]
+    named = found.source_.startswith(("hint:groups", "hint:metadata:"))
+    certain = float(np.mean(found.responsibilities_.max(axis=1) == 1.0))
+    return named and certain < 0.5 and used[0].strength < DEFAULT_GATE.strength
 
 
 def _numpy(values: Any) -> Any:

@@ -130,6 +130,7 @@ def test_tiny_class_falls_back_to_erm_and_says_so():
     ("Z", "y", "match"),
     [
         (np.full((20, 3), np.nan), np.arange(20) % 2, "NaN"),
+        (np.full((20, 3), np.inf), np.arange(20) % 2, "infinity"),
         (np.ones((20, 3)), np.zeros(20), "one class was given"),
         (np.ones((20, 3)), np.arange(20) % 2, "All 20 latents are equal"),
         (np.ones((20, 3)), np.arange(19) % 2, "inconsistent numbers of samples"),
@@ -138,6 +139,21 @@ def test_tiny_class_falls_back_to_erm_and_says_so():
 def test_bad_input(Z, y, match):
     with pytest.raises(InvalidInputError, match=match):
         AIFSClassifier().fit(Z, y)
+
+
+def test_fewer_rows_than_dimensions_constant_dimensions_and_duplicates_are_fine():
+    Z, y, _ = planted(0.9, n=200)
+    wide = np.hstack([Z, np.full((200, 300), 3.0)])
+    clf = AIFSClassifier(random_state=0).fit(np.vstack([wide, wide]), np.r_[y, y])
+    assert np.isfinite(clf.coef_).all()
+    assert np.mean(clf.predict(wide) == y) > 0.8
+
+
+def test_erm_does_not_use_hints():
+    Z, y, a = planted(0.9, n=300)
+    plain = AIFSClassifier(recipe="erm", random_state=0).fit(Z, y)
+    hinted = AIFSClassifier(recipe="erm", random_state=0).fit(Z, y, groups=a)
+    np.testing.assert_array_equal(hinted.coef_, plain.coef_)
 
 
 def test_unknown_recipe():

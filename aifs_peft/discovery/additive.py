@@ -79,6 +79,28 @@ def additive_model(X: Array, y: IntArray, R: Array, *, second: Array | None = No
     return AdditiveModel(alpha + shift, beta - shift, 0.5 * (scatter + scatter.T) / n, cells)
 
 
+def model_given_offsets(X: Array, y: IntArray, R: Array, beta: Array) -> AdditiveModel:
+    """The additive model with attribute offsets `beta (K, k)` that are known from elsewhere; the rest as it follows.
+
+    Example:
+        >>> import numpy as np
+        >>> y = np.array([0, 0, 1, 1]); R = np.eye(2)[[0, 0, 1, 1]]
+        >>> X = np.array([[0.0, 0.0], [0.0, 0.0], [2.0, 4.0], [2.0, 4.0]])
+        >>> model = model_given_offsets(X, y, R, np.array([[0.0, -2.0], [0.0, 2.0]]))
+        >>> np.diff(model.alpha, axis=0).tolist()
+        [[2.0, 0.0]]
+    """
+    n, K = R.shape
+    onehot = np.eye(K)[y]
+    cells = onehot.T @ R
+    counts = np.maximum(cells.sum(axis=1), 1e-12)
+    means, shares = (onehot.T @ X) / counts[:, None], cells / counts[:, None]
+    residual = X - means[y].astype(X.dtype)
+    within = (residual.T @ residual).astype(np.float64) / n
+    spread = np.diag(counts @ shares) - (shares * counts[:, None]).T @ shares
+    return AdditiveModel(means - shares @ beta, beta, within - beta.T @ spread @ beta / n, cells)
+
+
 def split_by_signal(model: AdditiveModel, *, window: int = WINDOW) -> tuple[Array, Array]:
     """Centred class offsets shrunk by signal-to-noise along the components, and the attribute's share of the rest.
 
@@ -101,7 +123,7 @@ def split_by_signal(model: AdditiveModel, *, window: int = WINDOW) -> tuple[Arra
     return kept, model.beta + (alpha - kept)
 
 
-def additive_head(model: AdditiveModel, *, shrinkage: float, avoidance: float) -> LinearHead:
+def additive_head(model: AdditiveModel, *, shrinkage: float, avoidance: float, split: bool = True) -> LinearHead:
     """The linear discriminant of the class, turned away from the attribute.
 
     Args:
@@ -109,8 +131,9 @@ def additive_head(model: AdditiveModel, *, shrinkage: float, avoidance: float) -
         shrinkage: Of `Sigma` towards a multiple of the identity, in `[0, 1]`.
         avoidance: How often `beta beta' / K`, the covariance of an attribute independent of the class, is added to
             `Sigma`: 0 ignores the attribute, 1 is the discriminant of a balanced population, more turns away further.
+        split: Whether the offsets are to be split by their signal; not where they are posterior means already.
     """
-    alpha, beta = split_by_signal(model)
+    alpha, beta = split_by_signal(model) if split else (model.alpha - model.alpha.mean(axis=0), model.beta)
     K, k = alpha.shape
     sigma = (1.0 - shrinkage) * model.sigma + (shrinkage * np.trace(model.sigma) / k + 1e-6) * np.eye(k)
     sigma = sigma + avoidance * beta.T @ beta / K

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,9 @@ from aifs_peft.discovery import gate as gates
 from aifs_peft.discovery.additive import additive_offsets
 from aifs_peft.discovery.binary import find_partition
 from aifs_peft.discovery.gate import DEFAULT_GATE, GateThresholds
+from aifs_peft.discovery.hints import Hint, Hinted, groups_hint, judge_hint, metadata_hints
 from aifs_peft.discovery.mixture import Moments, null_log_likelihood
+from aifs_peft.discovery.named import Named, judge_named, named_hints
 from aifs_peft.discovery.reduce import Reduction, principal_components
 from aifs_peft.discovery.refine import refine_attribute
 from aifs_peft.discovery.result import Array, Candidate, Discovery, IntArray
@@ -37,6 +41,9 @@ def discover(
     Z: ArrayLike,
     y: ArrayLike,
     *,
+    groups: ArrayLike | None = None,
+    metadata: Any = None,
+    attributes: Any = None,
     random_state: int | np.random.RandomState | None = None,
     gate: GateThresholds = DEFAULT_GATE,
     max_fit_rows: int = MAX_FIT_ROWS,
@@ -49,9 +56,16 @@ def discover(
     of principal components; each is refined by an additive latent mixture, must pass one gate, and must be
     confirmed at another number of components. Time and memory grow linearly in `n`.
 
+    Attributes too weak for that can be found with a hint: values known for a few examples, metadata columns, or
+    directions that name the attribute. Hints are candidates with a gate of their own, see `docs/discovery.md`; one
+    that does not pass changes nothing.
+
     Args:
         Z: Latents, shape `(n, d)`: NumPy array or torch tensor, any float type. Any rotation or common scale.
         y: Labels, shape `(n,)`, integers or strings, at least two classes.
+        groups: Attribute value of each example, integers from 0, -1 where unknown, shape `(n,)`.
+        metadata: `DataFrame` or mapping of names to `(n,)` values: each column may be the attribute.
+        attributes: Mapping of names to directions, `(d,)` or one per attribute value `(A, d)`; see `embed_prompts`.
         random_state: Seed of the folds and, above `max_fit_rows` rows, of the sample.
         gate: Thresholds; the defaults are calibrated.
         max_fit_rows: Candidates are fitted on a random sample of this many rows; the result covers all.
@@ -78,7 +92,22 @@ def discover(
     rng = np.random.default_rng(check_random_state(random_state).randint(2**31))
     reduction = principal_components(latents, MAX_COMPONENTS, rng=rng)
     X = reduction.transform(latents)
-    return discover_reduced(X, reduction, labels, classes, rng=rng, gate=gate, max_fit_rows=max_fit_rows)
+    hints = collect_hints(reduction, len(latents), groups=groups, metadata=metadata, attributes=attributes)
+    return discover_reduced(X, reduction, labels, classes, rng=rng, hints=hints, gate=gate, max_fit_rows=max_fit_rows)
+
+
+def collect_hints(
+    reduction: Reduction, n: int, *, groups: ArrayLike | None = None, metadata: Any = None, attributes: Any = None
+) -> list[Hint | Named]:
+    """The hints of `discover` for `n` examples, checked."""
+    hints: list[Hint | Named] = []
+    if groups is not None:
+        hints.append(groups_hint(groups, n))
+    if metadata is not None:
+        hints += metadata_hints(metadata, n)
+    if attributes is not None:
+        hints += named_hints(attributes, reduction)
+    return hints
 
 
 def discover_reduced(
@@ -88,6 +117,7 @@ def discover_reduced(
     classes: NDArray[Any],
     *,
     rng: np.random.Generator,
+    hints: Sequence[Hint | Named] = (),
     gate: GateThresholds = DEFAULT_GATE,
     max_fit_rows: int = MAX_FIT_ROWS,
 ) -> Discovery:
@@ -97,23 +127,81 @@ def discover_reduced(
         why = f"too few examples to tell: {len(labels)} in all (needs {MIN_ROWS}), smallest class {smallest} "
         return _nothing(d, labels, classes, [], why + f"(needs {MIN_PER_CLASS})")
     rows = _fit_rows(labels, max_fit_rows, rng)
-    if K == 2:
-        partition, tried = find_partition(X[rows], labels[rows], rng=rng, gate=gate)
-        if partition is None:
-            return _nothing(d, labels, classes, tried, f"none of {len(tried)} candidates passed the gate")
-        R = partition.mixture.responsibilities(X[:, : partition.record.k], labels).astype(np.float32)
-        R[rows] = partition.responsibilities
-        return _describe(R, partition.record.gain, tried, reduction, X, labels, classes)
-    chosen, attempts = _search(X[rows], labels[rows], K, gate=gate)
-    records = [a.record for a in attempts]
-    if chosen is None:
-        accepted = sum(a.record.accepted for a in attempts)
-        why = f"{accepted} of {len(attempts)} candidates passed the gate, none was confirmed" if accepted else (
-            f"none of {len(attempts)} candidates passed the gate"
-        )  # fmt: skip
-        return _nothing(d, labels, classes, records, why)
-    R, evidence = _assign(chosen, X, labels, K, n_fit=len(rows), rng=rng)
-    return _describe(R, evidence, records, reduction, X, labels, classes, rough=chosen.mixture is None)
+    # Hints draw from a source of their own: with a hint that fails, the rest is what it is without one.
+    hint_rng = rng.spawn(1)[0]
+    hinted = [_judge(X, labels, K, hint, rng=hint_rng, gate=gate, rows=rows) for hint in hints]
+    own = (_search_binary if K == 2 else _search_many)(X, labels, K, rows, rng=rng, gate=gate)
+    records = [h.record for h in hinted] + own.tried
+    hint = _preferred(hinted, own, labels, rows)
+    if hint is not None:
+        return _describe_hint(hint, records, reduction, X, labels, classes)
+    if own.responsibilities is None or own.record is None:
+        result = _nothing(d, labels, classes, records, own.why)
+    else:
+        beta = additive_offsets(X, labels, own.responsibilities)[1]
+        result = _found(
+            own.responsibilities, beta, own.evidence, own.record.source, records, reduction, labels, classes
+        )
+    unused = "".join(
+        f" {h.record.source} was not used: {'weaker than what was found' if h.record.accepted else h.record.reason}."
+        for h in hinted
+    )
+    return replace(result, message_=result.message_ + unused, rough_=own.rough)
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What the search without hints gives: responsibilities of all rows, or `None` and why."""
+
+    responsibilities: Array | None
+    record: Candidate | None
+    evidence: float
+    tried: list[Candidate]
+    why: str = ""
+    rough: bool = False
+
+
+def _search_binary(
+    X: Array, y: IntArray, K: int, rows: IntArray, *, rng: np.random.Generator, gate: GateThresholds
+) -> _Own:
+    """Two classes: the partition that passes the gate with the largest relative strength."""
+    del K
+    partition, tried = find_partition(X[rows], y[rows], rng=rng, gate=gate)
+    if partition is None:
+        return _Own(None, None, 0.0, tried, f"none of {len(tried)} candidates passed the gate")
+    R = partition.mixture.responsibilities(X[:, : partition.record.k], y).astype(np.float32)
+    R[rows] = partition.responsibilities
+    return _Own(R, partition.record, partition.record.gain, tried)
+
+
+def _judge(
+    X: Array, y: IntArray, K: int, hint: Hint | Named, *, rng: np.random.Generator, gate: GateThresholds, rows: IntArray
+) -> Hinted:
+    if isinstance(hint, Named):
+        return judge_named(X, y, K, hint, gate=gate, rows=rows)
+    return judge_hint(X, y, K, hint, rng=rng, gate=gate, rows=rows)
+
+
+def _preferred(hinted: list[Hinted], own: _Own, y: IntArray, rows: IntArray) -> Hinted | None:
+    """The accepted hint to use, or `None` for what was found without one.
+
+    Of several hints the one whose attribute weighs most: its contrast times its tie to the label. An attribute that was
+    found without a hint, is another one and weighs more goes first.
+    """
+    accepted = [h for h in hinted if h.record.accepted and h.responsibilities is not None]
+    if not accepted:
+        return None
+    best = max(accepted, key=lambda h: _weight(h.record))
+    if own.responsibilities is None or own.record is None or best.responsibilities is None:
+        return best
+    moved = best.responsibilities[rows].argmax(axis=1) != y[rows]
+    found = own.responsibilities[rows].argmax(axis=1) != y[rows]
+    same = gates.jaccard(moved, found) >= gates.DEFAULT_GATE.jaccard
+    return best if same or _weight(best.record) >= _weight(own.record) else None
+
+
+def _weight(record: Candidate) -> float:
+    return record.strength * record.association
 
 
 def _fit_rows(y: IntArray, limit: int, rng: np.random.Generator) -> IntArray:
@@ -126,7 +214,29 @@ def _fit_rows(y: IntArray, limit: int, rng: np.random.Generator) -> IntArray:
     return np.unique(np.concatenate([chosen, *missing]))
 
 
-def _search(X: Array, y: IntArray, K: int, *, gate: GateThresholds) -> tuple[Attempt | None, list[Attempt]]:
+def _search_many(
+    X: Array, y: IntArray, K: int, rows: IntArray, *, rng: np.random.Generator, gate: GateThresholds
+) -> _Own:
+    """More than two classes: the trimmed discriminant's partition, sharpened by a mixture or refined out of fold."""
+    chosen, attempts = _confirmed(X[rows], y[rows], K, gate=gate)
+    tried = [a.record for a in attempts]
+    if chosen is None:
+        accepted = sum(record.accepted for record in tried)
+        why = f"{accepted} of {len(tried)} candidates passed the gate, none was confirmed" if accepted else (
+            f"none of {len(tried)} candidates passed the gate"
+        )  # fmt: skip
+        return _Own(None, None, 0.0, tried, why)
+    k = chosen.record.k
+    if chosen.mixture is not None:
+        R = chosen.mixture.responsibilities(X[:, :k], y).astype(np.float32)
+        return _Own(R, chosen.record, 1000.0 * chosen.record.gain / len(rows), tried)
+    assert chosen.discriminant is not None  # noqa: S101 - an attempt carries one of the two
+    # The gate judged the rough partition; sharpening it cannot raise an alarm.
+    R = refine_attribute(X, y, chosen.discriminant.assign(X[:, :k]), K, rng=rng)
+    return _Own(R, chosen.record, chosen.record.gain, tried, rough=True)
+
+
+def _confirmed(X: Array, y: IntArray, K: int, *, gate: GateThresholds) -> tuple[Attempt | None, list[Attempt]]:
     """More than two classes: the confirmed attempt or `None`, and all attempts."""
     trimmed = scan_trimmed(X, y, K, gate)
     passed = [a for a in trimmed if a.record.accepted]
@@ -160,46 +270,47 @@ def _nothing(d: int, y: IntArray, classes: NDArray[Any], tried: list[Candidate],
     )
 
 
-def _assign(
-    chosen: Attempt, X: Array, y: IntArray, K: int, *, n_fit: int, rng: np.random.Generator
-) -> tuple[Array, float]:
-    """More than two classes: responsibilities of all rows by the confirmed attempt, and its evidence."""
-    k = chosen.record.k
-    if chosen.mixture is not None:
-        R = chosen.mixture.responsibilities(X[:, :k], y).astype(np.float32)
-        return R, 1000.0 * chosen.record.gain / n_fit
-    assert chosen.discriminant is not None  # noqa: S101 - an attempt carries one of the two
-    # The gate judged the rough partition; sharpening it cannot raise an alarm.
-    return refine_attribute(X, y, chosen.discriminant.assign(X[:, :k]), K, rng=rng), chosen.record.gain
+def _describe_hint(
+    hint: Hinted, records: list[Candidate], reduction: Reduction, X: Array, y: IntArray, classes: NDArray[Any]
+) -> Discovery:
+    """The result of an accepted hint; its evidence is its tie to the label in standard errors of chance."""
+    R = hint.responsibilities
+    assert R is not None  # noqa: S101 - accepted hints carry responsibilities
+    beta = additive_offsets(X, y, R)[1]
+    if hint.offsets is not None:
+        beta[:, : hint.offsets.shape[1]] = hint.offsets
+    chance = float(np.sqrt(np.sum(0.25 / np.bincount(y)))) / (len(classes) / 2.0)
+    evidence = hint.record.association / chance
+    return _found(R, beta, evidence, hint.record.source, records, reduction, y, classes)
 
 
-def _describe(
+def _found(
     R: Array,
+    beta: Array,
     evidence: float,
-    tried: list[Candidate],
+    source: str,
+    records: list[Candidate],
     reduction: Reduction,
-    X: Array,
     y: IntArray,
     classes: NDArray[Any],
-    *,
-    rough: bool = False,
 ) -> Discovery:
-    """The result over all rows from their responsibilities `R (n, K)`."""
-    K = len(classes)
+    """The result over all rows from their responsibilities `R (n, K)` and offsets `beta (K, k)`."""
     groups = R.argmax(axis=1).astype(np.int64)
-    displacements = reduction.lift(additive_offsets(X, y, R)[1])
+    displacements = reduction.lift(beta)
     _, sizes, directions = np.linalg.svd(displacements, full_matrices=False)
     rank = int(np.count_nonzero(sizes > 1e-6 * sizes[0]))
     share = float(np.mean(groups != y))
+    by = f" Used: {source}." if source.startswith("hint:") else ""
     return Discovery(
         found=True,
         classes_=classes,
         groups_=groups,
         responsibilities_=R,
-        basis_=directions[: min(rank, K - 1)].T.copy(),
+        basis_=directions[: min(rank, len(classes) - 1)].T.copy(),
         displacements_=displacements,
         evidence_=float(evidence),
-        candidates_=tuple(tried),
-        message_=f"Spurious direction found: {share:.1%} of {len(y)} examples carry another class's attribute value.",
-        rough_=rough,
+        candidates_=tuple(records),
+        message_=f"Spurious direction found: {share:.1%} of {len(y)} examples carry another class's attribute value."
+        + by,
+        source_=source,
     )

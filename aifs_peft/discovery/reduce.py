@@ -52,6 +52,10 @@ class Reduction:
             out[rows] = (np.asarray(Z[rows], dtype=np.float32) - mean) @ projection
         return out
 
+    def project(self, displacements: Array) -> Array:
+        """Displacements of the input space, `(..., d)`, in the coordinates, `(..., k)`: the inverse of `lift`."""
+        return np.asarray(displacements @ self.components.T / self.scale)
+
     def lift(self, vectors: Array) -> Array:
         """Displacements from the first `m <= k` coordinates, `(..., m)`, to the input space, `(..., d)`."""
         m = vectors.shape[-1]

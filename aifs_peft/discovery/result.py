@@ -72,9 +72,11 @@ class Discovery:
         evidence_: How far the accepted candidate lies above its gate. For two classes, 100 times the
             attribute's strength relative to the class's, minus the gate's. For more, of a mixture, its
             penalised log-likelihood gain `2 (ll - ll_null) - p log n` per 1,000 examples; of a trimmed
-            discriminant, 100 times its score minus the gate's. Above 0 when found, 0.0 when nothing passed.
+            discriminant, 100 times its score minus the gate's. Of a hint, the attribute's association with the label
+            in standard errors of chance. Above 0 when found, 0.0 when nothing passed.
         candidates_: Everything that was tried, with the gate's measurements.
-        message_: One sentence: what was found, or why nothing was.
+        message_: What was found, or why nothing was; which hint was used, and why another was not.
+        source_: Source of the candidate that was accepted, see `Candidate`; empty when nothing was found.
         rough_: Whether the partition comes from the trimmed discriminant of more than two classes, and no mixture
             confirms it: expect that part of the conflicting examples is missed or takes a wrong value.
     """
@@ -88,6 +90,7 @@ class Discovery:
     evidence_: float
     candidates_: tuple[Candidate, ...] = field(default_factory=tuple)
     message_: str = ""
+    source_: str = ""
     rough_: bool = False
 
     def summary(self) -> str:
@@ -100,7 +103,9 @@ class Discovery:
             )
             moved = self.responsibilities_.argmax(axis=1)
             lines.append(f"Inferred attribute value: {_shares(moved, labels)}.")
-        tried = sorted(self.candidates_, key=lambda c: (c.accepted, c.gain), reverse=True)
+        tried = sorted(
+            self.candidates_, key=lambda c: (c.accepted, float(np.nan_to_num(c.gain, nan=np.inf))), reverse=True
+        )
         accepted = sum(c.accepted for c in tried)
         lines.append(f"{len(tried)} candidates tried, {accepted} passed the gate.")
         if tried:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aifs_peft.discovery.additive import additive_head, additive_model
+from aifs_peft.discovery.additive import additive_head, additive_model, model_given_offsets
 from aifs_peft.discovery.heads import LinearHead, fit_logistic
 
 Array = NDArray[np.floating]
@@ -29,6 +29,9 @@ DEFAULT_SHRINKAGE_MANY = 0.02
 # Measured on Colored MNIST with ten, five and four classes, see docs/discovery.md.
 DEFAULT_L2_ROUGH = 0.03
 AVOIDANCE = 3.0
+# For offsets that are posterior means, which are shrunk: turn away further, and trust the covariance more.
+HINTED_SHRINKAGE = 0.05
+HINTED_AVOIDANCE = 6.0
 COUNTERFACTUAL_WEIGHT = 0.3
 # A cell with less weight than this counts as if it had this much: no single example may dominate the loss.
 CELL_FLOOR = 5.0
@@ -109,6 +112,19 @@ def fit_head(
         weights = np.concatenate([weights, np.full(len(y), COUNTERFACTUAL_WEIGHT / len(y))])
         y = np.concatenate([y, y])
     return fit_logistic(X, y, K, l2=setting.value, weights=weights, start=start)
+
+
+def hinted_head(X: Array, y: IntArray, R: Array, beta: Array) -> tuple[LinearHead, HeadChoice]:
+    """The additive head for offsets `beta (K, k)` that come from a hint.
+
+    An attribute that needs a hint is too weak for its cells to be told apart, so they cannot judge a head.
+    """
+    setting = HeadSetting("additive", HINTED_SHRINKAGE)
+    model = model_given_offsets(X, y, R, beta)
+    head = additive_head(model, shrinkage=setting.value, avoidance=HINTED_AVOIDANCE, split=False)
+    return head, HeadChoice(
+        setting, {}, "the hinted attribute is too weak to judge a head by its cells: fixed settings"
+    )
 
 
 def choose_head(X: Array, y: IntArray, R: Array, *, rng: np.random.Generator, rough: bool = False) -> HeadChoice:
