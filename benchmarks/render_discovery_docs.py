@@ -48,13 +48,13 @@ def margins(X: NDArray[np.floating], y: NDArray[np.int64], a: NDArray[np.int64])
     return figure
 
 
-def evidence(with_shortcut: Discovery, without: Discovery, n: int) -> Any:
-    """Gain of every candidate against the number of components, with and without a shortcut in the data."""
+def evidence(with_shortcut: Discovery, without: Discovery) -> Any:
+    """Evidence of every refined partition against the number of components, with and without a shortcut in the data."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(5.6, 3.4))
-    marks = {"margins": ("o", 0.93), "trimmed+mixture": ("^", 1.07)}
-    names = {"margins": "held-out margins", "trimmed+mixture": "trimmed discriminant"}
+    marks = {"margins": ("o", 0.93), "trimmed": ("^", 1.0), "component": ("s", 1.07)}
+    names = {"margins": "held-out margins", "trimmed": "trimmed discriminant", "component": "leading components"}
     for source, (mark, shift) in marks.items():
         for found, share, colour in ((with_shortcut, SHARE, "#0b3c5d"), (without, 0.5, "#b3261e")):
             for accepted in (True, False):
@@ -62,16 +62,16 @@ def evidence(with_shortcut: Discovery, without: Discovery, n: int) -> Any:
                 if not shown:
                     continue
                 label = f"{share:.0%} aligned, {names[source]}: {'passed' if accepted else 'refused by the gate'}"
-                gains = [1000.0 * c.gain / n for c in shown]
+                gains = [c.gain for c in shown]
                 face = colour if accepted else "none"
                 axes.scatter([shift * c.k for c in shown], gains, marker=mark, facecolors=face, edgecolors=colour,
                              s=36, label=label)  # fmt: skip
     axes.axhline(0.0, color="black", linestyle="--", linewidth=1)
     axes.set_xscale("log", base=2)
-    ticks = sorted({c.k for c in with_shortcut.candidates_ if c.source in marks})
+    ticks = sorted({c.k for found in (with_shortcut, without) for c in found.candidates_})
     axes.set_xticks(ticks, [str(k) for k in ticks])
     axes.set_xlabel("number of principal components k")
-    axes.set_ylabel("evidence, twice nats per 1,000 examples")
+    axes.set_ylabel("evidence: relative strength above its gate, in 1/100")
     axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.3))
     return figure
 
@@ -118,7 +118,7 @@ def main() -> None:
     print(found.summary(), nothing.summary(), sep="\n\n")
     pictures = {
         "margins": margins(X, y, a),
-        "evidence": evidence(found, nothing, len(y)),
+        "evidence": evidence(found, nothing),
         "groups": groups(X, y, a, found),
     }
     for name, figure in pictures.items():

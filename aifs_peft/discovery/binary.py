@@ -26,7 +26,7 @@ IntArray = NDArray[np.integer]
 # Partitions are refined at the largest of these that the data support, at a smaller one where nothing passes.
 COMPONENTS = (64, 128, 256)
 # No more components than this many per conflicting example: beyond, noise in the offsets hides part of the minority.
-COMPONENTS_PER_CONFLICT = 4
+COMPONENTS_PER_CONFLICT = 6
 TRIMMED_COMPONENTS = (16, 64, 256)
 TRIMS = (0.1, 0.03)
 MARGIN_COMPONENTS = 8
@@ -79,16 +79,17 @@ def find_partition(
     """
     starts = propose_starts(X, y, rng=rng)
     records: list[Candidate] = []
+    best: Partition | None = None
     components = usable(tuple(min(c, X.shape[1]) for c in COMPONENTS), X.shape[1], len(y))
     for k in sorted(set(components), reverse=True):
         data = Moments.of(np.ascontiguousarray(X[:, :k]), y, 2)
         refined = [_refine(data, start, gate, rng=rng) for start in starts]
         records += [partition.record for partition in refined]
-        most = np.inf if k == min(components) else COMPONENTS_PER_CONFLICT * len(y)
-        passed = [p for p in refined if p.record.accepted and k <= most * p.record.conflicts]
-        if passed:
-            return max(passed, key=lambda p: p.record.gain), records
-    return None, records
+        passed = [p for p in refined if p.record.accepted]
+        best = max(passed, key=lambda p: p.record.gain) if passed else best
+        if best is not None and k <= COMPONENTS_PER_CONFLICT * best.record.conflicts * len(y):
+            break
+    return best, records
 
 
 def propose_starts(X: Array, y: IntArray, *, rng: np.random.Generator) -> list[Start]:

@@ -12,7 +12,9 @@ from aifs_peft.tuner.tabular import TabularClassifier, TabularConfig
 MODALITIES = ("image", "text", "table")
 # Numbers that make a method fit data this small; everything else is its default.
 OPTIONS = {
-    "irm": {"environments": "given"},
+    "irm": {"environments": "given", "min_examples": 1},
+    "xrm-gdro": {"twins": {"draws": 2, "steps": 200}},
+    "afr": {"steps": 50},
 }
 
 
