@@ -6,6 +6,8 @@ from methods_zoo import MODALITIES, make_trainer
 
 from aifs_peft.objectives import get, names
 
+# Their loss is no plain fit to the data: SPUME's tasks move to what is still hard, ULE's penalty sets in after a while.
+MOVING_LOSS = {"spume", "ule"}
 METHODS = [name for name in names() if not name.startswith("doctest-")]
 
 
@@ -44,7 +46,10 @@ def test_trains_what_it_should_and_nothing_else(method, modality, adapter, tmp_p
         assert any("lora_" in name for name in moved)
     terms = [row["cross_entropy"] for row in trainer.state.log_history if "cross_entropy" in row]
     quarter = len(terms) // 4
-    assert sum(terms[-quarter:]) < sum(terms[:quarter]), terms
+    if method in MOVING_LOSS:
+        assert trainer.evaluate(trainer.train_dataset)["eval_accuracy"] > 0.6
+    else:
+        assert sum(terms[-quarter:]) < sum(terms[:quarter]), terms
     assert all(torch.isfinite(value).all() for value in after.values())
 
 
