@@ -81,7 +81,7 @@ def make_trainer(method, modality, adapter, folder, rows=None, **options):
     torch.manual_seed(1)
     model = get_peft_model(base_model(modality), config)
     defaults = {
-        "num_train_epochs": 3,
+        "num_train_epochs": 4,
         "per_device_train_batch_size": 16,
         "per_device_eval_batch_size": 48,
         "learning_rate": 1e-2,
