@@ -161,6 +161,10 @@ class AIFSPaper(_Intervening):
         }
 
 
+# Optional column of the training set: known attribute values from 0, -1 where unknown; see `discover(groups=)`.
+HINT_COLUMN = "hint_groups"
+
+
 @register
 class AIFSDiscovery(_Intervening):
     """The default recipe: find spurious directions without group labels, intervene along them, balance over them.
@@ -181,6 +185,10 @@ class AIFSDiscovery(_Intervening):
     def collects(self, state: AIFSState, encoder_trains: bool) -> bool:
         """See `Objective.collects`: a frozen encoder has nothing new to say, nor has a set without directions."""
         return encoder_trains and self.settings.directions == "refit" and state.has_basis
+
+    def optional_columns(self) -> tuple[str, ...]:
+        """See `Objective.optional_columns`: attribute values that are known of a few examples, -1 for the rest."""
+        return (HINT_COLUMN,)
 
     def sampling(self, labels: Tensor, context: EpochContext) -> Sampling | None:
         """See `Objective.sampling`: balanced over label and inferred attribute, once that is known."""
@@ -218,7 +226,8 @@ class AIFSDiscovery(_Intervening):
             raise InvalidConfigError(
                 f"discovery needs the latents of all {latents.total} training examples, got {len(latents.index)}"
             )
-        found = context.on_main(lambda: self._run(latents, context.num_labels))
+        known = context.columns.get(HINT_COLUMN)
+        found = context.on_main(lambda: self._run(latents, context.num_labels, known))
         state, dim = context.state, latents.z.shape[1]
         nothing = torch.zeros(0)
         if found is None:
@@ -242,11 +251,15 @@ class AIFSDiscovery(_Intervening):
             "conflicting_share": conflicting,
         }
 
-    def _run(self, latents: Latents, num_labels: int) -> dict[str, Tensor] | None:
+    def _run(self, latents: Latents, num_labels: int, known: Tensor | None) -> dict[str, Tensor] | None:
         from aifs_peft.discovery import discover
 
         result = discover(
-            latents.z.numpy(), latents.labels.numpy(), random_state=self.settings.seed, **self.settings.discovery
+            latents.z.numpy(),
+            latents.labels.numpy(),
+            groups=None if known is None else known.numpy(),
+            random_state=self.settings.seed,
+            **self.settings.discovery,
         )
         if not result.found:
             return None

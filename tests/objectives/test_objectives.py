@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import nn
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.objectives import EpochContext, Latents, Objective, ObjectiveSettings, StepContext, get, names, register
 from aifs_peft.objectives.directions import assign_groups, basis_of, fit_displacements
+from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSState, LatentTap
 
 
@@ -230,3 +232,30 @@ def test_held_out_groups_ignore_a_shift_of_the_class():
     offsets = torch.tensor([[-2.0], [2.0]])
     u = offsets[a] + 7.0 * y[:, None] + 0.5 * torch.randn(200, 1, generator=generator)
     assert torch.equal(assign_groups(u, y, offsets), a)
+
+
+def test_known_attribute_values_are_a_hint_for_discovery():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 3000)
+    a = np.where(rng.random(3000) < 0.95, y, 1 - y)
+    Z = rng.normal(size=(3000, 32))
+    Z[:, 0] += 1.5 * y
+    Z[:, 1] += 2.5 * a  # below what discovery finds alone
+    known = np.full(3000, -1)
+    for cell in range(4):
+        rows = np.flatnonzero(2 * y + a == cell)[:10]
+        known[rows] = a[rows]
+    found = {}
+    for name, columns in (("alone", {}), ("hinted", {"hint_groups": torch.as_tensor(known)})):
+        fit = fit_on_latents(
+            "aifs",
+            torch.as_tensor(Z, dtype=torch.float32),
+            torch.as_tensor(y),
+            num_labels=2,
+            schedule=LatentSchedule(epochs=1),
+            columns=columns,
+        )
+        found[name] = fit.state
+    assert not found["alone"].has_basis
+    assert found["hinted"].has_basis
+    assert float(found["hinted"].basis[1].abs().max()) > 0.7
