@@ -39,7 +39,7 @@ class GateThresholds:
     strength: float = 2.6
     ratio: float = 1.0
     association: float = 0.15
-    class_strength: float = 0.3
+    class_strength: float = 0.7
     clear_ratio: float = 1.5
     refined_strength: float = 2.9
     relative: float = 1.5

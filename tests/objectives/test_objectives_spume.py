@@ -28,7 +28,7 @@ from aifs_peft.tuner import AIFSState, LatentTap
 SCHEDULE = LatentSchedule(epochs=20, batch_size=120, learning_rate=5e-3)
 
 
-@pytest.mark.parametrize("name", ["spume", "attribute_tasks", "embedding"])
+@pytest.mark.parametrize("name", ["spume", "attribute_tasks", "last_layer"])
 def test_examples_run(name):
     module = importlib.import_module(f"aifs_peft.objectives.{name}")
     result = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
@@ -267,7 +267,7 @@ def test_refusals():
     method.prepare(blind)
     with pytest.raises(InvalidConfigError, match="it needs `encode`"):
         method.end_of_epoch(None, blind)
-    with pytest.raises(HeadError, match="has no linear layer"):
+    with pytest.raises(HeadError, match="without a linear layer"):
         last_linear(nn.Tanh())
 
 

@@ -15,6 +15,8 @@ DTYPES = {
     "ema": torch.float64,
     "evidence": torch.float64,
     "groups": torch.int64,
+    "weights": torch.float64,
+    "memory": torch.float64,
     "num_updates": torch.int64,
 }
 
