@@ -32,10 +32,12 @@ reference: 2 epochs of Adam at 1e-4 from zero on standardised latents. (On one d
 conflicting examples it found them with precision 0.92 and recall 0.95; at 1e-3, or after 10 epochs, it found fewer.
 True groups were looked at for that.) Twins: see their file.
 
-Measured: `benchmarks/irm_colored_mnist.py` repeats the paper's Colored MNIST with given environments;
-`benchmarks/xrm_dominoes.py` (dominoes latents, 5 % conflicting, worst group over 5 draws): IRM-EIIL 0.73, IRM-XRM 0.68
-with a standard error of 0.03, beside ERM 0.28 and XRM + group DRO 0.74. The batches balanced over the two environments
-do it, not the penalty: with `penalty` 0 IRM-EIIL gave 0.73 and 0.71 on the first two draws, with 100 0.71 and 0.72.
+Measured. `benchmarks/irm_colored_mnist.py`, the paper's Colored MNIST with given environments and its published
+hyper-parameters, 5 seeds: accuracy in the reversed environment 66.5 % (standard deviation 2.4), ERM 14.3 %.
+`benchmarks/xrm_dominoes.py`, dominoes latents with 5 % conflicting, worst group over 5 draws: IRM-EIIL 0.73, IRM-XRM
+0.68 with a standard error of 0.03, beside ERM 0.28 and XRM + group DRO 0.74. The batches balanced over the two
+environments do it, not the penalty: with `penalty` 0 IRM-EIIL gave 0.73 and 0.71 on the first two draws, with 100 0.71
+and 0.72.
 """
 
 from __future__ import annotations
