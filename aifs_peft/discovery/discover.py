@@ -252,7 +252,7 @@ def _confirmed(X: Array, y: IntArray, K: int, *, gate: GateThresholds) -> tuple[
         refined.append(attempt)
     moved = last.attribute != y
     near = [a for a in best_per_k(refined) if gates.jaccard(a.attribute != y, moved) >= gate.jaccard]
-    return (agree(near, y, gate, alone=False) or last), trimmed + refined
+    return (agree(near, y, gate) or last), trimmed + refined
 
 
 def _nothing(d: int, y: IntArray, classes: NDArray[Any], tried: list[Candidate], why: str) -> Discovery:

@@ -116,15 +116,13 @@ def best_per_k(attempts: list[Attempt]) -> list[Attempt]:
     return list(best.values())
 
 
-def agree(attempts: list[Attempt], y: IntArray, gate: GateThresholds, *, alone: bool) -> Attempt | None:
+def agree(attempts: list[Attempt], y: IntArray, gate: GateThresholds) -> Attempt | None:
     """The attempt whose conflicting set the others confirm best; `None` when nothing is confirmed.
 
     Args:
         attempts: One accepted attempt per number of components.
         y: Labels of the rows they were fitted on.
         gate: Its `jaccard` is what counts as confirmation.
-        alone: Whether a single attempt may stand unconfirmed, because the scan offered only one number of
-            components.
     """
     conflicts = [attempt.attribute != y for attempt in attempts]
     totals = []
@@ -134,6 +132,6 @@ def agree(attempts: list[Attempt], y: IntArray, gate: GateThresholds, *, alone: 
         record = attempts[i].record
         needed = 1 if record.strength >= gate.clear_ratio * record.class_strength else 2
         totals.append(sum(confirming) if len(confirming) >= needed else 0.0)
-    if not attempts or (max(totals) == 0.0 and not alone):
+    if not attempts or max(totals) == 0.0:
         return None
     return attempts[int(np.argmax(totals))]

@@ -39,6 +39,7 @@ from torch import Tensor
 from aifs_peft.errors import InvalidInputError, NonFiniteError
 from aifs_peft.objectives.base import Objective
 from aifs_peft.objectives.context import EpochContext, Latents, Sampling, Setup
+from aifs_peft.objectives.held_out import stratified_rows
 from aifs_peft.objectives.last_layer import require_linear, set_linear
 from aifs_peft.objectives.registry import register
 from aifs_peft.objectives.settings import check_range
@@ -158,18 +159,13 @@ def held_out_rows(labels: Tensor, share: float, seed: int) -> Tensor:
         >>> int(rows[:10].sum()), int(rows[10:].sum())
         (2, 1)
     """
-    generator = torch.Generator().manual_seed(seed)
-    out = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
-        members = (labels == label).nonzero().squeeze(1)
-        if len(members) < 2:
-            raise InvalidInputError(
-                f"class {int(label)} has one example, and both stages of afr need some of every class; add examples "
-                "or leave the class out"
-            )
-        count = min(max(round(share * len(members)), 1), len(members) - 1)
-        out[members[torch.randperm(len(members), generator=generator)[:count]]] = True
-    return out
+    found, sizes = labels.unique(return_counts=True)
+    if bool((sizes < 2).any()):
+        raise InvalidInputError(
+            f"class {int(found[sizes < 2][0])} has one example, and both stages of afr need some of every class; add "
+            "examples or leave the class out"
+        )
+    return stratified_rows(labels, share, seed)
 
 
 def afr_weights(logits: Tensor, labels: Tensor, gamma: float, *, balance_classes: bool = True) -> Tensor:

@@ -56,6 +56,7 @@ from aifs_peft.latent._support import evaluating
 from aifs_peft.objectives.base import Objective, Phase
 from aifs_peft.objectives.collective import whole_batch
 from aifs_peft.objectives.context import EpochContext, Latents, Regions, Sampling, Setup, StepContext
+from aifs_peft.objectives.held_out import stratified_rows
 from aifs_peft.objectives.region_discovery import RegionClusters, cluster_range, find_spurious_clusters
 from aifs_peft.objectives.regions import follow_centroids, grid_regions, nearest_cluster, span_regions
 from aifs_peft.objectives.registry import register
@@ -109,22 +110,6 @@ class Options:
             raise InvalidConfigError(f'source must be "train" or "validation"; got {self.source!r}')
 
 
-def held_out(labels: Tensor, share: float, seed: int) -> Tensor:
-    """A share of each class, at least one example and never all of them, `(n,)` bool.
-
-    Example:
-        >>> held_out(torch.arange(20) % 2, 0.2, seed=0).sum()
-        tensor(4)
-    """
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
-    generator = torch.Generator().manual_seed(seed)
-    for label in labels.unique():
-        rows = (labels == label).nonzero().squeeze(1)
-        count = min(max(1, round(share * len(rows))), len(rows) - 1)
-        chosen[rows[torch.randperm(len(rows), generator=generator)[:count]]] = True
-    return chosen
-
-
 @register
 class Ravl(Objective):
     """Region-aware training on clusters that were found to mislead.
@@ -166,7 +151,7 @@ class Ravl(Objective):
         """See `Objective.sampling`: without the held-out examples until discovery has seen them."""
         if context.state.memory.numel() or self.options.source == "validation":
             return None
-        return Sampling(weights=(~held_out(labels, self.options.holdout, context.seed)).double())
+        return Sampling(weights=(~stratified_rows(labels, self.options.holdout, context.seed)).double())
 
     def end_of_epoch(self, latents: Latents, context: EpochContext) -> dict[str, float]:
         """Discover once after the warm-up; later follow an encoder that is trained."""
@@ -237,7 +222,7 @@ class Ravl(Objective):
             )
         if self.options.source == "validation":
             return context.encode_regions(self._pool, None)
-        index = held_out(context.labels, self.options.holdout, context.seed).nonzero().squeeze(1)
+        index = stratified_rows(context.labels, self.options.holdout, context.seed).nonzero().squeeze(1)
         order = torch.randperm(len(index), generator=torch.Generator().manual_seed(context.seed))
         return context.encode_regions(self._pool, index[order[: int(self.options.examples)]].sort().values)
 

@@ -45,6 +45,7 @@ from torch import Tensor, nn
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.objectives.base import Objective
 from aifs_peft.objectives.context import EpochContext, Sampling, Setup
+from aifs_peft.objectives.held_out import stratified_rows
 from aifs_peft.objectives.last_layer import last_features, last_linear
 from aifs_peft.objectives.registry import register
 from aifs_peft.objectives.settings import check_range
@@ -118,18 +119,15 @@ def held_out(labels: Tensor, share: float, seed: int) -> Tensor:
         >>> held_out(torch.tensor([0] * 10 + [1] * 5), 0.2, seed=0).sum()
         tensor(4)
     """
-    generator = torch.Generator().manual_seed(seed)
-    out = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
-        rows = (labels == label).nonzero().squeeze(1)
-        if len(rows) < SMALLEST_CLASS:
-            raise InvalidInputError(
-                f"shortcutprobe holds out a part of each class, and class {int(label)} has {len(rows)} training "
-                f"example(s); at least {SMALLEST_CLASS} are needed: add examples or take the class out"
-            )
-        count = max(2, round(share * len(rows)))
-        out[rows[torch.randperm(len(rows), generator=generator)[:count]]] = True
-    return out
+    found, sizes = labels.unique(return_counts=True)
+    small = sizes < SMALLEST_CLASS
+    if bool(small.any()):
+        raise InvalidInputError(
+            f"shortcutprobe holds out a part of each class, and class {int(found[small][0])} has "
+            f"{int(sizes[small][0])} training example(s); at least {SMALLEST_CLASS} are needed: add examples or take "
+            "the class out"
+        )
+    return stratified_rows(labels, share, seed, fewest=2)
 
 
 @register

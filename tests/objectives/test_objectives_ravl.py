@@ -21,7 +21,7 @@ from transformers import (
 
 from aifs_peft.errors import InvalidConfigError, InvalidInputError, NonFiniteError
 from aifs_peft.objectives import EpochContext, ObjectiveSettings, Regions, Setup, StepContext, get
-from aifs_peft.objectives.ravl import held_out
+from aifs_peft.objectives.held_out import stratified_rows
 from aifs_peft.objectives.region_discovery import (
     cluster_gaps,
     cluster_influence,
@@ -190,12 +190,12 @@ def test_held_out_examples_are_left_out_until_discovery():
     method, state = get("ravl")(ObjectiveSettings()), AIFSState(3)
     context = EpochContext(nn.Linear(3, 2), state, 2, False, torch.device("cpu"), labels=labels, seed=5)
     plan = method.sampling(labels, context)
-    out = held_out(labels, 0.2, 5)
+    out = stratified_rows(labels, 0.2, 5)
     assert torch.equal(plan.weights == 0, out)
     assert torch.bincount(labels[out]).tolist() == [20, 20]
     state.update(memory=torch.zeros(1, 4))
     assert method.sampling(labels, context) is None
-    assert held_out(torch.tensor([0, 0, 1]), 0.5, 0).sum() == 1  # a class of one example keeps it
+    assert stratified_rows(torch.tensor([0, 0, 1]), 0.5, 0).sum() == 1  # a class of one example keeps it
 
 
 def patches(n, aligned, seed=0):

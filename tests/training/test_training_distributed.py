@@ -1,36 +1,17 @@
 """Two processes do what one does: one launch each by torchrun and by accelerate, many assertions in it."""
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import free_port, launch
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
 
 
-def launch(command, out):
-    out.mkdir()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parent), "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(
-        [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    return torch.load(out / "results.pt", weights_only=True)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
-    alone = launch([str(SCRIPT), str(tmp_path / "one"), "1"], tmp_path / "one")
+    alone = launch(SCRIPT, [str(SCRIPT), str(tmp_path / "one"), "1"], tmp_path / "one")
     launchers = {
         "torchrun": ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()],
         "accelerate": [
@@ -41,7 +22,7 @@ def test_two_processes_equal_one(tmp_path):
     for name, launcher in launchers.items():
         # The second launcher differs in how processes start, not in what they do: the first training is enough.
         part = "all" if name == "torchrun" else "paper"
-        both = launch([*launcher, str(SCRIPT), str(tmp_path / name), "2", part], tmp_path / name)
+        both = launch(SCRIPT, [*launcher, str(SCRIPT), str(tmp_path / name), "2", part], tmp_path / name)
         wanted = {key: value for key, value in alone.items() if part == "all" or key.startswith("paper")}
         assert both.keys() == wanted.keys()
         for key, value in wanted.items():
