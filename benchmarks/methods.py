@@ -19,8 +19,11 @@ those of SpuriousScenes. A cell that the output file already holds is not comput
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +43,22 @@ from aifs_peft.training.on_latents import LatentSchedule
 
 RULES = ("worst_inferred_group", "worst_class", "oracle")
 DEVELOPMENT = (100, 101)
-# What a random setting draws besides the schedule: lists to choose from.
-SPACE: dict[str, dict[str, list[Any]]] = {}
+# What a random setting draws besides the schedule: around each method's defaults, in its paper's ranges where it
+# gives some (IRM, XRM: DomainBed and XRM's own; the others a decade or so either way).
+SPACE: dict[str, dict[str, list[Any]]] = {
+    "afr": {"gamma": [1.0, 2.0, 4.0, 7.0, 10.0], "penalty": [0.0, 0.1, 0.3, 1.0]},
+    "elrep": {"theta1": [1e-3, 1e-2, 1e-1], "theta2": [1e-4, 1e-3, 1e-2]},
+    "gdro-oracle": {"eta": [1e-3, 1e-2, 1e-1], "adjustment": [0.0, 1.0, 3.0]},
+    "irm": {"environments": ["eiil", "xrm"], "penalty": [1.0, 10.0, 100.0, 1e3, 1e4]},
+    "jtt": {"lambda_up": [5.0, 20.0, 50.0, 100.0], "epochs": [5, 20, 40]},
+    "lff": {"q": [0.5, 0.7, 0.9]},
+    "rsc": {"feature_share": [0.1, 1 / 3, 0.5], "batch_share": [0.1, 1 / 3, 0.5]},
+    "shortcutprobe": {"semantic_weight": [1.0, 5.0, 20.0], "spuriousness_weight": [1.0, 5.0, 20.0]},
+    "spectral-decoupling": {"strength": [1e-3, 1e-2, 1e-1, 1.0]},
+    "spume": {"temperature": [3.0, 10.0, 30.0], "shots": [5, 10, 20]},
+    "ule": {"lambda2": [0.1, 1.0, 10.0], "student_lr_scale": [1.0, 10.0]},
+    "xrm-gdro": {"eta": [1e-3, 1e-2, 1e-1]},
+}
 
 
 def settings(method: str, budget: int) -> list[dict[str, Any]]:
@@ -66,6 +83,13 @@ def worst(right: NDArray[np.bool_], cells: NDArray[np.int64], smallest: int = 1)
     sizes = np.bincount(cells)
     kept = [c for c in range(len(sizes)) if sizes[c] >= smallest]
     return float(min(right[cells == c].mean() for c in kept))
+
+
+@functools.cache
+def development(data: str, cache: Path) -> list[tuple[int, Draw, NDArray[np.int64]]]:
+    """The draws on which settings are chosen, and XRM's bits of their validation examples."""
+    draws = [(seed, DATA[data](seed, cache)) for seed in DEVELOPMENT]
+    return [(seed, draw, inferred_bits(draw, seed)) for seed, draw in draws]
 
 
 def inferred_bits(draw: Draw, seed: int) -> NDArray[np.int64]:
@@ -104,12 +128,12 @@ def scores(clf: AIFSClassifier, part: Split, bits: NDArray[np.int64] | None) -> 
     }
 
 
-def choose(method: str, draws: dict[int, tuple[Draw, NDArray[np.int64]]], budget: int) -> dict[str, Any]:
+def choose(method: str, draws: list[tuple[int, Draw, NDArray[np.int64]]], budget: int) -> dict[str, Any]:
     """The setting each rule chooses on the development draws, and what every setting scored there."""
     tried = []
     for setting in settings(method, budget):
         values = {rule: [] for rule in RULES}
-        for seed, (draw, bits) in draws.items():
+        for seed, draw, bits in draws:
             try:
                 held = scores(fit(method, draw, setting, seed), draw.validation, bits)
             except AIFSError as error:
@@ -128,8 +152,7 @@ def run(method: str, data: str, cache: Path, budget: int, seeds: int) -> dict[st
     closed = method.endswith("-closed")
     record: dict[str, Any] = {"tried": [{"schedule": {}, "options": {}}], "chosen": dict.fromkeys(RULES, 0)}
     if not closed:
-        draws = {seed: load(seed, cache) for seed in DEVELOPMENT}
-        record = choose(method, {s: (d, inferred_bits(d, s)) for s, d in draws.items()}, budget)
+        record = choose(method, development(data, cache), budget)
     if any("failed" in record["tried"][i] for i in record["chosen"].values()):
         return {**record, "failed": record["tried"][0].get("failed", "all settings failed")}
     rows = []
@@ -157,21 +180,26 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--data", nargs="+", default=list(DATA), choices=list(DATA))
     parser.add_argument("--methods", nargs="+", default=None)
-    parser.add_argument("--budget", type=int, default=6)
+    parser.add_argument("--budget", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=1, help="processes; with more than one, set OMP_NUM_THREADS=1")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "methods.json")
     options = parser.parse_args()
     methods = options.methods or ["erm-closed", "aifs-closed", *(n for n in names() if get(n).on_latents)]
     record = json.loads(options.out.read_text()) if options.out.is_file() else {"results": {}}
     record |= {"budget": options.budget, "development_seeds": DEVELOPMENT, "provenance": provenance()}
-    for data in options.data:
-        for method in methods:
-            if f"{data}/{method}" in record["results"]:
-                continue
-            record["results"][f"{data}/{method}"] = run(method, data, options.cache, options.budget, options.seeds)
-            options.out.parent.mkdir(parents=True, exist_ok=True)
+    missing = [(m, d) for d in options.data for m in methods if f"{d}/{m}" not in record["results"]]
+    if "spurious_scenes" in options.data:  # encoded once, before two processes want the same file
+        for seed in (*DEVELOPMENT, *range(options.seeds)):
+            DATA["spurious_scenes"](seed, options.cache)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        rest = (options.cache, options.budget, options.seeds)
+        cells = [pool.submit(run, method, data, *rest) for method, data in missing]
+        for (method, data), cell in zip(missing, cells, strict=True):
+            done = record["results"][f"{data}/{method}"] = cell.result()
             options.out.write_text(json.dumps(record, indent=1) + "\n")
-            print(data, method, record["results"][f"{data}/{method}"].get("summary", "failed"), flush=True)
+            print(data, method, done.get("summary", "failed"), flush=True)
 
 
 if __name__ == "__main__":
