@@ -2,14 +2,23 @@
 
 `L = L_ce + alpha * L_inv + beta * L_sens`, everything after the encoder. `aifs-paper` takes the published formulas
 literally; `aifs` looks for spurious directions first and intervenes along them. Source: the method, sections 1 to 3.
+
+Synthetic examples (`aifs` only; ours). Discovery gives, beside the attribute's offsets `beta`, the class's offsets `alpha`
+with the attribute held constant. Each latent of a batch is also moved to a class and an attribute value that are drawn
+evenly and independently, `z + alpha_{y'} - alpha_y + beta_{a'} - beta_a`, and classified as `y'`: the balanced population
+of the additive model, in which every cell has the variation of all examples. It teaches a head of any kind, by gradient,
+what the additive head knows in closed form; balancing alone repeats the few conflicting examples until they are
+memorised. Where the encoder is trained, both offsets are estimated anew at each epoch's end.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft.errors import InvalidConfigError
@@ -25,8 +34,9 @@ from aifs_peft.latent import (
 )
 from aifs_peft.objectives.base import Objective, Phase
 from aifs_peft.objectives.context import EpochContext, Latents, Sampling, StepContext
-from aifs_peft.objectives.directions import basis_of, fit_displacements
+from aifs_peft.objectives.directions import basis_of, fit_offsets
 from aifs_peft.objectives.registry import register
+from aifs_peft.objectives.settings import check_range
 from aifs_peft.tuner import AIFSState
 from aifs_peft.tuner.layer import Intervention, LatentTap
 
@@ -165,6 +175,36 @@ class AIFSPaper(_Intervening):
 HINT_COLUMN = "hint_groups"
 
 
+# Weight of the observed examples beside synthetic ones on a frozen encoder, whose head would otherwise memorise the few
+# conflicting ones; measured on dominoes, see docs/discovery.md.
+OBSERVED_FROZEN = 0.2
+
+
+@dataclass(frozen=True)
+class AIFSOptions:
+    """Numbers of AIFS with discovery.
+
+    Args:
+        synthetic: weight of the cross-entropy on synthetic examples, at least 0; 0 leaves them out. Used once a
+            spurious attribute has been found, unless its partition is rough (see `Discovery.rough_`).
+        observed: weight of the cross-entropy on the examples themselves beside them, at least 0. None takes 1 where the
+            encoder is trained and 0.2 where it is frozen.
+
+    Raises:
+        InvalidConfigError: for a weight out of range, or two zeros.
+    """
+
+    synthetic: float = 1.0
+    observed: float | None = None
+
+    def __post_init__(self) -> None:
+        check_range("synthetic", self.synthetic, 0.0)
+        if self.observed is not None:
+            check_range("observed", self.observed, 0.0)
+            if self.observed == self.synthetic == 0:
+                raise InvalidConfigError("observed and synthetic are both 0: nothing would teach the classes")
+
+
 @register
 class AIFSDiscovery(_Intervening):
     """The default recipe: find spurious directions without group labels, intervene along them, balance over them.
@@ -181,6 +221,44 @@ class AIFSDiscovery(_Intervening):
     cost: ClassVar[str] = "one encoder pass before training, one more head pass per step"
     collects_latents: ClassVar[Phase] = "both"
     epoch_samples: ClassVar[int | None] = None
+    Options: ClassVar[type[Any]] = AIFSOptions
+
+    def prepare(self, context: EpochContext) -> None:
+        """See `Objective.prepare`; what the examples themselves weigh depends on what is trained."""
+        given: float | None = self.options.observed
+        self._observed = given if given is not None else 1.0 if context.encoder_trains else OBSERVED_FROZEN
+
+    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
+        """See `Objective.loss`; adds "synthetic" once an attribute has been found."""
+        terms = super().loss(tap, labels, context)
+        example = self._synthetic(tap.z, labels, context) if self.options.synthetic else None
+        if example is not None:
+            z, target = example
+            synthetic = F.cross_entropy(context.head(z).float(), target, label_smoothing=self.settings.label_smoothing)
+            terms["cross_entropy"] = self._observed * terms["cross_entropy"]
+            terms["synthetic"] = self.options.synthetic * synthetic
+        return terms
+
+    @staticmethod
+    def _synthetic(z: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor] | None:
+        """Each latent moved to a class and an attribute value drawn evenly and apart: a balanced population.
+
+        What an example has beside class and attribute stays its own, so every cell has the variation of all examples,
+        where the conflicting cells themselves hold a handful.
+        """
+        state, groups = context.state, context.groups
+        if groups is None or not len(state.class_displacements):
+            return None
+        # Cloned: buffers may be replaced between this forward pass and its backward pass.
+        alpha, beta = state.class_displacements.clone(), state.displacements.clone()
+        # A class of the head that the training set lacks has no displacement.
+        occurring = (alpha.any(1) | beta.any(1)).nonzero().squeeze(1)
+        if len(occurring) < 2:
+            return None
+        uniform = torch.special.ndtr(context.draw(2, "gaussian")).to(z.device)
+        place = (uniform * len(occurring)).long().clamp_(max=len(occurring) - 1)
+        label, value = occurring[place].unbind(1)
+        return counterfactual(counterfactual(z, labels, alpha, target=label), groups, beta, target=value), label
 
     def collects(self, state: AIFSState, encoder_trains: bool) -> bool:
         """See `Objective.collects`: a frozen encoder has nothing new to say, nor has a set without directions."""
@@ -213,12 +291,13 @@ class AIFSDiscovery(_Intervening):
         if not self.collects(state, context.encoder_trains) or not len(latents.index):
             return {}
         groups = state.groups.cpu()[latents.index]
-        beta = fit_displacements(latents.z, latents.labels, groups, len(state.displacements))
+        alpha, beta = fit_offsets(latents.z, latents.labels, groups, len(state.displacements))
         basis = basis_of(beta)
         if basis.shape[1] == 0:
             return {}
         turned = float(torch.linalg.matrix_norm(basis.T @ state.basis.cpu().double(), ord=2))
-        state.update(basis=basis, displacements=beta, mask=torch.ones(basis.shape[1]))
+        alpha = alpha[: len(state.class_displacements)]
+        state.update(basis=basis, displacements=beta, class_displacements=alpha, mask=torch.ones(basis.shape[1]))
         return {"directions": float(basis.shape[1]), "directions_cosine": turned}
 
     def _discover(self, latents: Latents, context: EpochContext) -> dict[str, float]:
@@ -236,6 +315,7 @@ class AIFSDiscovery(_Intervening):
                 mask=torch.zeros(dim),
                 basis=torch.zeros(dim, 0),
                 displacements=torch.zeros(0, dim),
+                class_displacements=torch.zeros(0, dim),
                 groups=nothing,
                 evidence=nothing,
             )
@@ -265,11 +345,14 @@ class AIFSDiscovery(_Intervening):
             return None
         # Attribute values count the classes that occur; the state counts all classes of the head.
         classes = torch.as_tensor(result.classes_).long()
-        displacements = torch.zeros(num_labels, latents.z.shape[1])
-        displacements[classes] = torch.as_tensor(result.displacements_).float()
+        beta, alpha = torch.zeros(2, num_labels, latents.z.shape[1])
+        beta[classes] = torch.as_tensor(result.displacements_).float()
+        alpha[classes] = torch.as_tensor(result.class_displacements_).float()
         return {
             "basis": torch.as_tensor(result.basis_).float().contiguous(),
-            "displacements": displacements,
+            "displacements": beta,
+            # Offsets of a rough partition bend synthetic examples: none are made.
+            "class_displacements": alpha[:0] if result.rough_ else alpha,
             "groups": classes[torch.as_tensor(result.groups_).long()],
             "evidence": torch.as_tensor(float(result.evidence_)),
         }
