@@ -3,8 +3,8 @@
     python benchmarks/discovery_trained.py
 
 `aifs` on frozen latents with a linear and with an MLP head, at the defaults of the method and of `LatentSchedule`;
-`no_synthetic` is the same without synthetic examples. ERM, the closed heads of `AIFSClassifier()` and the oracle (its
-L2 penalty with hindsight) are those of `discovery_dominoes.json`, made by `discovery_dominoes.py` on the same draws. Rows
+`no_synthetic` is the same without them. ERM, the closed heads of `AIFSClassifier()` and the oracle (its
+L2 penalty with hindsight) are those of `discovery_dominoes.json`, by `discovery_dominoes.py` on the same draws. Rows
 that the output file already holds are not computed again.
 """
 

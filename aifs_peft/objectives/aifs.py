@@ -1,14 +1,19 @@
-"""AIFS: intervene on latents, keep the prediction, and learn from attributions or discovery where to intervene.
+"""AIFS with discovery: find spurious directions without group labels, and train against them.
 
-`L = L_ce + alpha * L_inv + beta * L_sens`, everything after the encoder. `aifs-paper` takes the published formulas
-literally; `aifs` looks for spurious directions first and intervenes along them. Source: the method, sections 1 to 3.
+`L = L_ce + alpha * L_inv + beta * L_sens + synthetic * L_syn`, everything after the encoder, on batches balanced over
+label and inferred attribute. Source: the method, section 3.
 
-Synthetic examples (`aifs` only; ours). Discovery gives, beside the attribute's offsets `beta`, the class's offsets `alpha`
-with the attribute held constant. Each latent of a batch is also moved to a class and an attribute value that are drawn
-evenly and independently, `z + alpha_{y'} - alpha_y + beta_{a'} - beta_a`, and classified as `y'`: the balanced population
-of the additive model, in which every cell has the variation of all examples. It teaches a head of any kind, by gradient,
-what the additive head knows in closed form; balancing alone repeats the few conflicting examples until they are
-memorised. Where the encoder is trained, both offsets are estimated anew at each epoch's end.
+`L_inv` asks for the same prediction after a counterfactual step along the attribute, `z + beta_{a'} - beta_a`; `L_sens`
+penalises reliance on the attribute's directions.
+
+`L_syn` (ours). Discovery gives, beside the attribute's offsets `beta`, the class's offsets `alpha` with the attribute
+held constant. Each latent of a batch is also moved to a class and an attribute value that are drawn evenly and
+independently, `z + alpha_{y'} - alpha_y + beta_{a'} - beta_a`, and classified as `y'`: the balanced population of the
+additive model, in which every cell has the variation of all examples. It teaches a head of any kind, by gradient, what
+the additive head knows in closed form; balancing alone repeats the few conflicting examples until they are memorised.
+
+Where the encoder is trained, the offsets are estimated anew at each epoch's end. Where no spurious direction is found,
+this is plain training. Supervision: labels only.
 """
 
 from __future__ import annotations
@@ -22,154 +27,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft.errors import InvalidConfigError
-from aifs_peft.latent import (
-    adversarial_noise,
-    attribute,
-    counterfactual,
-    intervene,
-    invariance_loss,
-    label_log_prob_gradient,
-    mask_from_attribution,
-    sensitivity_loss,
-)
-from aifs_peft.objectives.base import Objective, Phase
+from aifs_peft.latent import counterfactual
+from aifs_peft.objectives.balance import draw_rates
+from aifs_peft.objectives.base import Phase
 from aifs_peft.objectives.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.objectives.directions import basis_of, fit_offsets
+from aifs_peft.objectives.intervening import Intervening
 from aifs_peft.objectives.registry import register
 from aifs_peft.objectives.settings import check_range
 from aifs_peft.tuner import AIFSState
-from aifs_peft.tuner.layer import Intervention, LatentTap
+from aifs_peft.tuner.layer import LatentTap
 
 logger = logging.getLogger(__name__)
-
-
-# Attributions that add up worse than this do not become a mask; see `Attribution.completeness_error` for the unit.
-COMPLETENESS_LIMIT = 0.05
-
-
-class _Intervening(Objective):
-    """What both recipes share: the intervention on a batch and the two extra terms."""
-
-    def intervention(self, context: StepContext) -> Intervention | None:
-        """See `Objective.intervention`; None as long as the mask is empty or the term is switched off."""
-        settings, state = self.settings, context.state
-        if settings.alpha == 0 or settings.lambda_ == 0 or not bool(state.mask.any()):
-            return None
-        if settings.noise == "counterfactual":
-            return self._counterfactual(context)
-        # Cloned: the buffer may be replaced between this forward pass and its backward pass.
-        mask, basis = state.mask.clone(), state.basis.clone() if state.has_basis else None
-
-        def apply(z: Tensor) -> Tensor:
-            if settings.adversarial:
-                noise = adversarial_noise(
-                    context.head,
-                    z.detach(),
-                    mask,
-                    strength=settings.lambda_,
-                    kind=settings.noise,
-                    basis=basis,
-                    generator=context.generator,
-                )
-            else:
-                noise = context.draw(mask.numel(), settings.noise).to(z.device, z.dtype)
-            return intervene(z, mask, noise, settings.lambda_, basis)
-
-        return apply
-
-    def _counterfactual(self, context: StepContext) -> Intervention | None:
-        groups, displacements = context.groups, context.state.displacements.clone()
-        if groups is None or len(displacements) < 2:
-            return None
-        # One normal number per example becomes a uniform choice among the other values: the same choice
-        # whatever the batch size and the number of processes.
-        uniform = torch.special.ndtr(context.draw(1, "gaussian").squeeze(1)).to(groups.device)
-        others = len(displacements) - 1
-        shift = 1 + (uniform * others).long().clamp_(max=others - 1)
-        target = (groups + shift) % len(displacements)
-
-        def apply(z: Tensor) -> Tensor:
-            return counterfactual(z, groups, displacements, target=target)
-
-        return apply
-
-    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
-        """See `Objective.loss`; adds "invariance" and "sensitivity" where they are on."""
-        settings, state = self.settings, context.state
-        terms = super().loss(tap, labels, context)
-        if tap.intervened_logits is not None:
-            terms["invariance"] = settings.alpha * invariance_loss(tap.logits, tap.intervened_logits)
-        if settings.beta > 0 and bool(state.mask.any()):
-            gradients = label_log_prob_gradient(context.head, tap.z, labels)
-            basis = state.basis.clone() if state.has_basis else None
-            terms["sensitivity"] = settings.beta * sensitivity_loss(
-                gradients, state.mask.clone(), settings.sensitivity_sign, basis=basis
-            )
-        return terms
-
-
-@register
-class AIFSPaper(_Intervening):
-    """The published recipe: noise where attribution is low, mask refreshed from attributions at each epoch's end.
-
-    Example:
-        >>> from aifs_peft.objectives import get
-        >>> get("aifs-paper").collects_latents
-        'epoch'
-    """
-
-    name: ClassVar[str] = "aifs-paper"
-    paper: ClassVar[str] = "AIFS: adaptive intervention on latent features with integrated-gradients masks"
-    title: ClassVar[str] = "AIFS (published recipe)"
-    cost: ClassVar[str] = "one more head pass per step, attributions of the head per epoch"
-    collects_latents: ClassVar[Phase] = "epoch"
-
-    def __init__(self, settings: Any) -> None:
-        super().__init__(settings)
-        if settings.noise == "counterfactual":
-            raise InvalidConfigError(
-                'noise="counterfactual" needs an inferred attribute, which recipe "paper" does not look for; use '
-                'recipe "discovery", or noise "gaussian", "l1" or "l2"'
-            )
-
-    def end_of_epoch(self, latents: Latents, context: EpochContext) -> dict[str, float]:
-        """Attribute the head on this epoch's latents, average over all processes, turn the mean into a mask."""
-        settings, state = self.settings, context.state
-        # Each process attributes its share; sums are float64 so that the split does not show in the mask.
-        share = latents.z[context.rank :: context.world_size].to(context.device)
-        total = torch.zeros(latents.z.shape[1] + 2, dtype=torch.float64, device=context.device)
-        if len(share):
-            options: dict[str, Any] = {"steps": settings.attribution_steps} if settings.attribution == "ig" else {}
-            result = attribute(context.head, share, settings.attribution, top_k=settings.top_k, **options)
-            total[:-2] = result.scores.detach().double().abs().sum(0)
-            total[-2] = result.completeness_error * len(share)
-            total[-1] = len(share)
-        total = context.reduce_sum(total)
-        if not bool(total[-1]):
-            return {}
-        scores, error = total[:-2] / total[-1], float(total[-2] / total[-1])
-        if settings.attribution == "ig" and error > COMPLETENESS_LIMIT:
-            logger.warning(
-                "integrated gradients miss %.3f of what they should add up to (limit %.2f): the mask stays as it was; "
-                "raise attribution_steps",
-                error,
-                COMPLETENESS_LIMIT,
-            )
-            return {"completeness_error": error}
-        if int(state.num_updates) > 0 and state.ema.numel() == scores.numel():
-            scores = settings.ema_decay * state.ema.to(scores.device) + (1 - settings.ema_decay) * scores
-        mask = mask_from_attribution(
-            scores, rule=settings.mask_rule, gamma=settings.gamma, eps0=settings.eps0, scale=settings.mask_scale
-        )
-        # scale="mean" makes the average entry 1, so single entries may pass 1: the buffer is a mask in [0, 1].
-        state.update(mask=mask.clamp(0, 1), ema=scores)
-        return {
-            "mask_mean": float(state.mask.mean()),
-            "mask_max": float(state.mask.max()),
-            "mask_samples": float(total[-1]),
-            "completeness_error": error,
-        }
-
 
 # Optional column of the training set: known attribute values from 0, -1 where unknown; see `discover(groups=)`.
 HINT_COLUMN = "hint_groups"
@@ -206,7 +75,7 @@ class AIFSOptions:
 
 
 @register
-class AIFSDiscovery(_Intervening):
+class AIFSDiscovery(Intervening):
     """The default recipe: find spurious directions without group labels, intervene along them, balance over them.
 
     Example:
@@ -225,6 +94,7 @@ class AIFSDiscovery(_Intervening):
 
     def prepare(self, context: EpochContext) -> None:
         """See `Objective.prepare`; what the examples themselves weigh depends on what is trained."""
+        self._rates: Tensor | None = None
         given: float | None = self.options.observed
         self._observed = given if given is not None else 1.0 if context.encoder_trains else OBSERVED_FROZEN
 
@@ -234,9 +104,14 @@ class AIFSDiscovery(_Intervening):
         example = self._synthetic(tap.z, labels, context) if self.options.synthetic else None
         if example is not None:
             z, target = example
-            synthetic = F.cross_entropy(context.head(z).float(), target, label_smoothing=self.settings.label_smoothing)
+            losses = F.cross_entropy(
+                context.head(z).float(), target, reduction="none", label_smoothing=self.settings.label_smoothing
+            )
+            # Balanced batches repeat few examples, whose variation would stand for that of all: undo it here.
+            if self._rates is not None:
+                losses = losses / self._rates[context.index.cpu()].to(losses.device)
             terms["cross_entropy"] = self._observed * terms["cross_entropy"]
-            terms["synthetic"] = self.options.synthetic * synthetic
+            terms["synthetic"] = self.options.synthetic * losses.mean()
         return terms
 
     @staticmethod
@@ -271,9 +146,12 @@ class AIFSDiscovery(_Intervening):
     def sampling(self, labels: Tensor, context: EpochContext) -> Sampling | None:
         """See `Objective.sampling`: balanced over label and inferred attribute, once that is known."""
         groups = context.state.groups.cpu()
+        self._rates = None
         if not groups.numel() or not self.settings.balance_groups:
             return None
-        return Sampling(cells=labels * (int(groups.max()) + 1) + groups)
+        cells = labels.cpu() * (int(groups.max()) + 1) + groups
+        self._rates = draw_rates(cells, self.settings.max_repeats)
+        return Sampling(cells=cells)
 
     def start(self, latents: Latents, context: EpochContext) -> dict[str, float]:
         """Discover on the latents of the untrained model and fill the adapter's state."""
