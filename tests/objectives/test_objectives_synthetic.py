@@ -163,7 +163,7 @@ def test_an_mlp_head_does_not_memorise_rare_conflicts(shared_dir):
     a = np.where(rng.random(4000) < 0.99, y[train], 1 - y[train])
     accuracy = {}
     for synthetic in (0.0, 1.0):
-        schedule = LatentSchedule(epochs=15, head="mlp")
+        schedule = LatentSchedule(epochs=40, head="mlp")
         clf = AIFSClassifier("aifs", recipe_options={"synthetic": synthetic}, schedule=schedule, random_state=0)
         clf.fit(z[train, a], y[train])
         accuracy[synthetic] = float((clf.predict(z[test, 1 - y[test]]) == y[test]).mean())
