@@ -47,6 +47,20 @@ def additive_offsets(X: Array, y: IntArray, R: Array) -> tuple[Array, Array]:
     return model.alpha, model.beta
 
 
+def smoothed_offsets(X: Array, y: IntArray, R: Array) -> tuple[Array, Array]:
+    """Class and attribute offsets `alpha (K, k)`, `beta (K, k)`, both mean zero, split by `split_by_signal`.
+
+    What counterfactuals are made with: least squares leaves in `beta` the noise of the few conflicting examples in
+    every component, and a head that is taught to ignore `beta` then ignores the wrong direction.
+
+    Args:
+        X: Principal coordinates of unit variance, by falling variance, shape `(n, k)`.
+        y: Labels in `0..K-1`, shape `(n,)`.
+        R: Weights of the attribute values, shape `(n, K)`.
+    """
+    return split_by_signal(additive_model(X, y, R))
+
+
 def additive_model(X: Array, y: IntArray, R: Array, *, second: Array | None = None) -> AdditiveModel:
     """Fit the additive model to `X (n, k)` with labels `y (n,)` and attribute weights `R (n, K)`.
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 from aifs_peft.discovery import gate as gates
-from aifs_peft.discovery.additive import additive_offsets
+from aifs_peft.discovery.additive import model_given_offsets, smoothed_offsets
 from aifs_peft.discovery.binary import find_partition
 from aifs_peft.discovery.gate import DEFAULT_GATE, GateThresholds
 from aifs_peft.discovery.hints import Hint, Hinted, groups_hint, judge_hint, metadata_hints
@@ -138,9 +138,9 @@ def discover_reduced(
     if own.responsibilities is None or own.record is None:
         result = _nothing(d, labels, classes, records, own.why)
     else:
-        beta = additive_offsets(X, labels, own.responsibilities)[1]
+        offsets = smoothed_offsets(X, labels, own.responsibilities)
         result = _found(
-            own.responsibilities, beta, own.evidence, own.record.source, records, reduction, labels, classes
+            own.responsibilities, offsets, own.evidence, own.record.source, records, reduction, labels, classes
         )
     unused = "".join(
         f" {h.record.source} was not used: {'weaker than what was found' if h.record.accepted else h.record.reason}."
@@ -264,6 +264,7 @@ def _nothing(d: int, y: IntArray, classes: NDArray[Any], tried: list[Candidate],
         responsibilities_=one_hot(y, K, np.float32),
         basis_=np.zeros((d, 0)),
         displacements_=np.zeros((K, d)),
+        class_displacements_=np.zeros((K, d)),
         evidence_=0.0,
         candidates_=tuple(tried),
         message_=f"No spurious direction found: {why}.",
@@ -276,17 +277,18 @@ def _describe_hint(
     """The result of an accepted hint; its evidence is its tie to the label in standard errors of chance."""
     R = hint.responsibilities
     assert R is not None  # noqa: S101 - accepted hints carry responsibilities
-    beta = additive_offsets(X, y, R)[1]
+    alpha, beta = smoothed_offsets(X, y, R)
     if hint.offsets is not None:
         beta[:, : hint.offsets.shape[1]] = hint.offsets
+        alpha = model_given_offsets(X, y, R, beta).alpha
     chance = float(np.sqrt(np.sum(0.25 / np.bincount(y)))) / (len(classes) / 2.0)
     evidence = hint.record.association / chance
-    return _found(R, beta, evidence, hint.record.source, records, reduction, y, classes)
+    return _found(R, (alpha, beta), evidence, hint.record.source, records, reduction, y, classes)
 
 
 def _found(
     R: Array,
-    beta: Array,
+    offsets: tuple[Array, Array],
     evidence: float,
     source: str,
     records: list[Candidate],
@@ -294,9 +296,9 @@ def _found(
     y: IntArray,
     classes: NDArray[Any],
 ) -> Discovery:
-    """The result over all rows from their responsibilities `R (n, K)` and offsets `beta (K, k)`."""
+    """The result over all rows from their responsibilities `R (n, K)`, class and attribute offsets `(K, k)`."""
     groups = R.argmax(axis=1).astype(np.int64)
-    displacements = reduction.lift(beta)
+    class_displacements, displacements = (reduction.lift(part - part.mean(axis=0)) for part in offsets)
     _, sizes, directions = np.linalg.svd(displacements, full_matrices=False)
     rank = int(np.count_nonzero(sizes > 1e-6 * sizes[0]))
     share = float(np.mean(groups != y))
@@ -308,6 +310,7 @@ def _found(
         responsibilities_=R,
         basis_=directions[: min(rank, len(classes) - 1)].T.copy(),
         displacements_=displacements,
+        class_displacements_=class_displacements,
         evidence_=float(evidence),
         candidates_=tuple(records),
         message_=f"Spurious direction found: {share:.1%} of {len(y)} examples carry another class's attribute value."

@@ -68,7 +68,8 @@ class Discovery:
             when nothing was found.
         displacements_: Attribute offsets `beta_a` in the input space, shape `(K, d)`, mean zero; zero when
             nothing was found. Adding `displacements_[b] - displacements_[a]` to a latent gives its
-            counterfactual.
+            counterfactual. Smoothed: components in which the class shows no signal go to the attribute.
+        class_displacements_: Class offsets `alpha_y` with the attribute held constant, `(K, d)`, mean zero.
         evidence_: How far the accepted candidate lies above its gate. For two classes, 100 times the
             attribute's strength relative to the class's, minus the gate's. For more, of a mixture, its
             penalised log-likelihood gain `2 (ll - ll_null) - p log n` per 1,000 examples; of a trimmed
@@ -87,6 +88,7 @@ class Discovery:
     responsibilities_: Array
     basis_: Array
     displacements_: Array
+    class_displacements_: Array
     evidence_: float
     candidates_: tuple[Candidate, ...] = field(default_factory=tuple)
     message_: str = ""

@@ -2,48 +2,56 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft.errors import InvalidInputError
 
+# As many as discovery looks at.
+MAX_COMPONENTS = 256
 
-def fit_displacements(z: Tensor, y: Tensor, groups: Tensor, num_values: int) -> Tensor:
-    """Least squares of `z ~ alpha_y + beta_a` with the attribute held fixed: the M-step of the additive mixture.
+
+def fit_offsets(z: Tensor, y: Tensor, groups: Tensor, num_values: int) -> tuple[Tensor, Tensor]:
+    """Class and attribute offsets of `z ~ alpha_y + beta_a` with the attribute held fixed, smoothed as in discovery.
 
     Args:
         z: latents `(n, dim)`.
-        y: labels `(n,)` int64.
+        y: labels `(n,)` int64 in `[0, num_values)`.
         groups: attribute values `(n,)` int64 in `[0, num_values)`.
-        num_values: number of attribute values, A.
+        num_values: number of classes and of attribute values, K.
 
     Returns:
-        `beta (A, dim)` float64, mean zero over the values that occur; zero for the others.
+        `alpha (K, dim)` and `beta (K, dim)`, float64, mean zero over the values that occur; zero for the others.
 
     Raises:
-        InvalidInputError: if the lengths differ.
+        InvalidInputError: if the lengths differ, or all latents are equal.
 
     Example:
         >>> import torch
         >>> y, a = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
-        >>> fit_displacements(torch.tensor([[0.0], [2.0], [5.0], [7.0]]), y, a, 2).round(decimals=6)
-        tensor([[-1.],
-                [ 1.]], dtype=torch.float64)
+        >>> alpha, beta = fit_offsets(torch.tensor([[0.0], [2.0], [5.0], [7.0]]), y, a, 2)
+        >>> bool((alpha[1] - alpha[0] + beta[1] - beta[0] - 7.0).abs() < 0.01)
+        True
     """
+    from aifs_peft.discovery.additive import smoothed_offsets
+    from aifs_peft.discovery.reduce import principal_components
+
     if not len(z) == len(y) == len(groups):
         raise InvalidInputError(
             f"z, y and groups must have one row per example, got {len(z)}, {len(y)} and {len(groups)}"
         )
-    labels, code = y.unique(return_inverse=True)
-    onehot_y = F.one_hot(code, len(labels)).double()
-    onehot_a = F.one_hot(groups, num_values).double()
-    design = torch.cat([onehot_y, onehot_a], dim=1)
-    # One constant can move between the two offsets; the pseudo-inverse picks the shortest, and centring fixes it.
-    beta = (torch.linalg.pinv(design.T @ design, hermitian=True) @ (design.T @ z.double()))[len(labels) :]
-    present = onehot_a.sum(0) > 0
-    beta = beta - beta[present].mean(0, keepdim=True)
-    return torch.where(present[:, None], beta, torch.zeros_like(beta))
+    present = torch.cat([y, groups]).unique()
+    code = torch.zeros(num_values, dtype=torch.int64).index_copy(0, present, torch.arange(len(present)))
+    latents = z.float().numpy()
+    reduction = principal_components(latents, MAX_COMPONENTS, rng=np.random.default_rng(0))
+    onehot = F.one_hot(code[groups], len(present)).float().numpy()
+    offsets = []
+    for part in smoothed_offsets(reduction.transform(latents), code[y].numpy(), onehot):
+        full = torch.zeros(num_values, z.shape[1], dtype=torch.float64)
+        offsets.append(full.index_copy(0, present, torch.as_tensor(reduction.lift(part - part.mean(axis=0)))))
+    return offsets[0], offsets[1]
 
 
 def basis_of(displacements: Tensor, tolerance: float = 1e-6) -> Tensor:

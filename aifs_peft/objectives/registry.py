@@ -25,7 +25,7 @@ _BUILT_IN = {
     "jtt": "aifs_peft.objectives.jtt",
     "afr": "aifs_peft.objectives.afr",
     "aifs": "aifs_peft.objectives.aifs",
-    "aifs-paper": "aifs_peft.objectives.aifs",
+    "aifs-paper": "aifs_peft.objectives.aifs_paper",
     "ravl": "aifs_peft.objectives.ravl",
     "spume": "aifs_peft.objectives.spume",
     "elrep": "aifs_peft.objectives.elrep",

@@ -39,14 +39,23 @@ class LatentSchedule:
         batch_size: at least 1.
         learning_rate: of AdamW at the start.
         weight_decay: of AdamW.
+        head: "linear", "mlp" (one hidden layer, tanh), or "auto" for the method's own.
         hidden: width of the hidden layer of a head that has one.
+
+    Raises:
+        InvalidConfigError: for an unknown head.
     """
 
     epochs: int = 30
     batch_size: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
+    head: str = "auto"
     hidden: int = 64
+
+    def __post_init__(self) -> None:
+        if self.head not in ("auto", "linear", "mlp"):
+            raise InvalidConfigError(f"head must be 'auto', 'linear' or 'mlp'; got {self.head!r}")
 
 
 @dataclass(frozen=True)
@@ -135,7 +144,7 @@ class _Run:
         check_labels(y, num_labels)
         self.objective: Objective = get(method)(settings)
         self.Z, self.y, self.num_labels, self.seed, self.schedule = Z.float(), y, num_labels, settings.seed, schedule
-        self.head = self._head(self.objective.latent_head, 0)
+        self.head = self._head(self.objective.latent_head if schedule.head == "auto" else schedule.head, 0)
         self.auxiliary = None if self.objective.auxiliary == "none" else self._head(self.objective.auxiliary, 1)
         self.state = AIFSState(Z.shape[1])
 

@@ -10,49 +10,8 @@ from torch.utils.data import Sampler
 
 from aifs_peft.errors import InvalidInputError
 from aifs_peft.objectives import Sampling
+from aifs_peft.objectives.balance import balanced_counts
 from aifs_peft.training.rng import private_generator
-
-
-def balanced_counts(sizes: list[int], total: int, max_repeats: float) -> list[int]:
-    """How many draws each cell gets: equal shares, but no example more than `max_repeats` times on average.
-
-    Args:
-        sizes: number of examples per cell, each at least 1.
-        total: number of draws.
-        max_repeats: at least 1.
-
-    Returns:
-        One number per cell; they add up to `total`.
-
-    Raises:
-        InvalidInputError: for an empty cell or `max_repeats` below 1.
-
-    Example:
-        >>> balanced_counts([90, 10], 100, 20), balanced_counts([98, 2], 100, 20)
-        ([50, 50], [60, 40])
-    """
-    if not sizes or min(sizes) < 1 or not max_repeats >= 1:
-        raise InvalidInputError(f"cells must hold examples and max_repeats be >= 1, got {sizes} and {max_repeats}")
-    limits = [max_repeats * size for size in sizes]
-    share = [0.0] * len(sizes)
-    open_cells, left = set(range(len(sizes))), float(total)
-    # Water filling: cells that reach their limit leave the rest to the others.
-    while open_cells:
-        level = left / len(open_cells)
-        full = {cell for cell in open_cells if limits[cell] <= level}
-        if not full:
-            for cell in open_cells:
-                share[cell] = level
-            break
-        for cell in full:
-            share[cell] = limits[cell]
-            left -= limits[cell]
-        open_cells -= full
-    counts = [int(value) for value in share]
-    by_remainder = sorted(range(len(sizes)), key=lambda cell: (counts[cell] - share[cell], cell))
-    for cell in by_remainder[: total - sum(counts)]:
-        counts[cell] += 1
-    return counts
 
 
 def drawn_by_weight(weights: Tensor, total: int, generator: torch.Generator) -> Tensor:

@@ -19,6 +19,7 @@ _DTYPES: dict[str, torch.dtype] = {
     "mask": torch.float32,
     "basis": torch.float32,
     "displacements": torch.float32,
+    "class_displacements": torch.float32,
     "ema": torch.float64,
     "evidence": torch.float64,
     "groups": torch.int64,
@@ -42,6 +43,7 @@ class AIFSState(nn.Module):
             intervention before the first update.
         basis: `(d, r)` float32, orthonormal columns; `(d, 0)` when there is none.
         displacements: `(A, d)` float32, one per attribute value; `(0, d)` when there is none.
+        class_displacements: `(K, d)` float32, one per class; `(0, d)` when there is none.
         ema: `(d,)` float64, running attribution scores.
         evidence: float64 of any shape, what discovery measured; `(0,)` when it did not run.
         groups: `(n,)` int64, the inferred attribute value or environment of each training example; `(0,)` when unknown.
@@ -59,6 +61,7 @@ class AIFSState(nn.Module):
     mask: Tensor
     basis: Tensor
     displacements: Tensor
+    class_displacements: Tensor
     ema: Tensor
     evidence: Tensor
     groups: Tensor
@@ -71,7 +74,8 @@ class AIFSState(nn.Module):
         self.dim = dim
         self.shapes = {} if shapes is None else shapes
         sizes: dict[str, tuple[int, ...]] = dict.fromkeys(_DTYPES, (0,))
-        sizes |= {"mask": (dim,), "basis": (dim, 0), "displacements": (0, dim), "ema": (dim,), "num_updates": ()}
+        sizes |= {"mask": (dim,), "basis": (dim, 0), "ema": (dim,), "num_updates": ()}
+        sizes |= {"displacements": (0, dim), "class_displacements": (0, dim)}
         wanted = sizes | {name: tuple(size) for name, size in self.shapes.items() if name in _DTYPES}
         if self._shape_problem(wanted) is None:
             sizes = wanted
@@ -131,8 +135,9 @@ class AIFSState(nn.Module):
             return f"basis must have shape ({d}, r), got {basis}."
         if shapes["mask"] not in {(d,), (basis[1],)}:
             return f"mask must have shape ({d},) or, in the basis, ({basis[1]},), got {shapes['mask']}."
-        if len(shapes["displacements"]) != 2 or shapes["displacements"][1] != d:
-            return f"displacements must have shape (A, {d}), got {shapes['displacements']}."
+        for name in ("displacements", "class_displacements"):
+            if len(shapes[name]) != 2 or shapes[name][1] != d:
+                return f"{name} must have shape (values, {d}), got {shapes[name]}."
         if len(shapes["ema"]) != 1 or shapes["ema"][0] not in {d, basis[1]}:
             return f"ema must have shape ({d},), got {shapes['ema']}."
         for name in ("groups", "weights"):

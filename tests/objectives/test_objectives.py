@@ -10,7 +10,7 @@ from torch import nn
 
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.objectives import EpochContext, Latents, Objective, ObjectiveSettings, StepContext, get, names, register
-from aifs_peft.objectives.directions import assign_groups, basis_of, fit_displacements
+from aifs_peft.objectives.directions import assign_groups, basis_of, fit_offsets
 from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSState, LatentTap
 
@@ -210,19 +210,42 @@ def test_discovery_fills_the_state_for_labels_with_a_gap():
         get("aifs")(ObjectiveSettings()).start(Latents(z[:1], labels[:1], torch.tensor([0]), n), full)
 
 
-def test_displacements_match_least_squares():
+def test_offsets_are_the_planted_ones_where_the_data_tell_them():
     generator = torch.Generator().manual_seed(1)
     y, a = torch.randint(0, 3, (500,), generator=generator), torch.randint(0, 3, (500,), generator=generator)
     alpha, beta = torch.randn(3, 4, generator=generator), torch.randn(3, 4, generator=generator)
-    beta = beta - beta.mean(0)
-    found = fit_displacements(alpha[y] + beta[a], y, a, 3)
-    torch.testing.assert_close(found, beta.double(), atol=1e-5, rtol=1e-5)
+    alpha, beta = alpha - alpha.mean(0), beta - beta.mean(0)
+    z = alpha[y] + beta[a] + 0.05 * torch.randn(500, 4, generator=generator)
+    # Values of a head with five classes, of which three occur.
+    places = torch.tensor([0, 2, 3])
+    classes, found = fit_offsets(z, places[y], places[a], 5)
+    torch.testing.assert_close(found[places], beta.double(), atol=0.02, rtol=0)
+    torch.testing.assert_close(classes[places], alpha.double(), atol=0.02, rtol=0)
+    assert not found[[1, 4]].any()
+    assert not classes[[1, 4]].any()
     basis = basis_of(found)
     assert basis.shape == (4, 2)
     torch.testing.assert_close(basis.T @ basis, torch.eye(2, dtype=torch.float64))
     assert math.isclose(float((basis @ (basis.T @ found.T) - found.T).norm()), 0, abs_tol=1e-9)
     with pytest.raises(InvalidInputError, match="one row per example"):
-        fit_displacements(torch.zeros(2, 4), y, a, 3)
+        fit_offsets(torch.zeros(2, 4), y, a, 3)
+    with pytest.raises(InvalidInputError, match="All 500 latents are equal"):
+        fit_offsets(torch.ones(500, 4), y, a, 3)
+
+
+def test_components_without_a_class_signal_go_to_the_attribute():
+    """Twenty conflicting examples in 200 dimensions: least squares gives the class their noise."""
+    rng = np.random.default_rng(0)
+    y = np.arange(2000) % 2
+    a = np.where(np.arange(2000) < 20, 1 - y, y)
+    z = rng.normal(size=(2000, 200)) * np.linspace(3, 1, 200)
+    z[:, 0] += 12 * y
+    z[:, 1] += 12 * a
+    classes, values = fit_offsets(torch.as_tensor(z), torch.as_tensor(y), torch.as_tensor(a), 2)
+    alpha, beta = (classes[1] - classes[0]).numpy(), (values[1] - values[0]).numpy()
+    raw = [z[(y == c) & (a == b)].mean(0) for c, b in ((0, 1), (1, 1))]
+    assert np.linalg.norm(alpha[2:]) < 0.7 * np.linalg.norm((raw[1] - raw[0])[2:])
+    np.testing.assert_allclose(alpha + beta, z[(y == 1) & (a == 1)].mean(0) - z[(y == 0) & (a == 0)].mean(0), atol=0.02)
 
 
 def test_held_out_groups_ignore_a_shift_of_the_class():

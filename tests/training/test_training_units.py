@@ -18,10 +18,11 @@ from training_zoo import make_args
 
 from aifs_peft.errors import InvalidConfigError, InvalidInputError, NonFiniteError
 from aifs_peft.objectives import Sampling
+from aifs_peft.objectives.balance import balanced_counts, draw_rates
 from aifs_peft.training.batches import CarryingCollator, IndexedDataset, read_column, read_labels
 from aifs_peft.training.latents import LatentStore
 from aifs_peft.training.rng import ExampleNoise, isolated_rng, mix
-from aifs_peft.training.sampling import EpochSampler, balanced_counts, drawn_by_weight
+from aifs_peft.training.sampling import EpochSampler, drawn_by_weight
 from aifs_peft.training.selection import selection_metrics
 from aifs_peft.tuner import AIFSState
 
@@ -67,6 +68,16 @@ def test_balanced_counts_add_up_and_respect_the_limit(sizes, repeats):
     counts = balanced_counts(sizes, total, repeats)
     assert sum(counts) == total
     assert all(count <= repeats * size + 1 for count, size in zip(counts, sizes, strict=True))
+
+
+def test_draw_rates_are_the_draws_of_the_sampler():
+    cells = torch.tensor([5] * 90 + [2] * 8 + [9] * 2)
+    rates = draw_rates(cells, 4.0)
+    sampler = EpochSampler(100, lambda epoch: Sampling(cells=cells), seed=0, max_repeats=4.0)
+    drawn = torch.bincount(torch.tensor(list(sampler)), minlength=100)
+    for cell in (5, 2, 9):
+        torch.testing.assert_close(rates[cells == cell].sum(), drawn[cells == cell].sum().float())
+    assert rates[-1] == 4
 
 
 @pytest.mark.parametrize(("sizes", "repeats"), [([0, 1], 2.0), ([], 2.0), ([1], 0.5)])

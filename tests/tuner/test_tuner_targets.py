@@ -255,6 +255,17 @@ def test_saved_keys_hold_no_base_weight_and_no_adapter_name(tmp_path):
     get_peft_model(build("roberta"), AIFSConfig(), adapter_name="x").save_pretrained(tmp_path)
     keys = set(load_file(tmp_path / "x" / "adapter_model.safetensors"))
     head = {f"base_model.model.classifier.aifs_head.{m}.{p}" for m in ("dense", "out_proj") for p in ("weight", "bias")}
-    state = ("mask", "basis", "displacements", "ema", "evidence", "groups", "weights", "memory", "num_updates")
+    state = (
+        "mask",
+        "basis",
+        "displacements",
+        "class_displacements",
+        "ema",
+        "evidence",
+        "groups",
+        "weights",
+        "memory",
+        "num_updates",
+    )
     assert keys == head | {f"base_model.model.classifier.aifs_state.{n}" for n in state}
     assert TEXT["vocab_size"] == 40
