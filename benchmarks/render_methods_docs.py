@@ -39,13 +39,15 @@ CAPTIONS = {
     "Discovery finds no shortcut here, so that `aifs` is plain training.",
     "spurious_scenes": "SpuriousScenes, world `clinic`, frozen MobileNetV2 at 96 px, 95 % aligned, n = 2,000.",
 }
-RULES = """Each method has {budget} random settings (schedule and its own numbers, its defaults first), of which
-development draws choose one by the worst *inferred* group (XRM's bit, one run per draw, shared by all methods); 5 test draws, mean and
-95 % interval, sorted by the worst group (`benchmarks/methods.py`). Where a cell of the validation set has fewer than 10
-examples, as all conflicting ones of Colored MNIST, the rule sees little. The last two columns choose by the worst
-class, and by true validation groups, which no method may do. `aifs-closed` is `AIFSClassifier()`, which has nothing to choose,
-and `erm-closed` the plain logistic regression beside it; `-oracle` methods read true groups in training. `ravl` needs
-patches: see the next section.
+RULES = """\
+Each method has {budget} random settings (schedule and its own numbers, its defaults first), of which
+development draws choose one by the worst *inferred* group (XRM's bit, one run per draw, shared by all
+methods); 5 test draws, mean and 95 % interval, sorted by the worst group (`benchmarks/methods.py`). Where a
+cell of the validation set has fewer than 10 examples, as all conflicting ones of Colored MNIST, the rule
+sees little. The last two columns choose by the worst class, and by true validation groups, which no method
+may do. `aifs-closed` is `AIFSClassifier()`, which has nothing to choose, and `erm-closed` the plain
+logistic regression beside it; `-oracle` methods read true groups in training. `ravl` needs patches: see the
+next section.
 """
 
 
