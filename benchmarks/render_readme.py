@@ -34,7 +34,7 @@ def _dominoes(result: dict[str, Any]) -> str:
 
 
 def _methods(result: dict[str, Any]) -> str:
-    """Worst group of every method on every data set, sorted by the mean over data sets it was applicable to."""
+    """Worst group of every method on every data set, sorted by the sum; a data set it cannot work on counts 0."""
     data = list(dict.fromkeys(key.split("/")[0] for key in result["results"]))
     worst: dict[str, dict[str, float]] = {}
     for key, cell in result["results"].items():
@@ -43,7 +43,7 @@ def _methods(result: dict[str, Any]) -> str:
         if "summary" in cell:
             worst[name][key.split("/")[0]] = cell["summary"]["worst_inferred_group/worst"]["mean"]
     lines = ["| method | " + " | ".join(data) + " |", "|---|" + "---:|" * len(data)]
-    for name in sorted(worst, key=lambda n: -sum(worst[n].values()) / len(worst[n])):
+    for name in sorted(worst, key=lambda n: (-sum(worst[n].values()), n)):
         cells = [f"{worst[name][d]:.3f}" if d in worst[name] else "-" for d in data]
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
