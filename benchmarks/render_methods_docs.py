@@ -60,7 +60,9 @@ def cost_table() -> str:
     lines = [
         "\n## Cost\n",
         "LoRA on the embedded encoder, *digits on scenes*: time of the whole training as a ratio to ERM's",
-        f"(median and range, {record['rounds']} rounds), and peak memory beyond ERM's (`benchmarks/method_cost.py`).\n",
+        f"(median and range, {record['rounds']} rounds), and peak memory beyond ERM's (`benchmarks/method_cost.py`).",
+        f"ERM takes {record['methods']['erm']['seconds']:.1f} s here, so that what a method does once weighs much:",
+        "encoding and discovery are about 1.5 s of `aifs`. Per step see the README.\n",
         "| method | time / ERM | range | extra memory, MB |",
         "|---|---:|---:|---:|",
     ]
