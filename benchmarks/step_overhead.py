@@ -63,14 +63,17 @@ def prepare(trainer: AIFSTrainer, arm: str) -> None:
             basis=direction[:, None],
             mask=torch.ones(1),
             displacements=torch.stack([-direction, direction]),
+            class_displacements=torch.stack([direction, -direction]).roll(1, dims=1),
             groups=torch.arange(NUM_EXAMPLES) // 2 % 2,
         )
         settings = ObjectiveSettings(noise="counterfactual", sensitivity_sign=1)
     else:
         nothing = torch.zeros(0)
         state.update(basis=torch.zeros(dim, 0), mask=torch.rand(dim), displacements=torch.zeros(0, dim), groups=nothing)
+        state.update(class_displacements=torch.zeros(0, dim))
         settings = ObjectiveSettings()
     trainer.objective = get(arm)(settings)
+    trainer.objective.prepare(trainer.epoch_context())
 
 
 def synchronise() -> None:

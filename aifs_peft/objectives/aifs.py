@@ -34,7 +34,7 @@ from aifs_peft.objectives.context import EpochContext, Latents, Sampling, StepCo
 from aifs_peft.objectives.directions import basis_of, fit_offsets
 from aifs_peft.objectives.intervening import Intervening
 from aifs_peft.objectives.registry import register
-from aifs_peft.objectives.settings import check_range
+from aifs_peft.objectives.settings import ObjectiveSettings, check_range
 from aifs_peft.tuner import AIFSState
 from aifs_peft.tuner.layer import LatentTap
 
@@ -92,9 +92,13 @@ class AIFSDiscovery(Intervening):
     epoch_samples: ClassVar[int | None] = None
     Options: ClassVar[type[Any]] = AIFSOptions
 
+    def __init__(self, settings: ObjectiveSettings) -> None:
+        super().__init__(settings)
+        self._rates: Tensor | None = None
+        self._observed = 1.0
+
     def prepare(self, context: EpochContext) -> None:
         """See `Objective.prepare`; what the examples themselves weigh depends on what is trained."""
-        self._rates: Tensor | None = None
         given: float | None = self.options.observed
         self._observed = given if given is not None else 1.0 if context.encoder_trains else OBSERVED_FROZEN
 
