@@ -41,12 +41,6 @@ class AdditiveModel:
     cells: Array
 
 
-def additive_offsets(X: Array, y: IntArray, R: Array) -> tuple[Array, Array]:
-    """Least squares: `alpha (K, k)`, mean-zero `beta (K, k)` of `X ~ alpha_y + beta_a`, `a` weighted by `R (n, K)`."""
-    model = additive_model(X, y, R)
-    return model.alpha, model.beta
-
-
 def smoothed_offsets(X: Array, y: IntArray, R: Array) -> tuple[Array, Array]:
     """Class and attribute offsets `alpha (K, k)`, `beta (K, k)`, both mean zero, split by `split_by_signal`.
 

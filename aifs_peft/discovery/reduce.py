@@ -93,8 +93,9 @@ def principal_components(Z: Array, k: int, *, rng: np.random.Generator, max_rows
     k = max(1, min(k, len(sample) - 1, d))
     if d <= MAX_COVARIANCE_DIM:
         covariance = np.zeros((d, d))
+        precision = np.result_type(Z.dtype, np.float32)  # float16 is too coarse; float64 is asked for by passing it
         for start in range(0, len(sample), _CHUNK_ROWS):
-            centred = (sample[start : start + _CHUNK_ROWS] - mean).astype(np.float32)
+            centred = (sample[start : start + _CHUNK_ROWS] - mean).astype(precision)
             covariance += centred.T @ centred
         values, vectors = eigh(covariance / len(sample), subset_by_index=[d - k, d - 1])
         variance, components = values[::-1], vectors.T[::-1]

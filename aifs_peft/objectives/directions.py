@@ -44,11 +44,13 @@ def fit_offsets(z: Tensor, y: Tensor, groups: Tensor, num_values: int) -> tuple[
         )
     present = torch.cat([y, groups]).unique()
     code = torch.zeros(num_values, dtype=torch.int64).index_copy(0, present, torch.arange(len(present)))
-    latents = z.float().numpy()
+    # float64 throughout: processes differ by rounding, which must not grow in components of little variance.
+    latents = z.double().numpy()
     reduction = principal_components(latents, MAX_COMPONENTS, rng=np.random.default_rng(0))
     onehot = F.one_hot(code[groups], len(present)).float().numpy()
     offsets = []
-    for part in smoothed_offsets(reduction.transform(latents), code[y].numpy(), onehot):
+    coordinates = reduction.project(latents - reduction.mean)
+    for part in smoothed_offsets(coordinates, code[y].numpy(), onehot):
         full = torch.zeros(num_values, z.shape[1], dtype=torch.float64)
         offsets.append(full.index_copy(0, present, torch.as_tensor(reduction.lift(part - part.mean(axis=0)))))
     return offsets[0], offsets[1]
