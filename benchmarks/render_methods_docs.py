@@ -105,8 +105,9 @@ def image_table() -> str:
         return ""
     out = [
         "\n## Accuracy with a tuned encoder\n",
-        "`tiny_clip` with LoRA r = 8 through the trainer, every method at its defaults, the epoch chosen by the worst",
-        "inferred group; 5 seeds, mean and 95 % interval (`benchmarks/methods_images.py`). Two and ten classes.\n",
+        "`tiny_clip` with LoRA r = 8 through the trainer, every method at its defaults; 5 seeds, mean and 95 %",
+        "interval (`benchmarks/methods_images.py`). The epoch is chosen by the worst inferred group where a method",
+        "infers groups (`aifs`), else by the worst class: part of a difference can come from that. Two and ten classes.\n",
         "| data | method | worst group | average |",
         "|---|---|---:|---:|",
     ]

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent import counterfactual
+from aifs_peft.latent._support import run_head
 from aifs_peft.objectives.balance import draw_rates
 from aifs_peft.objectives.base import Phase
 from aifs_peft.objectives.context import EpochContext, Latents, Sampling, StepContext
@@ -56,11 +57,11 @@ class AIFSOptions:
     Args:
         synthetic: weight of the cross-entropy on synthetic examples, at least 0; 0 leaves them out. Used once a
             spurious attribute has been found, unless its partition is rough (see `Discovery.rough_`).
-        observed: weight of the cross-entropy on the examples themselves beside them, at least 0. None takes 1 where the
-            encoder is trained and 0.2 where it is frozen.
+        observed: weight of the cross-entropy on the examples themselves beside synthetic ones, at least 0. None takes 1
+            where the encoder is trained and 0.2 where it is frozen. No effect where there are none.
 
     Raises:
-        InvalidConfigError: for a weight out of range, or two zeros.
+        InvalidConfigError: for a weight out of range.
     """
 
     synthetic: float = 1.0
@@ -70,8 +71,11 @@ class AIFSOptions:
         check_range("synthetic", self.synthetic, 0.0)
         if self.observed is not None:
             check_range("observed", self.observed, 0.0)
-            if self.observed == self.synthetic == 0:
-                raise InvalidConfigError("observed and synthetic are both 0: nothing would teach the classes")
+
+
+def _cells(labels: Tensor, groups: Tensor) -> Tensor:
+    """One number per label and attribute value, `(n,)` int64."""
+    return labels * (int(groups.max()) + 1) + groups
 
 
 @register
@@ -87,18 +91,20 @@ class AIFSDiscovery(Intervening):
     name: ClassVar[str] = "aifs"
     paper: ClassVar[str] = "AIFS with discovery: interventions along spurious directions found in the latents"
     title: ClassVar[str] = "AIFS (discovery)"
-    cost: ClassVar[str] = "one encoder pass before training, one more head pass per step"
+    cost: ClassVar[str] = "one encoder pass before training, two more head passes per step"
     collects_latents: ClassVar[Phase] = "both"
     epoch_samples: ClassVar[int | None] = None
     Options: ClassVar[type[Any]] = AIFSOptions
 
     def __init__(self, settings: ObjectiveSettings) -> None:
         super().__init__(settings)
-        self._rates: Tensor | None = None
         self._observed = 1.0
+        self._labels: Tensor | None = None
+        self._rates: Tensor | None = None
 
     def prepare(self, context: EpochContext) -> None:
         """See `Objective.prepare`; what the examples themselves weigh depends on what is trained."""
+        self._labels, self._rates = context.labels, None
         given: float | None = self.options.observed
         self._observed = given if given is not None else 1.0 if context.encoder_trains else OBSERVED_FROZEN
 
@@ -108,15 +114,23 @@ class AIFSDiscovery(Intervening):
         example = self._synthetic(tap.z, labels, context) if self.options.synthetic else None
         if example is not None:
             z, target = example
-            losses = F.cross_entropy(
-                context.head(z).float(), target, reduction="none", label_smoothing=self.settings.label_smoothing
-            )
+            logits = run_head(context.head, z).float()
+            losses = F.cross_entropy(logits, target, reduction="none", label_smoothing=self.settings.label_smoothing)
             # Balanced batches repeat few examples, whose variation would stand for that of all: undo it here.
-            if self._rates is not None:
-                losses = losses / self._rates[context.index.cpu()].to(losses.device)
+            rates = self._draw_rates(context.state)
+            if rates is not None:
+                losses = losses / rates[context.index.cpu()].to(losses.device)
             terms["cross_entropy"] = self._observed * terms["cross_entropy"]
             terms["synthetic"] = self.options.synthetic * losses.mean()
         return terms
+
+    def _draw_rates(self, state: AIFSState) -> Tensor | None:
+        """How often each training example is drawn per epoch, from the state alone; None for a plain permutation."""
+        if self._labels is None or not self.settings.balance_groups:
+            return None
+        if self._rates is None:
+            self._rates = draw_rates(_cells(self._labels.cpu(), state.groups.cpu()), self.settings.max_repeats)
+        return self._rates
 
     @staticmethod
     def _synthetic(z: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor] | None:
@@ -126,15 +140,15 @@ class AIFSDiscovery(Intervening):
         where the conflicting cells themselves hold a handful.
         """
         state, groups = context.state, context.groups
-        if groups is None or not len(state.class_displacements):
+        # Offsets that are zero throughout say nothing about the class: a label drawn for them would be noise.
+        if groups is None or not bool(state.class_displacements.any()):
             return None
         # Cloned: buffers may be replaced between this forward pass and its backward pass.
         alpha, beta = state.class_displacements.clone(), state.displacements.clone()
         # A class of the head that the training set lacks has no displacement.
         occurring = (alpha.any(1) | beta.any(1)).nonzero().squeeze(1)
-        if len(occurring) < 2:
-            return None
-        uniform = torch.special.ndtr(context.draw(2, "gaussian")).to(z.device)
+        # The first number of an example and step already chooses its counterfactual.
+        uniform = torch.special.ndtr(context.draw(3, "gaussian")[:, 1:]).to(z.device)
         place = (uniform * len(occurring)).long().clamp_(max=len(occurring) - 1)
         label, value = occurring[place].unbind(1)
         return counterfactual(counterfactual(z, labels, alpha, target=label), groups, beta, target=value), label
@@ -150,12 +164,9 @@ class AIFSDiscovery(Intervening):
     def sampling(self, labels: Tensor, context: EpochContext) -> Sampling | None:
         """See `Objective.sampling`: balanced over label and inferred attribute, once that is known."""
         groups = context.state.groups.cpu()
-        self._rates = None
         if not groups.numel() or not self.settings.balance_groups:
             return None
-        cells = labels.cpu() * (int(groups.max()) + 1) + groups
-        self._rates = draw_rates(cells, self.settings.max_repeats)
-        return Sampling(cells=cells)
+        return Sampling(cells=_cells(labels.cpu(), groups))
 
     def start(self, latents: Latents, context: EpochContext) -> dict[str, float]:
         """Discover on the latents of the untrained model and fill the adapter's state."""
@@ -172,13 +183,18 @@ class AIFSDiscovery(Intervening):
             return self._discover(context.encode(), context)
         if not self.collects(state, context.encoder_trains) or not len(latents.index):
             return {}
+        if bool((latents.z == latents.z[0]).all()):
+            logger.warning(
+                "all latents of this epoch are equal: the directions stay as they are; lower the learning rate"
+            )
+            return {}
         groups = state.groups.cpu()[latents.index]
         alpha, beta = fit_offsets(latents.z, latents.labels, groups, len(state.displacements))
         basis = basis_of(beta)
         if basis.shape[1] == 0:
             return {}
         turned = float(torch.linalg.matrix_norm(basis.T @ state.basis.cpu().double(), ord=2))
-        alpha = alpha[: len(state.class_displacements)]
+        alpha = alpha[: len(state.class_displacements)]  # none for a rough partition, as before
         state.update(basis=basis, displacements=beta, class_displacements=alpha, mask=torch.ones(basis.shape[1]))
         return {"directions": float(basis.shape[1]), "directions_cosine": turned}
 
@@ -187,6 +203,7 @@ class AIFSDiscovery(Intervening):
             raise InvalidConfigError(
                 f"discovery needs the latents of all {latents.total} training examples, got {len(latents.index)}"
             )
+        self._rates = None
         known = context.columns.get(HINT_COLUMN)
         found = context.on_main(lambda: self._run(latents, context.num_labels, known))
         state, dim = context.state, latents.z.shape[1]
