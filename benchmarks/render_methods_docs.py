@@ -44,10 +44,10 @@ Each method has {budget} random settings (schedule and its own numbers, its defa
 development draws choose one by the worst *inferred* group (XRM's bit, one run per draw, shared by all
 methods); 5 test draws, mean and 95 % interval, sorted by the worst group (`benchmarks/methods.py`). Where a
 cell of the validation set has fewer than 10 examples, as all conflicting ones of Colored MNIST, the rule
-sees little. The last two columns choose by the worst class, and by true validation groups, which no method
-may do. `aifs-closed` is `AIFSClassifier()`, which has nothing to choose, and `erm-closed` the plain
-logistic regression beside it; `-oracle` methods read true groups in training. `ravl` needs patches: see the
-next section.
+sees little. The last two columns choose by the worst class, and by true validation groups, which is a
+bound. `aifs-closed` is `AIFSClassifier()`, which has nothing to choose, and `erm-closed` the plain logistic
+regression beside it; `-oracle` methods read true groups in training. `ravl` needs patches: see the next
+section.
 """
 
 
@@ -107,7 +107,8 @@ def image_table() -> str:
         "\n## Accuracy with a tuned encoder\n",
         "`tiny_clip` with LoRA r = 8 through the trainer, every method at its defaults; 5 seeds, mean and 95 %",
         "interval (`benchmarks/methods_images.py`). The epoch is chosen by the worst inferred group where a method",
-        "infers groups (`aifs`), else by the worst class: part of a difference can come from that. Two and ten classes.\n",
+        "infers groups (`aifs`), else by the worst class: part of a difference can come from that. Two and ten",
+        "classes.\n",
         "| data | method | worst group | average |",
         "|---|---|---:|---:|",
     ]
