@@ -17,7 +17,7 @@ from aifs_peft.discovery import Discovery
 from aifs_peft.discovery.discover import collect_hints, discover_reduced
 from aifs_peft.discovery.gate import DEFAULT_GATE
 from aifs_peft.discovery.heads import LinearHead, softmax
-from aifs_peft.discovery.reduce import Reduction, principal_components
+from aifs_peft.discovery.reduce import MAX_COMPONENTS, Reduction, principal_components
 from aifs_peft.discovery.selection import HeadChoice, choose_head, fit_erm, fit_head, hinted_head
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.latent.heads import linear_parameters
@@ -27,7 +27,6 @@ from aifs_peft.tuner import AIFSConfig
 
 # Share of the rows that a method which refits the last layer on validation data gets as such.
 _HELD_OUT = 0.2
-_COMPONENTS = 256
 _CHUNK_ROWS = 8192
 
 
@@ -114,7 +113,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
                 f"All {len(index)} labels are {self.classes_[0]!r}: one class was given, at least two are needed."
             )
         seed = check_random_state(self.random_state).randint(2**31)
-        reduction = principal_components(latents, _COMPONENTS, rng=np.random.default_rng(seed))
+        reduction = principal_components(latents, MAX_COMPONENTS, rng=np.random.default_rng(seed))
         X = reduction.transform(latents)
         self.discovery_: Discovery | None = None
         self.head_choice_: HeadChoice | None = None

@@ -17,7 +17,7 @@ from aifs_peft.discovery.gate import DEFAULT_GATE, GateThresholds
 from aifs_peft.discovery.hints import Hint, Hinted, groups_hint, judge_hint, metadata_hints
 from aifs_peft.discovery.mixture import Moments, null_log_likelihood
 from aifs_peft.discovery.named import Named, judge_named, named_hints
-from aifs_peft.discovery.reduce import Reduction, principal_components
+from aifs_peft.discovery.reduce import MAX_COMPONENTS, Reduction, principal_components
 from aifs_peft.discovery.refine import refine_attribute
 from aifs_peft.discovery.result import Array, Candidate, Discovery, IntArray
 from aifs_peft.discovery.search import (
@@ -32,7 +32,6 @@ from aifs_peft.discovery.search import (
 )
 from aifs_peft.discovery.validation import MIN_PER_CLASS, MIN_ROWS, as_latents, encode_labels
 
-MAX_COMPONENTS = 256
 # Rows that the candidates are fitted on; the final assignment goes over all rows.
 MAX_FIT_ROWS = 10_000
 

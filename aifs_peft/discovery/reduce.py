@@ -13,6 +13,8 @@ from aifs_peft.errors import InvalidInputError
 
 Array = NDArray[np.floating]
 
+# Principal components that discovery and heads look at.
+MAX_COMPONENTS = 256
 # Rows that the principal components are estimated from: more change them little and cost linearly.
 MAX_ROWS = 20_000
 # Above this width the d x d covariance and its eigenvectors cost more than a randomised SVD.

@@ -9,9 +9,6 @@ from torch import Tensor
 
 from aifs_peft.errors import InvalidInputError
 
-# As many as discovery looks at.
-MAX_COMPONENTS = 256
-
 
 def fit_offsets(z: Tensor, y: Tensor, groups: Tensor, num_values: int) -> tuple[Tensor, Tensor]:
     """Class and attribute offsets of `z ~ alpha_y + beta_a` with the attribute held fixed, smoothed as in discovery.
@@ -36,7 +33,7 @@ def fit_offsets(z: Tensor, y: Tensor, groups: Tensor, num_values: int) -> tuple[
         True
     """
     from aifs_peft.discovery.additive import smoothed_offsets
-    from aifs_peft.discovery.reduce import principal_components
+    from aifs_peft.discovery.reduce import MAX_COMPONENTS, principal_components
 
     if not len(z) == len(y) == len(groups):
         raise InvalidInputError(
