@@ -15,8 +15,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from aifs_peft.discovery import Discovery
 from aifs_peft.discovery.discover import collect_hints, discover_reduced
-from aifs_peft.discovery.gate import DEFAULT_GATE
 from aifs_peft.discovery.heads import LinearHead, softmax
+from aifs_peft.discovery.joint import marginals
+from aifs_peft.discovery.outcome import rests_on_hint
 from aifs_peft.discovery.reduce import MAX_COMPONENTS, Reduction, principal_components
 from aifs_peft.discovery.selection import HeadChoice, choose_head, fit_erm, fit_head, hinted_head
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
@@ -129,10 +130,11 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         rng = np.random.default_rng(seed)
         if self.discovery_ is not None and self.discovery_.found:
             R = self.discovery_.responsibilities_
-            if _needs_offsets(self.discovery_):
+            if rests_on_hint(self.discovery_):
                 beta = reduction.project(self.discovery_.displacements_)
                 head, self.head_choice_ = hinted_head(X, index, R, beta)
             else:
+                R = marginals(R, len(self.classes_))
                 self.head_choice_ = choose_head(X, index, R, rng=rng, rough=self.discovery_.rough_)
                 head = fit_head(X, index, R, self.head_choice_.setting, rng=rng)
         else:
@@ -266,14 +268,6 @@ def _stratified_share(y: NDArray[np.int64], share: float, rng: np.random.Generat
         rows = rng.permutation(np.flatnonzero(y == label))
         chosen[rows[: max(1, round(share * len(rows)))]] = True
     return chosen
-
-
-def _needs_offsets(found: Discovery) -> bool:
-    """Whether the head should take the hint's own offsets: few values are known, and the rest cannot be told apart."""
-    used = [c for c in found.candidates_ if c.accepted and c.source == found.source_]
-    named = found.source_.startswith(("hint:groups", "hint:metadata:"))
-    certain = float(np.mean(found.responsibilities_.max(axis=1) == 1.0))
-    return named and certain < 0.5 and used[0].strength < DEFAULT_GATE.strength
 
 
 def _numpy(values: Any) -> Any:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sklearn import datasets
 
 from aifs_peft.discovery import discover
+from aifs_peft.discovery.joint import marginals
 from aifs_peft.discovery.reduce import principal_components
 from aifs_peft.discovery.selection import choose_head, fit_erm, fit_head
 
@@ -88,10 +89,10 @@ def random_colours(cache: Path, rng: np.random.Generator) -> Iterator[Case]:
 def cost(Z: NDArray[np.floating], y: NDArray[Any], R: NDArray[np.floating], seed: int) -> float:
     """What an alarm takes from the worst class: accuracy of plain training minus AIFS's, on a held-out 30 %.
 
-    The alarm's partition is kept, in responsibilities `R (n, K)`: discovery on fewer rows might not raise it again.
+    The alarm's partition is kept, in responsibilities `R (n, m, K)`: discovery on fewer rows might not raise it again.
     """
     y = np.unique(y, return_inverse=True)[1]
-    K, rng = R.shape[1], np.random.default_rng(seed)
+    K, rng = R.shape[-1], np.random.default_rng(seed)
     held = rng.random(len(y)) < 0.3
     reduction = principal_components(Z[~held], 256, rng=rng)
     X, X_held = reduction.transform(Z[~held]), reduction.transform(Z[held])
@@ -123,7 +124,12 @@ def main() -> None:
             count["draws"] += 1
             count["alarms"] += int(result.found)
             if result.found:
-                costs.append(round(cost(Z.astype(np.float32), y, result.responsibilities_, seed), 4))
+                costs.append(
+                    round(
+                        cost(Z.astype(np.float32), y, marginals(result.responsibilities_, len(result.classes_)), seed),
+                        4,
+                    )
+                )
         total = {key: sum(c[key] for c in kinds.values()) for key in ("draws", "alarms")}
         record = {
             "seeds": seed + 1,

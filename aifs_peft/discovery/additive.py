@@ -30,19 +30,22 @@ class AdditiveModel:
 
     Args:
         alpha: Class offsets, shape `(K, k)`; their mean is the data's balanced centre.
-        beta: Attribute offsets, shape `(K, k)`, mean zero.
+        beta: Attribute offsets, mean zero, shape `(K, k)`; of `m` attributes below each other, `(m * K, k)`.
         sigma: Covariance within cells, shape `(k, k)`, not shrunk.
-        cells: Weight of each cell, rows `y`, columns `a`, shape `(K, K)`.
+        noise: Sampling variance of a centred class offset in units of `sigma`, mean over the classes.
+        shares: What part of a class offset's sampling error each attribute's offset carries with the opposite sign,
+            shape `(m,)`, sum one.
     """
 
     alpha: Array
     beta: Array
     sigma: Array
-    cells: Array
+    noise: float
+    shares: Array
 
 
 def smoothed_offsets(X: Array, y: IntArray, R: Array) -> tuple[Array, Array]:
-    """Class and attribute offsets `alpha (K, k)`, `beta (K, k)`, both mean zero, split by `split_by_signal`.
+    """Class and attribute offsets, both mean zero, split by `split_by_signal`.
 
     What counterfactuals are made with: least squares leaves in `beta` the noise of the few conflicting examples in
     every component, and a head that is taught to ignore `beta` then ignores the wrong direction.
@@ -50,13 +53,16 @@ def smoothed_offsets(X: Array, y: IntArray, R: Array) -> tuple[Array, Array]:
     Args:
         X: Principal coordinates of unit variance, by falling variance, shape `(n, k)`.
         y: Labels in `0..K-1`, shape `(n,)`.
-        R: Weights of the attribute values, shape `(n, K)`.
+        R: Weights of the attribute values, shape `(n, K)`; of `m` attributes `(n, m, K)`.
+
+    Returns:
+        `alpha (K, k)` and `beta (K, k)`, of `m` attributes `(m * K, k)`.
     """
     return split_by_signal(additive_model(X, y, R))
 
 
 def additive_model(X: Array, y: IntArray, R: Array, *, second: Array | None = None) -> AdditiveModel:
-    """Fit the additive model to `X (n, k)` with labels `y (n,)` and attribute weights `R (n, K)`.
+    """Fit the additive model to `X (n, k)` with labels `y (n,)` and attribute weights `R (n, K)` or `(n, m, K)`.
 
     `second` is `X.T @ X`, for callers that fit the same rows many times.
 
@@ -70,21 +76,55 @@ def additive_model(X: Array, y: IntArray, R: Array, *, second: Array | None = No
         >>> np.allclose(np.diff(model.beta, axis=0), [0, 4], atol=0.01)
         True
     """
-    n, K = R.shape
-    weights = R.astype(X.dtype)
+    n, K = len(y), R.shape[-1]
+    weights = R.reshape(n, -1).astype(X.dtype)
+    columns = weights.shape[1]
     labels = np.zeros((n, K), dtype=X.dtype)
     labels[np.arange(n), y] = 1.0
     cells = (labels.T @ weights).astype(np.float64)
-    gram = np.block([[np.diag(cells.sum(axis=1)), cells], [cells.T, np.diag(cells.sum(axis=0))]])
+    between = (weights.T @ weights).astype(np.float64)
+    for start in range(0, columns, K):
+        # An example has one value of each attribute: its expected indicators are uncorrelated.
+        own = slice(start, start + K)
+        between[own, own] = np.diag(cells[:, own].sum(axis=0))
+    gram = np.block([[np.diag(cells[:, :K].sum(axis=1)), cells], [cells.T, between]])
     target = np.vstack([labels.T @ X, weights.T @ X]).astype(np.float64)
-    # The ridge settles the constant that may move between alpha and beta, and attribute values that nobody has.
-    coefficients = np.linalg.solve(gram + 1e-3 * np.eye(2 * K), target)
+    # The ridge settles the constants that may move between alpha and beta, and attribute values that nobody has.
+    coefficients = np.linalg.solve(gram + 1e-3 * np.eye(K + columns), target)
     cross = coefficients.T @ target
     second = (X.T @ X).astype(np.float64) if second is None else second
     scatter = second - cross - cross.T + coefficients.T @ gram @ coefficients
-    alpha, beta = coefficients[:K], coefficients[K:]
-    shift = beta.mean(axis=0)
-    return AdditiveModel(alpha + shift, beta - shift, 0.5 * (scatter + scatter.T) / n, cells)
+    alpha, beta = coefficients[:K], coefficients[K:].reshape(-1, K, X.shape[1])
+    shift = beta.mean(axis=1)
+    beta = (beta - shift[:, None]).reshape(columns, -1)
+    return AdditiveModel(alpha + shift.sum(axis=0), beta, 0.5 * (scatter + scatter.T) / n, *_sampling_error(y, R))
+
+
+def _sampling_error(y: IntArray, R: Array) -> tuple[float, Array]:
+    """`noise` and `shares` of `AdditiveModel`.
+
+    Within a class the class offset is the intercept of a regression on the signs that tell aligned (1) from conflicting
+    (-1). For one attribute its variance is `(1 / n_aligned + 1 / n_conflicting) / 4`; centring over the classes takes
+    one part in `K`.
+    """
+    n, K = len(y), R.shape[-1]
+    R = R.reshape(n, -1, K)
+    signs = 2.0 * R[np.arange(n), :, y].astype(np.float64) - 1.0
+    m = signs.shape[1]
+    inverse = np.zeros((m + 1, m + 1))
+    for c in range(K):
+        rows = signs[y == c]
+        aligned = np.maximum((0.5 * (1.0 + rows)).sum(axis=0), 1.0)
+        conflicting = np.maximum((0.5 * (1.0 - rows)).sum(axis=0), 1.0)
+        gram = np.empty((m + 1, m + 1))
+        gram[1:, 1:] = rows.T @ rows
+        gram[0, 1:] = gram[1:, 0] = aligned - conflicting
+        gram[np.diag_indices(m + 1)] = np.r_[(aligned + conflicting).mean(), aligned + conflicting]
+        inverse += np.linalg.pinv(gram, hermitian=True) / K
+    carried = np.maximum(-inverse[0, 1:], 0.0)
+    total = float(carried.sum())
+    shares = carried / total if total > 0.0 else np.full(m, 1.0 / m)
+    return float(inverse[0, 0]) * (1.0 - 1.0 / K), shares
 
 
 def model_given_offsets(X: Array, y: IntArray, R: Array, beta: Array) -> AdditiveModel:
@@ -106,29 +146,26 @@ def model_given_offsets(X: Array, y: IntArray, R: Array, beta: Array) -> Additiv
     residual = X - means[y].astype(X.dtype)
     within = (residual.T @ residual).astype(np.float64) / n
     spread = np.diag(counts @ shares) - (shares * counts[:, None]).T @ shares
-    return AdditiveModel(means - shares @ beta, beta, within - beta.T @ spread @ beta / n, cells)
+    return AdditiveModel(means - shares @ beta, beta, within - beta.T @ spread @ beta / n, *_sampling_error(y, R))
 
 
 def split_by_signal(model: AdditiveModel, *, window: int = WINDOW) -> tuple[Array, Array]:
-    """Centred class offsets shrunk by signal-to-noise along the components, and the attribute's share of the rest.
+    """Centred class offsets shrunk by signal-to-noise along the components, and the attributes' share of the rest.
 
-    Each centred class offset has sampling variance `Sigma_jj (1/n_aligned + 1/n_conflicting) / 4 * (1 - 1/K)` in
-    component `j`. The signal is the mean square over classes and neighbouring components, less that.
+    Each centred class offset has sampling variance `Sigma_jj * noise` in component `j`. The signal is the mean square
+    over classes and neighbouring components, less that.
 
     Returns:
-        `alpha (K, k)` and `beta (K, k)`, both mean zero, with `alpha + beta` as estimated.
+        `alpha (K, k)` and `beta` as in the model, mean zero, with `alpha` plus the attributes' offsets as estimated.
     """
     alpha = model.alpha - model.alpha.mean(axis=0)
-    K, k = alpha.shape
-    aligned = np.diag(model.cells)
-    conflicting = model.cells.sum(axis=1) - aligned
-    counts = 0.25 * (1.0 / np.maximum(aligned, 1.0) + 1.0 / np.maximum(conflicting, 1.0)) * (1.0 - 1.0 / K)
-    noise = np.diag(model.sigma) * float(np.mean(counts))
+    k = alpha.shape[1]
+    noise = np.diag(model.sigma) * model.noise
     half = min(window, max(k // 4, 1))
     padded = np.pad(np.mean(alpha**2, axis=0) - noise, half, mode="edge")
     signal = np.maximum(np.convolve(padded, np.full(2 * half + 1, 1.0 / (2 * half + 1)), mode="valid"), 0.0)
     kept = alpha * (signal / np.maximum(signal + noise, 1e-12))
-    return kept, model.beta + (alpha - kept)
+    return kept, model.beta + np.kron(model.shares[:, None], alpha - kept)
 
 
 def additive_head(model: AdditiveModel, *, shrinkage: float, avoidance: float, split: bool = True) -> LinearHead:

@@ -35,6 +35,8 @@ MARGIN_SHARES = (0.02, 0.1)
 CUT_COMPONENTS = 2
 # Starts with conflicting sets at least this similar are one start.
 SAME_START = 0.8
+# How many partitions beside the best are looked at as one of several shortcuts.
+RIVALS = 2
 
 
 @dataclass(frozen=True)
@@ -48,17 +50,30 @@ class Start:
 
 @dataclass(frozen=True)
 class Partition:
-    """A refined partition of the rows it was fitted on, and the mixture that assigns further rows."""
+    """A refined partition of the rows it was fitted on, and the mixture that assigns further rows.
+
+    `close` says that it passes every line of the gate but that it is not clearly stronger than the class.
+    """
 
     record: Candidate
     responsibilities: Array
     mixture: Mixture
+    close: bool = False
+
+    def assign(self, X: Array, y: IntArray, rows: IntArray) -> Array:
+        """Responsibilities of all rows, `(n, 2)` float32; those of `rows`, where it was fitted, as they are."""
+        R = self.mixture.responsibilities(X[:, : self.record.k], y).astype(np.float32)
+        R[rows] = self.responsibilities
+        return R
 
 
 def find_partition(
     X: Array, y: IntArray, *, rng: np.random.Generator, gate: GateThresholds
-) -> tuple[Partition | None, list[Candidate]]:
-    """The partition with the largest relative strength that passes the gate, or `None`; and all that was tried.
+) -> tuple[Partition | None, list[Partition], list[Candidate]]:
+    """The partition with the largest relative strength that passes the gate, its rivals, and all that was tried.
+
+    Rivals are other partitions that pass or are `close`, at most two: with several shortcuts one alone may be no
+    stronger than the class with the others in it, and a mixture of them stronger than each.
 
     Where the attribute is known, the order by relative strength is that by precision: partitions by a natural style
     within the classes have a class contrast beside them that is nearly as large.
@@ -73,13 +88,14 @@ def find_partition(
         >>> rng = np.random.default_rng(0)
         >>> y = rng.integers(0, 2, 1000); a = np.where(rng.random(1000) < 0.95, y, 1 - y)
         >>> X = rng.normal(size=(1000, 32)); X[:, 0] += 6 * a; X[:, 1] += 2 * y
-        >>> best, tried = find_partition(X, y, rng=rng, gate=GateThresholds())
+        >>> best, rivals, tried = find_partition(X, y, rng=rng, gate=GateThresholds())
         >>> best.record.k, bool(np.mean(best.mixture.responsibilities(X, y).argmax(axis=1) == a) > 0.99)
         (32, True)
     """
     starts = propose_starts(X, y, rng=rng)
     records: list[Candidate] = []
     best: Partition | None = None
+    rivals: list[Partition] = []
     components = usable(tuple(min(c, X.shape[1]) for c in COMPONENTS), X.shape[1], len(y))
     for k in sorted(set(components), reverse=True):
         data = Moments.of(np.ascontiguousarray(X[:, :k]), y, 2)
@@ -87,9 +103,22 @@ def find_partition(
         records += [partition.record for partition in refined]
         passed = [p for p in refined if p.record.accepted]
         best = max(passed, key=lambda p: p.record.gain) if passed else best
+        rivals += [p for p in refined if p.close or p.record.accepted]
         if best is not None and k <= COMPONENTS_PER_CONFLICT * best.record.conflicts * len(y):
             break
-    return best, records
+    return best, _distinct(rivals, best, y, gate), records
+
+
+def _distinct(rivals: list[Partition], best: Partition | None, y: IntArray, gate: GateThresholds) -> list[Partition]:
+    """The strongest partitions with conflicting examples of their own, without `best`."""
+    kept = [] if best is None else [best]
+    wanted = RIVALS + len(kept)
+    for rival in sorted(rivals, key=lambda p: -p.record.gain):
+        moved = rival.responsibilities.argmax(axis=1) != y
+        others = (other.responsibilities.argmax(axis=1) != y for other in kept)
+        if len(kept) < wanted and all(gates.jaccard(moved, other) < gate.jaccard for other in others):
+            kept.append(rival)
+    return kept if best is None else kept[1:]
 
 
 def propose_starts(X: Array, y: IntArray, *, rng: np.random.Generator) -> list[Start]:
@@ -127,9 +156,12 @@ def _refine(data: Moments, start: Start, gate: GateThresholds, *, rng: np.random
     shape = gates.geometry(mixture)
     relative = gates.relative_strength(shape, moved, data.y, k, gate)
     verdict = gates.refined_verdict(relative, shape, moved, data.y, k, gate)
+    close = verdict != "accepted" and shape.strength >= gate.refined_strength and (
+        gates.mixture_verdict(np.inf, shape, moved, data.y, k, gate) == "accepted"
+    )  # fmt: skip
     record = Candidate(
         start.source, k, start.share, 100.0 * (relative - gate.relative), shape.cosine, shape.strength,
         shape.class_strength, gates.association(moved, data.y, 2), float(np.mean(moved != data.y)),
         accepted=verdict == "accepted", reason=verdict,
     )  # fmt: skip
-    return Partition(record, R, mixture)
+    return Partition(record, R, mixture, close)

@@ -23,6 +23,8 @@ class GateThresholds:
         strength: Smallest attribute contrast, in within-group standard deviations.
         ratio: Smallest attribute contrast relative to the class contrast: a shortcut is the easier one.
         association: Smallest association of attribute and label; raised for small `n` by its standard error.
+        further_association: The same once an attribute has been found. Its directions take part of the class with
+            them, and a style of the class is then easily stronger than what is left of it.
         class_strength: Smallest class contrast beside the attribute, after subtracting what chance gives.
             Mislabelled examples of well separated classes look like an attribute beside which the class has
             no contrast of its own.
@@ -39,6 +41,7 @@ class GateThresholds:
     strength: float = 2.6
     ratio: float = 1.0
     association: float = 0.15
+    further_association: float = 0.6
     class_strength: float = 0.7
     clear_ratio: float = 1.5
     refined_strength: float = 2.9

@@ -114,3 +114,36 @@ def principal_components(Z: Array, k: int, *, rng: np.random.Generator, max_rows
             "Pass the encoder's pooled output before the head, and check that the encoder's inputs differ."
         )
     return Reduction(mean=mean, components=components[keep], scale=scale[keep])
+
+
+def without_directions(
+    X: Array, reduction: Reduction, basis: Array, *, rng: np.random.Generator
+) -> tuple[Array, Reduction]:
+    """Reduced latents and their reduction as if the directions `basis` did not exist.
+
+    Args:
+        X: Coordinates by `reduction`, shape `(n, k)`.
+        reduction: Of the latents.
+        basis: Orthonormal directions in the span of its components, shape `(d, r)`, `r < k`.
+        rng: Source of a row sample, see `principal_components`.
+
+    Returns:
+        New coordinates `(n, k - r)` of unit variance, and the `Reduction` from the latents to them.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> Z = rng.normal(size=(500, 3)) * [9, 3, 1]
+        >>> reduction = principal_components(Z, 3, rng=rng)
+        >>> X, rest = without_directions(reduction.transform(Z), reduction, np.eye(3)[:, :1], rng=rng)
+        >>> X.shape, bool(np.abs(rest.components @ np.eye(3)[:, 0]).max() < 1e-6)
+        ((500, 2), True)
+    """
+    inside = reduction.components @ basis
+    U = X * reduction.scale.astype(X.dtype)
+    U -= (U @ inside.astype(X.dtype)) @ inside.T.astype(X.dtype)
+    # What is left of the directions is rounding: fewer components are asked for, so that it gets none.
+    rest = principal_components(U, X.shape[1] - basis.shape[1], rng=rng)
+    composed = Reduction(
+        reduction.mean + rest.mean @ reduction.components, rest.components @ reduction.components, rest.scale
+    )
+    return rest.transform(U), composed

@@ -57,16 +57,20 @@ class Candidate:
 class Discovery:
     """A spurious attribute found without group labels, or the statement that none was found.
 
+    Several attributes are told as one joint attribute, whose `A = K**m` values are the combinations of theirs. The
+    first `K` values are those where all of them go with the same class; the others follow in lexicographic order
+    (two classes, two attributes: 00, 11, 01, 10). With one attribute `A = K`.
+
     Attributes:
         found: Whether a candidate passed the gate and was confirmed.
-        classes_: The distinct labels, sorted, shape `(K,)`. Attribute value `a` is the one that goes with
+        classes_: The distinct labels, sorted, shape `(K,)`. Attribute value `a < K` is the one that goes with
             `classes_[a]`.
-        groups_: Inferred attribute value per example, an index into `classes_`, shape `(n,)`. Equal to the
-            label's index where aligned; equal to it everywhere when nothing was found.
-        responsibilities_: Posterior of the attribute, shape `(n, K)`, rows sum to one.
-        basis_: Orthonormal spurious directions in the input space, shape `(d, r)`, `r <= K - 1`; `r = 0`
+        groups_: Inferred attribute value per example, in `[0, A)`, shape `(n,)`. Equal to the label's index where
+            aligned; equal to it everywhere when nothing was found.
+        responsibilities_: Posterior of the attribute, shape `(n, A)`, rows sum to one.
+        basis_: Orthonormal spurious directions in the input space, shape `(d, r)`, `r <= m (K - 1)`; `r = 0`
             when nothing was found.
-        displacements_: Attribute offsets `beta_a` in the input space, shape `(K, d)`, mean zero; zero when
+        displacements_: Attribute offsets `beta_a` in the input space, shape `(A, d)`, mean zero; zero when
             nothing was found. Adding `displacements_[b] - displacements_[a]` to a latent gives its
             counterfactual. Smoothed: components in which the class shows no signal go to the attribute.
         class_displacements_: Class offsets `alpha_y` with the attribute held constant, `(K, d)`, mean zero.
@@ -74,12 +78,16 @@ class Discovery:
             attribute's strength relative to the class's, minus the gate's. For more, of a mixture, its
             penalised log-likelihood gain `2 (ll - ll_null) - p log n` per 1,000 examples; of a trimmed
             discriminant, 100 times its score minus the gate's. Of a hint, the attribute's association with the label
-            in standard errors of chance. Above 0 when found, 0.0 when nothing passed.
-        candidates_: Everything that was tried, with the gate's measurements.
+            in standard errors of chance. Above 0 when found, 0.0 when nothing passed; of several attributes the
+            smallest.
+        candidates_: Everything that was tried in searches that found something, or in the first one, with the gate's
+            measurements.
         message_: What was found, or why nothing was; which hint was used, and why another was not.
-        source_: Source of the candidate that was accepted, see `Candidate`; empty when nothing was found.
+        source_: Source of the candidate that was accepted (first), see `Candidate`; empty when nothing was found.
         rough_: Whether the partition comes from the trimmed discriminant of more than two classes, and no mixture
             confirms it: expect that part of the conflicting examples is missed or takes a wrong value.
+        parts_: Where several attributes were found, each of them in the order found, with `K` values of its own; empty
+            otherwise.
     """
 
     found: bool
@@ -94,6 +102,7 @@ class Discovery:
     message_: str = ""
     source_: str = ""
     rough_: bool = False
+    parts_: tuple[Discovery, ...] = ()
 
     def summary(self) -> str:
         """A text that a person can read: the verdict, the cells, and the candidates that came closest."""
@@ -103,8 +112,7 @@ class Discovery:
             lines.append(
                 f"Evidence {self.evidence_:.1f} (0 is the gate); {self.basis_.shape[1]} spurious direction(s)."
             )
-            moved = self.responsibilities_.argmax(axis=1)
-            lines.append(f"Inferred attribute value: {_shares(moved, labels)}.")
+            lines += [f"Inferred attribute value: {_shares(part.groups_, labels)}." for part in self.parts_ or (self,)]
         tried = sorted(
             self.candidates_, key=lambda c: (c.accepted, float(np.nan_to_num(c.gain, nan=np.inf))), reverse=True
         )

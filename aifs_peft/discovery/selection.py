@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from aifs_peft.discovery.additive import additive_head, additive_model, model_given_offsets
 from aifs_peft.discovery.heads import LinearHead, fit_logistic
+from aifs_peft.discovery.joint import combine, conflicts, joint_offsets
 
 Array = NDArray[np.floating]
 IntArray = NDArray[np.integer]
@@ -28,6 +29,8 @@ DEFAULT_SHRINKAGE = 0.5
 DEFAULT_SHRINKAGE_MANY = 0.02
 # Measured on Colored MNIST with ten, five and four classes, see docs/discovery.md.
 DEFAULT_L2_ROUGH = 0.03
+# Measured on images with two shortcuts.
+DEFAULT_L2_SEVERAL = 0.1
 AVOIDANCE = 3.0
 # For offsets that are posterior means, which are shrunk: turn away further, and trust the covariance more.
 HINTED_SHRINKAGE = 0.05
@@ -54,12 +57,15 @@ class HeadSetting:
         return f"{self.family} ({name} {self.value:g})"
 
 
-def default_setting(n_classes: int, *, rough: bool = False) -> HeadSetting:
+def default_setting(n_classes: int, *, rough: bool = False, several: bool = False) -> HeadSetting:
     """The head that is trained unless another is clearly better.
 
     The additive head asks most of the partition: where that is `rough` (many classes, no mixture confirms it),
-    missed and wrongly called examples bend its offsets, and balancing with counterfactuals is the safer default.
+    missed and wrongly called examples bend its offsets, and balancing with counterfactuals is the safer default. It
+    is also that for `several` attributes, whose effects on real latents do not add up.
     """
+    if several:
+        return HeadSetting("counterfactual", DEFAULT_L2_SEVERAL)
     if rough:
         return HeadSetting("counterfactual", DEFAULT_L2_ROUGH)
     return HeadSetting("additive", DEFAULT_SHRINKAGE if n_classes == 2 else DEFAULT_SHRINKAGE_MANY)
@@ -78,32 +84,42 @@ def balanced_weights(y: IntArray, R: Array, *, floor: float = CELL_FLOOR) -> Arr
     """Weight of each example so that in every class the aligned and the conflicting part weigh the same, `(n,)`.
 
     The conflicting part is one cell per class: with many classes the single cells `(y, a)` are too small to weigh.
-    For two classes this is the balance over all four cells.
+    For two classes this is the balance over all four cells. With several attributes, `R (n, m, K)`, a class has
+    `2**m` parts.
     """
-    n = len(y)
-    aligned = R[np.arange(n), y].astype(np.float64)
-    parts = np.stack([aligned, 1.0 - aligned], axis=1)
+    n, K = len(y), R.shape[-1]
+    parts = np.ones((n, 1))
+    for own in R.reshape(n, -1, K)[np.arange(n), :, y].T.astype(np.float64):
+        parts = np.concatenate([parts * own[:, None], parts * (1.0 - own)[:, None]], axis=1)
     weights = np.empty(n)
-    for c in range(R.shape[1]):
+    for c in range(K):
         rows = y == c
         weights[rows] = np.sum(parts[rows] / np.maximum(parts[rows].sum(axis=0), floor), axis=1)
     return np.asarray(weights / weights.sum())
 
 
 def counterfactuals(X: Array, y: IntArray, R: Array, *, rng: np.random.Generator) -> Array:
-    """Each example with another attribute value, drawn evenly from the others: `X + beta_b - beta_a`, `(n, k)`."""
-    K = R.shape[1]
-    beta = additive_model(X, y, R).beta
-    own = R.argmax(axis=1)
-    other = (own + rng.integers(1, K, len(y))) % K
+    """Each example with another attribute value, drawn evenly from the others: `X + beta_b - beta_a`, `(n, k)`.
+
+    With several attributes, `R (n, m, K)`, another combination of their values.
+    """
+    K = R.shape[-1]
+    beta = joint_offsets(additive_model(X, y, R).beta.reshape(-1, K, X.shape[1]))
+    own = combine(_values(R), K)
+    other = (own + rng.integers(1, len(beta), len(y))) % len(beta)
     return np.asarray(X + (beta[other] - beta[own]).astype(X.dtype))
+
+
+def _values(R: Array) -> IntArray:
+    """Most probable value of each attribute, `(n, m)`."""
+    return np.asarray(R.reshape(len(R), -1, R.shape[-1]).argmax(axis=2))
 
 
 def fit_head(
     X: Array, y: IntArray, R: Array, setting: HeadSetting, *, rng: np.random.Generator, start: LinearHead | None = None
 ) -> LinearHead:
-    """Fit one head on reduced latents `X (n, k)` with labels `y (n,)` and responsibilities `R (n, K)`."""
-    K = R.shape[1]
+    """Fit one head on reduced latents `X (n, k)`, labels `y (n,)` and responsibilities `R (n, K)` or `(n, m, K)`."""
+    K = R.shape[-1]
     if setting.family == "additive":
         return additive_head(additive_model(X, y, R), shrinkage=setting.value, avoidance=AVOIDANCE)
     weights = balanced_weights(y, R)
@@ -133,20 +149,24 @@ def choose_head(X: Array, y: IntArray, R: Array, *, rng: np.random.Generator, ro
     Args:
         X: Reduced latents, shape `(n, k)`.
         y: Labels in `0..K-1`, shape `(n,)`.
-        R: Responsibilities of the discovered attribute, shape `(n, K)`.
+        R: Responsibilities of the discovered attribute, shape `(n, K)`; of several `(n, m, K)`.
         rng: Source of the folds, of the sample above 6,000 rows, and of the counterfactuals.
         rough: Whether the partition is a rough one, see `Discovery.rough_`: another default.
 
     Returns:
-        The choice; the default when the conflicting cells are too small to judge (fewer than 10 examples).
+        The choice; the default when all conflicting cells are too small to judge (fewer than 10 examples), with several
+        attributes when one is: that of examples that conflict in all of them tells the heads apart.
     """
-    default = default_setting(R.shape[1], rough=rough)
-    rows = _sample(R.argmax(axis=1) != y, rng)
+    default = default_setting(R.shape[-1], rough=rough, several=R.ndim == 3 and R.shape[1] > 1)
+    rows = _sample(conflicts(_values(R), y) > 0, rng)
     X, y, R = X[rows], y[rows], R[rows]
-    cells = 2 * y + (R.argmax(axis=1) != y)
-    counts = np.bincount(cells, minlength=2 * R.shape[1])
+    # The parts of each class: aligned in every attribute (first), and each set of attributes that conflict.
+    pattern = conflicts(_values(R), y)
+    parts = 2 ** _values(R).shape[1]
+    cells = parts * y + pattern
+    counts = np.bincount(cells, minlength=parts * R.shape[-1])
     judged = np.flatnonzero(counts >= MIN_CELL)
-    if not np.any(judged % 2 == 1):
+    if not np.any(judged % parts > 0) or (parts > 2 and len(judged) < len(counts)):
         return HeadChoice(default, {}, "conflicting cells too small to judge a head: the default")
     correct = _held_out(X, y, R, rng=rng)
     scores, errors = {}, {}
@@ -177,7 +197,7 @@ def _held_out(X: Array, y: IntArray, R: Array, *, rng: np.random.Generator) -> d
     settings += [HeadSetting(family, l2) for family in ("balanced", "counterfactual") for l2 in L2_GRID]
     correct = {setting: np.zeros(len(y), dtype=bool) for setting in settings}
     # Folds are dealt within cells, so that every fold holds its share of the few conflicting examples.
-    order = np.lexsort((rng.random(len(y)), R.argmax(axis=1) != y, y))
+    order = np.lexsort((rng.random(len(y)), conflicts(_values(R), y), y))
     fold = np.empty(len(y), dtype=np.int64)
     fold[order] = np.arange(len(y)) % FOLDS
     for j in range(FOLDS):

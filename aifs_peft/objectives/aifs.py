@@ -22,10 +22,12 @@ import logging
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft.discovery.joint import combine, count_attributes, joint_values, most_attributes
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent import counterfactual
 from aifs_peft.latent._support import run_head
@@ -56,7 +58,8 @@ class AIFSOptions:
 
     Args:
         synthetic: weight of the cross-entropy on synthetic examples, at least 0; 0 leaves them out. Used once a
-            spurious attribute has been found, unless its partition is rough (see `Discovery.rough_`).
+            spurious attribute has been found, unless its partition is rough (see `Discovery.rough_`) or there are
+            several attributes.
         observed: weight of the cross-entropy on the examples themselves beside synthetic ones, at least 0. None takes 1
             where the encoder is trained and 0.2 where it is frozen. No effect where there are none.
 
@@ -189,12 +192,12 @@ class AIFSDiscovery(Intervening):
             )
             return {}
         groups = state.groups.cpu()[latents.index]
-        alpha, beta = fit_offsets(latents.z, latents.labels, groups, len(state.displacements))
+        alpha, beta = fit_offsets(latents.z, latents.labels, groups, context.num_labels, len(state.displacements))
         basis = basis_of(beta)
         if basis.shape[1] == 0:
             return {}
         turned = float(torch.linalg.matrix_norm(basis.T @ state.basis.cpu().double(), ord=2))
-        alpha = alpha[: len(state.class_displacements)]  # none for a rough partition, as before
+        alpha = alpha[: len(state.class_displacements)]  # none for a rough partition or several, as before
         state.update(basis=basis, displacements=beta, class_displacements=alpha, mask=torch.ones(basis.shape[1]))
         return {"directions": float(basis.shape[1]), "directions_cosine": turned}
 
@@ -232,26 +235,34 @@ class AIFSDiscovery(Intervening):
 
     def _run(self, latents: Latents, num_labels: int, known: Tensor | None) -> dict[str, Tensor] | None:
         from aifs_peft.discovery import discover
+        from aifs_peft.discovery.discover import MAX_ATTRIBUTES
 
+        # The state has a row per combination of all the head's classes, whether they occur or not.
+        wanted = self.settings.discovery.get("max_attributes", MAX_ATTRIBUTES)
+        settings = {**self.settings.discovery, "max_attributes": min(wanted, most_attributes(num_labels))}
         result = discover(
             latents.z.numpy(),
             latents.labels.numpy(),
             groups=None if known is None else known.numpy(),
             random_state=self.settings.seed,
-            **self.settings.discovery,
+            **settings,
         )
         if not result.found:
             return None
         # Attribute values count the classes that occur; the state counts all classes of the head.
-        classes = torch.as_tensor(result.classes_).long()
-        beta, alpha = torch.zeros(2, num_labels, latents.z.shape[1])
-        beta[classes] = torch.as_tensor(result.displacements_).float()
+        classes = np.asarray(result.classes_, dtype=np.int64)
+        m = count_attributes(len(result.displacements_), len(classes))
+        values = torch.as_tensor(combine(classes[joint_values(len(classes), m)], num_labels))
+        dim = latents.z.shape[1]
+        alpha, beta = torch.zeros(num_labels, dim), torch.zeros(num_labels**m, dim)
+        beta[values] = torch.as_tensor(result.displacements_).float()
         alpha[classes] = torch.as_tensor(result.class_displacements_).float()
         return {
             "basis": torch.as_tensor(result.basis_).float().contiguous(),
             "displacements": beta,
-            # Offsets of a rough partition bend synthetic examples: none are made.
-            "class_displacements": alpha[:0] if result.rough_ else alpha,
-            "groups": classes[torch.as_tensor(result.groups_).long()],
+            # Offsets of a rough partition bend synthetic examples, and those of several attributes do not add up on
+            # real latents: none are made.
+            "class_displacements": alpha[:0] if result.rough_ or result.parts_ else alpha,
+            "groups": values[torch.as_tensor(result.groups_)],
             "evidence": torch.as_tensor(float(result.evidence_)),
         }

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft.errors import InvalidInputError
 
 
-def fit_offsets(z: Tensor, y: Tensor, groups: Tensor, num_values: int) -> tuple[Tensor, Tensor]:
+def fit_offsets(z: Tensor, y: Tensor, groups: Tensor, num_labels: int, num_values: int) -> tuple[Tensor, Tensor]:
     """Class and attribute offsets of `z ~ alpha_y + beta_a` with the attribute held fixed, smoothed as in discovery.
 
     Args:
         z: latents `(n, dim)`.
-        y: labels `(n,)` int64 in `[0, num_values)`.
-        groups: attribute values `(n,)` int64 in `[0, num_values)`.
-        num_values: number of classes and of attribute values, K.
+        y: labels `(n,)` int64 in `[0, num_labels)`.
+        groups: attribute values `(n,)` int64 in `[0, num_values)`; of several attributes their joint values.
+        num_labels: number of classes K.
+        num_values: number of attribute values: K for one attribute, `K**m` for m.
 
     Returns:
-        `alpha (K, dim)` and `beta (K, dim)`, float64, mean zero over the values that occur; zero for the others.
+        `alpha (K, dim)` and `beta (num_values, dim)`, float64, mean zero over the values that occur; zero for values
+        of classes that do not occur.
 
     Raises:
         InvalidInputError: if the lengths differ, or all latents are equal.
@@ -28,29 +29,36 @@ def fit_offsets(z: Tensor, y: Tensor, groups: Tensor, num_values: int) -> tuple[
     Example:
         >>> import torch
         >>> y, a = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
-        >>> alpha, beta = fit_offsets(torch.tensor([[0.0], [2.0], [5.0], [7.0]]), y, a, 2)
+        >>> alpha, beta = fit_offsets(torch.tensor([[0.0], [2.0], [5.0], [7.0]]), y, a, 2, 2)
         >>> bool((alpha[1] - alpha[0] + beta[1] - beta[0] - 7.0).abs() < 0.01)
         True
     """
     from aifs_peft.discovery.additive import smoothed_offsets
+    from aifs_peft.discovery.joint import combine, count_attributes, joint_offsets, joint_values
     from aifs_peft.discovery.reduce import MAX_COMPONENTS, principal_components
 
     if not len(z) == len(y) == len(groups):
         raise InvalidInputError(
             f"z, y and groups must have one row per example, got {len(z)}, {len(y)} and {len(groups)}"
         )
-    present = torch.cat([y, groups]).unique()
-    code = torch.zeros(num_values, dtype=torch.int64).index_copy(0, present, torch.arange(len(present)))
+    m = count_attributes(num_values, num_labels)
+    values = joint_values(num_labels, m)[groups.numpy()]
+    present = np.unique(np.concatenate([y.numpy(), values.ravel()]))
+    code = np.zeros(num_labels, dtype=np.int64)
+    code[present] = np.arange(len(present))
     # float64 throughout: processes differ by rounding, which must not grow in components of little variance.
     latents = z.double().numpy()
     reduction = principal_components(latents, MAX_COMPONENTS, rng=np.random.default_rng(0))
-    onehot = F.one_hot(code[groups], len(present)).float().numpy()
-    offsets = []
+    onehot = np.eye(len(present), dtype=np.float32)[code[values]]
     coordinates = reduction.project(latents - reduction.mean)
-    for part in smoothed_offsets(coordinates, code[y].numpy(), onehot):
-        full = torch.zeros(num_values, z.shape[1], dtype=torch.float64)
-        offsets.append(full.index_copy(0, present, torch.as_tensor(reduction.lift(part - part.mean(axis=0)))))
-    return offsets[0], offsets[1]
+    classes, attributes = smoothed_offsets(coordinates, code[y.numpy()], onehot)
+    alpha, beta = torch.zeros(num_labels, z.shape[1]).double(), torch.zeros(num_values, z.shape[1]).double()
+    alpha[present] = torch.as_tensor(reduction.lift(classes - classes.mean(axis=0)))
+    each = reduction.lift(attributes).reshape(m, len(present), -1)
+    each -= each.mean(axis=1, keepdims=True)
+    occurring = combine(present[joint_values(len(present), m)], num_labels)
+    beta[occurring] = torch.as_tensor(joint_offsets(each))
+    return alpha, beta
 
 
 def basis_of(displacements: Tensor, tolerance: float = 1e-6) -> Tensor:

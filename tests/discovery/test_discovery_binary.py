@@ -45,7 +45,7 @@ def test_a_weak_correlation_is_found_from_a_cut_component():
     X = X[:, [1, 0, *range(2, 40)]]
     starts = propose_starts(X, y, rng=np.random.default_rng(0))
     assert any(start.source == "component" for start in starts)
-    best, _ = find_partition(X, y, rng=np.random.default_rng(0), gate=DEFAULT_GATE)
+    best, _, _ = find_partition(X, y, rng=np.random.default_rng(0), gate=DEFAULT_GATE)
     assert best is not None
     assert np.mean(best.responsibilities.argmax(axis=1) == a) > 0.98
     independent = np.random.default_rng(3).integers(0, 2, len(y))
@@ -55,7 +55,7 @@ def test_a_weak_correlation_is_found_from_a_cut_component():
 @pytest.mark.parametrize(("share", "expected"), [(0.97, 64), (0.85, 128)])
 def test_few_conflicts_are_looked_at_in_fewer_components(share, expected):
     X, y, _ = planted(share, n=800, d=128)
-    best, tried = find_partition(X, y, rng=np.random.default_rng(0), gate=DEFAULT_GATE)
+    best, _, tried = find_partition(X, y, rng=np.random.default_rng(0), gate=DEFAULT_GATE)
     assert best is not None
     assert best.record.k == expected
     assert {record.k for record in tried} >= {expected}

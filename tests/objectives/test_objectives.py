@@ -218,7 +218,7 @@ def test_offsets_are_the_planted_ones_where_the_data_tell_them():
     z = alpha[y] + beta[a] + 0.05 * torch.randn(500, 4, generator=generator)
     # Values of a head with five classes, of which three occur.
     places = torch.tensor([0, 2, 3])
-    classes, found = fit_offsets(z, places[y], places[a], 5)
+    classes, found = fit_offsets(z, places[y], places[a], 5, 5)
     torch.testing.assert_close(found[places], beta.double(), atol=0.02, rtol=0)
     torch.testing.assert_close(classes[places], alpha.double(), atol=0.02, rtol=0)
     assert not found[[1, 4]].any()
@@ -228,9 +228,9 @@ def test_offsets_are_the_planted_ones_where_the_data_tell_them():
     torch.testing.assert_close(basis.T @ basis, torch.eye(2, dtype=torch.float64))
     assert math.isclose(float((basis @ (basis.T @ found.T) - found.T).norm()), 0, abs_tol=1e-9)
     with pytest.raises(InvalidInputError, match="one row per example"):
-        fit_offsets(torch.zeros(2, 4), y, a, 3)
+        fit_offsets(torch.zeros(2, 4), y, a, 3, 3)
     with pytest.raises(InvalidInputError, match="All 500 latents are equal"):
-        fit_offsets(torch.ones(500, 4), y, a, 3)
+        fit_offsets(torch.ones(500, 4), y, a, 3, 3)
 
 
 def test_components_without_a_class_signal_go_to_the_attribute():
@@ -241,7 +241,7 @@ def test_components_without_a_class_signal_go_to_the_attribute():
     z = rng.normal(size=(2000, 200)) * np.linspace(3, 1, 200)
     z[:, 0] += 12 * y
     z[:, 1] += 12 * a
-    classes, values = fit_offsets(torch.as_tensor(z), torch.as_tensor(y), torch.as_tensor(a), 2)
+    classes, values = fit_offsets(torch.as_tensor(z), torch.as_tensor(y), torch.as_tensor(a), 2, 2)
     alpha, beta = (classes[1] - classes[0]).numpy(), (values[1] - values[0]).numpy()
     raw = [z[(y == c) & (a == b)].mean(0) for c, b in ((0, 1), (1, 1))]
     assert np.linalg.norm(alpha[2:]) < 0.7 * np.linalg.norm((raw[1] - raw[0])[2:])

@@ -1,0 +1,130 @@
+"""From responsibilities to what `discover` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aifs_peft.discovery.additive import model_given_offsets, smoothed_offsets
+from aifs_peft.discovery.gate import DEFAULT_GATE
+from aifs_peft.discovery.hints import Hinted
+from aifs_peft.discovery.joint import joint_offsets, joint_responsibilities
+from aifs_peft.discovery.reduce import Reduction
+from aifs_peft.discovery.result import Array, Candidate, Discovery, IntArray
+from aifs_peft.discovery.search import one_hot
+
+
+def nothing_found(d: int, y: IntArray, classes: NDArray[Any], tried: list[Candidate], why: str) -> Discovery:
+    """The statement that nothing was found in `d`-dimensional latents with labels `y`, and why."""
+    K = len(classes)
+    return Discovery(
+        found=False,
+        classes_=classes,
+        groups_=y.copy(),
+        responsibilities_=one_hot(y, K, np.float32),
+        basis_=np.zeros((d, 0)),
+        displacements_=np.zeros((K, d)),
+        class_displacements_=np.zeros((K, d)),
+        evidence_=0.0,
+        candidates_=tuple(tried),
+        message_=f"No spurious direction found: {why}.",
+    )
+
+
+def found_by_hint(
+    hint: Hinted, records: list[Candidate], reduction: Reduction, X: Array, y: IntArray, classes: NDArray[Any]
+) -> Discovery:
+    """The result of an accepted hint; its evidence is its tie to the label in standard errors of chance."""
+    R = hint.responsibilities
+    assert R is not None  # noqa: S101 - accepted hints carry responsibilities
+    alpha, beta = smoothed_offsets(X, y, R)
+    if hint.offsets is not None:
+        beta[:, : hint.offsets.shape[1]] = hint.offsets
+        alpha = model_given_offsets(X, y, R, beta).alpha
+    chance = float(np.sqrt(np.sum(0.25 / np.bincount(y)))) / (len(classes) / 2.0)
+    evidence = hint.record.association / chance
+    return found_partition(R, (alpha, beta), evidence, hint.record.source, records, reduction, y, classes)
+
+
+def rests_on_hint(found: Discovery) -> bool:
+    """Whether the head should take the hint's own offsets: few values are known, and the rest cannot be told apart."""
+    used = [c for c in found.candidates_ if c.accepted and c.source == found.source_]
+    named = found.source_.startswith(("hint:groups", "hint:metadata:"))
+    certain = float(np.mean(found.responsibilities_.max(axis=1) == 1.0))
+    return named and certain < 0.5 and used[0].strength < DEFAULT_GATE.strength
+
+
+def found_partition(
+    R: Array,
+    offsets: tuple[Array, Array],
+    evidence: float,
+    source: str,
+    records: list[Candidate],
+    reduction: Reduction,
+    y: IntArray,
+    classes: NDArray[Any],
+) -> Discovery:
+    """The result over all rows from their responsibilities `R (n, K)`, class and attribute offsets `(K, k)`."""
+    groups = R.argmax(axis=1).astype(np.int64)
+    class_displacements, displacements = (reduction.lift(part - part.mean(axis=0)) for part in offsets)
+    share = float(np.mean(groups != y))
+    by = f" Used: {source}." if source.startswith("hint:") else ""
+    return Discovery(
+        found=True,
+        classes_=classes,
+        groups_=groups,
+        responsibilities_=R,
+        basis_=basis_of(displacements, len(classes) - 1),
+        displacements_=displacements,
+        class_displacements_=class_displacements,
+        evidence_=float(evidence),
+        candidates_=tuple(records),
+        message_=f"Spurious direction found: {share:.1%} of {len(y)} examples carry another class's attribute value."
+        + by,
+        source_=source,
+    )
+
+
+def join(parts: Sequence[Discovery], X: Array, reduction: Reduction, y: IntArray) -> Discovery:
+    """Several attributes as one, see `joint.py`: offsets of class and attributes are fitted together.
+
+    Args:
+        parts: What each search found, all with the same classes.
+        X: Reduced latents, shape `(n, k)`, with all directions.
+        reduction: Of the latents.
+        y: Labels, indices into the classes, shape `(n,)`.
+    """
+    m, K = len(parts), len(parts[0].classes_)
+    alpha, beta = smoothed_offsets(X, y, np.stack([part.responsibilities_ for part in parts], axis=1))
+    each = reduction.lift(beta).reshape(m, K, -1)
+    classes = reduction.lift(alpha)
+    R = joint_responsibilities([part.responsibilities_ for part in parts])
+    own = tuple(
+        replace(part, displacements_=offsets, class_displacements_=classes, basis_=basis_of(offsets, K - 1))
+        for part, offsets in zip(parts, each, strict=True)
+    )
+    told = " ".join(f"({number}) {part.message_}" for number, part in enumerate(parts, 1))
+    return replace(
+        parts[0],
+        groups_=R.argmax(axis=1).astype(np.int64),
+        responsibilities_=R,
+        basis_=basis_of(np.concatenate(list(each)), m * (K - 1)),
+        displacements_=joint_offsets(each),
+        class_displacements_=classes,
+        evidence_=min(part.evidence_ for part in parts),
+        candidates_=tuple(candidate for part in parts for candidate in part.candidates_),
+        message_=f"{m} spurious attributes found. {told}",
+        rough_=any(part.rough_ for part in parts),
+        parts_=own,
+    )
+
+
+def basis_of(displacements: Array, most: int) -> Array:
+    """Orthonormal basis of the span of `displacements (a, d)`, `(d, r)`, `r <= most`."""
+    _, sizes, directions = np.linalg.svd(displacements, full_matrices=False)
+    rank = int(np.count_nonzero(sizes > 1e-6 * sizes[0]))
+    return directions[: min(rank, most)].T.copy()

@@ -1,0 +1,71 @@
+"""Several attributes: each is looked for in latents without the directions of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from aifs_peft.discovery.gate import GateThresholds, jaccard
+from aifs_peft.discovery.reduce import Reduction, without_directions
+from aifs_peft.discovery.result import Array, Discovery, IntArray
+
+
+@dataclass(frozen=True)
+class FurtherSearch:
+    """The search for further attributes, in latents without the directions of those found.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`.
+        reduction: Of the latents.
+        labels: Indices of the classes, shape `(n,)`.
+        gate: Its `jaccard` says which attributes are the same.
+        find: `find_attribute` for any reduced latents and their reduction.
+        rng: Source of row samples.
+    """
+
+    X: Array
+    reduction: Reduction
+    labels: IntArray
+    gate: GateThresholds
+    find: Callable[[Array, Reduction], tuple[Discovery, list[Array]]]
+    rng: np.random.Generator
+
+    def without(self, bases: Sequence[Array]) -> Discovery | None:
+        """What is found without some directions, or `None`."""
+        X, reduction = self.X, self.reduction
+        for basis in bases:
+            if basis.shape[1] >= reduction.dim:
+                return None
+            X, reduction = without_directions(X, reduction, basis, rng=self.rng)
+        found, _ = self.find(X, reduction)
+        return found if found.found else None
+
+    def extend(self, parts: list[Discovery], most: int) -> list[Discovery]:
+        """Attributes found one after the other, each with conflicting examples of its own."""
+        parts = list(parts)
+        while len(parts) < most:
+            further = self.without([part.basis_ for part in parts])
+            if further is None or not self._differ(*parts, further):
+                break
+            parts.append(further)
+        return parts
+
+    def pair(self, rival: Array, alone: Discovery) -> list[Discovery]:
+        """Two attributes of which each is found in latents without the other's directions, or none.
+
+        While another shortcut that goes with the label counts as part of the class, neither is clearly stronger than
+        it, or a mixture of both is. Where one of the two is what was found `alone`, the other was looked for in vain.
+        """
+        second = self.without([rival])
+        if second is None or not self._differ(second, alone):
+            return []
+        first = self.without([second.basis_])
+        return [first, second] if first is not None and self._differ(first, second, alone) else []
+
+    def _differ(self, *found: Discovery) -> bool:
+        """Whether each has conflicting examples of its own."""
+        moved = [one.groups_ != self.labels for one in found]
+        return all(jaccard(one, other) < self.gate.jaccard for one, other in combinations(moved, 2))
