@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import aifs_peft.discovery.refine as refine
 from aifs_peft.discovery import GateThresholds, discover
 from aifs_peft.discovery.additive import additive_model, split_by_signal, with_conflicting_covariance
 from aifs_peft.discovery.refine import _assign, refine_attribute
@@ -64,6 +65,20 @@ def test_a_start_that_confuses_values_is_put_right():
     assert np.all(start[rows] != a[rows])
     R = refine_attribute(X, y, start, 5, rng=np.random.default_rng(0))
     assert np.mean(R.argmax(axis=1)[rows] == a[rows]) > 0.8
+
+
+def test_cells_are_even_in_the_first_rounds_only(monkeypatch):
+    X, y, a = planted(n=1000)
+    seen = []
+    assign = refine._assign
+
+    def record(*arguments, even):
+        seen.append(even)
+        return assign(*arguments, even=even)
+
+    monkeypatch.setattr(refine, "_assign", record)
+    refine_attribute(X, y, a, 5, rng=np.random.default_rng(0))
+    assert seen == [True] * 5 + [False] * 3
 
 
 def test_clear_evidence_for_unequal_cells_is_followed():
