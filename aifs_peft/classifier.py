@@ -35,7 +35,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
     """A linear classifier on precomputed latents that finds a shortcut in them and turns away from it.
 
     No group labels are needed and nothing is to be tuned. `fit` looks for a spurious attribute (`discover`). Where
-    there is one, the head is chosen among the additive head, balanced logistic regression and balanced logistic
+    there is one, the head is chosen among additive heads, balanced logistic regression and balanced logistic
     regression with counterfactual examples, by worst *inferred*-group accuracy on held-out folds. Where there is none,
     or there are too few examples to tell, it is plain logistic regression, exactly that of `recipe="erm"`.
 

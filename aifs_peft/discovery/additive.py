@@ -10,12 +10,13 @@ turns away from them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aifs_peft.discovery.heads import LinearHead
+from aifs_peft.discovery.joint import joint_offsets, joint_responsibilities
 
 Array = NDArray[np.floating]
 IntArray = NDArray[np.integer]
@@ -147,6 +148,45 @@ def model_given_offsets(X: Array, y: IntArray, R: Array, beta: Array) -> Additiv
     within = (residual.T @ residual).astype(np.float64) / n
     spread = np.diag(counts @ shares) - (shares * counts[:, None]).T @ shares
     return AdditiveModel(means - shares @ beta, beta, within - beta.T @ spread @ beta / n, *_sampling_error(y, R))
+
+
+def with_conflicting_covariance(
+    model: AdditiveModel, X: Array, y: IntArray, R: Array, *, weight: float
+) -> AdditiveModel:
+    """The model with `weight` of its covariance from conflicting examples alone, around the split offsets.
+
+    Where class and attribute interact, a cell lies beside the sum of its offsets. The aligned cells, nearly all of the
+    data, are fitted by definition and do not show it; the conflicting ones do, and a head should allow for it.
+
+    Args:
+        model: Fitted to the same `X (n, k)`, `y (n,)` and `R (n, K)`.
+        X: Reduced latents.
+        y: Labels.
+        R: Weights of the attribute values; of `m` attributes `(n, m, K)`.
+        weight: Of the conflicting examples' covariance, in `[0, 1]`.
+
+    Example:
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0); y = rng.integers(0, 3, 3000)
+        >>> a = np.where(rng.random(3000) < 0.9, y, rng.integers(0, 3, 3000)); R = np.eye(3)[a]
+        >>> X = rng.normal(size=(3000, 2)); X[y != a, 0] *= 3.0  # conflicting examples vary more
+        >>> model = with_conflicting_covariance(additive_model(X, y, R), X, y, R, weight=1.0)
+        >>> bool(model.sigma[0, 0] > 7), bool(0.8 < model.sigma[1, 1] < 1.2)
+        (True, True)
+    """
+    alpha, beta = split_by_signal(model)
+    K = R.shape[-1]
+    W = joint_responsibilities(list(R.reshape(len(y), -1, K).transpose(1, 0, 2).astype(X.dtype)))
+    beta = joint_offsets(beta.reshape(-1, K, X.shape[1]))
+    W[np.arange(len(y)), y] = 0.0
+    rows = np.flatnonzero(W.sum(axis=1) > 0.0)
+    W = W[rows]
+    residual = X[rows] - (model.alpha.mean(axis=0) + alpha)[y[rows]].astype(X.dtype)
+    second = (residual.T @ (residual * W.sum(axis=1, keepdims=True))).astype(np.float64)
+    cross = (W.T @ residual).astype(np.float64).T @ beta
+    scatter = second - cross - cross.T + beta.T @ (W.sum(axis=0, dtype=np.float64)[:, None] * beta)
+    total = max(float(W.sum(dtype=np.float64)), 1.0)
+    return replace(model, sigma=(1.0 - weight) * model.sigma + weight * scatter / total)
 
 
 def split_by_signal(model: AdditiveModel, *, window: int = WINDOW) -> tuple[Array, Array]:

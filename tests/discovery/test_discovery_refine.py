@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+import aifs_peft.discovery.refine as refine
 from aifs_peft.discovery import GateThresholds, discover
-from aifs_peft.discovery.additive import additive_model
-from aifs_peft.discovery.refine import CELL_CAP, _assign, refine_attribute
-from aifs_peft.discovery.selection import default_setting
+from aifs_peft.discovery.additive import additive_model, split_by_signal, with_conflicting_covariance
+from aifs_peft.discovery.refine import _assign, refine_attribute
+from aifs_peft.discovery.selection import HeadSetting, choose_head, default_setting, fit_head
 
 
 def planted(K=5, n=4000, k=24, seed=0, spurious=4.0, core=2.5, tails=None):
@@ -55,20 +56,81 @@ def test_same_folds_give_the_same_weights():
     np.testing.assert_array_equal(first, second)
 
 
-def test_a_cell_takes_no_more_than_its_cap_and_the_most_evident_ones():
-    n = 300
-    y = np.repeat([0, 1, 2], 100)
-    ratio = np.zeros((n, 3))
-    ratio[y == 0, 1] = np.arange(100)  # every example of class 0 looks like value 1
-    ratio[y == 0, 2] = -1.0
-    position = np.where(ratio > 0, 0.9, 0.1)
-    attribute = _assign(ratio, position, y, share=0.1)
-    called = np.flatnonzero(attribute != y)
-    cap = round(CELL_CAP * 0.1 * 100 / 2)
-    np.testing.assert_array_equal(called, np.arange(100 - cap, 100))
-    assert set(attribute[called]) == {1}
-    near = np.where(ratio > 0, 0.55, 0.1)  # just past the middle: hard examples
-    np.testing.assert_array_equal(_assign(ratio, near, y, share=0.1), y)
+def test_a_start_that_confuses_values_is_put_right():
+    """The conflicting examples are known, their values are wrong in half of the cases and always in the same way."""
+    X, y, a = planted(K=5, spurious=5.0)
+    swapped = np.where(a == 1, 2, np.where(a == 2, 1, a))
+    start = np.where((a != y) & (swapped != y), swapped, a)
+    rows = (a != y) & np.isin(a, (1, 2)) & ~np.isin(y, (1, 2))
+    assert np.all(start[rows] != a[rows])
+    R = refine_attribute(X, y, start, 5, rng=np.random.default_rng(0))
+    assert np.mean(R.argmax(axis=1)[rows] == a[rows]) > 0.8
+
+
+def test_cells_are_even_in_the_first_rounds_only(monkeypatch):
+    X, y, a = planted(n=1000)
+    seen = []
+    assign = refine._assign
+
+    def record(*arguments, even):
+        seen.append(even)
+        return assign(*arguments, even=even)
+
+    monkeypatch.setattr(refine, "_assign", record)
+    refine_attribute(X, y, a, 5, rng=np.random.default_rng(0))
+    assert seen == [True] * 5 + [False] * 3
+
+
+def test_clear_evidence_for_unequal_cells_is_followed():
+    rng = np.random.default_rng(0)
+    n = 4000
+    y = rng.integers(0, 4, n)
+    step = rng.choice([1, 2, 3], n, p=[0.6, 0.2, 0.2])
+    a = np.where(rng.random(n) < 0.9, y, (y + step) % 4)
+    X = rng.normal(size=(n, 16))
+    X[:, :4] += 6 * np.eye(4)[a]
+    X[:, 4:8] += 3 * np.eye(4)[y]
+    R = refine_attribute(X.astype(np.float32), y, a, 4, rng=np.random.default_rng(0))
+    assert min(exact(R.argmax(axis=1), y, a)) > 0.9
+
+
+def two_values(n=300):
+    """Three classes; in class 0 a fifth lies towards value 1, most of it more than towards value 2."""
+    y = np.repeat([0, 1, 2], n // 3)
+    ratio, position = np.full((n, 3), -20.0), np.full((n, 3), 0.1)
+    ratio[np.arange(n), y] = 0.0
+    ratio[:20, 1], ratio[:20, 2] = 8.0 + np.arange(20) / 10, 8.0
+    position[:20, 1:] = 0.9
+    return ratio, position, y
+
+
+def test_even_rounds_fill_the_cells_of_a_class_alike():
+    ratio, position, y = two_values()
+    expected = 20 / 300 * 100  # the share of all classes, of class 0
+    for even in (True, False):
+        R = _assign(ratio, position, y, 0.5, even=even)
+        np.testing.assert_allclose(R.sum(axis=1), 1.0, atol=1e-6)
+        np.testing.assert_allclose(R[:100, 1:].sum(), expected, rtol=0.01)
+        np.testing.assert_array_equal(R[20:], np.eye(3)[y[20:]])
+        assert np.all(np.diff(R[:20, 1]) > 0)  # the most evident ones weigh most
+        halves = R[:100, 1:].sum(axis=0)
+        if even:
+            np.testing.assert_allclose(halves, expected / 2, rtol=0.01)
+        else:
+            assert halves[0] > 1.3 * halves[1]
+
+
+def test_the_share_of_conflicting_examples_is_limited():
+    ratio, position, y = two_values()
+    R = _assign(ratio, position, y, 0.03, even=True)
+    np.testing.assert_allclose(R[:100, 1:].sum(), 3.0, rtol=0.01)
+
+
+def test_examples_just_past_the_middle_do_not_move():
+    ratio, position, y = two_values()
+    position[:20, 1:] = 0.55
+    for even in (True, False):
+        np.testing.assert_array_equal(_assign(ratio, position, y, 0.5, even=even), np.eye(3)[y])
 
 
 def test_the_second_moment_may_be_given():
@@ -91,6 +153,59 @@ def test_an_unconfirmed_partition_of_many_classes_is_called_rough():
     assert np.mean(alone.groups_ == confirmed.groups_) > 0.98
 
 
-def test_a_rough_partition_has_its_own_default_head():
+def interacting(n=6000, K=4, k=24, seed=0):
+    """Every cell lies beside the sum of its offsets, in some directions."""
+    rng = np.random.default_rng(seed)
+    beside = np.random.default_rng(99).normal(size=(K, K, 6)) * 3.0
+    beside[np.arange(K), np.arange(K)] = 0.0
+
+    def draw(y, a):
+        X = rng.normal(size=(len(y), k))
+        X[:, :K] += 5.0 * np.eye(K)[a]
+        X[:, K : 2 * K] += 2.0 * np.eye(K)[y]
+        X[:, 2 * K : 2 * K + 6] += beside[y, a] + 2.0 * np.eye(K, 6)[y]
+        return X.astype(np.float32)
+
+    y = rng.integers(0, K, n)
+    a = np.where(rng.random(n) < 0.9, y, rng.integers(0, K, n))
+    test_y, test_a = rng.integers(0, K, n), rng.integers(0, K, n)
+    return draw(y, a), y, a, draw(test_y, test_a), test_y
+
+
+def test_the_interacting_head_allows_for_what_class_and_attribute_do_together():
+    X, y, a, test_X, test_y = interacting()
+    R, hits = np.eye(4)[a], {}
+    for family in ("additive", "interacting"):
+        head = fit_head(X, y, R, HeadSetting(family, 0.02), rng=np.random.default_rng(0))
+        hits[family] = np.mean(head.logits(test_X).argmax(axis=1) == test_y)
+    assert hits["interacting"] > hits["additive"] + 0.02
+
+
+def test_conflicting_covariance_is_that_of_the_residuals():
+    X, y, a = planted(K=3, n=600, k=10)
+    X = X.astype(np.float64)
+    R = np.random.default_rng(0).dirichlet(np.ones(3), 600)
+    R[a == y] = np.eye(3)[y[a == y]]
+    model = additive_model(X, y, R)
+    alpha, beta = split_by_signal(model)
+    scatter, total = np.zeros((10, 10)), 0.0
+    for i in np.flatnonzero(a != y):
+        for value in set(range(3)) - {y[i]}:
+            residual = X[i] - model.alpha.mean(axis=0) - alpha[y[i]] - beta[value]
+            scatter += R[i, value] * np.outer(residual, residual)
+            total += R[i, value]
+    mixed = with_conflicting_covariance(model, X, y, R, weight=0.25)
+    np.testing.assert_allclose(mixed.sigma, 0.75 * model.sigma + 0.25 * scatter / total, atol=1e-10)
+
+
+def test_only_a_rough_partition_has_the_interacting_head_as_default():
     assert default_setting(10).family == "additive"
-    assert default_setting(10, rough=True).family == "counterfactual"
+    assert default_setting(10, rough=True).family == "interacting"
+    assert default_setting(2).family == "additive"
+
+
+def test_two_classes_are_not_offered_the_interacting_head():
+    for K in (2, 3):
+        X, y, a = planted(K=K, n=1500, k=10)
+        scores = choose_head(X, y, np.eye(K)[a], rng=np.random.default_rng(0)).scores
+        assert any("interacting" in name for name in scores) == (K > 2)
