@@ -146,7 +146,7 @@ def discover_reduced(
         pairs = (search.pair(rival, first) for rival in rivals)
         pair = next((pair for pair in pairs if pair), None)
         parts = search.extend(pair, most) if pair else parts
-    return join(parts, X, reduction, labels) if len(parts) > 1 else first
+    return join(parts, X, reduction, labels, alone=first) if len(parts) > 1 else first
 
 
 def _fit_rows(y: IntArray, limit: int, rng: np.random.Generator) -> IntArray:

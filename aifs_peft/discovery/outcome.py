@@ -89,7 +89,7 @@ def found_partition(
     )
 
 
-def join(parts: Sequence[Discovery], X: Array, reduction: Reduction, y: IntArray) -> Discovery:
+def join(parts: Sequence[Discovery], X: Array, reduction: Reduction, y: IntArray, *, alone: Discovery) -> Discovery:
     """Several attributes as one, see `joint.py`: offsets of class and attributes are fitted together.
 
     Args:
@@ -97,6 +97,7 @@ def join(parts: Sequence[Discovery], X: Array, reduction: Reduction, y: IntArray
         X: Reduced latents, shape `(n, k)`, with all directions.
         reduction: Of the latents.
         y: Labels, indices into the classes, shape `(n,)`.
+        alone: What the search with all directions gave, where that is none of them.
     """
     m, K = len(parts), len(parts[0].classes_)
     alpha, beta = smoothed_offsets(X, y, np.stack([part.responsibilities_ for part in parts], axis=1))
@@ -108,6 +109,10 @@ def join(parts: Sequence[Discovery], X: Array, reduction: Reduction, y: IntArray
         for part, offsets in zip(parts, each, strict=True)
     )
     told = " ".join(f"({number}) {part.message_}" for number, part in enumerate(parts, 1))
+    searches = list(parts)
+    if parts[0] is not alone:
+        told += f" With all directions: {alone.message_}"
+        searches.insert(0, alone)
     return replace(
         parts[0],
         groups_=R.argmax(axis=1).astype(np.int64),
@@ -116,7 +121,7 @@ def join(parts: Sequence[Discovery], X: Array, reduction: Reduction, y: IntArray
         displacements_=joint_offsets(each),
         class_displacements_=classes,
         evidence_=min(part.evidence_ for part in parts),
-        candidates_=tuple(candidate for part in parts for candidate in part.candidates_),
+        candidates_=tuple(candidate for search in searches for candidate in search.candidates_),
         message_=f"{m} spurious attributes found. {told}",
         rough_=any(part.rough_ for part in parts),
         parts_=own,

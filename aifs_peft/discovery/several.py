@@ -8,7 +8,9 @@ from itertools import combinations
 
 import numpy as np
 
+from aifs_peft.discovery.additive import smoothed_offsets
 from aifs_peft.discovery.gate import GateThresholds, jaccard
+from aifs_peft.discovery.outcome import basis_of
 from aifs_peft.discovery.reduce import Reduction, without_directions
 from aifs_peft.discovery.result import Array, Discovery, IntArray
 
@@ -30,7 +32,7 @@ class FurtherSearch:
     reduction: Reduction
     labels: IntArray
     gate: GateThresholds
-    find: Callable[[Array, Reduction], tuple[Discovery, list[Array]]]
+    find: Callable[[Array, Reduction], tuple[Discovery, tuple[Array, ...]]]
     rng: np.random.Generator
 
     def without(self, bases: Sequence[Array]) -> Discovery | None:
@@ -57,13 +59,21 @@ class FurtherSearch:
         """Two attributes of which each is found in latents without the other's directions, or none.
 
         While another shortcut that goes with the label counts as part of the class, neither is clearly stronger than
-        it, or a mixture of both is. Where one of the two is what was found `alone`, the other was looked for in vain.
+        it, or a mixture of both is. Where one of the two is what was found `alone`, the other was looked for in vain;
+        and a mixture is less clear than the clearer of the two.
+
+        Args:
+            rival: Responsibilities to start from, shape `(n, K)`.
+            alone: What the search with all directions gave.
         """
-        second = self.without([rival])
+        offsets = self.reduction.lift(smoothed_offsets(self.X, self.labels, rival)[1])
+        second = self.without([basis_of(offsets, rival.shape[1] - 1)])
         if second is None or not self._differ(second, alone):
             return []
         first = self.without([second.basis_])
-        return [first, second] if first is not None and self._differ(first, second, alone) else []
+        if first is None or not self._differ(first, second, alone):
+            return []
+        return [first, second] if max(first.evidence_, second.evidence_) > alone.evidence_ else []
 
     def _differ(self, *found: Discovery) -> bool:
         """Whether each has conflicting examples of its own."""

@@ -16,7 +16,7 @@ from aifs_peft.discovery.gate import GateThresholds
 from aifs_peft.discovery.hints import Hint, Hinted, judge_hint
 from aifs_peft.discovery.mixture import Moments, null_log_likelihood
 from aifs_peft.discovery.named import Named, judge_named
-from aifs_peft.discovery.outcome import basis_of, found_by_hint, found_partition, nothing_found
+from aifs_peft.discovery.outcome import found_by_hint, found_partition, nothing_found
 from aifs_peft.discovery.reduce import Reduction
 from aifs_peft.discovery.refine import refine_attribute
 from aifs_peft.discovery.result import Array, Candidate, Discovery, IntArray
@@ -41,7 +41,7 @@ def find_attribute(
     rng: np.random.Generator,
     hints: Sequence[Hint | Named] = (),
     gate: GateThresholds,
-) -> tuple[Discovery, list[Array]]:
+) -> tuple[Discovery, tuple[Array, ...]]:
     """One attribute in latents `X (n, k)` reduced by `reduction`, or none.
 
     Args:
@@ -55,7 +55,7 @@ def find_attribute(
         gate: Thresholds.
 
     Returns:
-        What was found, and the directions `(d, 1)` of its rivals, see `find_partition`.
+        What was found, and the responsibilities `(n, 2)` of its rivals, see `find_partition`.
     """
     d, K = reduction.components.shape[1], len(classes)
     # Hints draw from a source of their own: with a hint that fails, the rest is what it is without one.
@@ -65,7 +65,7 @@ def find_attribute(
     records = [h.record for h in hinted] + own.tried
     hint = _preferred(hinted, own, labels, rows)
     if hint is not None:
-        return found_by_hint(hint, records, reduction, X, labels, classes), []
+        return found_by_hint(hint, records, reduction, X, labels, classes), ()
     if own.responsibilities is None or own.record is None:
         result = nothing_found(d, labels, classes, records, own.why)
     else:
@@ -77,8 +77,7 @@ def find_attribute(
         f" {h.record.source} was not used: {'weaker than what was found' if h.record.accepted else h.record.reason}."
         for h in hinted
     )
-    rivals = [basis_of(reduction.lift(smoothed_offsets(X, labels, R)[1]), K - 1) for R in own.rivals]
-    return replace(result, message_=result.message_ + unused, rough_=own.rough), rivals
+    return replace(result, message_=result.message_ + unused, rough_=own.rough), own.rivals
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,9 @@ def test_two_shortcuts_of_equal_strength_vouch_for_each_other():
     found = discover(Z, y, random_state=0)
     agreement = [[np.mean(part.groups_ == truth) for truth in values.T] for part in found.parts_]
     assert sorted(np.argmax(agreement, axis=1)) == [0, 1]
+    # What the first search tried, and that it found nothing, stays on record.
+    assert "With all directions: No spurious direction found" in found.message_
+    assert len(found.candidates_) > sum(len(part.candidates_) for part in found.parts_)
     assert np.max(agreement, axis=1).min() > 0.98
 
 
