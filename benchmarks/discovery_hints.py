@@ -7,7 +7,8 @@ standard deviations in random orthogonal directions, aligned for 95 %, n = 5,000
 difference that the digit makes scaled down to 0.3. `recovered` is `(hint - erm) / (oracle - erm)` in worst-group
 accuracy, with the oracle tuned on the test set as in discovery_dominoes.py. `random` gives the same hint with its
 values shuffled: it should change nothing. `metadata` instead gives a column that equals the attribute for 90 % of all
-examples, `direction` a named direction at a cosine of 0.8 to what the attribute adds. Rows that the output file already holds are not computed again.
+examples, `direction` a named direction at a cosine of 0.8 to what the attribute adds. Rows that the output file already
+holds are not computed again.
 """
 
 from __future__ import annotations
