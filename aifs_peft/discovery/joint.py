@@ -29,7 +29,7 @@ def most_attributes(n_classes: int) -> int:
         (8, 2, 1)
     """
     count = 1
-    while n_classes ** (count + 1) <= MAX_JOINT_VALUES:
+    while 1 < n_classes ** (count + 1) <= MAX_JOINT_VALUES:
         count += 1
     return count
 

@@ -51,7 +51,12 @@ def found_by_hint(
 
 
 def rests_on_hint(found: Discovery) -> bool:
-    """Whether the head should take the hint's own offsets: few values are known, and the rest cannot be told apart."""
+    """Whether the head should take the hint's own offsets: few values are known, and the rest cannot be told apart.
+
+    Never so for several attributes: the search for further ones is not begun from such a hint.
+    """
+    if found.parts_:
+        return False
     used = [c for c in found.candidates_ if c.accepted and c.source == found.source_]
     named = found.source_.startswith(("hint:groups", "hint:metadata:"))
     certain = float(np.mean(found.responsibilities_.max(axis=1) == 1.0))

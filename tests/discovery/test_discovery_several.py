@@ -109,6 +109,21 @@ def test_the_head_withstands_both():
     assert worst(erm) < 0.3
 
 
+@pytest.mark.parametrize("known", [1.0, 0.7])
+def test_a_weak_hint_beside_a_found_attribute_gives_a_head_of_the_right_shape(known):
+    """The hint's attribute is too weak to be found; most of its values are known, so that another one is looked for."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 4000)
+    values = [np.where(rng.random(4000) < share, y, 1 - y) for share in (0.98, 0.81)]
+    Z = rng.normal(size=(4000, 32))
+    Z[:, :3] += np.column_stack([1.5 * y, 3.4 * values[0], 4.8 * values[1]])
+    groups = np.where(rng.random(4000) < known, values[0], -1)
+    clf = AIFSClassifier(random_state=0).fit(Z, y, groups=groups)
+    assert clf.discovery_.parts_[0].source_ == "hint:groups"
+    assert clf.coef_.shape == (2, 32)
+    assert clf.score(Z, y) > 0.5
+
+
 def test_no_attribute_at_all_is_no_number_of_attributes():
     with pytest.raises(InvalidConfigError, match="max_attributes=0 was given; needed is at least 1"):
         discover(np.zeros((5, 2)), [0, 1, 0, 1, 0], max_attributes=0)
