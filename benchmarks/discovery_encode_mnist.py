@@ -27,14 +27,23 @@ PALETTE = np.array(
 ) / 255.0  # fmt: skip
 
 
-def encode(model: torch.nn.Module, images: NDArray[np.uint8], colours: NDArray[np.int64]) -> NDArray[np.float16]:
-    """Pooled features `(n, 1280)` of `images (n, 28, 28)` in `PALETTE[colours]`, scaled to [-1, 1], 96 x 96."""
+def encode(
+    model: torch.nn.Module,
+    images: NDArray[np.uint8],
+    colours: NDArray[np.int64],
+    background: NDArray[np.float32] | float = 0.0,
+) -> NDArray[np.float16]:
+    """Pooled features `(n, 1280)` of `images (n, 28, 28)` in `PALETTE[colours]`, scaled to [-1, 1], 96 x 96.
+
+    `background`, grey in [0, 1] or `(28, 28)`, is what shows where there is no digit.
+    """
     out = []
     with torch.inference_mode():
         for start in range(0, len(images), 100):
             grey = torch.from_numpy(images[start : start + 100].astype(np.float32) / 255.0)[:, None]
             tint = torch.from_numpy(PALETTE[colours[start : start + 100]])[:, :, None, None]
-            pixels = torch.nn.functional.interpolate(grey * tint * 2.0 - 1.0, (96, 96), mode="bilinear")
+            pixels = grey * tint + (1.0 - grey) * torch.as_tensor(background)
+            pixels = torch.nn.functional.interpolate(pixels * 2.0 - 1.0, (96, 96), mode="bilinear")
             out.append(model(pixels).pooler_output.numpy().astype(np.float16))
     return np.concatenate(out)
 

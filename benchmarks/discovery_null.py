@@ -124,12 +124,8 @@ def main() -> None:
             count["draws"] += 1
             count["alarms"] += int(result.found)
             if result.found:
-                costs.append(
-                    round(
-                        cost(Z.astype(np.float32), y, marginals(result.responsibilities_, len(result.classes_)), seed),
-                        4,
-                    )
-                )
+                R = marginals(result.responsibilities_, len(result.classes_))
+                costs.append(round(cost(Z.astype(np.float32), y, R, seed), 4))
         total = {key: sum(c[key] for c in kinds.values()) for key in ("draws", "alarms")}
         record = {
             "seeds": seed + 1,

@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 import numpy as np
-import torch
 from discovery_dominoes import L2, dominoes, shared
-from discovery_encode_mnist import PALETTE
+from discovery_encode_mnist import encode
 from numpy.typing import NDArray
 from transformers import AutoModel
 
@@ -41,25 +39,16 @@ DIGITS = ((0.9, 0.9), (0.95, 0.95), (0.98, 0.95), (0.98, 0.98), (0.95, 0.5))
 CONTRASTS = ((5.0, 5.0), (6.0, 5.0), (8.0, 5.0))
 
 
-def encode(cache: Path) -> None:
+def encode_digits(cache: Path) -> None:
     """Pooled features `z (n, colour, stripes, 1280)` of 3 and 5, labels `y (n,)`, for both parts of MNIST."""
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     model = AutoModel.from_pretrained(shared() / "models" / "mobilenet_v2_imagenet").eval()
     cache.mkdir(parents=True, exist_ok=True)
     for part, most in (("train", 5000), ("test", 1500)):
         with np.load(shared() / "data" / "mnist" / f"{part}.npz") as file:
             rows = np.flatnonzero(np.isin(file["y"], (3, 5)))[:most]
-            x, y = file["x"][rows].astype(np.float32) / 255.0, (file["y"][rows] == 5).astype(np.int64)
-        z = np.empty((len(y), 2, 2, 1280), dtype=np.float16)
-        with torch.inference_mode():
-            for start in range(0, len(y), 100):
-                grey = torch.from_numpy(x[start : start + 100])[:, None]
-                for colour in range(2):
-                    for stripes in range(2):
-                        tint = torch.from_numpy(PALETTE[COLOURS[colour]])[:, None, None]
-                        pixels = grey * tint + (1.0 - grey) * torch.from_numpy(STRIPES[stripes])
-                        pixels = torch.nn.functional.interpolate(pixels * 2.0 - 1.0, (96, 96), mode="bilinear")
-                        z[start : start + 100, colour, stripes] = model(pixels).pooler_output.numpy()
+            x, y = file["x"][rows], (file["y"][rows] == 5).astype(np.int64)
+        by_colour = [[encode(model, x, np.full(len(y), c), stripes) for stripes in STRIPES] for c in COLOURS]
+        z = np.stack([np.stack(columns, axis=1) for columns in by_colour], axis=1)
         np.savez(cache / f"two_attributes_{part}.npz", z=z, y=y)
 
 
@@ -151,7 +140,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     if not (options.cache / "two_attributes_test.npz").is_file():
-        encode(options.cache)
+        encode_digits(options.cache)
     record = json.loads(options.out.read_text()) if options.out.is_file() else {"rows": {}, "one_shortcut": {}}
     for seed in range(FIRST_SEED, FIRST_SEED + options.seeds):
         draws = {f"digits {a:g} and {b:g}/{seed}": digits(options.cache, seed, (a, b)) for a, b in DIGITS}

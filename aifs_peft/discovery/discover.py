@@ -65,8 +65,8 @@ def discover(
         random_state: Seed of the folds and, above `max_fit_rows` rows, of the sample.
         gate: Thresholds; the defaults are calibrated.
         max_fit_rows: Candidates are fitted on a random sample of this many rows; the result covers all.
-        max_attributes: How many attributes to look for, at least 1. Fewer where classes are many (two up to 16 classes,
-            one above).
+        max_attributes: How many attributes to look for, at least 1. At most two from 7 to 16 classes and one above, so
+            that the joint attribute keeps at most 256 values. Hints are judged for the first attribute only.
 
     Returns:
         A `Discovery`; `found` is `False` where nothing passed, and also (with the reason in `message_`) for
@@ -140,9 +140,9 @@ def discover_reduced(
     if most == 1 or (first.found and rests_on_hint(first)):
         return first
     gate = replace(gate, association=max(gate.association, gate.further_association))
-    search = FurtherSearch(X, reduction, labels, gate, partial(find, gate=gate), rng)
+    search = FurtherSearch(X, reduction, labels, rows, gate, partial(find, gate=gate), rng)
     parts = search.extend([first], most) if first.found else []
-    if len(parts) < 2 and not first.source_.startswith("hint:"):
+    if len(parts) < 2:
         pairs = (search.pair(rival, first) for rival in rivals)
         pair = next((pair for pair in pairs if pair), None)
         parts = search.extend(pair, most) if pair else parts

@@ -79,7 +79,7 @@ class Discovery:
             penalised log-likelihood gain `2 (ll - ll_null) - p log n` per 1,000 examples; of a trimmed
             discriminant, 100 times its score minus the gate's. Of a hint, the attribute's association with the label
             in standard errors of chance. Above 0 when found, 0.0 when nothing passed; of several attributes the
-            smallest.
+            smallest, a sign only where their sources, and so the units, differ.
         candidates_: Everything that was tried in searches that found something, or in the first one, with the gate's
             measurements.
         message_: What was found, or why nothing was; which hint was used, and why another was not.

@@ -166,13 +166,13 @@ def choose_head(X: Array, y: IntArray, R: Array, *, rng: np.random.Generator, ro
         The choice; the default when all conflicting cells are too small to judge (fewer than 10 examples), with several
         attributes when one is: that of examples that conflict in all of them tells the heads apart.
     """
-    default = default_setting(R.shape[-1], rough=rough, several=R.ndim == 3 and R.shape[1] > 1)
-    rows = _sample(conflicts(_values(R), y) > 0, rng)
-    X, y, R = X[rows], y[rows], R[rows]
     # The parts of each class: aligned in every attribute (first), and each set of attributes that conflict.
-    pattern = conflicts(_values(R), y)
-    parts = 2 ** _values(R).shape[1]
-    cells = parts * y + pattern
+    values = _values(R)
+    pattern, parts = conflicts(values, y), 2 ** values.shape[1]
+    default = default_setting(R.shape[-1], rough=rough, several=parts > 2)
+    rows = _sample(pattern > 0, rng)
+    X, y, R = X[rows], y[rows], R[rows]
+    cells = parts * y + pattern[rows]
     counts = np.bincount(cells, minlength=parts * R.shape[-1])
     judged = np.flatnonzero(counts >= MIN_CELL)
     if not np.any(judged % parts > 0) or (parts > 2 and len(judged) < len(counts)):

@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from aifs_peft.discovery.additive import smoothed_offsets
+from aifs_peft.discovery.binary import Partition
 from aifs_peft.discovery.gate import GateThresholds, jaccard
 from aifs_peft.discovery.outcome import basis_of
 from aifs_peft.discovery.reduce import Reduction, without_directions
@@ -23,6 +24,7 @@ class FurtherSearch:
         X: Reduced latents, shape `(n, k)`.
         reduction: Of the latents.
         labels: Indices of the classes, shape `(n,)`.
+        rows: Rows that candidates are fitted on.
         gate: Its `jaccard` says which attributes are the same.
         find: `find_attribute` for any reduced latents and their reduction.
         rng: Source of row samples.
@@ -31,8 +33,9 @@ class FurtherSearch:
     X: Array
     reduction: Reduction
     labels: IntArray
+    rows: IntArray
     gate: GateThresholds
-    find: Callable[[Array, Reduction], tuple[Discovery, tuple[Array, ...]]]
+    find: Callable[[Array, Reduction], tuple[Discovery, tuple[Partition, ...]]]
     rng: np.random.Generator
 
     def without(self, bases: Sequence[Array]) -> Discovery | None:
@@ -55,7 +58,7 @@ class FurtherSearch:
             parts.append(further)
         return parts
 
-    def pair(self, rival: Array, alone: Discovery) -> list[Discovery]:
+    def pair(self, rival: Partition, alone: Discovery) -> list[Discovery]:
         """Two attributes of which each is found in latents without the other's directions, or none.
 
         While another shortcut that goes with the label counts as part of the class, neither is clearly stronger than
@@ -63,11 +66,12 @@ class FurtherSearch:
         and a mixture is less clear than the clearer of the two.
 
         Args:
-            rival: Responsibilities to start from, shape `(n, K)`.
+            rival: Partition to start from, fitted on `rows` of `X`.
             alone: What the search with all directions gave.
         """
-        offsets = self.reduction.lift(smoothed_offsets(self.X, self.labels, rival)[1])
-        second = self.without([basis_of(offsets, rival.shape[1] - 1)])
+        R = rival.assign(self.X, self.labels, self.rows)
+        offsets = self.reduction.lift(smoothed_offsets(self.X, self.labels, R)[1])
+        second = self.without([basis_of(offsets, R.shape[1] - 1)])
         if second is None or not self._differ(second, alone):
             return []
         first = self.without([second.basis_])

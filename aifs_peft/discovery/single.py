@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aifs_peft.discovery import gate as gates
 from aifs_peft.discovery.additive import smoothed_offsets
-from aifs_peft.discovery.binary import find_partition
+from aifs_peft.discovery.binary import Partition, find_partition
 from aifs_peft.discovery.gate import GateThresholds
 from aifs_peft.discovery.hints import Hint, Hinted, judge_hint
 from aifs_peft.discovery.mixture import Moments, null_log_likelihood
@@ -41,7 +41,7 @@ def find_attribute(
     rng: np.random.Generator,
     hints: Sequence[Hint | Named] = (),
     gate: GateThresholds,
-) -> tuple[Discovery, tuple[Array, ...]]:
+) -> tuple[Discovery, tuple[Partition, ...]]:
     """One attribute in latents `X (n, k)` reduced by `reduction`, or none.
 
     Args:
@@ -55,7 +55,7 @@ def find_attribute(
         gate: Thresholds.
 
     Returns:
-        What was found, and the responsibilities `(n, 2)` of its rivals, see `find_partition`.
+        What was found, and its rivals, see `find_partition`.
     """
     d, K = reduction.components.shape[1], len(classes)
     # Hints draw from a source of their own: with a hint that fails, the rest is what it is without one.
@@ -90,7 +90,7 @@ class _Own:
     tried: list[Candidate]
     why: str = ""
     rough: bool = False
-    rivals: tuple[Array, ...] = ()
+    rivals: tuple[Partition, ...] = ()
 
 
 def _search_binary(
@@ -99,11 +99,10 @@ def _search_binary(
     """Two classes: the partition that passes the gate with the largest relative strength."""
     del K
     partition, rivals, tried = find_partition(X[rows], y[rows], rng=rng, gate=gate)
-    others = tuple(rival.assign(X, y, rows) for rival in rivals)
     if partition is None:
-        return _Own(None, None, 0.0, tried, f"none of {len(tried)} candidates passed the gate", rivals=others)
+        return _Own(None, None, 0.0, tried, f"none of {len(tried)} candidates passed the gate", rivals=tuple(rivals))
     record = partition.record
-    return _Own(partition.assign(X, y, rows), record, record.gain, tried, rivals=others)
+    return _Own(partition.assign(X, y, rows), record, record.gain, tried, rivals=tuple(rivals))
 
 
 def _judge(

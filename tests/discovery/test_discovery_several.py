@@ -69,13 +69,16 @@ def test_two_shortcuts_of_equal_strength_vouch_for_each_other():
     assert np.max(agreement, axis=1).min() > 0.98
 
 
-def test_three_classes_and_three_attributes():
+def test_three_classes():
     Z, y, values = planted((7.0, 5.5), n=5000, K=3, core=2.5)
     found = discover(Z, y, random_state=0)
     assert len(found.parts_) == 2
     assert found.displacements_.shape == (9, 30)
     assert found.basis_.shape == (30, 4)
     assert np.mean(found.groups_ == combine(values, 3)) > 0.98
+
+
+def test_three_attributes_and_no_more_than_asked_for():
     Z, y, values = planted((12.0, 8.0, 5.0), n=5000)
     three = discover(Z, y, random_state=0)
     assert len(three.parts_) == 3
