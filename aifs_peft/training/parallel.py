@@ -98,10 +98,13 @@ def share_state(accelerator: Accelerator, state: AIFSState) -> None:
 def close_process_group() -> None:
     """End distributed work before the interpreter ends; called by every process, after dropping its trainer.
 
-    A trainer and its DDP wrapper are reference cycles that hold the process group. Without the collection the group's
-    threads outlive `destroy_process_group` and may still want the interpreter while it shuts down, which aborts a
-    process (SIGABRT, "terminate called without an active exception") whose work was done.
+    A trainer and its DDP wrapper are reference cycles that hold the process group. They are collected before it is
+    destroyed, for two reasons. A group they still hold outlives `destroy_process_group`, and its threads may want the
+    interpreter while it shuts down, which aborts a process (SIGABRT, "terminate called without an active exception")
+    whose work was done. And a group whose last holder is a DDP reducer is destroyed under the interpreter's lock: it
+    joins its threads, and one that wants the lock to let go of a tensor waits for it for ever. `destroy_process_group`
+    gives the lock up.
     """
     PartialState().wait_for_everyone()
-    PartialState().destroy_process_group()
     gc.collect()
+    PartialState().destroy_process_group()

@@ -1,23 +1,44 @@
 """Start a test script in processes of its own, and read the tensors it leaves."""
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import torch
 
 
 def launch(script: Path, command: list[str], out: Path, timeout: float = 300):
-    """Run `python *command` with the script's folder importable; what it wrote to `out / "results.pt"`."""
+    """Run `python *command` with the script's folder importable; what it wrote to `out / "results.pt"`.
+
+    Where it takes too long all its processes are ended, and tell where each thread was.
+    """
     out.mkdir()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parent), "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(
-        [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=timeout, check=False
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    environment["PYTHONFAULTHANDLER"] = "1"
+    with (out / "output.txt").open("w+") as output:
+        process = subprocess.Popen([sys.executable, *command], env=environment, stdout=output, stderr=output)
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            _abort_family(psutil.Process(process.pid))
+            code = f"none after {timeout} s"
+        output.seek(0)
+        assert code == 0, f"exit code {code}: {output.read()[-9000:]}"
     return torch.load(out / "results.pt", weights_only=True)
+
+
+def _abort_family(process: psutil.Process) -> None:
+    """Abort a process and all it started; a launcher's workers would outlive it and keep the machine busy."""
+    family = [process, *process.children(recursive=True)]
+    for member in reversed(family):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.send_signal(signal.SIGABRT)
+    psutil.wait_procs(family, timeout=10)
 
 
 def free_port() -> str:
