@@ -7,22 +7,26 @@ CACHE_DIR at the first run, about 4 minutes); `planted`: Gaussian latents, contr
 noise. Colour and stripes, or both planted attributes, equal the label with the given probabilities, independently.
 `one attribute` is AIFS that stops after the first. The oracle is logistic regression reweighted by the eight *true*
 cells, its L2 penalty the best with hindsight on the test set; `worst` is over these cells, `balanced` their mean.
+`hinted`: planted ones, with 10 known values per cell of the second attribute, or of both.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from discovery_dominoes import L2, dominoes, shared
 from discovery_encode_mnist import encode
+from discovery_hints import known_values
 from numpy.typing import NDArray
 from transformers import AutoModel
 
 from aifs_peft import AIFSClassifier
-from aifs_peft.discovery import discover
+from aifs_peft.discovery import Discovery, discover
 from aifs_peft.discovery.heads import fit_logistic
 from aifs_peft.discovery.reduce import principal_components
 from aifs_peft.discovery.selection import choose_head, fit_head
@@ -37,6 +41,7 @@ COLOURS = (2, 3)
 STRIPES = np.stack([index // 4 % 2 for index in np.indices((28, 28))]).astype(np.float32) * 0.35
 DIGITS = ((0.9, 0.9), (0.95, 0.95), (0.98, 0.95), (0.98, 0.98), (0.95, 0.5))
 CONTRASTS = ((5.0, 5.0), (6.0, 5.0), (8.0, 5.0))
+HINTED = ((2.5, 2.5), (6.0, 2.5), (5.0, 5.0))
 
 
 def encode_digits(cache: Path) -> None:
@@ -85,6 +90,44 @@ def scores(predicted: Labels, test: Part) -> tuple[float, float]:
     return min(accuracy), float(np.mean(accuracy))
 
 
+def oracle(train: Part, test: Part) -> dict[str, float | int]:
+    """Logistic regression reweighted by the true cells, its penalty the best on the test set."""
+    Z, y, *_ = train
+    reduction = principal_components(Z, 256, rng=np.random.default_rng(0))
+    X, X_test = reduction.transform(Z), reduction.transform(test[0])
+    weights = (1.0 / np.maximum(np.bincount(cells(train), minlength=8), 1))[cells(train)]
+    tuned = [scores(fit_logistic(X, y, 2, l2=l2, weights=weights).logits(X_test).argmax(axis=1), test) for l2 in L2]
+    return {"oracle": max(s[0] for s in tuned), "oracle balanced": max(s[1] for s in tuned)}
+
+
+def recovered(found: Discovery, attributes: Sequence[Labels]) -> dict[str, float | int]:
+    """How many attributes were found, and of how many of the true ones a part agrees on nearly all examples."""
+    parts = found.parts_ or ((found,) if found.found else ())
+    agreement = [max((float(np.mean(p.groups_ == a)) for p in parts), default=0.0) for a in attributes]
+    return {"found": len(parts), "recovered": sum(share > 0.99 for share in agreement)}
+
+
+def hinted_row(train: Part, test: Part, rng: np.random.Generator) -> dict[str, float | int | str]:
+    """One draw: AIFS alone, with a hint of the second attribute, and with hints of both."""
+    Z, y, first, second = train
+    known = {"first": known_values(y, first, rng), "second": known_values(y, second, rng)}
+    missing = {name: np.where(values < 0, np.nan, values) for name, values in known.items()}
+    fits: dict[str, dict[str, Any]] = {
+        "erm": {},
+        "aifs": {},
+        "one hint": {"groups": known["second"]},
+        "both hints": {"metadata": missing},
+    }
+    out: dict[str, float | int | str] = dict(oracle(train, test))
+    for name, hints in fits.items():
+        clf = AIFSClassifier("erm" if name == "erm" else "discovery", random_state=0).fit(Z, y, **hints)
+        out[name], out[f"{name} balanced"] = scores(np.asarray(clf.predict(test[0])), test)
+        if clf.discovery_ is not None:
+            parts = clf.discovery_.parts_ or (clf.discovery_,)
+            out[f"{name} used"] = ", ".join(part.source_ for part in parts if part.found)
+    return out
+
+
 def row(train: Part, test: Part) -> dict[str, float | int]:
     """One draw."""
     Z, y, *attributes = train
@@ -102,17 +145,10 @@ def row(train: Part, test: Part) -> dict[str, float | int]:
         choice = choose_head(X, y, one.responsibilities_, rng=np.random.default_rng(0))
         head = fit_head(X, y, one.responsibilities_, choice.setting, rng=np.random.default_rng(0))
         predicted["one attribute"] = head.logits(X_test).argmax(axis=1)
-    weights = (1.0 / np.maximum(np.bincount(cells(train), minlength=8), 1))[cells(train)]
-    tuned = [scores(fit_logistic(X, y, 2, l2=l2, weights=weights).logits(X_test).argmax(axis=1), test) for l2 in L2]
-    out: dict[str, float | int] = {"oracle": max(s[0] for s in tuned), "oracle balanced": max(s[1] for s in tuned)}
+    out = oracle(train, test)
     for name, labels in predicted.items():
         out[name], out[f"{name} balanced"] = scores(np.asarray(labels), test)
-    found = clf.discovery_
-    parts = found.parts_ or ((found,) if found.found else ())
-    out["found"] = len(parts)
-    # An attribute counts as recovered where a part agrees with it on nearly all examples.
-    agreement = [max((float(np.mean(p.groups_ == a)) for p in parts), default=0.0) for a in attributes]
-    out["recovered"] = sum(share > 0.99 for share in agreement)
+    out |= recovered(clf.discovery_, attributes)
     out["head"] = clf.head_choice_.setting.describe() if clf.head_choice_ else "erm"
     return out
 
@@ -154,6 +190,13 @@ def main() -> None:
             if name not in record["rows"]:
                 record["rows"][name] = row(train, test)
                 print(name, record["rows"][name], flush=True)
+        for contrasts in HINTED:
+            key = f"planted {contrasts[0]:g} and {contrasts[1]:g}/{seed}"
+            if key not in record.setdefault("hinted", {}):
+                rng = np.random.default_rng(seed)
+                train, test = planted(rng, 0.95, contrasts, 5000), planted(rng, 0.5, contrasts, 8000)
+                record["hinted"][key] = hinted_row(train, test, rng)
+                print("hinted", key, record["hinted"][key], flush=True)
         if f"one planted/{seed}" not in record["one_shortcut"]:
             record["one_shortcut"] |= alarms(seed)
         options.out.write_text(json.dumps(record, indent=1) + "\n")

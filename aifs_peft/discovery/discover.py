@@ -15,7 +15,7 @@ from aifs_peft.discovery.gate import DEFAULT_GATE, GateThresholds
 from aifs_peft.discovery.hints import Hint, groups_hint, metadata_hints
 from aifs_peft.discovery.joint import most_attributes
 from aifs_peft.discovery.named import Named, named_hints
-from aifs_peft.discovery.outcome import join, nothing_found, rests_on_hint
+from aifs_peft.discovery.outcome import join, nothing_found, tell_unused
 from aifs_peft.discovery.reduce import MAX_COMPONENTS, Reduction, principal_components
 from aifs_peft.discovery.result import Array, Discovery, IntArray
 from aifs_peft.discovery.several import FurtherSearch
@@ -66,7 +66,8 @@ def discover(
         gate: Thresholds; the defaults are calibrated.
         max_fit_rows: Candidates are fitted on a random sample of this many rows; the result covers all.
         max_attributes: How many attributes to look for, at least 1. At most two from 7 to 16 classes and one above, so
-            that the joint attribute keeps at most 256 values. Hints are judged for the first attribute only.
+            that the joint attribute keeps at most 256 values. A hint that was not used for the first is judged again
+            beside it, so that several hinted attributes can all be used.
 
     Returns:
         A `Discovery`; `found` is `False` where nothing passed, and also (with the reason in `message_`) for
@@ -137,16 +138,19 @@ def discover_reduced(
     find = partial(find_attribute, labels=labels, classes=classes, rows=rows, rng=rng)
     first, rivals = find(X, reduction, hints=hints, gate=gate)
     most = min(max_attributes, most_attributes(len(classes)))
-    if most == 1 or (first.found and rests_on_hint(first)):
-        return first
-    gate = replace(gate, association=max(gate.association, gate.further_association))
-    search = FurtherSearch(X, reduction, labels, rows, gate, partial(find, gate=gate), rng)
+    if most == 1:
+        return tell_unused(first, hints)
+    # A hint is a claim that is tested: it needs no more association beside another attribute than alone.
+    further = replace(gate, association=max(gate.association, gate.further_association))
+    find_further = partial(find, gate=further, hint_gate=gate)
+    search = FurtherSearch(X, reduction, labels, rows, further, find_further, rng, hints)
     parts = search.extend([first], most) if first.found else []
     if len(parts) < 2:
         pairs = (search.pair(rival, first) for rival in rivals)
         pair = next((pair for pair in pairs if pair), None)
         parts = search.extend(pair, most) if pair else parts
-    return join(parts, X, reduction, labels, alone=first) if len(parts) > 1 else first
+    result = join(parts, X, reduction, labels, alone=first) if len(parts) > 1 else first
+    return tell_unused(result, hints)
 
 
 def _fit_rows(y: IntArray, limit: int, rng: np.random.Generator) -> IntArray:

@@ -28,6 +28,7 @@ class GateThresholds:
         class_strength: Smallest class contrast beside the attribute, after subtracting what chance gives.
             Mislabelled examples of well separated classes look like an attribute beside which the class has
             no contrast of its own.
+        hint_class_strength: The same for a hint, which is tested as it was given, not the best of many directions.
         clear_ratio: From this ratio on, confirmation at one other number of components is enough, otherwise
             two.
         refined_strength: Smallest attribute contrast of a partition refined by cross-fitted EM (two classes).
@@ -43,6 +44,7 @@ class GateThresholds:
     association: float = 0.15
     further_association: float = 0.6
     class_strength: float = 0.7
+    hint_class_strength: float = 0.5
     clear_ratio: float = 1.5
     refined_strength: float = 2.9
     relative: float = 1.5

@@ -1,9 +1,7 @@
-"""Hints: what a user knows about an attribute too weak to be found, checked before it is used.
+"""Hints: what a user knows about an attribute too weak to be found, as candidates.
 
-A hint is an attribute value for some examples (`groups`, a metadata column) or a direction that names an attribute
-(`named.py`). A hint is a claim about the latents, and it is tested as one: examples whose value is known, held out,
-must be predicted better than chance; the attribute must be tied to the label; and the class must keep a contrast
-beside it. A hint that fails is recorded with the reason and changes nothing.
+A hint is an attribute value for some examples (`groups`, a metadata column), here, or a direction that names an
+attribute (`named.py`).
 """
 
 from __future__ import annotations
@@ -14,12 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aifs_peft.discovery.gate import GateThresholds
-from aifs_peft.discovery.result import Candidate
-from aifs_peft.discovery.sampler import AttributeFit, Whitened, sample_attribute
 from aifs_peft.errors import InvalidInputError
 
-Array = NDArray[np.floating]
 IntArray = NDArray[np.integer]
 
 # A value known for fewer examples than this is treated as unknown; so few say nothing about it.
@@ -27,16 +21,6 @@ MIN_KNOWN = 5
 MAX_VALUES = 20
 # A numeric column with more distinct values is cut at its quartiles.
 MAX_DISTINCT = 10
-COMPONENTS = (16, 64, 256)
-FOLDS = 5
-# Held-out prediction must beat chance by this many standard errors.
-HELD_OUT_ERRORS = 2.5
-# The held-out check looks at most at this many rows and known examples; it needs no more.
-HELD_OUT_ROWS = 5000
-HELD_OUT_KNOWN = 500
-HELD_OUT_SWEEPS = 120
-# With most values known there is little left to sample.
-SWEEPS_KNOWN = 40
 
 
 @dataclass(frozen=True)
@@ -57,22 +41,6 @@ class Hint:
     def n_values(self) -> int:
         """Number of values `A`."""
         return int(self.values.max()) + 1
-
-
-@dataclass(frozen=True)
-class Hinted:
-    """A hint with its verdict.
-
-    Args:
-        record: What the gate saw.
-        responsibilities: Posterior of the attribute, in classes, shape `(n, K)`; `None` when rejected.
-        offsets: Attribute offsets in the first `k` reduced coordinates, mean zero, shape `(K, k)`; `None` where they
-            are to be estimated from the responsibilities.
-    """
-
-    record: Candidate
-    responsibilities: Array | None = None
-    offsets: Array | None = None
 
 
 def _renumbered(source: str, codes: IntArray) -> Hint:
@@ -143,157 +111,3 @@ def metadata_hints(metadata: Any, n: int) -> list[Hint]:
             column = pd.qcut(column, 4, labels=False, duplicates="drop")
         hints.append(_renumbered(f"hint:metadata:{name}", np.asarray(pd.factorize(column)[0], dtype=np.int64)))
     return hints
-
-
-def _held_out(data: Whitened, hint: Hint, *, tied: bool, rng: np.random.Generator) -> tuple[float, float]:
-    """How far the known values are predicted beyond chance when held out, mean and standard error.
-
-    The prediction is the posterior under even shares, so that neither the label nor the share of a value helps.
-    """
-    y = data.y
-    rows = rng.permutation(np.flatnonzero(hint.values >= 0))[:HELD_OUT_KNOWN]
-    # Dealt within cells, so that every fold holds each value of each class.
-    rows = rows[np.lexsort((hint.values[rows], y[rows]))]
-    fold = np.arange(len(rows)) % FOLDS
-    sweeps = HELD_OUT_SWEEPS if np.mean(hint.values < 0) > 0.5 else SWEEPS_KNOWN
-    scores = np.empty(len(rows))
-    for j in range(FOLDS):
-        test = rows[fold == j]
-        known = hint.values.copy()
-        known[test] = -1
-        fit = sample_attribute(data, known, hint.n_values, rng=rng, tied=tied, sweeps=sweeps)
-        logits = fit.log_likelihood(data)[test].astype(np.float64)
-        p = np.exp(logits - logits.max(axis=1, keepdims=True))
-        scores[fold == j] = p[np.arange(len(test)), hint.values[test]] / p.sum(axis=1) - 1.0 / hint.n_values
-    return float(scores.mean()), float(scores.std(ddof=1) / np.sqrt(len(scores)))
-
-
-def _choose(
-    X: Array, y: IntArray, K: int, hint: Hint, rng: np.random.Generator
-) -> tuple[int, bool, tuple[float, float]]:
-    """Number of components and kind of shares that predict held-out examples best, with how far beyond chance."""
-    most = min(X.shape[1], max(len(X) // 5, 2))
-    data = {k: Whitened.of(np.ascontiguousarray(X[:, :k]), y, K) for k in sorted({min(k, most) for k in COMPONENTS})}
-    mostly_known = float(np.mean(hint.values >= 0)) > 0.5
-    tried = {(k, not mostly_known): _held_out(data[k], hint, tied=not mostly_known, rng=rng) for k in data}
-    best = max(tried, key=lambda setting: tried[setting][0])
-    if not mostly_known:
-        tried[best[0], False] = _held_out(data[best[0]], hint, tied=False, rng=rng)
-        best = max(tried, key=lambda setting: tried[setting][0])
-    return (*best, tried[best])
-
-
-def to_classes(prior: Array) -> Array:
-    """Which class each value goes with, as a 0/1 matrix `(A, K)`: where it is most over-represented.
-
-    Example:
-        >>> to_classes(np.array([[0.9, 0.1], [0.2, 0.8]])).tolist()
-        [[1.0, 0.0], [0.0, 1.0]]
-    """
-    relative = prior / np.maximum(prior.sum(axis=0), 1e-12)
-    return np.asarray(np.eye(len(prior))[relative.argmax(axis=0)])
-
-
-def _summed(fit: AttributeFit, counts: IntArray) -> tuple[Array, Array]:
-    """Offsets `(K, k)` and shares `(K, K)` of the classes' values: means over the values that go with a class."""
-    classes = to_classes(fit.prior)
-    weight = (counts @ fit.prior)[:, None] * classes
-    share = weight / np.maximum(weight.sum(axis=0), 1e-12)
-    offsets = share.T @ fit.offsets
-    return offsets - offsets.mean(axis=0), fit.prior @ classes
-
-
-def hint_verdict(record: dict[str, float], n: int, y: IntArray, used: int, gate: GateThresholds) -> str:
-    """`"accepted"`, or the first reason against a fitted hint."""
-    noise = 3.5 * float(np.sqrt(np.sum(0.25 / np.bincount(y)))) / (int(y.max() + 1) / 2.0)
-    needed = max(gate.association, noise)
-    if used < 2:
-        return "every value goes with the same class: not tied to the label"
-    if record["association"] < needed:
-        return f"not tied to the label (association {record['association']:.2f} < {needed:.2f})"
-    if record["conflicts"] * n < gate.min_conflicts:
-        return f"only {record['conflicts'] * n:.0f} conflicting examples (needs {gate.min_conflicts})"
-    if record["class_strength"] < gate.class_strength:
-        return f"nothing of the class beside it ({record['class_strength']:.2f} < {gate.class_strength})"
-    return "accepted"
-
-
-def measure(fit: AttributeFit, data: Whitened) -> dict[str, float]:
-    """The numbers of a `Candidate`: cosine, contrasts, association and conflicts of a fit with values in classes."""
-    counts = np.bincount(data.y, minlength=len(fit.prior))
-    offsets, prior = _summed(fit, counts)
-    K = len(prior)
-    alpha = data.means - (prior - prior.mean(axis=0)) @ offsets
-    alpha -= alpha.mean(axis=0)
-    aa, bb, ab = float(np.sum(alpha**2)), float(np.sum(offsets**2)), float(np.sum(alpha * offsets))
-    own = np.diag(prior)
-    others = (prior.sum(axis=0) - own) / max(K - 1, 1)
-    return {
-        "gain": float("nan"),
-        "cosine": ab / float(np.sqrt(max(aa * bb, 1e-24))),
-        "strength": float(np.sqrt(2.0 * bb / K)),
-        "class_strength": float(np.sqrt(2.0 * aa / K)),
-        "association": float(np.mean(own - others)),
-        "conflicts": float(1.0 - (counts / counts.sum()) @ own),
-    }
-
-
-def _rejected(hint: Hint, reason: str, k: int = 0) -> Hinted:
-    nan = float("nan")
-    return Hinted(Candidate(hint.source, k, nan, nan, nan, nan, nan, nan, nan, accepted=False, reason=reason))
-
-
-def judge_hint(
-    X: Array, y: IntArray, n_classes: int, hint: Hint, *, rng: np.random.Generator, gate: GateThresholds, rows: IntArray
-) -> Hinted:
-    """Check a hint on held-out known examples, fit it, and put the fit to the gate.
-
-    Args:
-        X: Reduced latents, shape `(n, k)`.
-        y: Labels in `0..n_classes-1`, shape `(n,)`.
-        n_classes: `K`.
-        hint: Values of the attribute where they are known.
-        rng: Source of folds and draws.
-        gate: Its association, conflicts and class contrast count here, too.
-        rows: Rows to fit on; the result covers all.
-    """
-    if hint.problem:
-        return _rejected(hint, hint.problem)
-    known = np.flatnonzero(hint.values >= 0)
-    if all(len(np.unique(y[known][hint.values[known] == a])) == 1 for a in range(hint.n_values)):
-        return _rejected(
-            hint, "each value occurs in one class only: give attribute values, not (label, attribute) cells"
-        )
-    sample = _rows_with(known, rows, HELD_OUT_ROWS, rng)
-    part = Hint(hint.source, hint.values[sample])
-    k, tied, (beyond, error) = _choose(X[sample], y[sample], n_classes, part, rng)
-    if beyond < HELD_OUT_ERRORS * error:
-        return _rejected(
-            hint, f"known examples, held out, are not predicted ({beyond:.2f} +- {error:.2f} over chance)", k
-        )
-    rows = _rows_with(known, rows, len(rows), rng)
-    fit_data = Whitened.of(np.ascontiguousarray(X[rows, :k]), y[rows], n_classes)
-    sweeps = {"sweeps": SWEEPS_KNOWN} if np.mean(hint.values[rows] < 0) < 0.5 else {}
-    fit = sample_attribute(fit_data, hint.values[rows], hint.n_values, rng=rng, tied=tied, **sweeps)
-    R = fit.responsibilities(fit_data, hint.values[rows]).astype(np.float64)
-    # Which value goes with which class is read off all rows: of values that look alike the sampler may empty one.
-    table = np.stack([R[y[rows] == c].mean(axis=0) for c in range(n_classes)])
-    shown = AttributeFit(fit.offsets, table)
-    numbers = measure(shown, fit_data)
-    classes = to_classes(table)
-    reason = hint_verdict(numbers, len(rows), y, int(np.count_nonzero(classes.sum(axis=0))), gate)
-    record = Candidate(hint.source, k, float("nan"), accepted=reason == "accepted", reason=reason, **numbers)
-    if not record.accepted:
-        return Hinted(record)
-    R = fit.responsibilities(Whitened.of(np.ascontiguousarray(X[:, :k]), y, n_classes), hint.values) @ classes
-    offsets = _summed(shown, np.bincount(y[rows], minlength=n_classes))[0] @ fit_data.factor.T
-    return Hinted(record, R.astype(np.float32), offsets)
-
-
-def _rows_with(known: IntArray, rows: IntArray, limit: int, rng: np.random.Generator) -> IntArray:
-    """At most `limit` of `rows`, the known ones among all first, up to half of the limit."""
-    if len(rows) <= limit and len(known) == len(np.intersect1d(known, rows)):
-        return rows
-    first = rng.permutation(known)[: limit // 2]
-    rest = rng.permutation(np.setdiff1d(rows, first))[: limit - len(first)]
-    return np.sort(np.concatenate([first, rest]))

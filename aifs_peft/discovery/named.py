@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from aifs_peft.discovery.gate import GateThresholds
-from aifs_peft.discovery.hints import Hinted, hint_verdict, measure, to_classes
+from aifs_peft.discovery.judge import Hinted, hint_verdict, measure, to_classes
 from aifs_peft.discovery.reduce import Reduction
 from aifs_peft.discovery.result import Candidate
 from aifs_peft.discovery.sampler import AttributeFit, Whitened
@@ -46,6 +46,11 @@ class Named:
     source: str
     values: Array
     weights: Array
+
+    def within(self, old: Reduction, new: Reduction) -> Named:
+        """The same attribute in the coordinates of another reduction of the same latents; it was given in `old`'s."""
+        inside = (self.weights / old.scale) @ (old.components @ new.components.T)
+        return Named(self.source, inside / new.scale, inside * new.scale)
 
 
 def named_hints(attributes: Any, reduction: Reduction) -> list[Named]:

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from aifs_peft.discovery.additive import model_given_offsets, smoothed_offsets
 from aifs_peft.discovery.gate import DEFAULT_GATE
-from aifs_peft.discovery.hints import Hinted
+from aifs_peft.discovery.hints import Hint
 from aifs_peft.discovery.joint import joint_offsets, joint_responsibilities
+from aifs_peft.discovery.judge import Hinted
+from aifs_peft.discovery.named import Named
 from aifs_peft.discovery.reduce import Reduction
 from aifs_peft.discovery.result import Array, Candidate, Discovery, IntArray
 from aifs_peft.discovery.search import one_hot
@@ -53,7 +55,7 @@ def found_by_hint(
 def rests_on_hint(found: Discovery) -> bool:
     """Whether the head should take the hint's own offsets: few values are known, and the rest cannot be told apart.
 
-    Never so for several attributes: the search for further ones is not begun from such a hint.
+    Never so for several attributes, whose offsets are fitted together.
     """
     if found.parts_:
         return False
@@ -92,6 +94,21 @@ def found_partition(
         + by,
         source_=source,
     )
+
+
+def tell_unused(result: Discovery, hints: Sequence[Hint | Named]) -> Discovery:
+    """The same result; its message also says of each hint that was not used why."""
+    used = {part.source_ for part in result.parts_ or (result,)}
+    told = ""
+    for hint in hints:
+        if hint.source in used:
+            continue
+        # Judged beside each attribute in turn: the last verdict is the one beside all that were found before it.
+        verdicts = [candidate for candidate in result.candidates_ if candidate.source == hint.source]
+        if verdicts:
+            why = "weaker than what was found" if verdicts[-1].accepted else verdicts[-1].reason
+            told += f" {hint.source} was not used: {why}."
+    return replace(result, message_=result.message_ + told)
 
 
 def join(parts: Sequence[Discovery], X: Array, reduction: Reduction, y: IntArray, *, alone: Discovery) -> Discovery:

@@ -11,6 +11,8 @@ import numpy as np
 from aifs_peft.discovery.additive import smoothed_offsets
 from aifs_peft.discovery.binary import Partition
 from aifs_peft.discovery.gate import GateThresholds, jaccard
+from aifs_peft.discovery.hints import Hint
+from aifs_peft.discovery.named import Named
 from aifs_peft.discovery.outcome import basis_of
 from aifs_peft.discovery.reduce import Reduction, without_directions
 from aifs_peft.discovery.result import Array, Discovery, IntArray
@@ -26,8 +28,9 @@ class FurtherSearch:
         labels: Indices of the classes, shape `(n,)`.
         rows: Rows that candidates are fitted on.
         gate: Its `jaccard` says which attributes are the same.
-        find: `find_attribute` for any reduced latents and their reduction.
+        find: `find_attribute` for any reduced latents, their reduction and hints.
         rng: Source of row samples.
+        hints: Candidates of the user; each is judged again beside the attributes that were found without it.
     """
 
     X: Array
@@ -35,27 +38,35 @@ class FurtherSearch:
     labels: IntArray
     rows: IntArray
     gate: GateThresholds
-    find: Callable[[Array, Reduction], tuple[Discovery, tuple[Partition, ...]]]
+    find: Callable[..., tuple[Discovery, tuple[Partition, ...]]]
     rng: np.random.Generator
+    hints: Sequence[Hint | Named] = ()
 
-    def without(self, bases: Sequence[Array]) -> Discovery | None:
+    def without(self, bases: Sequence[Array], hints: Sequence[Hint | Named] = ()) -> Discovery | None:
         """What is found without some directions, or `None`."""
         X, reduction = self.X, self.reduction
         for basis in bases:
             if basis.shape[1] >= reduction.dim:
                 return None
             X, reduction = without_directions(X, reduction, basis, rng=self.rng)
-        found, _ = self.find(X, reduction)
+        moved = [h.within(self.reduction, reduction) if isinstance(h, Named) else h for h in hints]
+        found, _ = self.find(X, reduction, hints=moved)
         return found if found.found else None
 
     def extend(self, parts: list[Discovery], most: int) -> list[Discovery]:
         """Attributes found one after the other, each with conflicting examples of its own."""
         parts = list(parts)
+        hints = [hint for hint in self.hints if hint.source not in {part.source_ for part in parts}]
         while len(parts) < most:
-            further = self.without([part.basis_ for part in parts])
-            if further is None or not self._differ(*parts, further):
+            further = self.without([part.basis_ for part in parts], hints)
+            if further is None:
                 break
-            parts.append(further)
+            if self._differ(*parts, further):
+                parts.append(further)
+            elif not further.source_.startswith("hint:"):
+                break
+            # A hint that repeats an attribute must not hide the others.
+            hints = [hint for hint in hints if hint.source != further.source_]
         return parts
 
     def pair(self, rival: Partition, alone: Discovery) -> list[Discovery]:

@@ -13,7 +13,8 @@ from aifs_peft.discovery import gate as gates
 from aifs_peft.discovery.additive import smoothed_offsets
 from aifs_peft.discovery.binary import Partition, find_partition
 from aifs_peft.discovery.gate import GateThresholds
-from aifs_peft.discovery.hints import Hint, Hinted, judge_hint
+from aifs_peft.discovery.hints import Hint
+from aifs_peft.discovery.judge import Hinted, judge_hint
 from aifs_peft.discovery.mixture import Moments, null_log_likelihood
 from aifs_peft.discovery.named import Named, judge_named
 from aifs_peft.discovery.outcome import found_by_hint, found_partition, nothing_found
@@ -41,6 +42,7 @@ def find_attribute(
     rng: np.random.Generator,
     hints: Sequence[Hint | Named] = (),
     gate: GateThresholds,
+    hint_gate: GateThresholds | None = None,
 ) -> tuple[Discovery, tuple[Partition, ...]]:
     """One attribute in latents `X (n, k)` reduced by `reduction`, or none.
 
@@ -53,6 +55,7 @@ def find_attribute(
         rng: Source of the folds.
         hints: Candidates of the user.
         gate: Thresholds.
+        hint_gate: Thresholds of the hints, the same if None.
 
     Returns:
         What was found, and its rivals, see `find_partition`.
@@ -60,24 +63,19 @@ def find_attribute(
     d, K = reduction.components.shape[1], len(classes)
     # Hints draw from a source of their own: with a hint that fails, the rest is what it is without one.
     hint_rng = rng.spawn(1)[0]
-    hinted = [_judge(X, labels, K, hint, rng=hint_rng, gate=gate, rows=rows) for hint in hints]
+    hinted = [_judge(X, labels, K, hint, rng=hint_rng, gate=hint_gate or gate, rows=rows) for hint in hints]
     own = (_search_binary if K == 2 else _search_many)(X, labels, K, rows, rng=rng, gate=gate)
     records = [h.record for h in hinted] + own.tried
     hint = _preferred(hinted, own, labels, rows)
     if hint is not None:
         return found_by_hint(hint, records, reduction, X, labels, classes), ()
     if own.responsibilities is None or own.record is None:
-        result = nothing_found(d, labels, classes, records, own.why)
-    else:
-        offsets = smoothed_offsets(X, labels, own.responsibilities)
-        result = found_partition(
-            own.responsibilities, offsets, own.evidence, own.record.source, records, reduction, labels, classes
-        )
-    unused = "".join(
-        f" {h.record.source} was not used: {'weaker than what was found' if h.record.accepted else h.record.reason}."
-        for h in hinted
+        return nothing_found(d, labels, classes, records, own.why), own.rivals
+    offsets = smoothed_offsets(X, labels, own.responsibilities)
+    result = found_partition(
+        own.responsibilities, offsets, own.evidence, own.record.source, records, reduction, labels, classes
     )
-    return replace(result, message_=result.message_ + unused, rough_=own.rough), own.rivals
+    return replace(result, rough_=own.rough), own.rivals
 
 
 @dataclass(frozen=True)

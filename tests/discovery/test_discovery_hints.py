@@ -7,7 +7,8 @@ import torch
 
 from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.discovery import discover
-from aifs_peft.discovery.hints import groups_hint, metadata_hints, to_classes
+from aifs_peft.discovery.hints import groups_hint, metadata_hints
+from aifs_peft.discovery.judge import to_classes
 from aifs_peft.discovery.sampler import Whitened, sample_attribute
 from aifs_peft.errors import InvalidInputError
 
@@ -140,10 +141,12 @@ def test_a_stronger_attribute_that_was_found_goes_before_a_weaker_hint():
     Z, y, _, _ = weak(contrast=7.0)
     minor = np.where(rng.random(len(y)) < 0.7, y, 1 - y)
     Z = np.column_stack([Z, rng.normal(size=len(y)) + 2.0 * minor])
-    result = discover(Z, y, metadata={"minor": minor}, random_state=0)
+    result = discover(Z, y, metadata={"minor": minor}, random_state=0, max_attributes=1)
     assert by_source(result, "hint:metadata:minor").accepted
     assert not result.source_.startswith("hint:")
-    assert "weaker than what was found" in result.message_
+    assert "hint:metadata:minor was not used: weaker than what was found." in result.message_
+    both = discover(Z, y, metadata={"minor": minor}, random_state=0)
+    assert [part.source_ for part in both.parts_] == [result.source_, "hint:metadata:minor"]
 
 
 def test_more_values_than_classes_and_four_classes():
@@ -251,3 +254,63 @@ def test_unusable_columns_say_why():
     assert "1 value(s) known" in constant.problem
     assert names.n_values == 4  # quartiles
     assert "merge them" in groups_hint(np.repeat(np.arange(25), 5), 125).problem
+
+
+def two_attributes(contrasts, seed=0, n=3000, d=48):
+    """Two attributes beside a class contrast of 2, each equal to the label for 95 %."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, n)
+    a, b = (np.where(rng.random(n) < 0.95, y, 1 - y) for _ in contrasts)
+    Z = rng.normal(size=(n, d))
+    Z[:, :3] += np.stack([2.0 * y, contrasts[0] * a, contrasts[1] * b], axis=1)
+    return Z, y, a, b
+
+
+def test_two_hinted_attributes_are_both_used():
+    Z, y, a, b = two_attributes((2.5, 2.5))
+    columns = {"first": ten_per_cell(y, a), "second": ten_per_cell(y, b, seed=1)}
+    missing = {name: np.where(known < 0, np.nan, known) for name, known in columns.items()}
+    alone, hinted = discover(Z, y, random_state=0), discover(Z, y, metadata=missing, random_state=0)
+    assert not alone.found
+    assert {part.source_ for part in hinted.parts_} == {"hint:metadata:first", "hint:metadata:second"}
+    for part in hinted.parts_:
+        truth, axis = (a, 1) if part.source_.endswith("first") else (b, 2)
+        assert np.mean(part.groups_ == truth) > 0.94
+        assert np.abs(part.basis_[axis, 0]) > 0.8
+
+
+def test_a_hinted_attribute_joins_a_stronger_one_that_was_found():
+    Z, y, a, b = two_attributes((6.0, 2.5))
+    result = discover(Z, y, groups=ten_per_cell(y, b), random_state=0)
+    strong, weaker = result.parts_
+    assert not strong.source_.startswith("hint:")
+    assert np.mean(strong.groups_ == a) > 0.98
+    assert weaker.source_ == "hint:groups"
+    assert np.mean(weaker.groups_ == b) > 0.94
+    assert "not used" not in result.message_
+
+
+def test_a_stronger_attribute_is_found_beside_a_hint():
+    """Two equally strong ones hide each other; a hint about one must not hide the other."""
+    Z, y, a, b = two_attributes((5.0, 5.0))
+    result = discover(Z, y, groups=ten_per_cell(y, b), random_state=0)
+    hinted, found = result.parts_
+    assert hinted.source_ == "hint:groups"
+    assert np.mean(hinted.groups_ == b) > 0.98
+    assert np.mean(found.groups_ == a) > 0.98
+
+
+def test_a_column_that_repeats_an_attribute_does_not_hide_another():
+    Z, y, a, b = two_attributes((4.0, 2.5))
+    again = np.where(np.random.default_rng(1).random(len(y)) < 0.98, a, 1 - a)
+    result = discover(Z, y, metadata={"a": a, "again": again, "b": b}, random_state=0)
+    assert [part.source_ for part in result.parts_] == ["hint:metadata:a", "hint:metadata:b"]
+    assert "hint:metadata:again was not used" in result.message_
+
+
+def test_a_named_direction_is_the_same_beside_another_attribute():
+    Z, y, a, b = two_attributes((6.0, 4.0))
+    result = discover(Z, y, attributes={"second": np.eye(48)[2]}, random_state=0)
+    assert [part.source_ for part in result.parts_][1:] == ["hint:attribute:second"]
+    assert np.mean(result.parts_[1].groups_ == b) > 0.95
+    assert np.mean(result.parts_[0].groups_ == a) > 0.98
