@@ -21,8 +21,9 @@ IntArray = NDArray[np.integer]
 
 COMPONENTS = (16, 64, 256)
 FOLDS = 5
-# Held-out prediction must beat chance by this many standard errors.
-HELD_OUT_ERRORS = 2.5
+# Held-out prediction must beat chance by this many standard errors: with up to so many examples known, and with more.
+# A true attribute beats it by 5 or more then, a column that repeats the label with errors by 3 at most.
+FEW_KNOWN, FEW_ERRORS, MANY_ERRORS = 200, 2.5, 4.0
 # The held-out check looks at most at this many rows and known examples; it needs no more.
 HELD_OUT_ROWS = 5000
 HELD_OUT_KNOWN = 500
@@ -53,27 +54,40 @@ class Hinted:
 def _held_out(data: Whitened, hint: Hint, *, tied: bool, rng: np.random.Generator) -> tuple[float, float]:
     """How far the known values are predicted beyond chance when held out, mean and standard error.
 
-    The prediction is the posterior under even shares, so that neither the label nor the share of a value helps.
+    The prediction is the posterior under even shares, and every cell of label and value counts the same: most examples
+    of a column lie where the label alone would put them, and any offsets, those of noise, too, call them likely.
     """
-    y = data.y
-    rows = rng.permutation(np.flatnonzero(hint.values >= 0))[:HELD_OUT_KNOWN]
+    A = hint.n_values
+    rows = _evenly(data.y * A + hint.values, np.flatnonzero(hint.values >= 0), HELD_OUT_KNOWN, rng)
+    _, cell, counts = np.unique(data.y[rows] * A + hint.values[rows], return_inverse=True, return_counts=True)
     # Dealt within cells, so that every fold holds each value of each class.
-    rows = rows[np.lexsort((hint.values[rows], y[rows]))]
-    fold = np.arange(len(rows)) % FOLDS
+    fold = np.empty(len(rows), dtype=np.int64)
+    fold[np.argsort(cell, kind="stable")] = np.arange(len(rows)) % FOLDS
     sweeps, chains = (HELD_OUT_SWEEPS, HELD_OUT_CHAINS) if np.mean(hint.values < 0) > 0.5 else (SWEEPS_KNOWN, 1)
     scores = np.empty(len(rows))
     for j in range(FOLDS):
         test = rows[fold == j]
         known = hint.values.copy()
         known[test] = -1
-        fit = sample_attribute(data, known, hint.n_values, rng=rng, tied=tied, sweeps=sweeps, chains=chains)
-        scores[fold == j] = fit.probability(data, test, hint.values[test]) - 1.0 / hint.n_values
-    return float(scores.mean()), float(scores.std(ddof=1) / np.sqrt(len(scores)))
+        fit = sample_attribute(data, known, A, rng=rng, tied=tied, sweeps=sweeps, chains=chains)
+        scores[fold == j] = fit.probability(data, test, hint.values[test]) - 1.0 / A
+    means = np.bincount(cell, scores) / counts
+    variance = float(np.sum((scores - means[cell]) ** 2)) / max(len(rows) - len(counts), 1)
+    return float(means.mean()), float(np.sqrt(variance * np.mean(1.0 / counts) / len(counts)))
 
 
-def beyond_chance(mean: float, error: float) -> bool:
-    """Whether held-out examples are predicted better than by chance."""
-    return mean >= HELD_OUT_ERRORS * error
+def _evenly(cell: IntArray, rows: IntArray, most: int, rng: np.random.Generator) -> IntArray:
+    """At most `most` of `rows`, as many of each cell as there are."""
+    shuffled = rng.permutation(rows)
+    in_order = shuffled[np.argsort(cell[shuffled], kind="stable")]
+    _, starts, counts = np.unique(cell[in_order], return_index=True, return_counts=True)
+    place = np.arange(len(in_order)) - np.repeat(starts, counts)
+    return in_order[np.argsort(place, kind="stable")[:most]]
+
+
+def _errors_needed(hint: Hint) -> float:
+    """By how many standard errors held-out examples must be predicted better than by chance."""
+    return FEW_ERRORS if np.count_nonzero(hint.values >= 0) <= FEW_KNOWN else MANY_ERRORS
 
 
 def _choose(
@@ -88,7 +102,8 @@ def _choose(
     mostly_known = float(np.mean(hint.values >= 0)) > 0.5
     tried = {(k, not mostly_known): _held_out(data[k], hint, tied=not mostly_known, rng=rng) for k in data}
     # Within a standard error more components win: what the class keeps beside the attribute lies in all of them.
-    shown = {setting: score for setting, score in tried.items() if beyond_chance(*score)} or tried
+    needed = _errors_needed(hint)
+    shown = {setting: score for setting, score in tried.items() if score[0] >= needed * score[1]} or tried
     highest, error = max(shown.values())
     best = max(setting for setting, (beyond, _) in shown.items() if beyond >= highest - error)
     if not mostly_known:
@@ -181,7 +196,7 @@ def judge_hint(
     sample = _rows_with(known, rows, HELD_OUT_ROWS, rng)
     part = Hint(hint.source, hint.values[sample])
     k, tied, (beyond, error) = _choose(X[sample], y[sample], n_classes, part, rng)
-    if not beyond_chance(beyond, error):
+    if beyond < _errors_needed(hint) * error:
         return _rejected(
             hint, f"known examples, held out, are not predicted ({beyond:.2f} +- {error:.2f} over chance)", k
         )

@@ -314,3 +314,14 @@ def test_a_named_direction_is_the_same_beside_another_attribute():
     assert [part.source_ for part in result.parts_][1:] == ["hint:attribute:second"]
     assert np.mean(result.parts_[1].groups_ == b) > 0.95
     assert np.mean(result.parts_[0].groups_ == a) > 0.98
+
+
+@pytest.mark.parametrize("core", [1.5, 3.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_column_that_repeats_the_label_with_errors_is_refused(core, seed):
+    """Nearly all its values lie where the label alone would put them: that must not count as predicting them."""
+    Z, y, _, _ = weak(seed, contrast=0.0, core=core)
+    wrong = np.random.default_rng(seed + 100).random(len(y)) < 0.02
+    result = discover(Z, y, metadata={"second annotator": np.where(wrong, 1 - y, y)}, random_state=0)
+    assert not result.found
+    assert "not predicted" in by_source(result, "hint:metadata:second annotator").reason
