@@ -150,7 +150,7 @@ def discover_reduced(
         pair = next((pair for pair in pairs if pair), None)
         parts = search.extend(pair, most) if pair else parts
     result = join(parts, X, reduction, labels, alone=first) if len(parts) > 1 else first
-    return tell_unused(result, hints)
+    return tell_unused(result, hints, search.dropped)
 
 
 def _fit_rows(y: IntArray, limit: int, rng: np.random.Generator) -> IntArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,8 @@ class GateThresholds:
         class_strength: Smallest class contrast beside the attribute, after subtracting what chance gives.
             Mislabelled examples of well separated classes look like an attribute beside which the class has
             no contrast of its own.
-        hint_class_strength: The same for a hint, which is tested as it was given, not the best of many directions.
+        hint_class_strength: The same for known values, which are tested as they were given, not the best of many
+            partitions; nothing is subtracted, but what chance gives must be exceeded.
         clear_ratio: From this ratio on, confirmation at one other number of components is enough, otherwise
             two.
         refined_strength: Smallest attribute contrast of a partition refined by cross-fitted EM (two classes).
@@ -113,13 +115,19 @@ def trimmed_score(fit: TrimmedDiscriminant) -> float:
 
 
 def class_noise(attribute: IntArray, y: IntArray, n_classes: int, k: int) -> tuple[float, float]:
+    """`noise_of_counts` of the aligned and conflicting examples of each class."""
+    moved = attribute != y
+    aligned, conflicting = (np.bincount(y[part], minlength=n_classes) for part in (~moved, moved))
+    return noise_of_counts(aligned, conflicting, k)
+
+
+def noise_of_counts(aligned: NDArray[Any], conflicting: NDArray[Any], k: int) -> tuple[float, float]:
     """Mean and standard deviation of `class_strength^2` if the class had no contrast beside the attribute.
 
     Each class offset is estimated with variance `(1/n_aligned + 1/n_conflicting) / 4` per whitened
     dimension, of which centring takes one part in `K`; the sum over `k` dimensions is a chi-square.
     """
-    conflicting = np.bincount(y[attribute != y], minlength=n_classes)
-    aligned = np.bincount(y[attribute == y], minlength=n_classes)
+    n_classes = len(aligned)
     each = 0.25 * (1.0 / np.maximum(conflicting, 1) + 1.0 / np.maximum(aligned, 1)) * (1.0 - 1.0 / n_classes)
     variance = 2.0 * float(np.mean(each))
     freedom = k * (n_classes - 1)

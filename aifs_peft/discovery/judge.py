@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aifs_peft.discovery.gate import GateThresholds
+from aifs_peft.discovery.gate import GateThresholds, noise_of_counts
 from aifs_peft.discovery.hints import Hint
 from aifs_peft.discovery.result import Candidate
 from aifs_peft.discovery.sampler import SWEEPS, AttributeFit, Whitened, sample_attribute
@@ -24,6 +24,7 @@ FOLDS = 5
 # Held-out prediction must beat chance by this many standard errors: with up to so many examples known, and with more.
 # A true attribute beats it by 5 or more then, a column that repeats the label with errors by 3 at most.
 FEW_KNOWN, FEW_ERRORS, MANY_ERRORS = 200, 2.5, 4.0
+MIN_FREEDOM = 10
 # The held-out check looks at most at this many rows and known examples; it needs no more.
 HELD_OUT_ROWS = 5000
 HELD_OUT_KNOWN = 500
@@ -57,12 +58,12 @@ def _held_out(data: Whitened, hint: Hint, *, tied: bool, rng: np.random.Generato
     The prediction is the posterior under even shares, and every cell of label and value counts the same: most examples
     of a column lie where the label alone would put them, and any offsets, those of noise, too, call them likely.
     """
-    A = hint.n_values
+    A, K = hint.n_values, len(data.means)
     rows = _evenly(data.y * A + hint.values, np.flatnonzero(hint.values >= 0), HELD_OUT_KNOWN, rng)
     _, cell, counts = np.unique(data.y[rows] * A + hint.values[rows], return_inverse=True, return_counts=True)
-    # Dealt within cells, so that every fold holds each value of each class.
+    # Dealt value by value and within it class by class, so that every fold holds each value that can be in all.
     fold = np.empty(len(rows), dtype=np.int64)
-    fold[np.argsort(cell, kind="stable")] = np.arange(len(rows)) % FOLDS
+    fold[np.argsort(hint.values[rows] * K + data.y[rows], kind="stable")] = np.arange(len(rows)) % FOLDS
     sweeps, chains = (HELD_OUT_SWEEPS, HELD_OUT_CHAINS) if np.mean(hint.values < 0) > 0.5 else (SWEEPS_KNOWN, 1)
     scores = np.empty(len(rows))
     for j in range(FOLDS):
@@ -72,7 +73,10 @@ def _held_out(data: Whitened, hint: Hint, *, tied: bool, rng: np.random.Generato
         fit = sample_attribute(data, known, A, rng=rng, tied=tied, sweeps=sweeps, chains=chains)
         scores[fold == j] = fit.probability(data, test, hint.values[test]) - 1.0 / A
     means = np.bincount(cell, scores) / counts
-    variance = float(np.sum((scores - means[cell]) ** 2)) / max(len(rows) - len(counts), 1)
+    # With hardly more examples than cells the cells' own means leave nothing to estimate a variance from.
+    freedom = len(rows) - len(counts)
+    spread = scores - means[cell] if freedom >= MIN_FREEDOM else scores - scores.mean()
+    variance = float(np.sum(spread**2)) / (freedom if freedom >= MIN_FREEDOM else len(rows) - 1)
     return float(means.mean()), float(np.sqrt(variance * np.mean(1.0 / counts) / len(counts)))
 
 
@@ -107,8 +111,9 @@ def _choose(
     highest, error = max(shown.values())
     best = max(setting for setting, (beyond, _) in shown.items() if beyond >= highest - error)
     if not mostly_known:
-        tried[best[0], False] = _held_out(data[best[0]], hint, tied=False, rng=rng)
-        best = max((best, (best[0], False)), key=lambda setting: tried[setting][0])
+        free = tried[best[0], False] = _held_out(data[best[0]], hint, tied=False, rng=rng)
+        if free[0] > max(tried[best][0], needed * free[1]):
+            best = (best[0], False)
     return (*best, tried[best])
 
 
@@ -132,8 +137,10 @@ def _summed(fit: AttributeFit, counts: IntArray) -> tuple[Array, Array]:
     return offsets - offsets.mean(axis=0), fit.prior @ classes
 
 
-def hint_verdict(record: dict[str, float], n: int, y: IntArray, used: int, gate: GateThresholds) -> str:
-    """`"accepted"`, or the first reason against a fitted hint."""
+def hint_verdict(
+    record: dict[str, float], n: int, y: IntArray, used: int, gate: GateThresholds, class_strength: float
+) -> str:
+    """`"accepted"`, or the first reason against a fitted hint; `class_strength` is what the class needs beside it."""
     noise = 3.5 * float(np.sqrt(np.sum(0.25 / np.bincount(y)))) / (int(y.max() + 1) / 2.0)
     needed = max(gate.association, noise)
     if used < 2:
@@ -142,8 +149,8 @@ def hint_verdict(record: dict[str, float], n: int, y: IntArray, used: int, gate:
         return f"not tied to the label (association {record['association']:.2f} < {needed:.2f})"
     if record["conflicts"] * n < gate.min_conflicts:
         return f"only {record['conflicts'] * n:.0f} conflicting examples (needs {gate.min_conflicts})"
-    if record["class_strength"] < gate.hint_class_strength:
-        return f"nothing of the class beside it ({record['class_strength']:.2f} < {gate.hint_class_strength})"
+    if record["class_strength"] < class_strength:
+        return f"nothing of the class beside it ({record['class_strength']:.2f} < {class_strength:.2f})"
     return "accepted"
 
 
@@ -167,9 +174,10 @@ def measure(fit: AttributeFit, data: Whitened) -> dict[str, float]:
     }
 
 
-def _rejected(hint: Hint, reason: str, k: int = 0) -> Hinted:
+def rejected(source: str, reason: str, k: int = 0) -> Hinted:
+    """A hint that was not fitted, and why."""
     nan = float("nan")
-    return Hinted(Candidate(hint.source, k, nan, nan, nan, nan, nan, nan, nan, accepted=False, reason=reason))
+    return Hinted(Candidate(source, k, nan, nan, nan, nan, nan, nan, nan, accepted=False, reason=reason))
 
 
 def judge_hint(
@@ -187,18 +195,18 @@ def judge_hint(
         rows: Rows to fit on; the result covers all.
     """
     if hint.problem:
-        return _rejected(hint, hint.problem)
+        return rejected(hint.source, hint.problem)
     known = np.flatnonzero(hint.values >= 0)
     if all(len(np.unique(y[known][hint.values[known] == a])) == 1 for a in range(hint.n_values)):
-        return _rejected(
-            hint, "each value occurs in one class only: give attribute values, not (label, attribute) cells"
+        return rejected(
+            hint.source, "each value occurs in one class only: give attribute values, not (label, attribute) cells"
         )
     sample = _rows_with(known, rows, HELD_OUT_ROWS, rng)
     part = Hint(hint.source, hint.values[sample])
     k, tied, (beyond, error) = _choose(X[sample], y[sample], n_classes, part, rng)
     if beyond < _errors_needed(hint) * error:
-        return _rejected(
-            hint, f"known examples, held out, are not predicted ({beyond:.2f} +- {error:.2f} over chance)", k
+        return rejected(
+            hint.source, f"known examples, held out, are not predicted ({beyond:.2f} +- {error:.2f} over chance)", k
         )
     rows = _rows_with(known, rows, len(rows), rng)
     fit_data = Whitened.of(np.ascontiguousarray(X[rows, :k]), y[rows], n_classes)
@@ -210,7 +218,10 @@ def judge_hint(
     shown = AttributeFit(fit.offsets, table)
     numbers = measure(shown, fit_data)
     classes = to_classes(table)
-    reason = hint_verdict(numbers, len(rows), y, int(np.count_nonzero(classes.sum(axis=0))), gate)
+    aligned = np.bincount(y[rows], minlength=n_classes) * np.diag(table @ classes)
+    chance, _ = noise_of_counts(aligned, np.bincount(y[rows], minlength=n_classes) - aligned, k)
+    beside = max(gate.hint_class_strength, float(np.sqrt(chance)))
+    reason = hint_verdict(numbers, len(rows), y, int(np.count_nonzero(classes.sum(axis=0))), gate, beside)
     record = Candidate(hint.source, k, float("nan"), accepted=reason == "accepted", reason=reason, **numbers)
     if not record.accepted:
         return Hinted(record)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from aifs_peft.discovery.gate import GateThresholds
-from aifs_peft.discovery.judge import Hinted, hint_verdict, measure, to_classes
+from aifs_peft.discovery.judge import Hinted, hint_verdict, measure, rejected, to_classes
 from aifs_peft.discovery.reduce import Reduction
 from aifs_peft.discovery.result import Candidate
 from aifs_peft.discovery.sampler import AttributeFit, Whitened
@@ -31,6 +31,8 @@ TOLERANCE = 1e-6
 # Clusters closer than this, in standard deviations within a cluster, are one cloud cut in two. Lower than for
 # candidates without a hint, which had every direction to choose from.
 MIN_CONTRAST = 1.5
+# Of a direction of which less lies in the latents only rounding is left.
+MIN_LEFT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,20 @@ class Named:
         source: `"hint:attribute:NAME"`.
         values: Directions of the attribute's values in reduced coordinates, as displacements, shape `(A, k)`, `A >= 2`.
         weights: The same as weights on the reduced coordinates: their products are those of latents and directions.
+        left: Part of the given directions' length that lies in the reduced coordinates, in [0, 1].
     """
 
     source: str
     values: Array
     weights: Array
+    left: float
 
     def within(self, old: Reduction, new: Reduction) -> Named:
         """The same attribute in the coordinates of another reduction of the same latents; it was given in `old`'s."""
-        inside = (self.weights / old.scale) @ (old.components @ new.components.T)
-        return Named(self.source, inside / new.scale, inside * new.scale)
+        before = self.weights / old.scale
+        inside = before @ (old.components @ new.components.T)
+        left = self.left * float(np.linalg.norm(inside) / max(float(np.linalg.norm(before)), 1e-300))
+        return Named(self.source, inside / new.scale, inside * new.scale, left)
 
 
 def named_hints(attributes: Any, reduction: Reduction) -> list[Named]:
@@ -93,7 +99,8 @@ def named_hints(attributes: Any, reduction: Reduction) -> list[Named]:
                 f"attributes[{name!r}] holds values that are not finite, or no two that differ; name different values."
             )
         inside = rows @ reduction.components.T
-        hints.append(Named(f"hint:attribute:{name}", inside / reduction.scale, inside * reduction.scale))
+        left = float(np.linalg.norm(inside) / np.linalg.norm(rows))
+        hints.append(Named(f"hint:attribute:{name}", inside / reduction.scale, inside * reduction.scale, left))
     return hints
 
 
@@ -184,6 +191,8 @@ def judge_named(X: Array, y: IntArray, n_classes: int, hint: Named, *, gate: Gat
         gate: Its association, conflicts and class contrast count here, too.
         rows: Rows to fit on; the result covers all.
     """
+    if hint.left < MIN_LEFT:
+        return rejected(hint.source, "nothing of the direction is left in the latents, or beside what was found")
     k = min(X.shape[1], max(len(rows) // 5, 2))
     data = Whitened.of(np.ascontiguousarray(X[rows, :k]), y[rows], n_classes)
     displaced = solve_triangular(data.factor, hint.values[:, :k].T, lower=True)
@@ -195,7 +204,7 @@ def judge_named(X: Array, y: IntArray, n_classes: int, hint: Named, *, gate: Gat
         centred = fit.centres - fit.centres.mean(axis=0)
         numbers = measure(AttributeFit(centred @ basis.T, fit.prior), data) | {"gain": gain}
         used = int(np.count_nonzero(to_classes(fit.prior).sum(axis=0)))
-        reason = hint_verdict(numbers, len(rows), y[rows], used, gate)
+        reason = hint_verdict(numbers, len(rows), y[rows], used, gate, gate.class_strength)
         if gain <= 0.0:
             reason = "along this direction the classes differ, or nothing does: no clusters that they share"
         elif contrast < MIN_CONTRAST:

@@ -96,14 +96,21 @@ def found_partition(
     )
 
 
-def tell_unused(result: Discovery, hints: Sequence[Hint | Named]) -> Discovery:
-    """The same result; its message also says of each hint that was not used why."""
+def tell_unused(result: Discovery, hints: Sequence[Hint | Named], dropped: Sequence[Candidate] = ()) -> Discovery:
+    """The same result; its message also says of each hint that was not used why.
+
+    Args:
+        result: What was found.
+        hints: Candidates of the user.
+        dropped: Their verdicts in searches that gave nothing new; they come last.
+    """
+    result = replace(result, candidates_=(*result.candidates_, *dropped))
     used = {part.source_ for part in result.parts_ or (result,)}
     told = ""
     for hint in hints:
         if hint.source in used:
             continue
-        # Judged beside each attribute in turn: the last verdict is the one beside all that were found before it.
+        # Judged beside each attribute in turn: the last verdict is the one beside all that were found.
         verdicts = [candidate for candidate in result.candidates_ if candidate.source == hint.source]
         if verdicts:
             why = "weaker than what was found" if verdicts[-1].accepted else verdicts[-1].reason

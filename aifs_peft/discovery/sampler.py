@@ -271,8 +271,12 @@ def sample_attribute(
     """
     start = _start(data, known, n_values, tied=tied)
     fits = [_run(replace(start), sweeps, rng) for _ in range(chains)]
+    if chains == 1:
+        return fits[0]
     rows = np.flatnonzero(known >= 0)
-    return max(fits, key=lambda fit: float(fit.probability(data, rows, known[rows]).mean()))
+    cell = data.y[rows] * n_values + known[rows]
+    weight = 1.0 / np.bincount(cell)[cell]
+    return max(fits, key=lambda fit: float(weight @ fit.probability(data, rows, known[rows])))
 
 
 def _run(chain: _Chain, sweeps: int, rng: np.random.Generator) -> AttributeFit:

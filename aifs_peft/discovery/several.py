@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
@@ -15,7 +15,7 @@ from aifs_peft.discovery.hints import Hint
 from aifs_peft.discovery.named import Named
 from aifs_peft.discovery.outcome import basis_of
 from aifs_peft.discovery.reduce import Reduction, without_directions
-from aifs_peft.discovery.result import Array, Discovery, IntArray
+from aifs_peft.discovery.result import Array, Candidate, Discovery, IntArray
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class FurtherSearch:
         find: `find_attribute` for any reduced latents, their reduction and hints.
         rng: Source of row samples.
         hints: Candidates of the user; each is judged again beside the attributes that were found without it.
+        dropped: Hints' verdicts of searches that gave nothing new, in their order.
     """
 
     X: Array
@@ -41,6 +42,7 @@ class FurtherSearch:
     find: Callable[..., tuple[Discovery, tuple[Partition, ...]]]
     rng: np.random.Generator
     hints: Sequence[Hint | Named] = ()
+    dropped: list[Candidate] = field(default_factory=list)
 
     def without(self, bases: Sequence[Array], hints: Sequence[Hint | Named] = ()) -> Discovery | None:
         """What is found without some directions, or `None`."""
@@ -51,7 +53,17 @@ class FurtherSearch:
             X, reduction = without_directions(X, reduction, basis, rng=self.rng)
         moved = [h.within(self.reduction, reduction) if isinstance(h, Named) else h for h in hints]
         found, _ = self.find(X, reduction, hints=moved)
-        return found if found.found else None
+        if found.found:
+            return found
+        self._drop(found)
+        return None
+
+    def _drop(self, found: Discovery, why: str = "") -> None:
+        """Keep the hints' verdicts of a search whose result is not used; `why` is that of the one it used."""
+        for candidate in found.candidates_:
+            if candidate.source.startswith("hint:"):
+                used = bool(why) and candidate.accepted and candidate.source == found.source_
+                self.dropped.append(replace(candidate, accepted=False, reason=why) if used else candidate)
 
     def extend(self, parts: list[Discovery], most: int) -> list[Discovery]:
         """Attributes found one after the other, each with conflicting examples of its own."""
@@ -63,8 +75,10 @@ class FurtherSearch:
                 break
             if self._differ(*parts, further):
                 parts.append(further)
-            elif not further.source_.startswith("hint:"):
-                break
+            else:
+                self._drop(further, "the same attribute as one that was found")
+                if not further.source_.startswith("hint:"):
+                    break
             # A hint that repeats an attribute must not hide the others.
             hints = [hint for hint in hints if hint.source != further.source_]
         return parts

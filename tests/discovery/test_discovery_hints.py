@@ -305,7 +305,7 @@ def test_a_column_that_repeats_an_attribute_does_not_hide_another():
     again = np.where(np.random.default_rng(1).random(len(y)) < 0.98, a, 1 - a)
     result = discover(Z, y, metadata={"a": a, "again": again, "b": b}, random_state=0)
     assert [part.source_ for part in result.parts_] == ["hint:metadata:a", "hint:metadata:b"]
-    assert "hint:metadata:again was not used" in result.message_
+    assert "hint:metadata:again was not used: known examples, held out, are not predicted" in result.message_
 
 
 def test_a_named_direction_is_the_same_beside_another_attribute():
@@ -325,3 +325,51 @@ def test_a_column_that_repeats_the_label_with_errors_is_refused(core, seed):
     result = discover(Z, y, metadata={"second annotator": np.where(wrong, 1 - y, y)}, random_state=0)
     assert not result.found
     assert "not predicted" in by_source(result, "hint:metadata:second annotator").reason
+
+
+@pytest.mark.parametrize("seed", [50, 52])
+def test_a_column_of_corrected_labels_is_refused(seed):
+    """The only structure is the true class: nothing of the label is left beside it but its errors."""
+    rng = np.random.default_rng(seed)
+    true = rng.integers(0, 4, 1500)
+    y = np.where(rng.random(1500) < 0.05, rng.integers(0, 4, 1500), true)
+    Z = rng.normal(size=(1500, 64))
+    Z[np.arange(1500), true] += 4.0
+    plain = AIFSClassifier(random_state=0).fit(Z, y)
+    hinted = AIFSClassifier(random_state=0).fit(Z, y, metadata={"corrected": true})
+    assert "nothing of the class beside it" in by_source(hinted.discovery_, "hint:metadata:corrected").reason
+    np.testing.assert_array_equal(hinted.coef_, plain.coef_)
+
+
+def test_one_known_value_per_cell_of_nothing_is_refused():
+    passed = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        y = rng.integers(0, 5, 1000)
+        known = np.full(1000, -1)
+        for label in range(5):
+            for value in range(2):
+                known[rng.choice(np.flatnonzero((y == label) & (known < 0)))] = value
+        Z = rng.normal(size=(1000, 10)) + 2.0 * np.eye(5, 10)[y]
+        verdict = by_source(discover(Z, y, groups=known, random_state=0), "hint:groups")
+        passed += "not predicted" not in verdict.reason
+    assert passed <= 1
+
+
+def test_a_direction_outside_the_latents_is_refused():
+    Z, y, _, _ = weak()
+    Z[:, 0] = 1.0
+    verdict = by_source(
+        discover(Z, y, attributes={"constant": np.eye(32)[0]}, random_state=0), "hint:attribute:constant"
+    )
+    assert verdict.reason.startswith("nothing of the direction is left")
+
+
+def test_a_column_given_twice_says_why_it_was_not_used():
+    Z, y, a, _ = weak(contrast=5.0)
+    result = discover(Z, y, groups=a, metadata={"again": a}, random_state=0)
+    unused = {"hint:groups", "hint:metadata:again"} - {result.source_}
+    last = [c for c in result.candidates_ if c.source in unused][-1]
+    assert not last.accepted
+    assert f"{last.source} was not used: {last.reason}." in result.message_
+    assert "weaker" not in result.message_

@@ -25,20 +25,27 @@ def launch(script: Path, command: list[str], out: Path, timeout: float = 300):
         try:
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:
-            _abort_family(psutil.Process(process.pid))
             code = f"none after {timeout} s"
+        finally:
+            # Only one that was not waited for yet surely has its number still.
+            if process.returncode is None:
+                _abort_family(process.pid)
         output.seek(0)
         assert code == 0, f"exit code {code}: {output.read()[-9000:]}"
     return torch.load(out / "results.pt", weights_only=True)
 
 
-def _abort_family(process: psutil.Process) -> None:
-    """Abort a process and all it started; a launcher's workers would outlive it and keep the machine busy."""
-    family = [process, *process.children(recursive=True)]
-    for member in reversed(family):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.send_signal(signal.SIGABRT)
-    psutil.wait_procs(family, timeout=10)
+def _abort_family(leader: int) -> None:
+    """Abort a process and all it started; a launcher's workers would outlive it."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(leader)
+        family = [*reversed(process.children(recursive=True)), process]
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.send_signal(signal.SIGABRT)
+        for member in psutil.wait_procs(family, timeout=10)[1]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
 
 
 def free_port() -> str:
