@@ -74,6 +74,20 @@ def gaussian(rng: np.random.Generator) -> Iterator[Case]:
         yield f"mislabelled {share:.0%}, classes {core} apart", Z, np.where(rng.random(3000) < share, 1 - y, y)
 
 
+def mislabelled(rng: np.random.Generator) -> Iterator[Case]:
+    """More than two well separated classes, some labels drawn anew."""
+    for K in (3, 4, 10):
+        for share in (0.02, 0.05, 0.1):
+            true = rng.integers(0, K, 3000)
+            Z = rng.normal(size=(3000, 64))
+            Z[np.arange(3000), true] += 4.0
+            yield (
+                f"mislabelled {share:.0%}, K={K}",
+                Z,
+                np.where(rng.random(3000) < share, rng.integers(0, K, 3000), true),
+            )
+
+
 def random_colours(cache: Path, rng: np.random.Generator) -> Iterator[Case]:
     """Digits whose colour says nothing: ten classes, four, pairs, and digit >= 5."""
     with np.load(cache / "test.npz") as file:
@@ -118,6 +132,7 @@ def main() -> None:
         rng = np.random.default_rng(seed)
         draws = [*dominoes(rng), *natural(rng), *gaussian(rng)]
         draws += [*random_colours(options.colored_mnist, rng)] if options.colored_mnist else []
+        draws += [*mislabelled(rng)]
         for name, Z, y in (draw for draw in draws if options.only in draw[0]):
             result = discover(Z.astype(np.float32), y, random_state=seed)
             count = kinds.setdefault(name, {"draws": 0, "alarms": 0})

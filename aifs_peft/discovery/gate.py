@@ -29,6 +29,8 @@ class GateThresholds:
         class_strength: Smallest class contrast beside the attribute, after subtracting what chance gives.
             Mislabelled examples of well separated classes look like an attribute beside which the class has
             no contrast of its own.
+        trimmed_class_strength: The same for a trimmed discriminant's partition of more than two classes: it calls
+            some of the hard examples conflicting, which gives the class a contrast where it has none.
         hint_class_strength: The same for known values, which are tested as they were given, not the best of many
             partitions; nothing is subtracted, but what chance gives must be exceeded.
         clear_ratio: From this ratio on, confirmation at one other number of components is enough, otherwise
@@ -46,6 +48,7 @@ class GateThresholds:
     association: float = 0.15
     further_association: float = 0.6
     class_strength: float = 0.7
+    trimmed_class_strength: float = 1.0
     hint_class_strength: float = 0.5
     clear_ratio: float = 1.5
     refined_strength: float = 2.9
@@ -124,12 +127,17 @@ def class_noise(attribute: IntArray, y: IntArray, n_classes: int, k: int) -> tup
 def noise_of_counts(aligned: NDArray[Any], conflicting: NDArray[Any], k: int) -> tuple[float, float]:
     """Mean and standard deviation of `class_strength^2` if the class had no contrast beside the attribute.
 
-    Each class offset is estimated with variance `(1/n_aligned + 1/n_conflicting) / 4` per whitened
-    dimension, of which centring takes one part in `K`; the sum over `k` dimensions is a chi-square.
+    Two classes: each class offset is estimated with variance `(1/n_aligned + 1/n_conflicting) / 4` per whitened
+    dimension, of which centring takes one part in `K`; the sum over `k` dimensions is a chi-square. With `K` classes
+    what tells the class from the attribute are differences over the `K (K - 1)` conflicting cells, and least squares
+    over them give the second part `2 (K - 1) / K` times.
     """
     n_classes = len(aligned)
-    each = 0.25 * (1.0 / np.maximum(conflicting, 1) + 1.0 / np.maximum(aligned, 1)) * (1.0 - 1.0 / n_classes)
-    variance = 2.0 * float(np.mean(each))
+    off_diagonal = 2.0 * (n_classes - 1.0) / n_classes / np.maximum(conflicting, 1)
+    each = 0.25 * (off_diagonal + 1.0 / np.maximum(aligned, 1)) * (1.0 - 1.0 / n_classes)
+    # The inverse of a covariance estimated from n rows is too large by n / (n - k - 1) on average.
+    n = float(np.sum(aligned) + np.sum(conflicting))
+    variance = 2.0 * float(np.mean(each)) * n / max(n - k - 1.0, 1.0)
     freedom = k * (n_classes - 1)
     return variance * k, variance * k * float(np.sqrt(2.0 / freedom))
 
@@ -158,10 +166,10 @@ def refined_verdict(
     return verdict
 
 
-def class_verdict(shape: Geometry, noise: tuple[float, float], gate: GateThresholds) -> str:
+def class_verdict(shape: Geometry, noise: tuple[float, float], least: float) -> str:
     """`"accepted"`, or that the class has no contrast of its own beside the attribute: mislabelled examples."""
     expected, spread = noise
-    needed = max(expected + gate.class_strength**2, expected + 3.0 * spread)
+    needed = max(expected + least**2, expected + 3.0 * spread)
     if shape.class_strength**2 < needed:
         return f"nothing of the class beside it: mislabelled? ({shape.class_strength:.2f} < {np.sqrt(needed):.2f})"
     return "accepted"
@@ -187,4 +195,4 @@ def mixture_verdict(
         return f"weaker than the class itself ({shape.strength:.2f} < {shape.class_strength:.2f})"
     if associated < needed:
         return f"not tied to the label (association {associated:.2f} < {needed:.2f})"
-    return class_verdict(shape, class_noise(attribute, y, K, k), gate)
+    return class_verdict(shape, class_noise(attribute, y, K, k), gate.class_strength)

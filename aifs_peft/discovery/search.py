@@ -78,7 +78,7 @@ def trimmed_attempt(data: Moments, fit: TrimmedDiscriminant, score: float, gate:
     n_conflicts = int(np.count_nonzero(fit.attribute != data.y))
     tied_to = gates.association(fit.attribute, data.y, K)
     shape = gates.geometry(partition_fit(data, one_hot(fit.attribute, K)))
-    verdict = gates.class_verdict(shape, gates.class_noise(fit.attribute, data.y, K, k), gate)
+    verdict = gates.class_verdict(shape, gates.class_noise(fit.attribute, data.y, K, k), gate.trimmed_class_strength)
     if n_conflicts < gate.min_conflicts:
         verdict = f"only {n_conflicts} conflicting examples (needs {gate.min_conflicts})"
     elif score <= gate.trimmed_score:

@@ -86,6 +86,20 @@ def test_mislabelled_examples_are_not_an_attribute():
     assert any("mislabelled" in c.reason for c in result.candidates_)
 
 
+@pytest.mark.parametrize(("K", "n", "d", "share"), [(3, 2000, 32, 0.02), (4, 1500, 64, 0.05), (10, 3000, 128, 0.1)])
+def test_mislabelled_examples_of_many_classes_are_not_an_attribute(K, n, d, share):
+    """Chance alone gives the classes a contrast beside the true class, the more the rarer the wrong labels."""
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        true = rng.integers(0, K, n)
+        y = np.where(rng.random(n) < share, rng.integers(0, K, n), true)
+        Z = rng.normal(size=(n, d))
+        Z[np.arange(n), true] += 4.0
+        result = discover(Z, y, random_state=0)
+        assert not result.found
+        assert any("mislabelled" in c.reason for c in result.candidates_)
+
+
 def test_deterministic_given_the_seed():
     Z, y, _ = planted(0.95)
     first, second = discover(Z, y, random_state=3), discover(Z, y, random_state=3)

@@ -55,6 +55,20 @@ def test_geometry_and_class_noise_tell_mislabelled_from_conflicting():
     assert geometry(partition_fit(Moments.of(X, y, 2), R)).class_strength ** 2 < expected + 4 * spread
 
 
+@pytest.mark.parametrize("K", [2, 3, 6])
+def test_class_noise_is_that_of_mislabelled_examples(K):
+    """The true class is the attribute and nothing else is there: the class contrast beside it is chance."""
+    seen = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        a = rng.integers(0, K, 2000)
+        y = np.where(rng.random(2000) < 0.1, rng.integers(0, K, 2000), a)
+        X = rng.normal(size=(2000, 24)) + 3.0 * np.eye(K, 24)[a]
+        shape = geometry(partition_fit(Moments.of(X, y, K), np.eye(K)[a]))
+        seen.append(shape.class_strength**2 / class_noise(a, y, K, 24)[0])
+    assert np.mean(seen) == pytest.approx(1.0, abs=0.12)
+
+
 def test_association_and_jaccard():
     y = np.array([0, 0, 1, 1])
     assert association(y, y, 2) == 1.0
