@@ -48,7 +48,7 @@ class GateThresholds:
     association: float = 0.15
     further_association: float = 0.6
     class_strength: float = 0.7
-    trimmed_class_strength: float = 1.0
+    trimmed_class_strength: float = 1.5
     hint_class_strength: float = 0.5
     clear_ratio: float = 1.5
     refined_strength: float = 2.9
