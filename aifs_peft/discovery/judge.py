@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aifs_peft.discovery.gate import GateThresholds, noise_of_counts
+from aifs_peft.discovery.gate import GateThresholds, association_noise, noise_of_counts
 from aifs_peft.discovery.hints import Hint
 from aifs_peft.discovery.result import Candidate
 from aifs_peft.discovery.sampler import SWEEPS, AttributeFit, Whitened, sample_attribute
@@ -141,8 +141,7 @@ def hint_verdict(
     record: dict[str, float], n: int, y: IntArray, used: int, gate: GateThresholds, class_strength: float
 ) -> str:
     """`"accepted"`, or the first reason against a fitted hint; `class_strength` is what the class needs beside it."""
-    noise = 3.5 * float(np.sqrt(np.sum(0.25 / np.bincount(y)))) / (int(y.max() + 1) / 2.0)
-    needed = max(gate.association, noise)
+    needed = max(gate.association, association_noise(y))
     if used < 2:
         return "every value goes with the same class: not tied to the label"
     if record["association"] < needed:
@@ -218,15 +217,16 @@ def judge_hint(
     shown = AttributeFit(fit.offsets, table)
     numbers = measure(shown, fit_data)
     classes = to_classes(table)
-    aligned = np.bincount(y[rows], minlength=n_classes) * np.diag(table @ classes)
-    chance, _ = noise_of_counts(aligned, np.bincount(y[rows], minlength=n_classes) - aligned, k)
+    counts = np.bincount(y[rows], minlength=n_classes)
+    aligned = counts * np.diag(table @ classes)
+    chance, _ = noise_of_counts(aligned, counts - aligned, k)
     beside = max(gate.hint_class_strength, float(np.sqrt(chance)))
     reason = hint_verdict(numbers, len(rows), y, int(np.count_nonzero(classes.sum(axis=0))), gate, beside)
     record = Candidate(hint.source, k, float("nan"), accepted=reason == "accepted", reason=reason, **numbers)
     if not record.accepted:
         return Hinted(record)
     R = fit.responsibilities(Whitened.of(np.ascontiguousarray(X[:, :k]), y, n_classes), hint.values) @ classes
-    offsets = _summed(shown, np.bincount(y[rows], minlength=n_classes))[0] @ fit_data.factor.T
+    offsets = _summed(shown, counts)[0] @ fit_data.factor.T
     return Hinted(record, R.astype(np.float32), offsets)
 
 
