@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "AIFSConfig": "aifs_peft.tuner",
     "AIFSModel": "aifs_peft.tuner",
-    "LatentClassifier": "aifs_peft.tuner",
+    "LatentClassifier": "aifs_peft.models",
     "AIFSTrainer": "aifs_peft.training",
     "AIFSTrainingArguments": "aifs_peft.training",
     "AIFSClassifier": "aifs_peft.classifier",

@@ -15,14 +15,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from aifs_peft.discovery import Discovery
 from aifs_peft.discovery.discover import collect_hints, discover_reduced
-from aifs_peft.discovery.heads import LinearHead, softmax
-from aifs_peft.discovery.joint import marginals
+from aifs_peft.discovery.linear_heads.choice import HeadChoice, choose_head, fit_erm, fit_head, hinted_head
+from aifs_peft.discovery.linear_heads.logistic import LinearHead, softmax
+from aifs_peft.discovery.mixture.joint import marginals
 from aifs_peft.discovery.outcome import rests_on_hint
 from aifs_peft.discovery.reduce import MAX_COMPONENTS, Reduction, principal_components
-from aifs_peft.discovery.selection import HeadChoice, choose_head, fit_erm, fit_head, hinted_head
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.latent.heads import linear_parameters
-from aifs_peft.objectives import ObjectiveSettings, get, names
+from aifs_peft.methods import MethodSettings, get, names
 from aifs_peft.training.on_latents import LatentFit, LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSConfig
 
@@ -190,7 +190,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         """Train a head on the reduced latents with one of the training methods."""
         method = self._method()
         config = AIFSConfig.paper() if method == "aifs-paper" else AIFSConfig()
-        settings = ObjectiveSettings.from_config(config, seed=seed, method_options=dict(self.recipe_options or {}))
+        settings = MethodSettings.from_config(config, seed=seed, method_options=dict(self.recipe_options or {}))
         # Principal coordinates with one common scale: the latents rotated, as a frozen encoder's head would see them.
         # Whitened ones would hide from a method which directions vary most.
         self._scale = reduction.scale / np.sqrt(np.mean(reduction.scale**2))

@@ -24,7 +24,7 @@ import sklearn
 from numpy.typing import NDArray
 
 from aifs_peft.classifier import AIFSClassifier
-from aifs_peft.discovery.heads import LinearHead, fit_logistic
+from aifs_peft.discovery.linear_heads.logistic import LinearHead, fit_logistic
 from aifs_peft.discovery.reduce import principal_components
 
 L2 = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from sklearn import datasets
 
 from aifs_peft.discovery import discover
-from aifs_peft.discovery.joint import marginals
+from aifs_peft.discovery.linear_heads.choice import choose_head, fit_erm, fit_head
+from aifs_peft.discovery.mixture.joint import marginals
 from aifs_peft.discovery.reduce import principal_components
-from aifs_peft.discovery.selection import choose_head, fit_erm, fit_head
 
 Case = tuple[str, NDArray[np.floating], NDArray[np.integer]]
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from discovery_dominoes import Split, dominoes, group_accuracies, summarise
 
-from aifs_peft.benchmark import provenance
 from aifs_peft.classifier import AIFSClassifier
+from aifs_peft.experiments import provenance
 from aifs_peft.training.on_latents import LatentSchedule
 
 RESULTS = Path(__file__).parent / "results"

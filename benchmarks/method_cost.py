@@ -27,10 +27,10 @@ RESULT = Path(__file__).parent / "results" / "method_cost.json"
 
 def one(method: str, epochs: float) -> dict[str, float]:
     """Train once in this process."""
-    from aifs_peft.benchmark import FinetuneSpec
-    from aifs_peft.benchmark.finetune import build_trainer
     from aifs_peft.cli.options import DEFAULTS
-    from aifs_peft.objectives import get
+    from aifs_peft.experiments import FinetuneSpec
+    from aifs_peft.experiments.finetune import build_trainer
+    from aifs_peft.methods import get
     from aifs_peft.training import AIFSTrainingArguments
 
     head = "mlp" if get(method).latent_head == "mlp" else "copy"
@@ -49,8 +49,8 @@ def one(method: str, epochs: float) -> dict[str, float]:
 
 def main() -> None:
     """Run all methods in turn and write the ratios."""
-    from aifs_peft.benchmark import provenance
-    from aifs_peft.objectives import names
+    from aifs_peft.experiments import provenance
+    from aifs_peft.methods import names
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=float, default=2)

@@ -32,13 +32,13 @@ import torch
 from methods_data import DATA, Draw, Split
 from numpy.typing import NDArray
 
-from aifs_peft.benchmark import provenance
 from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.discovery.reduce import principal_components
 from aifs_peft.errors import AIFSError
+from aifs_peft.experiments import provenance
+from aifs_peft.methods import get, names
+from aifs_peft.methods.common.twins import TwinOptions, fit_twins
 from aifs_peft.metrics import mean_interval
-from aifs_peft.objectives import get, names
-from aifs_peft.objectives.twins import TwinOptions, fit_twins
 from aifs_peft.training.on_latents import LatentSchedule
 
 RULES = ("worst_inferred_group", "worst_class", "oracle")

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from transformers.utils import logging
 
-from aifs_peft.benchmark import FinetuneSpec, provenance, run_finetune
 from aifs_peft.cli.options import DEFAULTS
+from aifs_peft.experiments import FinetuneSpec, provenance, run_finetune
 from aifs_peft.metrics import mean_interval
 from aifs_peft.training import AIFSTrainingArguments
 

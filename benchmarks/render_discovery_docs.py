@@ -16,8 +16,8 @@ from discovery_dominoes import dominoes
 from numpy.typing import NDArray
 
 from aifs_peft.discovery import Discovery, discover
-from aifs_peft.discovery.additive import additive_model
-from aifs_peft.discovery.margins import L2, held_out_margins
+from aifs_peft.discovery.linear_heads.additive import additive_model
+from aifs_peft.discovery.proposals.margins import L2, held_out_margins
 from aifs_peft.discovery.reduce import principal_components
 
 FOLDER = Path(__file__).parent.parent / "docs" / "img"

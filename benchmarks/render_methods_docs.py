@@ -14,8 +14,8 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from aifs_peft.benchmark.methods import markdown, table
-from aifs_peft.objectives import get
+from aifs_peft.experiments.methods import markdown, table
+from aifs_peft.methods import get
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "methods.md"

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from aifs_peft.benchmark import markdown_table
+from aifs_peft.experiments import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

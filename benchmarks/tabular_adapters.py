@@ -15,8 +15,8 @@ from typing import Any
 
 from transformers.utils import logging
 
-from aifs_peft.benchmark import FinetuneSpec, provenance, run_finetune
 from aifs_peft.cli.options import DEFAULTS
+from aifs_peft.experiments import FinetuneSpec, provenance, run_finetune
 from aifs_peft.training import AIFSTrainingArguments
 
 ADAPTERS = ("none", "lora", "full")

@@ -26,8 +26,8 @@ import torch
 from discovery_dominoes import dominoes, group_accuracies
 from torch import Tensor
 
-from aifs_peft.objectives import ObjectiveSettings
-from aifs_peft.objectives.twins import TwinOptions, Twins, fit_twins
+from aifs_peft.methods import MethodSettings
+from aifs_peft.methods.common.twins import TwinOptions, Twins, fit_twins
 from aifs_peft.training.on_latents import LatentFit, LatentSchedule, fit_on_latents
 
 RESULT = Path(__file__).parent / "results" / "xrm_dominoes.json"
@@ -82,7 +82,7 @@ def run_arm(name: str, train: Set, held_out: Set, test: Set, twins: Twins, seed:
     z, y, a = train
     bits = twins.mistakes(z, y) if source == "inferred" else (y != a).long()
     columns = {} if column is None else {column: bits if column == "environment" else 2 * y + bits}
-    settings = ObjectiveSettings(seed=seed, method_options=options)
+    settings = MethodSettings(seed=seed, method_options=options)
     scores = []
     for schedule in SCHEDULES:
         fit = fit_on_latents(method, z, y, num_labels=2, settings=settings, schedule=schedule, columns=columns)
@@ -96,7 +96,7 @@ def run_arm(name: str, train: Set, held_out: Set, test: Set, twins: Twins, seed:
 def check_method(train: Set, twins: Twins, seed: int) -> None:
     """The method of that name is what the arm of that name ran."""
     z, y, _ = train
-    settings, schedule = ObjectiveSettings(seed=seed), SCHEDULES[1]
+    settings, schedule = MethodSettings(seed=seed), SCHEDULES[1]
     whole = fit_on_latents("xrm-gdro", z, y, num_labels=2, settings=settings, schedule=schedule)
     groups = {"group": 2 * y + twins.mistakes(z, y)}
     arm = fit_on_latents("gdro-oracle", z, y, num_labels=2, settings=settings, schedule=schedule, columns=groups)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from aifs_peft.benchmark import FinetuneSpec, markdown_table, run_finetune, summarise
 from aifs_peft.cli.options import DEFAULTS
+from aifs_peft.experiments import FinetuneSpec, markdown_table, run_finetune, summarise
 from aifs_peft.training import AIFSTrainingArguments
 
 METHODS = ("erm", "aifs-paper", "aifs")

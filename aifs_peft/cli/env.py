@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from aifs_peft.benchmark import provenance
+from aifs_peft.experiments import provenance
 
 
 def main(argv: Sequence[str]) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from aifs_peft.benchmark import FinetuneResult, run_finetune
 from aifs_peft.cli.options import parse
 from aifs_peft.cli.progress import EpochLines
 from aifs_peft.errors import AIFSError
+from aifs_peft.experiments import FinetuneResult, run_finetune
 from aifs_peft.metrics import format_group_table
 from aifs_peft.report import push_adapter, save_run
 from aifs_peft.training import AIFSTrainingArguments

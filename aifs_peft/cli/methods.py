@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from aifs_peft.benchmark.methods import markdown, table
+from aifs_peft.experiments.methods import markdown, table
 
 
 def main(argv: Sequence[str]) -> int:

@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser
 
-from aifs_peft.benchmark import FinetuneSpec
 from aifs_peft.cli.values import json_object
 from aifs_peft.errors import InvalidConfigError
+from aifs_peft.experiments import FinetuneSpec
 from aifs_peft.training import AIFSTrainingArguments
 
 UNKNOWN_KEYS = "{file}: unknown key{s} {keys}. Known are the options of `aifs finetune --help`."

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifs_peft.discovery import gate as gates
-from aifs_peft.discovery.crossfit import cross_fitted
 from aifs_peft.discovery.gate import GateThresholds
-from aifs_peft.discovery.margins import held_out_margins, propose
-from aifs_peft.discovery.mixture import Mixture, Moments, fit_mixture, partition_fit
+from aifs_peft.discovery.mixture.crossfit import cross_fitted
+from aifs_peft.discovery.mixture.em import Mixture, Moments, fit_mixture, partition_fit
+from aifs_peft.discovery.proposals.margins import held_out_margins, propose
+from aifs_peft.discovery.proposals.trimmed import trimmed_discriminant
 from aifs_peft.discovery.result import Candidate
 from aifs_peft.discovery.search import one_hot, usable
-from aifs_peft.discovery.trimmed import trimmed_discriminant
 
 Array = NDArray[np.floating]
 IntArray = NDArray[np.integer]

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 from aifs_peft.discovery.gate import DEFAULT_GATE, GateThresholds
-from aifs_peft.discovery.hints import Hint, groups_hint, metadata_hints
-from aifs_peft.discovery.joint import most_attributes
-from aifs_peft.discovery.named import Named, named_hints
+from aifs_peft.discovery.hints.known import Hint, groups_hint, metadata_hints
+from aifs_peft.discovery.hints.named import Named, named_hints
+from aifs_peft.discovery.mixture.joint import most_attributes
 from aifs_peft.discovery.outcome import join, nothing_found, tell_unused
 from aifs_peft.discovery.reduce import MAX_COMPONENTS, Reduction, principal_components
 from aifs_peft.discovery.result import Array, Discovery, IntArray

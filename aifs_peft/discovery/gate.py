@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aifs_peft.discovery.mixture import Mixture
-from aifs_peft.discovery.trimmed import TrimmedDiscriminant
+from aifs_peft.discovery.mixture.em import Mixture
+from aifs_peft.discovery.proposals.trimmed import TrimmedDiscriminant
 
 Array = NDArray[np.floating]
 IntArray = NDArray[np.integer]

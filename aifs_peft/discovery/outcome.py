@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aifs_peft.discovery.additive import model_given_offsets, smoothed_offsets
 from aifs_peft.discovery.gate import DEFAULT_GATE
-from aifs_peft.discovery.hints import Hint
-from aifs_peft.discovery.joint import joint_offsets, joint_responsibilities
-from aifs_peft.discovery.judge import Hinted
-from aifs_peft.discovery.named import Named
+from aifs_peft.discovery.hints.judge import Hinted
+from aifs_peft.discovery.hints.known import Hint
+from aifs_peft.discovery.hints.named import Named
+from aifs_peft.discovery.linear_heads.additive import model_given_offsets, smoothed_offsets
+from aifs_peft.discovery.mixture.joint import joint_offsets, joint_responsibilities
 from aifs_peft.discovery.reduce import Reduction
 from aifs_peft.discovery.result import Array, Candidate, Discovery, IntArray
 from aifs_peft.discovery.search import one_hot

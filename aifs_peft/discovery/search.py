@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from aifs_peft.discovery import gate as gates
 from aifs_peft.discovery.gate import GateThresholds
-from aifs_peft.discovery.mixture import Mixture, Moments, fit_mixture, partition_fit
+from aifs_peft.discovery.mixture.em import Mixture, Moments, fit_mixture, partition_fit
+from aifs_peft.discovery.proposals.trimmed import TrimmedDiscriminant, trimmed_discriminant
 from aifs_peft.discovery.result import Candidate
-from aifs_peft.discovery.trimmed import TrimmedDiscriminant, trimmed_discriminant
 
 Array = NDArray[np.floating]
 IntArray = NDArray[np.integer]

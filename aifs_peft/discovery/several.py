@@ -8,11 +8,11 @@ from itertools import combinations
 
 import numpy as np
 
-from aifs_peft.discovery.additive import smoothed_offsets
 from aifs_peft.discovery.binary import Partition
 from aifs_peft.discovery.gate import GateThresholds, jaccard
-from aifs_peft.discovery.hints import Hint
-from aifs_peft.discovery.named import Named
+from aifs_peft.discovery.hints.known import Hint
+from aifs_peft.discovery.hints.named import Named
+from aifs_peft.discovery.linear_heads.additive import smoothed_offsets
 from aifs_peft.discovery.outcome import basis_of
 from aifs_peft.discovery.reduce import Reduction, without_directions
 from aifs_peft.discovery.result import Array, Candidate, Discovery, IntArray

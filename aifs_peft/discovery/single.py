@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifs_peft.discovery import gate as gates
-from aifs_peft.discovery.additive import smoothed_offsets
 from aifs_peft.discovery.binary import Partition, find_partition
 from aifs_peft.discovery.gate import GateThresholds
-from aifs_peft.discovery.hints import Hint
-from aifs_peft.discovery.judge import Hinted, judge_hint
-from aifs_peft.discovery.mixture import Moments, null_log_likelihood
-from aifs_peft.discovery.named import Named, judge_named
+from aifs_peft.discovery.hints.judge import Hinted, judge_hint
+from aifs_peft.discovery.hints.known import Hint
+from aifs_peft.discovery.hints.named import Named, judge_named
+from aifs_peft.discovery.linear_heads.additive import smoothed_offsets
+from aifs_peft.discovery.mixture.em import Moments, null_log_likelihood
+from aifs_peft.discovery.mixture.refine import refine_attribute
 from aifs_peft.discovery.outcome import found_by_hint, found_partition, nothing_found
 from aifs_peft.discovery.reduce import Reduction
-from aifs_peft.discovery.refine import refine_attribute
 from aifs_peft.discovery.result import Array, Candidate, Discovery, IntArray
 from aifs_peft.discovery.search import (
     COMPONENTS,

@@ -5,7 +5,7 @@ and their sources are in the modules: `noise`, `intervention`, `mask`, `attribut
 `targets`), `losses`, `heads`.
 """
 
-from aifs_peft.latent.attribution import (
+from aifs_peft.latent.attribution.scores import (
     Attribution,
     CompletenessError,
     attribute,

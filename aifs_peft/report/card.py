@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from aifs_peft.tuner.tabular import ENCODERS
+from aifs_peft.models.tabular import ENCODERS
 
 BASE_FOLDER = "base_model"
 """Where a run keeps a base model that exists nowhere else."""
@@ -27,7 +27,7 @@ classification head, trained so that the head does not lean on a spurious attrib
 ```python
 import aifs_peft  # registers AIFS with PEFT; without it PEFT raises KeyError: 'AIFS'
 from peft import PeftModel
-from aifs_peft.benchmark import load_model
+from aifs_peft.experiments import load_model
 
 base = load_model({{ base_arguments }}, modality={{ modality_literal }}, label_names={{ label_names }})
 model = PeftModel.from_pretrained(base, {{ repo_literal }}).eval()
@@ -73,7 +73,7 @@ def render_card(summary: dict[str, Any]) -> ModelCard:
     """The card of one run, with the group table and what supervision was used.
 
     Args:
-        summary: the `summary` of `aifs_peft.benchmark.run_finetune`; its `repo_id` names the Hub repository.
+        summary: the `summary` of `aifs_peft.experiments.run_finetune`; its `repo_id` names the Hub repository.
     """
     metrics = summary["metrics"]
     average, worst = (_value(metrics[name]) for name in ("average_accuracy", "worst_group_accuracy"))

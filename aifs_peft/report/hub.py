@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import HfApi
 
+from aifs_peft.models.tabular import ENCODERS
 from aifs_peft.report.card import BASE_FOLDER, render_card
-from aifs_peft.tuner.tabular import ENCODERS
 
 if TYPE_CHECKING:
     from peft import PeftModel

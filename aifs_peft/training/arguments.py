@@ -19,7 +19,7 @@ class AIFSTrainingArguments(TrainingArguments):
     **Method**
 
     Args:
-        method: name of a training method (`aifs_peft.objectives.names()`); None takes the adapter's recipe:
+        method: name of a training method (`aifs_peft.methods.names()`); None takes the adapter's recipe:
             `discovery` is "aifs", `paper` is "aifs-paper", `erm` is "erm".
         alpha: weight of the invariance term; None takes the adapter's configuration, as for the next two.
         beta: weight of the sensitivity term.

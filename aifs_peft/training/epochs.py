@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import SequentialSampler, Subset
 
 from aifs_peft.errors import CheckpointMismatchError
-from aifs_peft.objectives import EpochContext, Latents, Objective, RegionPool, Regions, Setup, StepContext
+from aifs_peft.methods import EpochContext, Latents, Method, RegionPool, Regions, Setup, StepContext
+from aifs_peft.models import TokenMap, resolve_tokens
 from aifs_peft.training.arguments import AIFSTrainingArguments
 from aifs_peft.training.batches import (
     INDEX,
@@ -30,7 +31,7 @@ from aifs_peft.training.parallel import on_main, share_state
 from aifs_peft.training.rng import isolated_rng
 from aifs_peft.training.sampling import EpochSampler
 from aifs_peft.training.upstream import UpstreamTrainer
-from aifs_peft.tuner import AIFSLayer, TokenMap, resolve_tokens, untuned
+from aifs_peft.tuner import AIFSLayer, untuned
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class EpochMixin(UpstreamTrainer):
 
     args: AIFSTrainingArguments
     layer: AIFSLayer
-    objective: Objective
+    objective: Method
     _sampler: EpochSampler | None
     _store: LatentStore | None = None
     encoder_trains: bool = False
@@ -68,11 +69,11 @@ class EpochMixin(UpstreamTrainer):
     def begin_training(self) -> None:
         """Before the first epoch: discovery, where the method wants it; after a resume: what had been kept."""
         self._prepare()
-        samples = self.args.mask_samples or self.objective.epoch_samples
+        samples = self.args.mask_samples or self.method.epoch_samples
         self._store = LatentStore(len(self.labels), samples, self.args.seed)
         if self.state.global_step == 0:
-            if self.objective.collects_latents in ("initial", "both"):
-                self._update(lambda context: self.objective.start(self.encode_training_set(), context))
+            if self.method.collects_latents in ("initial", "both"):
+                self._update(lambda context: self.method.start(self.encode_training_set(), context))
             return
         for held in (self.layer.state.groups, self.layer.state.weights):
             if held.numel() and len(held) != len(self.labels):
@@ -87,12 +88,12 @@ class EpochMixin(UpstreamTrainer):
     def _prepare(self) -> None:
         """Read the method's columns, refuse what it cannot work with, let it make what is not in the state."""
         self.encoder_trains = trains_encoder(self.adapted, self.layer)
-        optional = [name for name in self.objective.optional_columns() if has_column(self.train_dataset, name)]
-        wanted = (*self.objective.columns(), *optional)
+        optional = [name for name in self.method.optional_columns() if has_column(self.train_dataset, name)]
+        wanted = (*self.method.columns(), *optional)
         self.method_columns = {name: read_column(self.train_dataset, name) for name in wanted}
-        held_out = self.objective.validation_columns() if self.eval_dataset is not None else ()
+        held_out = self.method.validation_columns() if self.eval_dataset is not None else ()
         self.validation_columns = {name: read_column(self.eval_dataset, name, "validation") for name in held_out}
-        self.objective.check(
+        self.method.check(
             Setup(
                 head=self.head,
                 encoder_trains=self.encoder_trains,
@@ -102,12 +103,12 @@ class EpochMixin(UpstreamTrainer):
                 tokens=gives_tokens(self.adapted),
             )
         )
-        self._tokens = self._resolve_tokens() if self.objective.reads_tokens else None
-        self.objective.prepare(self.epoch_context())
+        self._tokens = self._resolve_tokens() if self.method.reads_tokens else None
+        self.method.prepare(self.epoch_context())
 
     def finish_training(self) -> None:
         """After the last epoch, on the model that was kept."""
-        self._update(self.objective.finish)
+        self._update(self.method.finish)
 
     def begin_epoch(self, epoch: int) -> None:
         """Before the order of an epoch is drawn.
@@ -125,10 +126,10 @@ class EpochMixin(UpstreamTrainer):
             epoch: epochs completed now.
         """
         assert self._store is not None  # noqa: S101 - begin_training ran
-        wanted = self.objective.collects_latents in ("epoch", "both")
+        wanted = self.method.collects_latents in ("epoch", "both")
         if wanted and epoch % self.args.mask_update_every == 0:
             latents = self._store.gather(self.accelerator, self.layer.in_features)
-            self._update(lambda context: self.objective.end_of_epoch(latents, context))
+            self._update(lambda context: self.method.end_of_epoch(latents, context))
         self._store.clear()
 
     def keep_latents(self, index: Tensor, z: Tensor, labels: Tensor) -> None:
@@ -142,7 +143,7 @@ class EpochMixin(UpstreamTrainer):
             self._store.save(folder / LATENTS_FILES.replace("*", str(self.args.process_index)))
 
     def _collects(self) -> bool:
-        return self.objective.collects(self.layer.state, self.encoder_trains)
+        return self.method.collects(self.layer.state, self.encoder_trains)
 
     def encode_training_set(self) -> Latents:
         """Latents of the whole training set by the model as it is; see `encode`."""

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from aifs_peft.errors import CheckpointMismatchError, NonFiniteError
-from aifs_peft.objectives import Latents, Regions
+from aifs_peft.methods import Latents, Regions
 from aifs_peft.training.parallel import gather_rows
 from aifs_peft.training.rng import private_generator
 

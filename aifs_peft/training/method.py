@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from aifs_peft.errors import HeadError, InvalidConfigError
-from aifs_peft.objectives import Objective, ObjectiveSettings, get
+from aifs_peft.methods import Method, MethodSettings, get
 from aifs_peft.training.arguments import AIFSTrainingArguments
 from aifs_peft.tuner import AIFSConfig, AIFSLayer, find_aifs_layer
 
@@ -32,7 +32,7 @@ def require_adapter(model: nn.Module) -> AIFSLayer:
     return find_aifs_layer(model)
 
 
-def build_objective(model: PeftModel, layer: AIFSLayer, args: AIFSTrainingArguments) -> Objective:
+def build_method(model: PeftModel, layer: AIFSLayer, args: AIFSTrainingArguments) -> Method:
     """The method that the arguments or the adapter's recipe name, with its settings.
 
     Raises:
@@ -43,7 +43,7 @@ def build_objective(model: PeftModel, layer: AIFSLayer, args: AIFSTrainingArgume
         raise InvalidConfigError(
             f"adapter {layer.adapter!r} is a {type(config).__name__}; make it with get_peft_model(model, AIFSConfig())"
         )
-    settings = ObjectiveSettings.from_config(
+    settings = MethodSettings.from_config(
         config,
         alpha=args.alpha,
         beta=args.beta,

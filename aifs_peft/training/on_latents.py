@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from aifs_peft.errors import InvalidConfigError, NonFiniteError
 from aifs_peft.latent.heads import MLPHead
-from aifs_peft.objectives import (
+from aifs_peft.methods import (
     EpochContext,
     Latents,
-    Objective,
-    ObjectiveSettings,
+    Method,
+    MethodSettings,
     Setup,
     StepContext,
     get,
@@ -79,12 +79,12 @@ def fit_on_latents(
     y: Tensor,
     *,
     num_labels: int,
-    settings: ObjectiveSettings | None = None,
+    settings: MethodSettings | None = None,
     schedule: LatentSchedule | None = None,
     columns: Mapping[str, Tensor] | None = None,
     validation: tuple[Tensor, Tensor, Mapping[str, Tensor]] | None = None,
 ) -> LatentFit:
-    """Train a head on latents with one of `aifs_peft.objectives.names()`.
+    """Train a head on latents with one of `aifs_peft.methods.names()`.
 
     Args:
         method: its name.
@@ -112,11 +112,11 @@ def fit_on_latents(
         >>> bool((fit.head(Z).argmax(1) == y).float().mean() > 0.85)
         True
     """
-    run = _Run(method, Z, y, num_labels, settings or ObjectiveSettings(), schedule or LatentSchedule())
+    run = _Run(method, Z, y, num_labels, settings or MethodSettings(), schedule or LatentSchedule())
     return run.train(dict(columns or {}), validation)
 
 
-def _require(objective: Objective, columns: Mapping[str, Tensor], held_out: Mapping[str, Tensor] | None) -> None:
+def _require(objective: Method, columns: Mapping[str, Tensor], held_out: Mapping[str, Tensor] | None) -> None:
     if not objective.on_latents:
         raise InvalidConfigError(
             f"method {objective.name!r} is not defined on precomputed latents: it needs {', '.join(objective.needs)}; "
@@ -139,13 +139,13 @@ class _Run:
     """One training on latents."""
 
     def __init__(
-        self, method: str, Z: Tensor, y: Tensor, num_labels: int, settings: ObjectiveSettings, schedule: LatentSchedule
+        self, method: str, Z: Tensor, y: Tensor, num_labels: int, settings: MethodSettings, schedule: LatentSchedule
     ) -> None:
         check_labels(y, num_labels)
-        self.objective: Objective = get(method)(settings)
+        self.method: Method = get(method)(settings)
         self.Z, self.y, self.num_labels, self.seed, self.schedule = Z.float(), y, num_labels, settings.seed, schedule
-        self.head = self._head(self.objective.latent_head if schedule.head == "auto" else schedule.head, 0)
-        self.auxiliary = None if self.objective.auxiliary == "none" else self._head(self.objective.auxiliary, 1)
+        self.head = self._head(self.method.latent_head if schedule.head == "auto" else schedule.head, 0)
+        self.auxiliary = None if self.method.auxiliary == "none" else self._head(self.method.auxiliary, 1)
         self.state = AIFSState(Z.shape[1])
 
     def _head(self, kind: str, stream: int) -> nn.Module:
@@ -164,7 +164,7 @@ class _Run:
     ) -> LatentFit:
         everything = Latents(self.Z, self.y, torch.arange(len(self.y)), len(self.y))
         context = self._epoch_context(everything, columns, validation)
-        objective = self.objective
+        objective = self.method
         objective.check(
             Setup(self.head, encoder_trains=False, num_labels=self.num_labels, auxiliary=self.auxiliary,
                   has_validation=validation is not None)
@@ -194,7 +194,7 @@ class _Run:
         plan = self.schedule
         groups: list[dict[str, Any]] = [{"params": list(self.head.parameters())}]
         if self.auxiliary is not None:
-            rate = plan.learning_rate * self.objective.auxiliary_lr_scale
+            rate = plan.learning_rate * self.method.auxiliary_lr_scale
             groups.append({"params": list(self.auxiliary.parameters()), "lr": rate, "weight_decay": 0.0})
         optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, weight_decay=plan.weight_decay)
         return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self._total_steps())
@@ -217,7 +217,7 @@ class _Run:
             if not bool(loss.isfinite()):
                 bad = {name: value.item() for name, value in terms.items() if not bool(value.isfinite())}
                 raise NonFiniteError(
-                    f"loss terms {bad} of {self.objective.name!r} are not finite; lower the learning rate or the "
+                    f"loss terms {bad} of {self.method.name!r} are not finite; lower the learning rate or the "
                     "method's weights, and check that the latents have about unit variance"
                 )
             optimizer.zero_grad()
@@ -235,12 +235,12 @@ class _Run:
             generator=private_generator(self.seed, step, 0, 0), draw=ExampleNoise(self.seed, step, index), step=step,
             progress=step / self._total_steps(), columns=context.columns, auxiliary=self.auxiliary,
         )  # fmt: skip
-        intervention = self.objective.intervention(seen)
+        intervention = self.method.intervention(seen)
         if intervention is None:
-            return self.objective.loss(LatentTap(z, self.head(z)), labels, seen)
+            return self.method.loss(LatentTap(z, self.head(z)), labels, seen)
         intervened = intervention(z)
         logits, other = self.head(torch.cat([z, intervened])).chunk(2)
-        return self.objective.loss(LatentTap(z, logits, intervened, other), labels, seen)
+        return self.method.loss(LatentTap(z, logits, intervened, other), labels, seen)
 
     def _epoch_context(
         self,
@@ -249,7 +249,7 @@ class _Run:
         validation: tuple[Tensor, Tensor, Mapping[str, Tensor]] | None,
     ) -> EpochContext:
         held_out, extra = None, {} if validation is None else validation[2]
-        _require(self.objective, columns, None if validation is None else extra)
+        _require(self.method, columns, None if validation is None else extra)
         if validation is not None:
             Z, y, _ = validation
             latents = Latents(Z.float(), y, torch.arange(len(y)), len(y))

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from aifs_peft.errors import InvalidInputError
-from aifs_peft.objectives import Sampling
-from aifs_peft.objectives.balance import balanced_counts
+from aifs_peft.methods import Sampling
+from aifs_peft.methods.common.draw_rates import balanced_counts
 from aifs_peft.training.rng import private_generator
 
 
@@ -53,7 +53,7 @@ class EpochSampler(Sampler[int]):
 
     Args:
         size: number of training examples, n; also the number of draws per epoch.
-        plan: called at the start of each epoch with the number of epochs completed; see `Objective.sampling`.
+        plan: called at the start of each epoch with the number of epochs completed; see `Method.sampling`.
         seed: of the order.
         max_repeats: see `balanced_counts`.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aifs_peft.objectives.directions import assign_groups
+from aifs_peft.methods.aifs.offsets import assign_groups
 from aifs_peft.tuner import AIFSState
 
 # `AIFSTrainingArguments.selection` -> the metric it stands for.

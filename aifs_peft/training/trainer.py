@@ -15,7 +15,7 @@ from transformers import EarlyStoppingCallback
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
-from aifs_peft.objectives import StepContext
+from aifs_peft.methods import StepContext
 from aifs_peft.training.arguments import AIFSTrainingArguments
 from aifs_peft.training.batches import (
     INDEX,
@@ -29,7 +29,7 @@ from aifs_peft.training.batches import (
 from aifs_peft.training.callbacks import EpochHook
 from aifs_peft.training.epochs import EpochMixin
 from aifs_peft.training.losses import LossTerms
-from aifs_peft.training.method import build_objective, freeze_modes, give_own_group, require_adapter
+from aifs_peft.training.method import build_method, freeze_modes, give_own_group, require_adapter
 from aifs_peft.training.rng import ExampleNoise, isolated_rng, private_generator
 from aifs_peft.training.sampling import EpochSampler
 from aifs_peft.training.selection import selection_metrics
@@ -89,7 +89,7 @@ class AIFSTrainer(EpochMixin):
                 f"one process per GPU: torchrun --nproc_per_node {args.n_gpu} ..., or accelerate launch"
             )
         self.layer = require_adapter(model)
-        self.objective = build_objective(model, self.layer, args)
+        self.method = build_method(model, self.layer, args)
         if args.label_names is None:
             args.label_names = ["labels", *(args.evaluation_columns or [])]
         self._labels: Tensor | None = None
@@ -167,7 +167,7 @@ class AIFSTrainer(EpochMixin):
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         sampler = self._sampler = EpochSampler(
             len(self.labels),
-            lambda epoch: self.objective.sampling(self.labels, replace(self.epoch_context(), epoch=epoch)),
+            lambda epoch: self.method.sampling(self.labels, replace(self.epoch_context(), epoch=epoch)),
             seed,
             self.args.max_repeats,
         )
@@ -194,16 +194,16 @@ class AIFSTrainer(EpochMixin):
         index = carried[INDEX]
         freeze_modes(self.adapted, self.layer, self.encoder_trains)
         context = self._step_context(labels, index)
-        self.layer.arm(self.objective.intervention(context))
+        self.layer.arm(self.method.intervention(context))
         try:
-            wants = {"output_hidden_states": True} if self.objective.reads_tokens else {}
+            wants = {"output_hidden_states": True} if self.method.reads_tokens else {}
             outputs = model(**inputs, **wants)
         finally:
             self.layer.arm(None)
         tap = self.layer.take_tap()
-        if self.objective.reads_tokens:
+        if self.method.reads_tokens:
             context = self.with_tokens(context, inputs, outputs)
-        terms = self.objective.loss(tap, labels, context)
+        terms = self.method.loss(tap, labels, context)
         loss = self.terms.add(terms, tap.z, self.state.global_step)
         self.keep_latents(index, tap.z, labels)
         return (loss, outputs) if return_outputs else loss
@@ -232,7 +232,7 @@ class AIFSTrainer(EpochMixin):
         """As upstream; the second head, where there is one, without weight decay and with its own learning rate."""
         optimizer = super().create_optimizer(*args, **kwargs)
         if self.layer.auxiliary is not None:
-            give_own_group(optimizer, self.layer.auxiliary, self.args.learning_rate * self.objective.auxiliary_lr_scale)
+            give_own_group(optimizer, self.layer.auxiliary, self.args.learning_rate * self.method.auxiliary_lr_scale)
         return optimizer
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

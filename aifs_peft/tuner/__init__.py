@@ -4,13 +4,10 @@ The only folder that touches PEFT's internals.
 """
 
 from aifs_peft.tuner.config import AIFSConfig, AIFSPeftType
-from aifs_peft.tuner.encoders import TabularEncoder
 from aifs_peft.tuner.layer import AIFSLayer, LatentTap, find_aifs_layer
 from aifs_peft.tuner.model import AIFSModel
-from aifs_peft.tuner.modeling import LatentClassifier, LatentClassifierConfig
 from aifs_peft.tuner.registration import register
 from aifs_peft.tuner.state import AIFSState
-from aifs_peft.tuner.tokens import TokenMap, resolve_tokens
 from aifs_peft.tuner.untuned import untuned
 
 __all__ = [
@@ -19,13 +16,8 @@ __all__ = [
     "AIFSModel",
     "AIFSPeftType",
     "AIFSState",
-    "LatentClassifier",
-    "LatentClassifierConfig",
     "LatentTap",
-    "TabularEncoder",
-    "TokenMap",
     "find_aifs_layer",
     "register",
-    "resolve_tokens",
     "untuned",
 ]

@@ -27,7 +27,7 @@ class AIFSModel(BaseTuner):
 
     Example:
         >>> from peft import get_peft_model
-        >>> from aifs_peft.tuner import LatentClassifier, TabularEncoder
+        >>> from aifs_peft.models import LatentClassifier, TabularEncoder
         >>> base = LatentClassifier(TabularEncoder(4, 8), num_labels=2)
         >>> model = get_peft_model(base, AIFSConfig())
         >>> sorted(n for n, p in model.named_parameters() if p.requires_grad)[0]

@@ -10,10 +10,10 @@ import torch
 from latents_npz import write_latents
 from wilds_csv import write_wilds
 
-from aifs_peft.benchmark import run_finetune
 from aifs_peft.cli import finetune
 from aifs_peft.cli.options import parse
 from aifs_peft.data import group_array, group_spec, load
+from aifs_peft.experiments import run_finetune
 from aifs_peft.report import save_run
 
 

@@ -13,7 +13,7 @@ MODULES = sorted(
     for info in pkgutil.walk_packages(aifs_peft.data.__path__, "aifs_peft.data.")
     if not info.name.endswith("__main__")
 )
-OTHERS = ["aifs_peft.data", "aifs_peft.environment", "aifs_peft.tuner.tabular"]
+OTHERS = ["aifs_peft.data", "aifs_peft.environment", "aifs_peft.models.tabular"]
 
 
 @pytest.mark.parametrize("name", [*MODULES, *OTHERS])

@@ -5,9 +5,9 @@ import pytest
 
 from aifs_peft.discovery import binary
 from aifs_peft.discovery.binary import find_partition, propose_starts
-from aifs_peft.discovery.crossfit import cross_fitted
 from aifs_peft.discovery.gate import DEFAULT_GATE, Geometry, refined_verdict, relative_strength
-from aifs_peft.discovery.mixture import Moments, fit_mixture
+from aifs_peft.discovery.mixture.crossfit import cross_fitted
+from aifs_peft.discovery.mixture.em import Moments, fit_mixture
 
 
 def planted(rho, *, n=1200, d=150, core=2.0, spurious=6.0, seed=0):

@@ -7,9 +7,9 @@ import torch
 
 from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.discovery import discover
-from aifs_peft.discovery.hints import groups_hint, metadata_hints
-from aifs_peft.discovery.judge import to_classes
-from aifs_peft.discovery.sampler import Whitened, sample_attribute
+from aifs_peft.discovery.hints.judge import to_classes
+from aifs_peft.discovery.hints.known import groups_hint, metadata_hints
+from aifs_peft.discovery.hints.sampler import Whitened, sample_attribute
 from aifs_peft.errors import InvalidInputError
 
 

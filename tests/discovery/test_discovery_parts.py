@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from aifs_peft.discovery.additive import additive_head, additive_model, split_by_signal
 from aifs_peft.discovery.gate import association, class_noise, geometry, jaccard, trimmed_score
-from aifs_peft.discovery.mixture import Moments, fit_mixture, null_log_likelihood, partition_fit
-from aifs_peft.discovery.selection import balanced_weights, choose_head, counterfactuals
-from aifs_peft.discovery.trimmed import trimmed_discriminant
+from aifs_peft.discovery.linear_heads.additive import additive_head, additive_model, split_by_signal
+from aifs_peft.discovery.linear_heads.choice import balanced_weights, choose_head, counterfactuals
+from aifs_peft.discovery.mixture.em import Moments, fit_mixture, null_log_likelihood, partition_fit
+from aifs_peft.discovery.proposals.trimmed import trimmed_discriminant
 
 
 def planted(n=2000, k=6, rho=0.9, core=2.0, spurious=5.0, seed=0):

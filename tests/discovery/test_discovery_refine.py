@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-import aifs_peft.discovery.refine as refine
+import aifs_peft.discovery.mixture.refine as refine
 from aifs_peft.discovery import GateThresholds, discover
-from aifs_peft.discovery.additive import additive_model, split_by_signal, with_conflicting_covariance
-from aifs_peft.discovery.refine import _assign, refine_attribute
-from aifs_peft.discovery.selection import HeadSetting, choose_head, default_setting, fit_head
+from aifs_peft.discovery.linear_heads.additive import additive_model, split_by_signal, with_conflicting_covariance
+from aifs_peft.discovery.linear_heads.choice import HeadSetting, choose_head, default_setting, fit_head
+from aifs_peft.discovery.mixture.refine import _assign, refine_attribute
 
 
 def planted(K=5, n=4000, k=24, seed=0, spurious=4.0, core=2.5, tails=None):

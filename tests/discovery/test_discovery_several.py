@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 
 from aifs_peft import AIFSClassifier, discover
-from aifs_peft.discovery.additive import additive_model, split_by_signal
-from aifs_peft.discovery.joint import combine, conflicts, joint_offsets, joint_responsibilities, joint_values, marginals
+from aifs_peft.discovery.linear_heads.additive import additive_model, split_by_signal
+from aifs_peft.discovery.linear_heads.choice import balanced_weights, choose_head, counterfactuals
+from aifs_peft.discovery.mixture.joint import (
+    combine,
+    conflicts,
+    joint_offsets,
+    joint_responsibilities,
+    joint_values,
+    marginals,
+)
 from aifs_peft.discovery.reduce import principal_components, without_directions
-from aifs_peft.discovery.selection import balanced_weights, choose_head, counterfactuals
 from aifs_peft.errors import InvalidConfigError
 
 

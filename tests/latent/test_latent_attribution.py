@@ -16,7 +16,7 @@ from aifs_peft.latent import (
     integrated_gradients,
     integrated_gradients_linear,
 )
-from aifs_peft.latent.targets import class_weight_matrix
+from aifs_peft.latent.attribution.targets import class_weight_matrix
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

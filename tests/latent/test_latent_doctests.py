@@ -8,7 +8,7 @@ import pytest
 
 import aifs_peft.latent
 
-MODULES = sorted(f"aifs_peft.latent.{info.name}" for info in pkgutil.iter_modules(aifs_peft.latent.__path__))
+MODULES = sorted(info.name for info in pkgutil.walk_packages(aifs_peft.latent.__path__, "aifs_peft.latent."))
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_benchmark_measures_every_case(monkeypatch):
+def test_experiments_measures_every_case(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     benchmark = importlib.import_module("group_metrics_speed")
     cases = [benchmark.measure(case, 20_000, 8, 1) for case in benchmark.CASES]

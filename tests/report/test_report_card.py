@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from aifs_peft.benchmark import provenance
+from aifs_peft.experiments import provenance
 from aifs_peft.report import group_table, render_card
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from aifs_peft.objectives import EpochContext, StepContext
+from aifs_peft.methods import EpochContext, StepContext
 from aifs_peft.tuner import AIFSState
 
 

@@ -154,7 +154,7 @@ def test_nan_latents_are_named_before_any_step(tmp_path):
 def test_non_finite_term_is_named(tmp_path, monkeypatch):
     trainer = make_trainer(tmp_path, AIFSConfig(recipe="erm"))
     monkeypatch.setattr(
-        type(trainer.objective),
+        type(trainer.method),
         "loss",
         lambda self, tap, labels, context: {"cross_entropy": tap.logits.sum(), "penalty": tap.logits.sum() / 0},
     )

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from training_zoo import make_args
 
 from aifs_peft.errors import InvalidConfigError, InvalidInputError, NonFiniteError
-from aifs_peft.objectives import Sampling
-from aifs_peft.objectives.balance import balanced_counts, draw_rates
+from aifs_peft.methods import Sampling
+from aifs_peft.methods.common.draw_rates import balanced_counts, draw_rates
 from aifs_peft.training.batches import CarryingCollator, IndexedDataset, read_column, read_labels
 from aifs_peft.training.latents import LatentStore
 from aifs_peft.training.rng import ExampleNoise, isolated_rng, mix
@@ -225,7 +225,7 @@ def test_import_changes_no_global_state():
         "            np.random.get_state()[1].tolist(), torch.random.get_rng_state().tolist(),\n"
         "            torch.is_grad_enabled())\n"
         "before = state()\n"
-        "import aifs_peft, aifs_peft.training, aifs_peft.objectives.aifs\n"
+        "import aifs_peft, aifs_peft.training, aifs_peft.methods.aifs.discovery\n"
         "assert state() == before, [a == b for a, b in zip(state(), before)]\n"
         "print('unchanged')\n"
     )

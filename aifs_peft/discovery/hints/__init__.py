@@ -1,0 +1,1 @@
+"""What a user knows about an attribute: known values, metadata columns, named directions."""

@@ -1,0 +1,1 @@
+"""Linear heads on latents: logistic, additive, and the choice among them."""

@@ -1,0 +1,1 @@
+"""The additive latent mixture: fitting, cross-fitting, refinement, several attributes as one."""

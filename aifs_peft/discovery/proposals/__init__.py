@@ -1,0 +1,1 @@
+"""Cheap guesses at which examples go against a shortcut."""

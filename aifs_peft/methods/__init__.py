@@ -1,0 +1,26 @@
+"""Training methods: AIFS and what it is compared with, each one file behind one small interface.
+
+`get(name)` gives the class of a method, `names()` lists them, `register` adds one. Packages can add their own with an
+entry point in the group `aifs_peft.methods`.
+"""
+
+from aifs_peft.methods.base import Method
+from aifs_peft.methods.context import EpochContext, Latents, RegionPool, Regions, Sampling, Setup, StepContext
+from aifs_peft.methods.registry import get, names, register
+from aifs_peft.methods.settings import MethodSettings, NoOptions
+
+__all__ = [
+    "EpochContext",
+    "Latents",
+    "Method",
+    "MethodSettings",
+    "NoOptions",
+    "RegionPool",
+    "Regions",
+    "Sampling",
+    "Setup",
+    "StepContext",
+    "get",
+    "names",
+    "register",
+]

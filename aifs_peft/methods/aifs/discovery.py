@@ -1,0 +1,268 @@
+"""AIFS with discovery: find spurious directions without group labels, and train against them.
+
+`L = L_ce + alpha * L_inv + beta * L_sens + synthetic * L_syn`, everything after the encoder, on batches balanced over
+label and inferred attribute. Source: the method, section 3.
+
+`L_inv` asks for the same prediction after a counterfactual step along the attribute, `z + beta_{a'} - beta_a`; `L_sens`
+penalises reliance on the attribute's directions.
+
+`L_syn` (ours). Discovery gives, beside the attribute's offsets `beta`, the class's offsets `alpha` with the attribute
+held constant. Each latent of a batch is also moved to a class and an attribute value that are drawn evenly and
+independently, `z + alpha_{y'} - alpha_y + beta_{a'} - beta_a`, and classified as `y'`: the balanced population of the
+additive model, in which every cell has the variation of all examples. It teaches a head of any kind, by gradient, what
+the additive head knows in closed form; balancing alone repeats the few conflicting examples until they are memorised.
+
+Where the encoder is trained, the offsets are estimated anew at each epoch's end. Where no spurious direction is found,
+this is plain training. Supervision: labels only.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aifs_peft.discovery.mixture.joint import combine, count_attributes, joint_values, most_attributes
+from aifs_peft.errors import InvalidConfigError
+from aifs_peft.latent import counterfactual
+from aifs_peft.latent._support import run_head
+from aifs_peft.methods.aifs.intervention import Intervening
+from aifs_peft.methods.aifs.offsets import basis_of, fit_offsets
+from aifs_peft.methods.base import Phase
+from aifs_peft.methods.common.draw_rates import draw_rates
+from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
+from aifs_peft.methods.registry import register
+from aifs_peft.methods.settings import MethodSettings, check_range
+from aifs_peft.tuner import AIFSState
+from aifs_peft.tuner.layer import LatentTap
+
+logger = logging.getLogger(__name__)
+
+# Optional column of the training set: known attribute values from 0, -1 where unknown; see `discover(groups=)`.
+HINT_COLUMN = "hint_groups"
+
+
+# Weight of the observed examples beside synthetic ones on a frozen encoder, whose head would otherwise memorise the few
+# conflicting ones; measured on dominoes, see docs/discovery.md.
+OBSERVED_FROZEN = 0.2
+
+
+@dataclass(frozen=True)
+class AIFSOptions:
+    """Numbers of AIFS with discovery.
+
+    Args:
+        synthetic: weight of the cross-entropy on synthetic examples, at least 0; 0 leaves them out. Used once a
+            spurious attribute has been found, unless its partition is rough (see `Discovery.rough_`) or there are
+            several attributes.
+        observed: weight of the cross-entropy on the examples themselves beside synthetic ones, at least 0. None takes 1
+            where the encoder is trained and 0.2 where it is frozen. No effect where there are none.
+
+    Raises:
+        InvalidConfigError: for a weight out of range.
+    """
+
+    synthetic: float = 1.0
+    observed: float | None = None
+
+    def __post_init__(self) -> None:
+        check_range("synthetic", self.synthetic, 0.0)
+        if self.observed is not None:
+            check_range("observed", self.observed, 0.0)
+
+
+def _cells(labels: Tensor, groups: Tensor) -> Tensor:
+    """One number per label and attribute value, `(n,)` int64."""
+    return labels * (int(groups.max()) + 1) + groups
+
+
+@register
+class AIFSDiscovery(Intervening):
+    """The default recipe: find spurious directions without group labels, intervene along them, balance over them.
+
+    Example:
+        >>> from aifs_peft.methods import get
+        >>> get("aifs").supervision
+        'none'
+    """
+
+    name: ClassVar[str] = "aifs"
+    paper: ClassVar[str] = "AIFS with discovery: interventions along spurious directions found in the latents"
+    title: ClassVar[str] = "AIFS (discovery)"
+    cost: ClassVar[str] = "one encoder pass before training, two more head passes per step"
+    collects_latents: ClassVar[Phase] = "both"
+    epoch_samples: ClassVar[int | None] = None
+    Options: ClassVar[type[Any]] = AIFSOptions
+
+    def __init__(self, settings: MethodSettings) -> None:
+        super().__init__(settings)
+        self._observed = 1.0
+        self._labels: Tensor | None = None
+        self._rates: Tensor | None = None
+
+    def prepare(self, context: EpochContext) -> None:
+        """See `Method.prepare`; what the examples themselves weigh depends on what is trained."""
+        self._labels, self._rates = context.labels, None
+        given: float | None = self.options.observed
+        self._observed = given if given is not None else 1.0 if context.encoder_trains else OBSERVED_FROZEN
+
+    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
+        """See `Method.loss`; adds "synthetic" once an attribute has been found."""
+        terms = super().loss(tap, labels, context)
+        example = self._synthetic(tap.z, labels, context) if self.options.synthetic else None
+        if example is not None:
+            z, target = example
+            logits = run_head(context.head, z).float()
+            losses = F.cross_entropy(logits, target, reduction="none", label_smoothing=self.settings.label_smoothing)
+            # Balanced batches repeat few examples, whose variation would stand for that of all: undo it here.
+            rates = self._draw_rates(context.state)
+            if rates is not None:
+                losses = losses / rates[context.index.cpu()].to(losses.device)
+            terms["cross_entropy"] = self._observed * terms["cross_entropy"]
+            terms["synthetic"] = self.options.synthetic * losses.mean()
+        return terms
+
+    def _draw_rates(self, state: AIFSState) -> Tensor | None:
+        """How often each training example is drawn per epoch, from the state alone; None for a plain permutation."""
+        if self._labels is None or not self.settings.balance_groups:
+            return None
+        if self._rates is None:
+            self._rates = draw_rates(_cells(self._labels.cpu(), state.groups.cpu()), self.settings.max_repeats)
+        return self._rates
+
+    @staticmethod
+    def _synthetic(z: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor] | None:
+        """Each latent moved to a class and an attribute value drawn evenly and apart: a balanced population.
+
+        What an example has beside class and attribute stays its own, so every cell has the variation of all examples,
+        where the conflicting cells themselves hold a handful.
+        """
+        state, groups = context.state, context.groups
+        # Offsets that are zero throughout say nothing about the class: a label drawn for them would be noise.
+        if groups is None or not bool(state.class_displacements.any()):
+            return None
+        # Cloned: buffers may be replaced between this forward pass and its backward pass.
+        alpha, beta = state.class_displacements.clone(), state.displacements.clone()
+        # A class of the head that the training set lacks has no displacement.
+        occurring = (alpha.any(1) | beta.any(1)).nonzero().squeeze(1)
+        # The first number of an example and step already chooses its counterfactual.
+        uniform = torch.special.ndtr(context.draw(3, "gaussian")[:, 1:]).to(z.device)
+        place = (uniform * len(occurring)).long().clamp_(max=len(occurring) - 1)
+        label, value = occurring[place].unbind(1)
+        return counterfactual(counterfactual(z, labels, alpha, target=label), groups, beta, target=value), label
+
+    def collects(self, state: AIFSState, encoder_trains: bool) -> bool:
+        """See `Method.collects`: a frozen encoder has nothing new to say, nor has a set without directions."""
+        return encoder_trains and self.settings.directions == "refit" and state.has_basis
+
+    def optional_columns(self) -> tuple[str, ...]:
+        """See `Method.optional_columns`: attribute values that are known of a few examples, -1 for the rest."""
+        return (HINT_COLUMN,)
+
+    def sampling(self, labels: Tensor, context: EpochContext) -> Sampling | None:
+        """See `Method.sampling`: balanced over label and inferred attribute, once that is known."""
+        groups = context.state.groups.cpu()
+        if not groups.numel() or not self.settings.balance_groups:
+            return None
+        return Sampling(cells=_cells(labels.cpu(), groups))
+
+    def start(self, latents: Latents, context: EpochContext) -> dict[str, float]:
+        """Discover on the latents of the untrained model and fill the adapter's state."""
+        return self._discover(latents, context)
+
+    def end_of_epoch(self, latents: Latents, context: EpochContext) -> dict[str, float]:
+        """Follow the latents of an encoder that is trained.
+
+        "refit" keeps the partition that was found on the untrained encoder and estimates the directions again:
+        a trained encoder memorises the conflicting examples, so discovery on its own latents finds less.
+        """
+        state = context.state
+        if context.encoder_trains and self.settings.directions == "rediscover" and context.encode is not None:
+            return self._discover(context.encode(), context)
+        if not self.collects(state, context.encoder_trains) or not len(latents.index):
+            return {}
+        if bool((latents.z == latents.z[0]).all()):
+            logger.warning(
+                "all latents of this epoch are equal: the directions stay as they are; lower the learning rate"
+            )
+            return {}
+        groups = state.groups.cpu()[latents.index]
+        alpha, beta = fit_offsets(latents.z, latents.labels, groups, context.num_labels, len(state.displacements))
+        basis = basis_of(beta)
+        if basis.shape[1] == 0:
+            return {}
+        turned = float(torch.linalg.matrix_norm(basis.T @ state.basis.cpu().double(), ord=2))
+        alpha = alpha[: len(state.class_displacements)]  # none for a rough partition or several, as before
+        state.update(basis=basis, displacements=beta, class_displacements=alpha, mask=torch.ones(basis.shape[1]))
+        return {"directions": float(basis.shape[1]), "directions_cosine": turned}
+
+    def _discover(self, latents: Latents, context: EpochContext) -> dict[str, float]:
+        if len(latents.index) != latents.total:
+            raise InvalidConfigError(
+                f"discovery needs the latents of all {latents.total} training examples, got {len(latents.index)}"
+            )
+        self._rates = None
+        known = context.columns.get(HINT_COLUMN)
+        found = context.on_main(lambda: self._run(latents, context.num_labels, known))
+        state, dim = context.state, latents.z.shape[1]
+        nothing = torch.zeros(0)
+        if found is None:
+            logger.warning("no spurious direction found: this is plain training from here on")
+            state.update(
+                mask=torch.zeros(dim),
+                basis=torch.zeros(dim, 0),
+                displacements=torch.zeros(0, dim),
+                class_displacements=torch.zeros(0, dim),
+                groups=nothing,
+                evidence=nothing,
+            )
+            return {"spurious_direction_found": 0.0}
+        rank = found["basis"].shape[1]
+        state.update(mask=torch.ones(rank), **found)
+        conflicting = float((found["groups"] != latents.labels).float().mean())
+        logger.info("%d spurious direction(s) found, %.1f%% of the examples conflict", rank, 100 * conflicting)
+        return {
+            "spurious_direction_found": 1.0,
+            "directions": float(rank),
+            "evidence": float(found["evidence"]),
+            "conflicting_share": conflicting,
+        }
+
+    def _run(self, latents: Latents, num_labels: int, known: Tensor | None) -> dict[str, Tensor] | None:
+        from aifs_peft.discovery import discover
+        from aifs_peft.discovery.discover import MAX_ATTRIBUTES
+
+        # The state has a row per combination of all the head's classes, whether they occur or not.
+        wanted = self.settings.discovery.get("max_attributes", MAX_ATTRIBUTES)
+        settings = {**self.settings.discovery, "max_attributes": min(wanted, most_attributes(num_labels))}
+        result = discover(
+            latents.z.numpy(),
+            latents.labels.numpy(),
+            groups=None if known is None else known.numpy(),
+            random_state=self.settings.seed,
+            **settings,
+        )
+        if not result.found:
+            return None
+        # Attribute values count the classes that occur; the state counts all classes of the head.
+        classes = np.asarray(result.classes_, dtype=np.int64)
+        m = count_attributes(len(result.displacements_), len(classes))
+        values = torch.as_tensor(combine(classes[joint_values(len(classes), m)], num_labels))
+        dim = latents.z.shape[1]
+        alpha, beta = torch.zeros(num_labels, dim), torch.zeros(num_labels**m, dim)
+        beta[values] = torch.as_tensor(result.displacements_).float()
+        alpha[classes] = torch.as_tensor(result.class_displacements_).float()
+        return {
+            "basis": torch.as_tensor(result.basis_).float().contiguous(),
+            "displacements": beta,
+            # Offsets of a rough partition bend synthetic examples, and those of several attributes do not add up on
+            # real latents: none are made.
+            "class_displacements": alpha[:0] if result.rough_ or result.parts_ else alpha,
+            "groups": values[torch.as_tensor(result.groups_)],
+            "evidence": torch.as_tensor(float(result.evidence_)),
+        }

@@ -1,0 +1,88 @@
+"""What both AIFS recipes share: `L = L_ce + alpha * L_inv + beta * L_sens`, everything after the encoder.
+
+Source: the method, sections 1 and 2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aifs_peft.latent import (
+    adversarial_noise,
+    counterfactual,
+    intervene,
+    invariance_loss,
+    label_log_prob_gradient,
+    sensitivity_loss,
+)
+from aifs_peft.methods.base import Method
+from aifs_peft.methods.context import StepContext
+from aifs_peft.tuner.layer import Intervention, LatentTap
+
+
+class Intervening(Method):
+    """The intervention on a batch, and the terms of the loss that read it.
+
+    Example:
+        >>> from aifs_peft.methods import get
+        >>> [issubclass(get(name), Intervening) for name in ("aifs", "aifs-paper", "erm")]
+        [True, True, False]
+    """
+
+    def intervention(self, context: StepContext) -> Intervention | None:
+        """See `Method.intervention`; None as long as the mask is empty or the term is switched off."""
+        settings, state = self.settings, context.state
+        if settings.alpha == 0 or settings.lambda_ == 0 or not bool(state.mask.any()):
+            return None
+        if settings.noise == "counterfactual":
+            return self._counterfactual(context)
+        # Cloned: the buffer may be replaced between this forward pass and its backward pass.
+        mask, basis = state.mask.clone(), state.basis.clone() if state.has_basis else None
+
+        def apply(z: Tensor) -> Tensor:
+            if settings.adversarial:
+                noise = adversarial_noise(
+                    context.head,
+                    z.detach(),
+                    mask,
+                    strength=settings.lambda_,
+                    kind=settings.noise,
+                    basis=basis,
+                    generator=context.generator,
+                )
+            else:
+                noise = context.draw(mask.numel(), settings.noise).to(z.device, z.dtype)
+            return intervene(z, mask, noise, settings.lambda_, basis)
+
+        return apply
+
+    def _counterfactual(self, context: StepContext) -> Intervention | None:
+        groups, displacements = context.groups, context.state.displacements.clone()
+        if groups is None or len(displacements) < 2:
+            return None
+        # One normal number per example becomes a uniform choice among the other values: the same choice
+        # whatever the batch size and the number of processes.
+        uniform = torch.special.ndtr(context.draw(1, "gaussian").squeeze(1)).to(groups.device)
+        others = len(displacements) - 1
+        shift = 1 + (uniform * others).long().clamp_(max=others - 1)
+        target = (groups + shift) % len(displacements)
+
+        def apply(z: Tensor) -> Tensor:
+            return counterfactual(z, groups, displacements, target=target)
+
+        return apply
+
+    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
+        """See `Method.loss`; adds "invariance" and "sensitivity" where they are on."""
+        settings, state = self.settings, context.state
+        terms = super().loss(tap, labels, context)
+        if tap.intervened_logits is not None:
+            terms["invariance"] = settings.alpha * invariance_loss(tap.logits, tap.intervened_logits)
+        if settings.beta > 0 and bool(state.mask.any()):
+            gradients = label_log_prob_gradient(context.head, tap.z, labels)
+            basis = state.basis.clone() if state.has_basis else None
+            terms["sensitivity"] = settings.beta * sensitivity_loss(
+                gradients, state.mask.clone(), settings.sensitivity_sign, basis=basis
+            )
+        return terms

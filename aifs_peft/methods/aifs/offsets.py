@@ -1,0 +1,120 @@
+"""Directions of an inferred attribute: re-estimated on new latents, and read off held-out ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aifs_peft.errors import InvalidInputError
+
+
+def fit_offsets(z: Tensor, y: Tensor, groups: Tensor, num_labels: int, num_values: int) -> tuple[Tensor, Tensor]:
+    """Class and attribute offsets of `z ~ alpha_y + beta_a` with the attribute held fixed, smoothed as in discovery.
+
+    Args:
+        z: latents `(n, dim)`.
+        y: labels `(n,)` int64 in `[0, num_labels)`.
+        groups: attribute values `(n,)` int64 in `[0, num_values)`; of several attributes their joint values.
+        num_labels: number of classes K.
+        num_values: number of attribute values: K for one attribute, `K**m` for m.
+
+    Returns:
+        `alpha (K, dim)` and `beta (num_values, dim)`, float64, mean zero over the values that occur; zero for values
+        of classes that do not occur.
+
+    Raises:
+        InvalidInputError: if the lengths differ, or all latents are equal.
+
+    Example:
+        >>> import torch
+        >>> y, a = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+        >>> alpha, beta = fit_offsets(torch.tensor([[0.0], [2.0], [5.0], [7.0]]), y, a, 2, 2)
+        >>> bool((alpha[1] - alpha[0] + beta[1] - beta[0] - 7.0).abs() < 0.01)
+        True
+    """
+    from aifs_peft.discovery.linear_heads.additive import smoothed_offsets
+    from aifs_peft.discovery.mixture.joint import combine, count_attributes, joint_offsets, joint_values
+    from aifs_peft.discovery.reduce import MAX_COMPONENTS, principal_components
+
+    if not len(z) == len(y) == len(groups):
+        raise InvalidInputError(
+            f"z, y and groups must have one row per example, got {len(z)}, {len(y)} and {len(groups)}"
+        )
+    m = count_attributes(num_values, num_labels)
+    values = joint_values(num_labels, m)[groups.numpy()]
+    present = np.unique(np.concatenate([y.numpy(), values.ravel()]))
+    code = np.zeros(num_labels, dtype=np.int64)
+    code[present] = np.arange(len(present))
+    # float64 throughout: processes differ by rounding, which must not grow in components of little variance.
+    latents = z.double().numpy()
+    reduction = principal_components(latents, MAX_COMPONENTS, rng=np.random.default_rng(0))
+    onehot = np.eye(len(present), dtype=np.float32)[code[values]]
+    coordinates = reduction.project(latents - reduction.mean)
+    classes, attributes = smoothed_offsets(coordinates, code[y.numpy()], onehot)
+    alpha, beta = torch.zeros(num_labels, z.shape[1]).double(), torch.zeros(num_values, z.shape[1]).double()
+    alpha[present] = torch.as_tensor(reduction.lift(classes - classes.mean(axis=0)))
+    each = reduction.lift(attributes).reshape(m, len(present), -1)
+    each -= each.mean(axis=1, keepdims=True)
+    occurring = combine(present[joint_values(len(present), m)], num_labels)
+    beta[occurring] = torch.as_tensor(joint_offsets(each))
+    return alpha, beta
+
+
+def basis_of(displacements: Tensor, tolerance: float = 1e-6) -> Tensor:
+    """Orthonormal basis of the span of `beta_a - mean beta`.
+
+    Args:
+        displacements: `(A, dim)`.
+        tolerance: singular values below this share of the largest count as zero.
+
+    Returns:
+        `(dim, r)`, `r <= A - 1`, in the precision given; `r = 0` when all displacements are equal.
+
+    Example:
+        >>> basis_of(torch.tensor([[-1.0, 0.0], [1.0, 0.0]])).abs()
+        tensor([[1.],
+                [0.]])
+    """
+    centred = displacements - displacements.mean(0, keepdim=True)
+    _, singular, rows = torch.linalg.svd(centred, full_matrices=False)
+    rank = int((singular > tolerance * singular.max().clamp_min(1e-12)).sum()) if singular.numel() else 0
+    basis: Tensor = rows[: min(rank, len(displacements) - 1)].T.contiguous()
+    return basis
+
+
+def assign_groups(u: Tensor, y: Tensor, offsets: Tensor, steps: int = 20) -> Tensor:
+    """Which attribute value each held-out example has, from its coordinates along the discovered directions.
+
+    The displacements are known, the classes' positions are not: in each class, alternate between the nearest value
+    given the position and the position given the values (k-means with a common shift as its only parameter), started
+    where the class's own value is the common one. Reads labels, never true groups.
+
+    Args:
+        u: `(n, r)`, latents in the basis.
+        y: `(n,)` int64 in `[0, A)`.
+        offsets: `(A, r)`, displacements in the basis.
+        steps: most alternations; it stops when nothing changes.
+
+    Returns:
+        `(n,)` int64 in `[0, A)`.
+
+    Example:
+        >>> u, y = torch.tensor([[0.0], [0.1], [2.0], [9.0]]), torch.tensor([0, 0, 0, 1])
+        >>> assign_groups(u, y, torch.tensor([[-1.0], [1.0]]))
+        tensor([0, 0, 1, 1])
+    """
+    values = y.clone()
+    u, offsets = u.double(), offsets.double()
+    for label in y.unique().tolist():
+        rows = (y == label).nonzero().squeeze(1)
+        position = u[rows].median(0).values - offsets[label]
+        chosen = y[rows]
+        for _ in range(steps):
+            nearest = torch.cdist(u[rows] - position, offsets).argmin(1)
+            if torch.equal(nearest, chosen):
+                break
+            chosen = nearest
+            position = (u[rows] - offsets[chosen]).mean(0)
+        values[rows] = chosen
+    return values

@@ -1,0 +1,1 @@
+"""Methods that look for attributes in words, patches or regions."""

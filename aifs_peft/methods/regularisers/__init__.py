@@ -1,0 +1,1 @@
+"""Methods that add a penalty to the loss, or change the gradient."""

@@ -1,0 +1,1 @@
+"""Methods that change which examples count, and how much."""

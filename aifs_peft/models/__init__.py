@@ -1,0 +1,20 @@
+"""Base models: loading by name, models of our own, encoders, and their token features."""
+
+from aifs_peft.models.encoders import TabularEncoder
+from aifs_peft.models.latent_classifier import LatentClassifier, LatentClassifierConfig
+from aifs_peft.models.loading import load_model, load_processor, resolve_model
+from aifs_peft.models.tabular import TabularClassifier, TabularConfig
+from aifs_peft.models.tokens import TokenMap, resolve_tokens
+
+__all__ = [
+    "LatentClassifier",
+    "LatentClassifierConfig",
+    "TabularClassifier",
+    "TabularConfig",
+    "TabularEncoder",
+    "TokenMap",
+    "load_model",
+    "load_processor",
+    "resolve_model",
+    "resolve_tokens",
+]

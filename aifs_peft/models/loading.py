@@ -1,0 +1,188 @@
+"""Load a base model: a pretrained encoder with a classification head, or a fresh one for a table."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
+
+from aifs_peft.errors import InvalidConfigError, InvalidInputError, ModelNotFoundError
+from aifs_peft.models.tabular import ENCODERS, TabularClassifier, TabularConfig
+
+TINY_CLIP = "tiny_clip"
+NOT_FOUND = (
+    "Could not load {kind} {name!r}: it is not a local directory, and the Hugging Face Hub did not give it ({reason}). "
+    "Check the spelling, the network and HF_HUB_OFFLINE; or pass the path of a downloaded copy, "
+    f"or {TINY_CLIP!r} for the encoder that ships with this package."
+)
+WRONG_KIND = (
+    "The model {name!r} (type {model_type!r}) has no {modality} classification class in transformers, and the data set "
+    "has {modality} input. Pass a model for {modality} input, or a data set that the model reads."
+)
+NO_TABLE = (
+    "The data set has {modality} input, and no classifier of tables was found in {name!r} ({reason}). For a table pass "
+    "--model mlp (trained from scratch), --model identity (the features are latents already), or the folder of a saved "
+    "TabularClassifier."
+)
+NO_DEFAULT = "No model was given and {modality} input has no default. Pass --model: a Hub name or a local directory."
+NOT_FOR_TABLES = "quantization was {given!r}; {name!r} starts from scratch and is not quantised: pass 'none'."
+UNKNOWN_QUANTIZATION = "quantization was {given!r}; it is one of 'none', '4bit', '8bit'."
+
+DEFAULT_MODELS = {"image": TINY_CLIP, "features": "mlp"}
+_AUTO = {"image": AutoModelForImageClassification, "text": AutoModelForSequenceClassification}
+
+
+def default_model(modality: str) -> str:
+    """The model for an input when the user names none: what needs no download.
+
+    Raises:
+        InvalidConfigError: texts, for which nothing is embedded.
+
+    Example:
+        >>> default_model("features")
+        'mlp'
+    """
+    if modality not in DEFAULT_MODELS:
+        raise InvalidConfigError(NO_DEFAULT.format(modality=modality))
+    return DEFAULT_MODELS[modality]
+
+
+def resolve_model(name: str) -> str:
+    """The directory of the embedded encoder for `"tiny_clip"`, any other name unchanged.
+
+    Example:
+        >>> resolve_model("openai/clip-vit-base-patch16")
+        'openai/clip-vit-base-patch16'
+    """
+    return str(files("aifs_peft") / "assets" / TINY_CLIP) if name == TINY_CLIP else name
+
+
+def load_model(
+    name: str,
+    *,
+    modality: str,
+    label_names: list[str],
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    quantization: str = "none",
+    subfolder: str = "",
+    train_features: Tensor | None = None,
+) -> nn.Module:
+    """A classifier with `len(label_names)` outputs on the encoder `name`.
+
+    Args:
+        name: a Hub name, a local directory, or `"tiny_clip"`; for features also `"mlp"` or `"identity"`, made anew.
+        modality: `"image"`, `"text"` or `"features"`: what the data set gives.
+        label_names: class names in label order.
+        revision: branch, tag or commit on the Hub.
+        trust_remote_code: run model code from the Hub; off unless asked for.
+        quantization: `"none"`, `"4bit"` or `"8bit"` (bitsandbytes; the head stays in full precision).
+        subfolder: folder of the model inside `name`.
+        train_features: training features `(n, num_features)`, needed for `"mlp"` and `"identity"` only, which
+            standardise by them.
+
+    Raises:
+        ModelNotFoundError: neither a local directory nor to be had from the Hub now.
+        InvalidConfigError: the model cannot read this modality, or an unknown quantization.
+        InvalidInputError: no such modality, or features that cannot be standardised.
+    """
+    if modality not in (*_AUTO, "features"):
+        raise InvalidInputError(f"No model class for {modality!r} input; needed: one of {sorted(_AUTO)} or 'features'.")
+    source = resolve_model(name)
+    if subfolder and Path(source).is_dir():
+        # transformers looks for an adapter beside the subfolder when the repository is a local one.
+        source, subfolder = str(Path(source) / subfolder), ""
+    common = {"revision": revision, "trust_remote_code": trust_remote_code, "subfolder": subfolder}
+    if modality == "features":
+        if quantization != "none":
+            raise InvalidConfigError(NOT_FOR_TABLES.format(given=quantization, name=name))
+        return _tabular(name, source, label_names, train_features, {"revision": revision, "subfolder": subfolder})
+    if name in ENCODERS:
+        raise InvalidConfigError(WRONG_KIND.format(name=name, model_type=TabularConfig.model_type, modality=modality))
+    try:
+        config = AutoConfig.from_pretrained(source, **common)
+    except (OSError, ValueError) as error:
+        raise _not_found("model", name, error) from error
+    if type(config) not in _AUTO[modality]._model_mapping and not trust_remote_code:
+        raise InvalidConfigError(WRONG_KIND.format(name=name, model_type=config.model_type, modality=modality))
+    config.num_labels = len(label_names)
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {label: i for i, label in enumerate(label_names)}
+    extra: dict[str, Any] = {} if quantization == "none" else {"quantization_config": _quantization(quantization)}
+    try:
+        model = _AUTO[modality].from_pretrained(source, config=config, ignore_mismatched_sizes=True, **common, **extra)
+    except OSError as error:
+        raise _not_found("model", name, error) from error
+    # A half-precision checkpoint trains its head and adapter in float32; a quantised base keeps its own types.
+    return model if extra else model.to(torch.float32)
+
+
+def _tabular(
+    name: str, source: str, label_names: list[str], train_features: Tensor | None, where: dict[str, Any]
+) -> TabularClassifier:
+    """A fresh classifier of features, or a saved one."""
+    if name in ENCODERS:
+        if train_features is None:
+            raise InvalidInputError(
+                f"{name!r} is made anew for a table: pass train_features=... (n, num_features), or the folder of a "
+                "saved one as the name"
+            )
+        return TabularClassifier.for_features(train_features, label_names, name)
+    try:
+        config = AutoConfig.from_pretrained(source, **where)
+    except (OSError, ValueError) as error:
+        raise _not_found("model", name, error) from error
+    if not isinstance(config, TabularConfig):
+        reason = f"it holds a model of type {config.model_type!r}"
+        raise InvalidConfigError(NO_TABLE.format(name=name, modality="features", reason=reason))
+    if config.num_labels != len(label_names):
+        reason = f"its {config.num_labels} classes are not the data set's {len(label_names)}"
+        raise InvalidConfigError(NO_TABLE.format(name=name, modality="features", reason=reason))
+    return TabularClassifier.from_pretrained(source, **where)
+
+
+def load_processor(name: str, *, modality: str, revision: str | None = None) -> Any:
+    """The image processor (`modality="image"`) or tokenizer (`"text"`) that belongs to `name`; `None` for features.
+
+    Raises:
+        ModelNotFoundError: neither a local directory nor to be had from the Hub now.
+    """
+    if modality == "features":
+        return None
+    loader = AutoImageProcessor if modality == "image" else AutoTokenizer
+    try:
+        return loader.from_pretrained(resolve_model(name), revision=revision)
+    except (OSError, ValueError) as error:
+        raise _not_found("the processor of", name, error) from error
+
+
+def _not_found(kind: str, name: str, error: Exception) -> ModelNotFoundError:
+    reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+    return ModelNotFoundError(NOT_FOUND.format(kind=kind, name=name, reason=reason[:200]))
+
+
+def _quantization(kind: str) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    # The head is trained, so it must not be quantised with the encoder.
+    skip = ["classifier", "score"]
+    if kind == "4bit":
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=torch.float32,
+            llm_int8_skip_modules=skip,
+        )
+    if kind == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
+    raise InvalidConfigError(UNKNOWN_QUANTIZATION.format(given=kind))
