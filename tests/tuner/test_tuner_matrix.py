@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import tuner_zoo
 from peft import AutoPeftModel, AutoPeftModelForSequenceClassification, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tuner_zoo import IMAGE_MODELS, TEXT_MODELS, batch, build, encoder_adapter, fill_state, logits
@@ -170,7 +171,7 @@ def test_a_fresh_process_gives_the_same_bits(tmp_path):
         model.save_pretrained(tmp_path / case)
         expected[f"{case}/logits"] = logits(model, name)
         expected |= {f"{case}/{k}": v for k, v in model.state_dict().items() if "aifs_" in k}
-    script = Path(__file__).with_name("tuner_zoo.py")
+    script = Path(tuner_zoo.__file__)
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     command = [sys.executable, str(script), str(tmp_path), *cases]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
