@@ -10,6 +10,7 @@ from typing import Any, Literal
 from peft import PEFT_TYPE_TO_TUNER_MAPPING, PeftConfig
 
 from aifs_peft.errors import InvalidConfigError
+from aifs_peft.latent.recipes import RECIPES, Recipe
 
 
 class AIFSPeftType(enum.StrEnum):
@@ -18,27 +19,11 @@ class AIFSPeftType(enum.StrEnum):
     AIFS = "AIFS"
 
 
-# What a recipe sets when the user does not. `paper` is the published formulas taken literally.
-_RECIPES: dict[str, dict[str, Any]] = {
-    "discovery": {
-        "noise": "counterfactual",
-        "mask_rule": "inverse_relative",
-        "mask_scale": "max",
-        "sensitivity_sign": 1,
-        "use_basis": True,
-    },
-    "paper": {
-        "noise": "gaussian",
-        "mask_rule": "inverse",
-        "mask_scale": "sum",
-        "sensitivity_sign": -1,
-        "use_basis": False,
-    },
-}
-_RECIPES["erm"] = _RECIPES["discovery"]
+# What a recipe sets when the user does not; the other numbers are the same in all recipes.
+_SET_BY_RECIPE = ("noise", "mask_rule", "mask_scale", "sensitivity_sign", "use_basis")
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
-    "recipe": ("discovery", "paper", "erm"),
+    "recipe": tuple(RECIPES),
     "noise": ("gaussian", "l1", "l2", "counterfactual"),
     "mask_rule": ("inverse", "inverse_relative", "direct"),
     "mask_scale": ("sum", "max", "mean"),
@@ -104,21 +89,21 @@ class AIFSConfig(PeftConfig):
     """
 
     recipe: Literal["discovery", "paper", "erm"] = "discovery"
-    lambda_: float = 0.5
-    alpha: float = 1.0
-    beta: float = 0.5
+    lambda_: float = Recipe.lambda_
+    alpha: float = Recipe.alpha
+    beta: float = Recipe.beta
     noise: Literal["gaussian", "l1", "l2", "counterfactual"] | None = None
-    adversarial: bool = False
+    adversarial: bool = Recipe.adversarial
     mask_rule: Literal["inverse", "inverse_relative", "direct"] | None = None
     mask_scale: Literal["sum", "max", "mean"] | None = None
-    gamma: float = 1.0
-    eps0: float = 0.1
+    gamma: float = Recipe.gamma
+    eps0: float = Recipe.eps0
     sensitivity_sign: int | None = None
     use_basis: bool | None = None
     attribution: Literal["ig", "lrp", "gradient_x_input"] = "ig"
-    attribution_steps: int = 32
-    top_k: int | None = None
-    ema_decay: float = 0.0
+    attribution_steps: int = Recipe.attribution_steps
+    top_k: int | None = Recipe.top_k
+    ema_decay: float = Recipe.ema_decay
     head: Literal["copy", "linear", "mlp"] = "copy"
     head_hidden: int | None = None
     auxiliary: Literal["none", "linear", "mlp"] = "none"
@@ -132,9 +117,10 @@ class AIFSConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = AIFSPeftType.AIFS
-        for name, value in _RECIPES.get(self.recipe, {}).items():
+        recipe = RECIPES.get(self.recipe) if isinstance(self.recipe, str) else None
+        for name in _SET_BY_RECIPE if recipe is not None else ():
             if getattr(self, name) is None:
-                setattr(self, name, value)
+                setattr(self, name, getattr(recipe, name))
         if isinstance(self.target_modules, str):
             self.target_modules = [self.target_modules]
         elif self.target_modules is not None:
@@ -175,7 +161,7 @@ class AIFSConfig(PeftConfig):
         out = []
         for name, allowed in _CHOICES.items():
             value = getattr(self, name)
-            if value not in allowed and not (value is None and self.recipe not in _RECIPES):
+            if value not in allowed and not (value is None and self.recipe not in _CHOICES["recipe"]):
                 out.append(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
         for name in _NOT_NEGATIVE:
             if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) < float("inf"):
