@@ -26,6 +26,7 @@ __all__ = [
     "check_adapters_to_merge",
     "register_prefix",
     "switched_off",
+    "without_adapters",
 ]
 
 # Not under "AIFS": a method with an entry of its own gets only that prefix renamed when transformers loads an
@@ -58,6 +59,26 @@ def switched_off(modules: Iterable[nn.Module]) -> Iterator[None]:
             wrapper._disable_adapters = disabled
 
 
+def without_adapters(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Modules of the base model by the names they had before any adapter, whatever adapters are on it now.
+
+    Args:
+        model: a base model with or without adapters.
+        name: of `model` itself, prefix of the others.
+
+    Yields:
+        Name and module; for a wrapped one, the base model's own under the name of the wrapper.
+    """
+    if isinstance(model, BaseTunerLayer):
+        yield from without_adapters(model.base_layer, name)
+    elif isinstance(model, AuxiliaryTrainingWrapper):
+        yield from without_adapters(model.original_module, name)
+    else:
+        yield name, model
+        for child_name, child in model.named_children():
+            yield from without_adapters(child, f"{name}.{child_name}" if name else child_name)
+
+
 class TunerLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
     """A module that stands in a base model's place and keeps one set of weights per adapter."""
 
@@ -77,8 +98,7 @@ class Tuner(BaseTuner):  # type: ignore[misc]
     tuner_layer_cls = BaseTunerLayer
     target_module_mapping: dict[str, Any] = {}  # noqa: RUF012 - PEFT's contract
 
-    @staticmethod
-    def is_target(config: Any, key: str) -> bool:
+    def is_target(self, config: Any, key: str) -> bool:
         """Whether the module with the full name `key` is replaced by a layer of this method."""
         raise NotImplementedError
 
@@ -104,9 +124,8 @@ class Tuner(BaseTuner):  # type: ignore[misc]
         # PEFT would look for default targets by the model's type.
         return peft_config
 
-    @classmethod
-    def _check_target_module_exists(cls, peft_config: PeftConfig, key: str) -> bool:
-        return cls.is_target(peft_config, key)
+    def _check_target_module_exists(self, peft_config: PeftConfig, key: str) -> bool:
+        return self.is_target(peft_config, key)
 
     def _check_target_module_compatiblity(self, *args: Any, **kwargs: Any) -> None:
         """Nothing to check: the subclass did before injecting."""

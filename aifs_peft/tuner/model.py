@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from aifs_peft.errors import CheckpointMismatchError
+from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError
 from aifs_peft.latent.heads import head_sizes
 from aifs_peft.tuner._peft import AuxiliaryTrainingWrapper, BaseTunerLayer, Tuner
 from aifs_peft.tuner.config import AIFSConfig
 from aifs_peft.tuner.layer import AIFSLayer, find_aifs_layer
 from aifs_peft.tuner.targets import find_head, resolve_encoder
+from aifs_peft.tuner.trained_copy import TrainedCopy
+from aifs_peft.tuner.whole_layers import find_new_layers, named_layers
 
 _NESTED_KEY = re.compile(r"\.aifs_state\.")
 
@@ -55,8 +57,10 @@ class AIFSModel(Tuner):
         if config.num_labels is None:
             module = model.get_submodule(head)
             config.num_labels = module.out_features if isinstance(module, AIFSLayer) else head_sizes(module)[1]
+        config.new_layers = find_new_layers(model, head, config)
+        self._whole_layers = [*config.new_layers, *named_layers(model, head, config)]
         if config.nested is not None:
-            resolve_encoder(model, head, config.nested)
+            resolve_encoder(model, head, config.nested, self._whole_layers)
             config.nested.inference_mode = config.inference_mode
             self._inject_nested(model, config.nested, adapter_name, low_cpu_mem_usage)
         # No state dict: the head's place is known, and PEFT would look for it by a prefix.
@@ -82,17 +86,26 @@ class AIFSModel(Tuner):
                     if not hasattr(module, name):
                         setattr(module, name, getattr(module.get_base_layer(), name))
 
-    @staticmethod
-    def is_target(config: AIFSConfig, key: str) -> bool:
-        """Whether `key` is the full name of the head."""
-        return [key] == config.target_modules
+    def is_target(self, config: AIFSConfig, key: str) -> bool:
+        """Whether `key` is the full name of the head, or of a layer that is trained whole."""
+        return [key] == config.target_modules or key in self._whole_layers
 
-    def place_layer(self, config: AIFSConfig, adapter_name: str, module: nn.Module, key: str) -> nn.Module:  # noqa: ARG002
-        """The AIFS layer for a head: a new one around it, or the one that is there, with one more adapter."""
-        if isinstance(module, AIFSLayer):
-            module.update_layer(adapter_name, config)
+    def place_layer(self, config: AIFSConfig, adapter_name: str, module: nn.Module, key: str) -> nn.Module:
+        """A new layer around the head or a layer trained whole, or the one that is there, with one more adapter."""
+        if [key] == config.target_modules:
+            if isinstance(module, AIFSLayer):
+                module.update_layer(adapter_name, config)
+                return module
+            return AIFSLayer(module, adapter_name, config)
+        if isinstance(module, TrainedCopy):
+            module.update_layer(adapter_name, inference_mode=config.inference_mode)
             return module
-        return AIFSLayer(module, adapter_name, config)
+        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
+            raise InvalidConfigError(
+                f"{key!r} carries a {type(module).__name__} of another adapter, so it cannot be trained whole; load "
+                "the base model anew for this adapter, or leave that layer out of trained_modules."
+            )
+        return TrainedCopy(module, adapter_name, inference_mode=config.inference_mode)
 
     @classmethod
     def saved_key(cls, key: str, adapter_name: str) -> str | None:
@@ -173,7 +186,7 @@ class AIFSModel(Tuner):
             self.model.num_labels = len(names)
 
     def train(self, mode: bool = True) -> AIFSModel:
-        """Training mode for what is trained: a frozen encoder, and every frozen batch norm, stay in eval mode.
+        """Training mode for what is trained: a frozen encoder, and every frozen batch norm, stay in evaluation mode.
 
         A frozen encoder then gives the same latents in training as in discovery and evaluation; a frozen batch
         norm in training mode would overwrite its running statistics.
@@ -183,10 +196,11 @@ class AIFSModel(Tuner):
             return self
         inside = set(find_aifs_layer(self.model).modules())
         active = [self.peft_config[a] for a in self.active_adapters if a in self.peft_config]
-        frozen = all(config.nested is None for config in active)
-        trained = {m for w in self.model.modules() if isinstance(w, AuxiliaryTrainingWrapper) for m in w.modules()}
+        frozen = not any(config.tunes_encoder for config in active)
+        wholes = [w for w in self.model.modules() if isinstance(w, AuxiliaryTrainingWrapper | TrainedCopy)]
+        trained = {module for whole in wholes for module in whole.modules()}
         for module in self.model.modules():
-            if module in inside or module is self.model:
+            if module in inside or module is self.model or (frozen and module in trained):
                 continue
             norm = isinstance(module, _BatchNorm) and module not in trained
             if frozen or (norm and not any(p.requires_grad for p in module.parameters())):
