@@ -8,7 +8,7 @@ release of PEFT fails there first. Written against PEFT 0.21.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -80,7 +80,13 @@ def without_adapters(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn
 
 
 class TunerLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
-    """A module that stands in a base model's place and keeps one set of weights per adapter."""
+    """A module that stands in a base model's place and keeps one set of weights per adapter.
+
+    Attributes:
+        rows: the adapter of each row of the next batches, None where all rows go through the active one.
+    """
+
+    rows: list[str] | None = None
 
     def move_adapter(self, adapter_name: str, device: torch.device | None) -> None:
         """Move one adapter's weights to a device, None for the base layer's, and leave their precision alone."""
@@ -114,6 +120,10 @@ class Tuner(BaseTuner):  # type: ignore[misc]
     @classmethod
     def check_saved(cls, model: nn.Module, adapter_name: str, tensors: dict[str, Tensor]) -> None:
         """Refuse saved tensors, by their keys in the model, that do not belong to this configuration."""
+        raise NotImplementedError
+
+    def rows_by_adapter(self, names: list[str]) -> AbstractContextManager[None]:
+        """A context in which each row of a batch goes through the adapter named for it."""
         raise NotImplementedError
 
     def before_unload(self, *, merge: bool) -> None:
@@ -167,3 +177,10 @@ class Tuner(BaseTuner):  # type: ignore[misc]
         self.before_unload(merge=merge)
         model: nn.Module = super()._unload_and_optionally_merge(merge, *args, **kwargs)
         return model
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:  # noqa: ARG002 - PEFT's signature
+        # `PeftModel` calls it around a forward pass, and drops `adapter_names` afterwards.
+        names = kwargs.get("adapter_names")
+        with nullcontext() if names is None else self.rows_by_adapter(names):
+            yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from contextlib import AbstractContextManager
 
 from peft import PeftConfig, inject_adapter_in_model
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from aifs_peft.latent.heads import head_sizes
 from aifs_peft.tuner._peft import AuxiliaryTrainingWrapper, BaseTunerLayer, Tuner
 from aifs_peft.tuner.config import AIFSConfig
 from aifs_peft.tuner.layer import AIFSLayer, find_aifs_layer
+from aifs_peft.tuner.rows import rows_by_adapter
 from aifs_peft.tuner.targets import find_head, resolve_encoder
 from aifs_peft.tuner.trained_copy import TrainedCopy
 from aifs_peft.tuner.whole_layers import find_new_layers, named_layers
@@ -145,6 +147,15 @@ class AIFSModel(Tuner):
                 f"{'; '.join(problems[:5])}). Load it with the adapter_config.json saved beside it, onto the base "
                 "model it names."
             )
+
+    def rows_by_adapter(self, names: list[str]) -> AbstractContextManager[None]:
+        """A context in which row `i` of a batch goes through adapter `names[i]`; `"__base__"` is the base model.
+
+        Raises:
+            InvalidInputError: in training mode, for a merged or unknown adapter, for adapters with different numbers of
+                classes, or where an encoder's adapter cannot tell rows apart.
+        """
+        return rows_by_adapter(self, self.peft_config, names)
 
     def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
         """Make one adapter active, and its class names the model's."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.tuner._peft import TunerLayer, check_adapters_to_merge
+from aifs_peft.tuner.rows import by_row
 
 
 class TrainedCopy(TunerLayer):
@@ -96,7 +97,15 @@ class TrainedCopy(TunerLayer):
         """What the module in use gives; a copy is trained in float32 where the base model is in half precision."""
         if self.disable_adapters and self.merged:
             self.unmerge()
-        module = self.module_in_use
+        if self.rows is not None and not self.merged and not self.disable_adapters:
+            first, *rest = args
+            return by_row(self.rows, first, lambda name, part: self._call(self._module_of(name), part, *rest, **kwargs))
+        return self._call(self.module_in_use, *args, **kwargs)
+
+    def _module_of(self, name: str) -> nn.Module:
+        return self.aifs_copy[name] if name in self.aifs_copy else self.base_layer  # noqa: SIM401 - no dict
+
+    def _call(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         inside, outside = _precision(module), _precision(self.base_layer)
         if inside is None or inside == outside:
             return module(*args, **kwargs)
