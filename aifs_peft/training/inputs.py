@@ -154,7 +154,7 @@ def input_column(dataset: datasets.Dataset) -> str | None:
     for name in (*images, *named):
         feature = dataset.features[name]
         if name in images or (name in TEXT_COLUMNS and getattr(feature, "dtype", None) in ("string", "large_string")):
-            return name
+            return str(name)
     return None
 
 
