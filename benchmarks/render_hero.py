@@ -1,6 +1,6 @@
 """Draw the README's picture from the embedded data and `results/demo.json`: `python benchmarks/render_hero.py`.
 
-Left: training examples that follow the shortcut and some that go against it. Right: worst-group accuracy of each method.
+Left: training examples that follow the shortcut, and some that go against it. Right: worst-group accuracy by method.
 """
 
 from __future__ import annotations
