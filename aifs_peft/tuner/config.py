@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from peft import PEFT_TYPE_TO_TUNER_MAPPING, PeftConfig
 
+from aifs_peft._checks import check_choice, check_count, check_number
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent.recipes import RECIPES, Recipe
 
@@ -34,7 +36,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "pool": ("auto", "cls", "mean", "last"),
 }
 _NOT_NEGATIVE = ("lambda_", "alpha", "beta", "gamma")
-_COUNTS = ("attribution_steps", "top_k", "head_hidden", "num_labels")
+_OPTIONAL_COUNTS = ("top_k", "head_hidden", "num_labels")
 
 
 @dataclass
@@ -85,7 +87,7 @@ class AIFSConfig(PeftConfig):
         Traceback (most recent call last):
         aifs_peft.errors.InvalidConfigError: 2 problems in AIFSConfig:
         - head must be one of 'copy', 'linear', 'mlp'; got 'tree'.
-        - alpha must be a number of at least 0; got -1.0.
+        - alpha must be a finite number of at least 0; got -1.0.
     """
 
     recipe: Literal["discovery", "paper", "erm"] = "discovery"
@@ -158,23 +160,23 @@ class AIFSConfig(PeftConfig):
         return _jsonable(copy.deepcopy(out))
 
     def _value_problems(self) -> list[str]:
-        out = []
+        checks: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, bool]]] = []
         for name, allowed in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in allowed and not (value is None and self.recipe not in _CHOICES["recipe"]):
-                out.append(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
-        for name in _NOT_NEGATIVE:
-            if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) < float("inf"):
-                out.append(f"{name} must be a number of at least 0; got {getattr(self, name)!r}.")
-        if not _is_number(self.eps0) or not 0 < self.eps0 < float("inf"):
-            out.append(f"eps0 must be a number above 0; got {self.eps0!r}.")
-        if not _is_number(self.ema_decay) or not 0 <= self.ema_decay < 1:
-            out.append(f"ema_decay must be a number in [0, 1); got {self.ema_decay!r}.")
-        for name in _COUNTS:
-            value = getattr(self, name)
-            optional = name != "attribution_steps"
-            if not (value is None and optional) and (type(value) is not int or value < 1):
-                out.append(f"{name} must be a whole number of at least 1{', or None' * optional}; got {value!r}.")
+            if getattr(self, name) is not None or self.recipe in _CHOICES["recipe"]:
+                checks.append((check_choice, (name, getattr(self, name), allowed), {}))
+        checks += [(check_number, (name, getattr(self, name), 0), {}) for name in _NOT_NEGATIVE]
+        checks.append((check_number, ("eps0", self.eps0, 0), {"above": True}))
+        checks.append((check_number, ("ema_decay", self.ema_decay, 0, 1), {"below": True}))
+        checks.append((check_count, ("attribution_steps", self.attribution_steps), {}))
+        for name in _OPTIONAL_COUNTS:
+            if getattr(self, name) is not None:
+                checks.append((check_count, (name, getattr(self, name)), {}))
+        out = []
+        for check, arguments, options in checks:
+            try:
+                check(*arguments, **options)
+            except InvalidConfigError as error:
+                out.append(str(error))
         if self.adversarial and self.noise == "counterfactual":
             out.append("adversarial noise needs noise='gaussian', 'l1' or 'l2'; counterfactuals are not chosen freely.")
         if self.target_modules is not None and len(self.target_modules) != 1:
@@ -213,10 +215,6 @@ class AIFSConfig(PeftConfig):
             return [f"encoder_adapter has bias={inner.bias!r}, which would not be saved; use bias='none'."]
         self.encoder_adapter = copy.deepcopy(inner)
         return []
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _jsonable(value: Any) -> Any:
