@@ -14,19 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_choice, check_count, check_number
 from aifs_peft.errors import InvalidInputError
-from aifs_peft.latent._support import (
-    Head,
-    check_choice,
-    check_count,
-    check_latents,
-    check_number,
-    check_shape,
-    evaluating,
-    no_autocast,
-    run_head,
-    work_dtype,
-)
+from aifs_peft.latent._support import Head, check_latents, check_shape, evaluating, no_autocast, run_head, work_dtype
 from aifs_peft.latent.intervention import check_basis, intervene
 
 NOISE_KINDS = ("gaussian", "l1", "l2")
@@ -53,7 +43,7 @@ def sphere_radius(kind: str, size: int) -> float:
         >>> sphere_radius("l2", 16), sphere_radius("l1", 8)
         (4.0, 6.0)
     """
-    check_choice(kind, ("l1", "l2"), "kind")
+    check_choice("kind", kind, ("l1", "l2"))
     return math.sqrt(size) if kind == "l2" else math.sqrt(size * (size + 1) / 2)
 
 
@@ -96,7 +86,7 @@ def sample_noise(
         >>> eps.shape, eps.norm(dim=1)
         (torch.Size([3, 16]), tensor([4.0000, 4.0000, 4.0000]))
     """
-    check_choice(kind, NOISE_KINDS, "kind")
+    check_choice("kind", kind, NOISE_KINDS)
     sizes = tuple(int(size) for size in shape)
     if not sizes or min(sizes) < 0 or sizes[-1] < 1:
         raise InvalidInputError(f"shape must be (..., m) with m of at least 1 and no negative size, got {sizes}")
@@ -168,9 +158,9 @@ def adversarial_noise(
         tensor([[0.0000, 0.0000, 1.7321]])
     """
     check_latents(z)
-    check_choice(kind, NOISE_KINDS, "kind")
-    check_count(steps, "steps")
-    strength = check_number(strength, "strength")
+    check_choice("kind", kind, NOISE_KINDS)
+    check_count("steps", steps)
+    strength = check_number("strength", strength)
     size = check_basis(z, basis)
     check_shape(mask, (size,), "mask", "one weight per noise dimension")
     dtype = work_dtype(z)

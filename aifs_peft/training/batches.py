@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
 from torch import Tensor
@@ -131,8 +131,19 @@ def read_labels(dataset: Any) -> Tensor:
     return torch.as_tensor(labels.astype(np.int64))
 
 
+def is_table(dataset: Any) -> bool:
+    """Whether this is a `datasets.Dataset`; where that package was never imported, it cannot be one.
+
+    Example:
+        >>> is_table([{"label": 1}])
+        False
+    """
+    package = sys.modules.get("datasets")
+    return package is not None and isinstance(dataset, package.Dataset)
+
+
 def _columns_of(dataset: Any) -> list[str]:
-    names = dataset.column_names if isinstance(dataset, datasets.Dataset) else getattr(dataset, "columns", None)
+    names = dataset.column_names if is_table(dataset) else getattr(dataset, "columns", None)
     return list(names or [])
 
 
@@ -140,6 +151,7 @@ def has_column(dataset: Any, name: str) -> bool:
     """Whether `read_column` would find a column of that name.
 
     Example:
+        >>> import datasets
         >>> has_column(datasets.Dataset.from_dict({"environment": [0, 1]}), "attributes")
         False
     """
@@ -161,10 +173,11 @@ def read_column(dataset: Any, name: str, what: str = "training") -> Tensor:
         InvalidInputError: if there is no such column, or it does not hold integers.
 
     Example:
+        >>> import datasets
         >>> read_column(datasets.Dataset.from_dict({"environment": [0, 1, 1]}), "environment")
         tensor([0, 1, 1])
     """
-    if isinstance(dataset, datasets.Dataset):
+    if is_table(dataset):
         held: Any = dataset.with_format(None) if name in dataset.column_names else {}
     else:
         held = getattr(dataset, "columns", None) or {}
@@ -184,7 +197,7 @@ def read_column(dataset: Any, name: str, what: str = "training") -> Tensor:
 
 
 def _raw_labels(dataset: Any) -> Any:
-    if isinstance(dataset, datasets.Dataset):
+    if is_table(dataset):
         for name in LABEL_NAMES:
             if name in dataset.column_names:
                 return list(dataset.with_format(None)[name])

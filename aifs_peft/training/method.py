@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from aifs_peft._checks import parse_json_object
 from aifs_peft.errors import HeadError, InvalidConfigError
 from aifs_peft.methods import Method, MethodSettings, get
 from aifs_peft.training.arguments import AIFSTrainingArguments
@@ -51,31 +49,12 @@ def build_method(model: PeftModel, layer: AIFSLayer, args: AIFSTrainingArguments
         label_smoothing=args.label_smoothing_factor,
         directions=args.directions,
         seed=args.seed,
-        discovery=parse_options(args.discovery_options),
+        discovery=parse_json_object("discovery_options", args.discovery_options),
         balance_groups=args.balance_groups,
         max_repeats=args.max_repeats,
-        method_options=parse_options(args.method_options),
+        method_options=parse_json_object("method_options", args.method_options),
     )
     return get(args.method or RECIPES[config.recipe])(settings)
-
-
-def parse_options(options: dict[str, Any] | str | None) -> dict[str, Any]:
-    """Options given as a dictionary or, on the command line, as a JSON object.
-
-    Raises:
-        InvalidConfigError: for text that is no JSON object.
-    """
-    if not isinstance(options, str):
-        return dict(options or {})
-    try:
-        parsed = json.loads(options)
-    except json.JSONDecodeError as error:
-        raise InvalidConfigError(
-            f"options must be a JSON object such as '{{\"eta\": 0.1}}'; got {options!r}"
-        ) from error
-    if not isinstance(parsed, dict):
-        raise InvalidConfigError(f"options must be a JSON object such as '{{\"eta\": 0.1}}'; got {options!r}")
-    return parsed
 
 
 class SequenceHead(nn.Module):
