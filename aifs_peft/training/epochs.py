@@ -19,6 +19,7 @@ from aifs_peft.training.arguments import AIFSTrainingArguments
 from aifs_peft.training.batches import (
     INDEX,
     LABEL_NAMES,
+    POSITION_COLUMNS,
     IndexedDataset,
     check_labels,
     has_column,
@@ -240,7 +241,7 @@ class EpochMixin(UpstreamTrainer):
             **forward: for the model beside the inputs.
         """
         modes = {module: module.training for module in self.adapted.modules()}
-        hidden = {*LABEL_NAMES, INDEX, *self.extra_columns()}
+        hidden = {*LABEL_NAMES, *POSITION_COLUMNS, *self.extra_columns()}
         with isolated_rng(self.args.seed):
             loader = self.build_loader(dataset, "training", self.args.eval_batch_size, SequentialSampler)
             try:
