@@ -25,12 +25,13 @@ from aifs_peft.experiments.prepare import (
     modality_of,
 )
 from aifs_peft.experiments.provenance import provenance
+from aifs_peft.latent.state import AIFSState
 from aifs_peft.methods import MethodSettings, get
 from aifs_peft.models.loading import default_model, load_model, load_processor
 from aifs_peft.models.tabular import ENCODERS
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
 from aifs_peft.training.method import parse_options
-from aifs_peft.tuner import AIFSConfig, AIFSState
+from aifs_peft.tuner import AIFSConfig
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict

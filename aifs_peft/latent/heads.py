@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from aifs_peft.errors import InvalidConfigError
+from aifs_peft.errors import HeadError, InvalidConfigError
 from aifs_peft.latent._support import check_choice, check_count, check_number
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
@@ -128,3 +128,33 @@ def leaf_layers(head: object) -> list[nn.Module] | None:
             return None
         layers += inner
     return layers
+
+
+def linear_layers(module: nn.Module) -> list[tuple[str, nn.Linear]]:
+    """Names and linear layers of a head in the order of definition; the head itself is `("", head)`."""
+    return [(name, m) for name, m in module.named_modules() if isinstance(m, nn.Linear)]
+
+
+def head_sizes(head: nn.Module) -> tuple[int, int]:
+    """Latent width and number of classes of a head.
+
+    Args:
+        head: a linear layer, or a block that begins and ends with one.
+
+    Returns:
+        `(dim, classes)`.
+
+    Raises:
+        HeadError: if it holds no linear layer.
+
+    Example:
+        >>> head_sizes(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)))
+        (4, 2)
+    """
+    layers = linear_layers(head)
+    if not layers:
+        raise HeadError(
+            f"the head is a {type(head).__name__} without a linear layer, so its sizes are unknown; name a linear "
+            "layer in AIFSConfig(target_modules=[...])."
+        )
+    return layers[0][1].in_features, layers[-1][1].out_features

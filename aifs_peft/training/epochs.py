@@ -32,7 +32,7 @@ from aifs_peft.training.parallel import on_main, share_state
 from aifs_peft.training.rng import isolated_rng
 from aifs_peft.training.sampling import EpochSampler
 from aifs_peft.training.upstream import UpstreamTrainer
-from aifs_peft.tuner import AIFSLayer, untuned
+from aifs_peft.tuner import AIFSLayer, initial_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class EpochMixin(UpstreamTrainer):
 
     def encode_untuned_training_set(self) -> Latents:
         """Latents of the whole training set by the encoder as it was before any tuning."""
-        with untuned(self.adapted):
+        with initial_encoder(self.adapted):
             return self.encode_training_set()
 
     def encode_validation_set(self) -> tuple[Latents, dict[str, Tensor]]:

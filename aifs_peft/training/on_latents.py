@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from aifs_peft.errors import InvalidConfigError, NonFiniteError
 from aifs_peft.latent.heads import MLPHead
+from aifs_peft.latent.output import LatentOutput
+from aifs_peft.latent.state import AIFSState
 from aifs_peft.methods import (
     EpochContext,
     Latents,
@@ -27,7 +29,6 @@ from aifs_peft.methods import (
 from aifs_peft.training.batches import check_labels
 from aifs_peft.training.rng import ExampleNoise, private_generator
 from aifs_peft.training.sampling import EpochSampler, occurrences
-from aifs_peft.tuner import AIFSState, LatentOutput
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ import enum
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from peft import PeftConfig
-from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft import PEFT_TYPE_TO_TUNER_MAPPING, PeftConfig
 
 from aifs_peft.errors import InvalidConfigError
 

@@ -4,40 +4,22 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 
 from aifs_peft.errors import HeadError
-from aifs_peft.tuner.heads import build_head, head_sizes, takes_sequence
-from aifs_peft.tuner.pooling import PooledHead, pool_latent
-from aifs_peft.tuner.state import AIFSState
+from aifs_peft.latent.heads import head_sizes
+from aifs_peft.latent.output import Intervention, LatentOutput
+from aifs_peft.latent.pooling import PooledHead, pool_latent
+from aifs_peft.latent.state import AIFSState
+from aifs_peft.tuner._peft import TunerLayer, check_adapters_to_merge
+from aifs_peft.tuner.heads import build_head, takes_sequence
 
 if TYPE_CHECKING:
     from aifs_peft.tuner.config import AIFSConfig
-
-Intervention = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class LatentOutput:
-    """What one forward pass left behind, with its graph.
-
-    Attributes:
-        z: latents, `(batch, dim)`, float32 or wider.
-        logits: logits of `z`, `(batch, classes)`.
-        intervened: intervened latents, `(batch, dim)`; None when the layer was not armed or not in training mode.
-        intervened_logits: logits of `intervened`; None likewise.
-    """
-
-    z: Tensor
-    logits: Tensor
-    intervened: Tensor | None = None
-    intervened_logits: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +32,7 @@ class HeadSpec:
     num_labels: int
 
 
-class AIFSLayer(nn.Module, BaseTunerLayer):
+class AIFSLayer(TunerLayer):
     """A classification head under AIFS: the base head, and one trained head and state per adapter.
 
     Args:
@@ -74,7 +56,7 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         self._stash: list[nn.Module] = []  # the base head while merged; a list, so that it is no sub-module
         self._output: LatentOutput | None = None
         self._intervention: Intervention | None = None
-        self._active_adapter = adapter_name
+        self.set_adapter(adapter_name)
         self.update_layer(adapter_name, config)
 
     def update_layer(self, adapter_name: str, config: AIFSConfig) -> None:
@@ -242,8 +224,8 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         self.base_layer = self._stash.pop().to(device)
         self.merged_adapters.clear()
 
-    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
-        # PEFT's version also casts to the base model's precision: the mask would become bfloat16.
+    def move_adapter(self, adapter_name: str, device: torch.device | None) -> None:
+        """Move one adapter's head and state to a device, None for the base head's."""
         target = device if device is not None else next(self.base_layer.parameters()).device
         for container in (self.aifs_head, self.aifs_auxiliary, self.aifs_state):
             if adapter_name in container and not any(p.is_meta for p in container[adapter_name].parameters()):

@@ -12,8 +12,8 @@ from tuner_zoo import batch, build, fill_state, logits
 from aifs_peft import AIFSConfig
 from aifs_peft.errors import HeadError
 from aifs_peft.latent.heads import MLPHead
+from aifs_peft.latent.pooling import pool_latent
 from aifs_peft.tuner import AIFSLayer, find_aifs_layer
-from aifs_peft.tuner.pooling import pool_latent
 
 
 def layer_of(base=None, **fields):

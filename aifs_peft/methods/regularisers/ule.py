@@ -53,13 +53,13 @@ from torch import Tensor
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent import linear_parameters
 from aifs_peft.latent._support import Head, check_choice, evaluating, no_autocast, run_head, work_dtype
+from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.initial_latents import UntunedLatents
 from aifs_peft.methods.context import EpochContext, Setup, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.reweighting.lff import generalised_cross_entropy
 from aifs_peft.methods.settings import MethodSettings, check_range
-from aifs_peft.tuner.layer import LatentOutput
 
 
 @dataclass(frozen=True)
