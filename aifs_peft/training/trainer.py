@@ -31,7 +31,7 @@ from aifs_peft.training.batches import (
 from aifs_peft.training.callbacks import EpochHook
 from aifs_peft.training.epochs import EpochMixin
 from aifs_peft.training.losses import LossTerms
-from aifs_peft.training.method import build_method, freeze_modes, give_own_group, require_adapter
+from aifs_peft.training.method import build_method, give_own_group, require_adapter
 from aifs_peft.training.rng import ExampleNoise, isolated_rng, private_generator
 from aifs_peft.training.sampling import EpochSampler
 from aifs_peft.training.selection import selection_metrics
@@ -194,14 +194,10 @@ class AIFSTrainer(EpochMixin):
             loss = F.cross_entropy(outputs["logits"].float(), labels)
             return (loss, outputs) if return_outputs else loss
         index = carried[INDEX]
-        freeze_modes(self.adapted, self.layer, self.encoder_trains)
         context = self._step_context(labels, index, carried[OCCURRENCE])
-        self.layer.arm(self.method.intervention(context))
-        try:
-            wants = {"output_hidden_states": True} if self.method.reads_tokens else {}
+        wants = {"output_hidden_states": True} if self.method.reads_tokens else {}
+        with self.layer.intervening(self.method.intervention(context)):
             outputs = model(**inputs, **wants)
-        finally:
-            self.layer.arm(None)
         output = self.layer.take_output()
         if self.method.reads_tokens:
             context = self.with_tokens(context, inputs, outputs)
