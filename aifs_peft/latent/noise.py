@@ -121,7 +121,7 @@ def on_sphere(raw: Tensor, kind: str) -> Tensor:
         >>> on_sphere(torch.tensor([[3.0, 4.0]]), "l2")
         tensor([[0.8485, 1.1314]])
     """
-    check_choice(kind, NOISE_KINDS, "kind")
+    check_choice("kind", kind, NOISE_KINDS)
     if kind == "gaussian":
         return raw
     unit = F.normalize(raw, p=2.0 if kind == "l2" else 1.0, dim=-1, eps=torch.finfo(raw.dtype).tiny)
