@@ -95,15 +95,37 @@ def sample_noise(
         raise InvalidInputError(f"dtype must be a floating-point type, got {dtype}")
     source = torch.device("cpu" if device is None else device) if generator is None else generator.device
     draw = torch.float64 if dtype == torch.float64 else torch.float32
-    noise = torch.randn(sizes, generator=generator, device=source, dtype=draw)
-    if kind == "l2":
-        noise = F.normalize(noise, dim=-1, eps=torch.finfo(draw).tiny) * sphere_radius("l2", sizes[-1])
-    elif kind == "l1":
-        # Absolute exponentials with independent signs are Laplace: uniform on the l1 sphere once normalised.
+    raw = torch.randn(sizes, generator=generator, device=source, dtype=draw)
+    if kind == "l1":
+        # Exponential sizes with independent signs are Laplace noise, which `on_sphere` expects for "l1".
         size = torch.empty(sizes, device=source, dtype=draw).exponential_(generator=generator)
-        noise = F.normalize(torch.copysign(size, noise), p=1.0, dim=-1, eps=torch.finfo(draw).tiny)
-        noise = noise * sphere_radius("l1", sizes[-1])
-    return noise.to(source if device is None else device, dtype)
+        raw = torch.copysign(size, raw)
+    return on_sphere(raw, kind).to(source if device is None else device, dtype)
+
+
+def on_sphere(raw: Tensor, kind: str) -> Tensor:
+    """Turn independent draws into noise of a kind: uniform on the sphere at `sphere_radius`, for the kinds that are.
+
+    Args:
+        raw: `(..., m)` floating; standard normal for "gaussian" and "l2", Laplace for "l1".
+        kind: "gaussian" (returned as it is), "l1" or "l2".
+
+    Returns:
+        Noise of the same shape and type; every row of `m` numbers depends on that row alone.
+
+    Raises:
+        InvalidConfigError: when `kind` is unknown.
+
+    Example:
+        >>> import torch
+        >>> on_sphere(torch.tensor([[3.0, 4.0]]), "l2")
+        tensor([[0.8485, 1.1314]])
+    """
+    check_choice("kind", kind, NOISE_KINDS)
+    if kind == "gaussian":
+        return raw
+    unit = F.normalize(raw, p=2.0 if kind == "l2" else 1.0, dim=-1, eps=torch.finfo(raw.dtype).tiny)
+    return unit * sphere_radius(kind, raw.shape[-1])
 
 
 def adversarial_noise(

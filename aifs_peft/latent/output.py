@@ -13,7 +13,7 @@ Intervention = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class LatentOutput:
-    """What one forward pass left behind, with its graph.
+    """What one forward pass left behind; with its graph where a method asked for it.
 
     Attributes:
         z: latents, `(batch, dim)`, float32 or wider.

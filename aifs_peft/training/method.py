@@ -93,41 +93,6 @@ def give_own_group(optimizer: torch.optim.Optimizer, module: nn.Module, learning
     optimizer.add_param_group({"params": list(module.parameters()), "lr": learning_rate, "weight_decay": 0.0})
 
 
-def trains_encoder(model: nn.Module, layer: AIFSLayer) -> bool:
-    """Whether any parameter outside the AIFS layer is trained."""
-    inside = {id(parameter) for parameter in layer.parameters()}
-    return any(p.requires_grad and id(p) not in inside for p in model.parameters())
-
-
-def freeze_modes(model: nn.Module, layer: AIFSLayer, encoder_trains: bool) -> None:
-    """Put what is frozen into evaluation mode, after upstream has put everything into training mode.
-
-    A frozen encoder as a whole: no dropout, no moving statistics. Of one that is trained through an adapter only
-    the normalisation layers with running statistics, whose parameters are frozen.
-
-    Args:
-        model: the whole model.
-        layer: its AIFS layer, left as it is.
-        encoder_trains: see `trains_encoder`.
-    """
-    inside = {id(module) for module in layer.modules()}
-    for module in model.modules():
-        if id(module) in inside or not module.training:
-            continue
-        frozen_statistics = getattr(module, "running_mean", None) is not None and not any(
-            p.requires_grad for p in module.parameters(recurse=False)
-        )
-        if frozen_statistics or not encoder_trains:
-            module.training = False
-
-
-@torch.no_grad()
-def set_modes(model: nn.Module, modes: dict[nn.Module, bool]) -> None:
-    """Put back the training modes that `{m: m.training for m in model.modules()}` noted."""
-    for module in model.modules():
-        module.training = modes[module]
-
-
 def gives_tokens(model: nn.Module) -> bool:
     """Whether the encoder is one of transformers', whose output can hold its hidden states."""
     config = getattr(model, "config", None)

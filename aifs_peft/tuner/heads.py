@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from aifs_peft.errors import HeadError
+from aifs_peft.latent._support import evaluating
 from aifs_peft.latent.heads import MLPHead, head_sizes, linear_layers
 
 
@@ -28,14 +29,8 @@ def takes_sequence(head: nn.Module) -> bool:
     if isinstance(head, nn.Linear | nn.Sequential):
         return False
     weight = linear_layers(head)[0][1].weight
-    modes = {m: m.training for m in head.modules()}
-    head.eval()
-    try:
-        with torch.no_grad():
-            out = head(torch.zeros(1, 1, head_sizes(head)[0], dtype=weight.dtype, device=weight.device))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with torch.no_grad(), evaluating(head):
+        out = head(torch.zeros(1, 1, head_sizes(head)[0], dtype=weight.dtype, device=weight.device))
     return isinstance(out, Tensor) and out.dim() == 2
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +59,7 @@ class AIFSLayer(TunerLayer):
         self._stash: list[nn.Module] = []  # the base head while merged; a list, so that it is no sub-module
         self._output: LatentOutput | None = None
         self._intervention: Intervention | None = None
+        self._keeps_graph = False
         self.set_adapter(adapter_name)
         self.update_layer(adapter_name, config)
 
@@ -125,10 +128,38 @@ class AIFSLayer(TunerLayer):
         Args:
             intervention: maps `z (batch, dim)` to `z'` of the same shape; None disarms.
         """
-        self._intervention = intervention
+        self._intervention, self._keeps_graph = intervention, intervention is not None
+
+    @contextmanager
+    def intervening(self, intervention: Intervention | None) -> Iterator[None]:
+        """For a block: intervene on latents in training mode, and leave latent outputs with their graph.
+
+        Args:
+            intervention: maps `z (batch, dim)` to `z'` of the same shape; None leaves the latents alone.
+
+        Example:
+            >>> from peft import get_peft_model
+            >>> from aifs_peft.models import LatentClassifier, TabularEncoder
+            >>> from aifs_peft.tuner import AIFSConfig, find_aifs_layer
+            >>> model = get_peft_model(LatentClassifier(TabularEncoder(4, 8), num_labels=2), AIFSConfig()).train()
+            >>> layer = find_aifs_layer(model)
+            >>> with layer.intervening(lambda z: z + 1):
+            ...     _ = model(torch.zeros(3, 4))
+            >>> output = layer.take_output()
+            >>> torch.equal(output.intervened, output.z + 1), output.logits.requires_grad
+            (True, True)
+        """
+        self._intervention, self._keeps_graph = intervention, True
+        try:
+            yield
+        finally:
+            self._intervention, self._keeps_graph = None, False
 
     def take_output(self) -> LatentOutput:
         """Latents and logits of the last forward pass; each can be taken once, which frees its graph.
+
+        They have a graph where the layer was armed or `intervening`. After any other forward pass they are detached: an
+        output that nobody takes must not keep a batch's graph alive.
 
         Raises:
             HeadError: if no forward pass has run since the last call.
@@ -190,7 +221,9 @@ class AIFSLayer(TunerLayer):
         z = self.pool(x)
         if not (self.training and self._intervention is not None):
             logits = self.classify(z)
-            self._output = LatentOutput(z, logits)
+            # Copied, not only detached: latents are often a view of all hidden states, which it would keep alive.
+            kept = (z, logits) if self._keeps_graph else (z.detach().clone(), logits.detach())
+            self._output = LatentOutput(*kept)
             return logits
         intervened = self._intervention(z)
         if intervened.shape != z.shape:
@@ -253,7 +286,7 @@ class AIFSLayer(TunerLayer):
 
     def __getstate__(self) -> dict[str, Any]:
         # A pending output is no leaf, which deepcopy refuses; an armed intervention belongs to one training loop.
-        return {**self.__dict__, "_output": None, "_intervention": None}
+        return {**self.__dict__, "_output": None, "_intervention": None, "_keeps_graph": False}
 
     def __repr__(self) -> str:
         return "aifs." + super().__repr__()

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 
 from peft import PeftConfig, inject_adapter_in_model
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError
@@ -16,6 +15,7 @@ from aifs_peft.latent.heads import head_sizes
 from aifs_peft.tuner._peft import AuxiliaryTrainingWrapper, BaseTunerLayer, Tuner
 from aifs_peft.tuner.config import AIFSConfig
 from aifs_peft.tuner.layer import AIFSLayer, find_aifs_layer
+from aifs_peft.tuner.modes import freeze_modes
 from aifs_peft.tuner.rows import rows_by_adapter
 from aifs_peft.tuner.targets import find_head, resolve_encoder
 from aifs_peft.tuner.trained_copy import TrainedCopy
@@ -99,15 +99,16 @@ class AIFSModel(Tuner):
                 module.update_layer(adapter_name, config)
                 return module
             return AIFSLayer(module, adapter_name, config)
+        is_new = key in (config.new_layers or ())
         if isinstance(module, TrainedCopy):
-            module.update_layer(adapter_name, inference_mode=config.inference_mode)
+            module.update_layer(adapter_name, is_new=is_new, inference_mode=config.inference_mode)
             return module
         if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
             raise InvalidConfigError(
                 f"{key!r} carries a {type(module).__name__} of another adapter, so it cannot be trained whole; load "
                 "the base model anew for this adapter, or leave that layer out of trained_modules."
             )
-        return TrainedCopy(module, adapter_name, inference_mode=config.inference_mode)
+        return TrainedCopy(module, adapter_name, is_new=is_new, inference_mode=config.inference_mode)
 
     @classmethod
     def saved_key(cls, key: str, adapter_name: str) -> str | None:
@@ -197,30 +198,23 @@ class AIFSModel(Tuner):
             self.model.num_labels = len(names)
 
     def train(self, mode: bool = True) -> AIFSModel:
-        """Training mode for what is trained: a frozen encoder, and every frozen batch norm, stay in evaluation mode.
-
-        A frozen encoder then gives the same latents in training as in discovery and evaluation; a frozen batch
-        norm in training mode would overwrite its running statistics.
-        """
+        """Training mode for what is trained; what is frozen stays in evaluation mode, see `freeze_modes`."""
         super().train(mode)
-        if not mode:
-            return self
-        inside = set(find_aifs_layer(self.model).modules())
-        active = [self.peft_config[a] for a in self.active_adapters if a in self.peft_config]
-        frozen = not any(config.tunes_encoder for config in active)
-        wholes = [w for w in self.model.modules() if isinstance(w, AuxiliaryTrainingWrapper | TrainedCopy)]
-        trained = {module for whole in wholes for module in whole.modules()}
-        for module in self.model.modules():
-            if module in inside or module is self.model or (frozen and module in trained):
-                continue
-            norm = isinstance(module, _BatchNorm) and module not in trained
-            if frozen or (norm and not any(p.requires_grad for p in module.parameters())):
-                module.training = False
-            elif _is_packed(module):
-                # bitsandbytes packs 4-bit weights for inference when a CPU evaluates them, and has no gradient through
-                # that form; writing a state dict unpacks them in place.
-                module.state_dict()
+        if mode:
+            freeze_modes(self.model, find_aifs_layer(self.model))
+            unpack(self.model)
         return self
+
+
+def unpack(model: nn.Module) -> None:
+    """Bring 4-bit layers that will train back from bitsandbytes' inference-only layout.
+
+    It packs the weights when a CPU evaluates them, and has no gradient through that form; writing a state dict unpacks
+    them in place.
+    """
+    for module in model.modules():
+        if module.training and _is_packed(module):
+            module.state_dict()
 
 
 def _is_packed(module: nn.Module) -> bool:

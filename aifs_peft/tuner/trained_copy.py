@@ -22,6 +22,7 @@ class TrainedCopy(TunerLayer):
     Args:
         base_layer: the module of the base model.
         adapter_name: name of the first adapter.
+        is_new: whether it is trained because no checkpoint holds it, and not because the user said so.
         inference_mode: whether its copy is only used and not trained.
 
     Raises:
@@ -29,21 +30,26 @@ class TrainedCopy(TunerLayer):
     """
 
     adapter_layer_names = ("aifs_copy",)
+    other_param_names = ("aifs_is_new",)
 
-    def __init__(self, base_layer: nn.Module, adapter_name: str, *, inference_mode: bool = False) -> None:
+    def __init__(
+        self, base_layer: nn.Module, adapter_name: str, *, is_new: bool = False, inference_mode: bool = False
+    ) -> None:
         super().__init__()
         self.base_layer = base_layer
         self.aifs_copy = nn.ModuleDict()
+        self.aifs_is_new: dict[str, bool] = {}
         self.merged_adapters: list[str] = []
         self._stash: list[nn.Module] = []  # the base module while merged; a list, so that it is no sub-module
         self.set_adapter(adapter_name)
-        self.update_layer(adapter_name, inference_mode=inference_mode)
+        self.update_layer(adapter_name, is_new=is_new, inference_mode=inference_mode)
 
-    def update_layer(self, adapter_name: str, *, inference_mode: bool = False) -> None:
+    def update_layer(self, adapter_name: str, *, is_new: bool = False, inference_mode: bool = False) -> None:
         """Add a copy for one more adapter.
 
         Args:
             adapter_name: its name.
+            is_new: whether it is trained because no checkpoint holds it.
             inference_mode: whether it is only used and not trained.
 
         Raises:
@@ -56,6 +62,7 @@ class TrainedCopy(TunerLayer):
                 "quantisation (BitsAndBytesConfig(llm_int8_skip_modules=[...])), or out of trained_modules."
             )
         self.aifs_copy[adapter_name] = copy.deepcopy(base)
+        self.aifs_is_new[adapter_name] = is_new
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
     @property
