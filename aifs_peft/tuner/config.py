@@ -171,7 +171,8 @@ class AIFSConfig(PeftConfig):
         """A dictionary of JSON values, the encoder's configuration nested in it."""
         out = {f.name: getattr(self, f.name) for f in fields(self)}
         out["encoder_adapter"] = self.nested.to_dict() if self.nested is not None else None
-        return _jsonable(copy.deepcopy(out))
+        plain: dict[str, Any] = _jsonable(copy.deepcopy(out))
+        return plain
 
     def _value_problems(self) -> list[str]:
         checks: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, bool]]] = []
@@ -221,7 +222,7 @@ class AIFSConfig(PeftConfig):
 
     def _encoder_problems(self) -> list[str]:
         """Turn `encoder_adapter` into a private copy of a PEFT configuration; say what is wrong with it."""
-        inner = self.encoder_adapter
+        inner: Any = self.encoder_adapter
         if inner is None:
             return []
         if isinstance(inner, dict):
@@ -230,7 +231,7 @@ class AIFSConfig(PeftConfig):
             inner = PeftConfig.from_peft_type(**inner)
         if not isinstance(inner, PeftConfig):
             return [f"encoder_adapter must be a PEFT configuration, its dict or None; got {type(inner).__name__}."]
-        name = str(getattr(inner.peft_type, "value", inner.peft_type))
+        name: Any = str(getattr(inner.peft_type, "value", inner.peft_type))  # a key of tables that know enums only
         if inner.is_prompt_learning or inner.is_adaption_prompt:
             return [f"encoder_adapter cannot be prompt learning ({name}); use LoRA, IA3 or another weight adapter."]
         if name in ("AIFS", "ADALORA"):
@@ -238,8 +239,9 @@ class AIFSConfig(PeftConfig):
             return [f"encoder_adapter cannot be {name}: {why}; use LoraConfig."]
         if getattr(PEFT_TYPE_TO_TUNER_MAPPING.get(name), "uses_shared_state", False):
             return [f"encoder_adapter cannot be {name}: it shares state between layers; use LoRA, IA3 or LoHa."]
-        if getattr(inner, "bias", "none") != "none":
-            return [f"encoder_adapter has bias={inner.bias!r}, which would not be saved; use bias='none'."]
+        bias = getattr(inner, "bias", "none")
+        if bias != "none":
+            return [f"encoder_adapter has bias={bias!r}, which would not be saved; use bias='none'."]
         self.encoder_adapter = copy.deepcopy(inner)
         return []
 

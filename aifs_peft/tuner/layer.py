@@ -90,7 +90,7 @@ class AIFSLayer(TunerLayer):
         Raises:
             HeadError: if none or several are active: heads cannot be added up.
         """
-        active = [name for name in self.active_adapters if name in self.aifs_head]
+        active: list[str] = [name for name in self.active_adapters if name in self.aifs_head]
         if len(active) != 1:
             raise HeadError(f"AIFS needs exactly one active adapter, got {active}; call model.set_adapter(name).")
         return active[0]
@@ -203,7 +203,7 @@ class AIFSLayer(TunerLayer):
         name = adapter or self.adapter
         head, spec = self.aifs_head[name], self.aifs_spec[name]
         z = z.to(next(head.parameters()).dtype)
-        logits = head(z.unsqueeze(1) if spec.sequence else z)
+        logits: Tensor = head(z.unsqueeze(1) if spec.sequence else z)
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -214,7 +214,7 @@ class AIFSLayer(TunerLayer):
         if self.disable_adapters and self.merged:
             self.unmerge()
         if self.disable_adapters or self.merged or not self.active_adapters:
-            return self.base_layer(x, *args, **kwargs)
+            return self._base_logits(x, *args, **kwargs)
         if self.rows is not None:
             self._output = None  # latents of several adapters are no one's latent output
             return by_row(self.rows, x, lambda name, part: self._logits_of(name, part, *args, **kwargs))
@@ -232,10 +232,14 @@ class AIFSLayer(TunerLayer):
         self._output = LatentOutput(z, logits, intervened, intervened_logits)
         return logits
 
+    def _base_logits(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        logits: Tensor = self.base_layer(x, *args, **kwargs)
+        return logits
+
     def _logits_of(self, name: str, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Logits by one adapter's head, or by the base head."""
         if name not in self.aifs_head:
-            return self.base_layer(x, *args, **kwargs)
+            return self._base_logits(x, *args, **kwargs)
         return self.classify(self.pool(x, name), name)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:

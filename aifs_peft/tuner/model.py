@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from contextlib import AbstractContextManager
+from typing import Any
 
 from peft import PeftConfig, inject_adapter_in_model
 from torch import Tensor, nn
@@ -53,7 +54,8 @@ class AIFSModel(Tuner):
             InvalidConfigError: if the encoder's adapter touches the head.
         """
         # A copy: the caller's configuration stays as it was and can be used for another model.
-        config = self.peft_config[adapter_name] = copy.deepcopy(self.peft_config[adapter_name])
+        config = copy.deepcopy(self._config(adapter_name))
+        self.peft_config[adapter_name] = config
         head = find_head(model, config)
         config.target_modules = [head]
         if config.num_labels is None:
@@ -70,6 +72,11 @@ class AIFSModel(Tuner):
             model, adapter_name, autocast_adapter_dtype=autocast_adapter_dtype, low_cpu_mem_usage=low_cpu_mem_usage
         )
         self._apply_labels(enabled=True)
+
+    def _config(self, adapter_name: str) -> AIFSConfig:
+        config = self.peft_config[adapter_name]
+        assert isinstance(config, AIFSConfig)  # noqa: S101 - for the type checker; PEFT holds one type per tuner
+        return config
 
     @staticmethod
     def _inject_nested(model: nn.Module, inner: PeftConfig, adapter_name: str, low_cpu_mem_usage: bool) -> None:
@@ -179,15 +186,15 @@ class AIFSModel(Tuner):
 
     def _apply_labels(self, *, enabled: bool) -> None:
         """Tell the base model how many classes its head has now: its own loss reads `num_labels`."""
-        base_config = getattr(self.model, "config", None)
+        base_config: Any = getattr(self.model, "config", None)
         if not hasattr(base_config, "num_labels"):
             return
         if "_base_labels" not in self.__dict__:
             self.__dict__["_base_labels"] = dict(getattr(base_config, "id2label", None) or {})
-        active = [a for a in self.active_adapters if a in self.peft_config]
+        active = [name for name in self.active_adapters if name in self.peft_config]
         names: dict[int, str] = self.__dict__["_base_labels"]
         if enabled and len(active) == 1:
-            config = self.peft_config[active[0]]
+            config = self._config(active[0])
             if config.labels:
                 names = dict(enumerate(config.labels))
             elif config.num_labels and config.num_labels != len(names):

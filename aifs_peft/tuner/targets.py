@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from peft import PeftConfig
 from torch import nn
 
 from aifs_peft.errors import HeadError, InvalidConfigError
@@ -53,14 +52,12 @@ def find_head(model: nn.Module, config: AIFSConfig) -> str:
         found = wrapped or [n for n in HEAD_NAMES if n in modules and not isinstance(modules[n], nn.Identity)][:1]
         if not found:
             raise HeadError(_not_found(model, None, []))
-    key = found[0]
+    key: str = found[0]
     if wrapped and key not in wrapped:
         raise HeadError(
             f"this model already has AIFS on {wrapped[0]!r}; every adapter must wrap that head, not {key!r}."
         )
-    if not wrapped:
-        key = _check_head(model, key, modules[key], config)
-    return key
+    return key if wrapped else _check_head(model, key, modules[key], config)
 
 
 def _check_head(model: nn.Module, key: str, head: nn.Module, config: AIFSConfig) -> str:
@@ -102,7 +99,7 @@ def _not_found(model: nn.Module, name: str | None, found: list[str]) -> str:
     )
 
 
-def resolve_encoder(model: nn.Module, head: str, inner: PeftConfig, whole: list[str]) -> None:
+def resolve_encoder(model: nn.Module, head: str, inner: Any, whole: list[str]) -> None:
     """Fill in what the encoder's adapter leaves open, keep it off the head and off layers trained whole.
 
     Args:
@@ -131,7 +128,7 @@ def _ancestors(key: str) -> list[str]:
     return [".".join(parts[:i]) for i in range(1, len(parts))]
 
 
-def _default_targets(model: nn.Module, taken: list[str], inner: PeftConfig) -> None:
+def _default_targets(model: nn.Module, taken: list[str], inner: Any) -> None:
     kinds = (nn.Linear, nn.MultiheadAttention, nn.Conv2d, BaseTunerLayer)
     keys = [k for k, m in model.named_modules() if isinstance(m, kinds) and not is_inside(k, taken)]
     if hasattr(inner, "feedforward_modules"):
@@ -174,7 +171,7 @@ def _narrow(keys: list[str], names: tuple[str, ...]) -> list[str]:
     return image if image and len(image) < len(hit) else list(names)
 
 
-def _exclude(model: nn.Module, taken: list[str], inner: PeftConfig) -> None:
+def _exclude(model: nn.Module, taken: list[str], inner: Any) -> None:
     """Keep the adapter off modules that are trained whole: its parameters would be dead, which DDP refuses."""
     targets = getattr(inner, "target_modules", None)
     if not hasattr(inner, "exclude_modules") or not targets:

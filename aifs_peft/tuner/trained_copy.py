@@ -88,7 +88,7 @@ class TrainedCopy(TunerLayer):
         return self.module_in_use.weight  # type: ignore[return-value]
 
     @property
-    def bias(self) -> Tensor | None:
+    def bias(self) -> Tensor | None:  # type: ignore[override] # PEFT does not think of layers without one
         """Bias of the module in use."""
         return self.module_in_use.bias  # type: ignore[return-value]
 

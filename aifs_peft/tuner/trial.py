@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -57,7 +57,7 @@ def taking_part(model: nn.Module, names: list[str]) -> list[str]:
     return names
 
 
-def _reached(model: nn.Module, inputs: dict[str, Tensor], parameters: list[Tensor]) -> set[int] | None:
+def _reached(model: nn.Module, inputs: dict[str, Tensor], parameters: Sequence[Tensor]) -> set[int] | None:
     """Identities of the parameters that the logits depend on; None when the model does not take such inputs."""
     try:
         logits = model(**inputs).logits
