@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
-IntArray = NDArray[np.integer]
+from aifs_peft.discovery.arrays import Array, IntArray
 
 
 @dataclass(frozen=True)
