@@ -39,6 +39,7 @@ def nothing_found(d: int, y: IntArray, classes: NDArray[Any], tried: list[Candid
     return Discovery(
         found=False,
         classes_=classes,
+        labels_=y,
         groups_=y.copy(),
         responsibilities_=one_hot(y, K, np.float32),
         basis_=np.zeros((d, 0)),
@@ -126,6 +127,7 @@ def found_partition(
     return Discovery(
         found=True,
         classes_=classes,
+        labels_=y,
         groups_=groups,
         responsibilities_=R,
         basis_=orthonormal_basis(displacements, len(classes) - 1),
