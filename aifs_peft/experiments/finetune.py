@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from peft import IA3Config, LNTuningConfig, LoraConfig, PeftConfig, get_peft_model
+from peft import IA3Config, LoraConfig, PeftConfig, get_peft_model
 from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
@@ -96,7 +96,7 @@ class FinetuneSpec:
     n_boot: int = 0
 
     def encoder_adapter(self) -> PeftConfig | None:
-        """The PEFT configuration that tunes the encoder, `None` when it stays frozen.
+        """The PEFT configuration that tunes the encoder, `None` when it stays frozen or is trained whole.
 
         Raises:
             InvalidConfigError: an unknown adapter, or one that does not go with the model or its quantization.
@@ -105,13 +105,10 @@ class FinetuneSpec:
             raise InvalidConfigError(UNKNOWN_ADAPTER.format(given=self.adapter, known=", ".join(ADAPTERS)))
         if self.model == "identity" and self.adapter != "none":
             raise InvalidConfigError(NOTHING_TO_TUNE.format(given=self.adapter))
-        if self.adapter == "none":
+        if self.adapter == "full" and self.quantization != "none":
+            raise InvalidConfigError(FULL_QUANTISED.format(given=self.quantization))
+        if self.adapter in ("none", "full"):
             return None
-        if self.adapter == "full":
-            if self.quantization != "none":
-                raise InvalidConfigError(FULL_QUANTISED.format(given=self.quantization))
-            # PEFT's LN tuning trains a copy of each target as it is; nothing in it is special to layer norms.
-            return LNTuningConfig(target_modules=self.target_modules or "all-linear")
         if self.adapter == "ia3":
             return IA3Config(target_modules=self.target_modules)
         return LoraConfig(
@@ -122,6 +119,10 @@ class FinetuneSpec:
             use_dora=self.adapter == "dora",
             use_rslora=self.adapter == "rslora",
         )
+
+    def trained_modules(self) -> list[str] | str | None:
+        """Modules of the encoder that are trained whole, `None` for none."""
+        return (self.target_modules or "all-linear") if self.adapter == "full" else None
 
 
 @dataclass
@@ -153,6 +154,7 @@ def adapter_config(method: str, spec: FinetuneSpec) -> AIFSConfig:
         head=spec.head,
         auxiliary=get(method).auxiliary,
         encoder_adapter=spec.encoder_adapter(),
+        trained_modules=spec.trained_modules(),
     )
 
 

@@ -119,7 +119,7 @@ class LatentClassifier(nn.Module):
         self.encoder = encoder
         library = library_of(encoder)
         if isinstance(encoder, TabularEncoder):
-            described = {"num_features": encoder.num_features, "dim": encoder.dim}
+            described: dict[str, Any] = {"num_features": encoder.num_features, "dim": encoder.dim}
         else:
             config = getattr(encoder, "config", None)
             described = {"class": type(encoder).__name__, "model_type": getattr(config, "model_type", None)}
@@ -149,17 +149,18 @@ class LatentClassifier(nn.Module):
         Raises:
             InvalidInputError: if the batch holds none of them.
         """
+        encoder: Any = self.encoder
         if "features" in inputs:
-            return embedding_of(self.encoder(inputs["features"]), self.encoder)
+            return embedding_of(encoder(inputs["features"]), encoder)
         if "pixel_values" not in inputs and "input_ids" not in inputs:
             raise InvalidInputError("the batch needs pixel_values, input_ids or features; it has none of them.")
         if self.config.library == "open_clip":
-            return self.encoder.encode_image(inputs["pixel_values"])  # type: ignore[operator, unused-ignore]
-        if "pixel_values" in inputs and hasattr(self.encoder, "get_image_features"):
-            return embedding_of(self.encoder.get_image_features(pixel_values=inputs["pixel_values"]), self.encoder)
+            return embedding_of(encoder.encode_image(inputs["pixel_values"]), encoder)
+        if "pixel_values" in inputs and hasattr(encoder, "get_image_features"):
+            return embedding_of(encoder.get_image_features(pixel_values=inputs["pixel_values"]), encoder)
         if self.config.library == "transformers":
-            return embedding_of(self.encoder(**inputs), self.encoder)
-        return embedding_of(self.encoder(next(iter(inputs.values()))), self.encoder)
+            return embedding_of(encoder(**inputs), encoder)
+        return embedding_of(encoder(next(iter(inputs.values()))), encoder)
 
     def forward(
         self,

@@ -123,7 +123,9 @@ def load_model(
     config.label2id = {label: i for i, label in enumerate(label_names)}
     extra: dict[str, Any] = {} if quantization == "none" else {"quantization_config": _quantization(quantization)}
     try:
-        model = _AUTO[modality].from_pretrained(source, config=config, ignore_mismatched_sizes=True, **common, **extra)
+        model: nn.Module = _AUTO[modality].from_pretrained(
+            source, config=config, ignore_mismatched_sizes=True, **common, **extra
+        )
     except OSError as error:
         raise _not_found("model", name, error) from error
     # A half-precision checkpoint trains its head and adapter in float32; a quantised base keeps its own types.

@@ -35,6 +35,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "auxiliary": ("none", "linear", "mlp"),
     "pool": ("auto", "cls", "mean", "last"),
 }
+ALL_LINEAR = "all-linear"
 _NOT_NEGATIVE = ("lambda_", "alpha", "beta", "gamma")
 _OPTIONAL_COUNTS = ("top_k", "head_hidden", "num_labels")
 
@@ -72,8 +73,12 @@ class AIFSConfig(PeftConfig):
         target_modules: name of the head in the base model; None finds it.
         pool: how to reduce tokens to a latent: `"auto"`, `"cls"`, `"mean"` or `"last"`.
         encoder_adapter: a PEFT configuration (LoRA, IA3, ...) for the encoder, or its dict; None freezes the encoder.
+        trained_modules: modules of the encoder that are trained whole and saved with the adapter, beside or instead of
+            `encoder_adapter`: names, as PEFT matches them, or `"all-linear"` for every linear layer.
         num_labels: number of classes; None takes the base head's, or the length of `labels`.
         labels: names of the classes.
+        new_layers: layers between encoder and head that the base model's checkpoint does not hold, so that they start
+            at random; trained and saved with the adapter. Found by the adapter itself.
         state_shapes: sizes of the saved mask, basis and so on; filled in by the adapter itself.
 
     Raises:
@@ -112,8 +117,10 @@ class AIFSConfig(PeftConfig):
     target_modules: list[str] | str | None = None
     pool: Literal["auto", "cls", "mean", "last"] = "auto"
     encoder_adapter: PeftConfig | dict[str, Any] | None = field(default=None)
+    trained_modules: list[str] | str | None = None
     num_labels: int | None = None
     labels: list[str] | None = None
+    new_layers: list[str] | None = None
     state_shapes: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -129,7 +136,9 @@ class AIFSConfig(PeftConfig):
             self.target_modules = sorted(self.target_modules)
         if self.labels is not None:
             self.labels = list(self.labels)
-        problems = [*self._value_problems(), *self._label_problems(), *self._encoder_problems()]
+        problems = [
+            *self._value_problems(), *self._label_problems(), *self._encoder_problems(), *self._whole_layer_problems()
+        ]  # fmt: skip
         if problems:
             count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
             raise InvalidConfigError("\n- ".join([f"{count} in AIFSConfig:", *problems]))
@@ -149,6 +158,11 @@ class AIFSConfig(PeftConfig):
         return cls(recipe="paper", **overrides)
 
     @property
+    def tunes_encoder(self) -> bool:
+        """Whether the user asked for a tuned encoder; one with `new_layers` alone counts as frozen."""
+        return self.nested is not None or bool(self.trained_modules)
+
+    @property
     def nested(self) -> PeftConfig | None:
         """The encoder's adapter configuration, which `__post_init__` made of whatever was given."""
         return self.encoder_adapter if isinstance(self.encoder_adapter, PeftConfig) else None
@@ -157,7 +171,8 @@ class AIFSConfig(PeftConfig):
         """A dictionary of JSON values, the encoder's configuration nested in it."""
         out = {f.name: getattr(self, f.name) for f in fields(self)}
         out["encoder_adapter"] = self.nested.to_dict() if self.nested is not None else None
-        return _jsonable(copy.deepcopy(out))
+        plain: dict[str, Any] = _jsonable(copy.deepcopy(out))
+        return plain
 
     def _value_problems(self) -> list[str]:
         checks: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, bool]]] = []
@@ -192,9 +207,22 @@ class AIFSConfig(PeftConfig):
             return [f"num_labels is {self.num_labels}, but labels names {len(self.labels)} classes; drop one of them."]
         return []
 
+    def _whole_layer_problems(self) -> list[str]:
+        """Turn `trained_modules` into a sorted list, or the word for all linear layers; say what is wrong with it."""
+        given = self.trained_modules
+        if given is None or given == ALL_LINEAR:
+            return []
+        names = [given] if isinstance(given, str) else given
+        if not isinstance(names, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in names):
+            return [f"trained_modules must be names of modules, {ALL_LINEAR!r} or None; got {given!r}."]
+        if not names:
+            return ["trained_modules must name at least one module, or be None; got none."]
+        self.trained_modules = sorted(names)
+        return []
+
     def _encoder_problems(self) -> list[str]:
         """Turn `encoder_adapter` into a private copy of a PEFT configuration; say what is wrong with it."""
-        inner = self.encoder_adapter
+        inner: Any = self.encoder_adapter
         if inner is None:
             return []
         if isinstance(inner, dict):
@@ -203,7 +231,7 @@ class AIFSConfig(PeftConfig):
             inner = PeftConfig.from_peft_type(**inner)
         if not isinstance(inner, PeftConfig):
             return [f"encoder_adapter must be a PEFT configuration, its dict or None; got {type(inner).__name__}."]
-        name = str(getattr(inner.peft_type, "value", inner.peft_type))
+        name: Any = str(getattr(inner.peft_type, "value", inner.peft_type))  # a key of tables that know enums only
         if inner.is_prompt_learning or inner.is_adaption_prompt:
             return [f"encoder_adapter cannot be prompt learning ({name}); use LoRA, IA3 or another weight adapter."]
         if name in ("AIFS", "ADALORA"):
@@ -211,8 +239,9 @@ class AIFSConfig(PeftConfig):
             return [f"encoder_adapter cannot be {name}: {why}; use LoraConfig."]
         if getattr(PEFT_TYPE_TO_TUNER_MAPPING.get(name), "uses_shared_state", False):
             return [f"encoder_adapter cannot be {name}: it shares state between layers; use LoRA, IA3 or LoHa."]
-        if getattr(inner, "bias", "none") != "none":
-            return [f"encoder_adapter has bias={inner.bias!r}, which would not be saved; use bias='none'."]
+        bias = getattr(inner, "bias", "none")
+        if bias != "none":
+            return [f"encoder_adapter has bias={bias!r}, which would not be saved; use bias='none'."]
         self.encoder_adapter = copy.deepcopy(inner)
         return []
 
