@@ -206,7 +206,7 @@ def build_trainer(
         "validation": objective.validation_columns(),
     }
     prepared = {
-        split: PreparedDataset(rows, encode, column=modality, keep=reads.get(split, ()))
+        split: PreparedDataset(rows, encode, column=modality, keep=reads.get(split, ()), split=split)
         for split, rows in splits.items()
     }
     trainer = AIFSTrainer(
