@@ -6,7 +6,6 @@ attribute, for evaluation only) and metadata. Nothing is read or imported before
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aifs_peft.data.groups import GroupSpec, group_array, spec_of
+from aifs_peft.data.reading import closest
+from aifs_peft.data.sampling import check_seed
 from aifs_peft.data.sources import DataCard
 from aifs_peft.errors import InvalidInputError
 
@@ -84,8 +85,10 @@ def load(
     for option in options:
         if option not in known:
             raise InvalidInputError(
-                f"{name} has no option {option!r}{_closest(option, known)} Options: {', '.join(known) or 'none'}"
+                f"{name} has no option {option!r}{closest(option, known)} Options: {', '.join(known) or 'none'}"
             )
+    if "seed" in options:
+        check_seed(options["seed"])
     if streaming and "streaming" in inspect.signature(loader).parameters:
         return loader(data_dir, streaming=True, **options)
     result: DatasetDict = loader(data_dir, **options)
@@ -132,7 +135,7 @@ def group_spec(
 
 def _entry(name: str, part: str) -> Any:
     if name not in _REGISTRY:
-        raise InvalidInputError(f"no data set {name!r}{_closest(name, _REGISTRY)} Known: {', '.join(names())}")
+        raise InvalidInputError(f"no data set {name!r}{closest(name, _REGISTRY)} Known: {', '.join(names())}")
     module, loader, card = _REGISTRY[name]
     return getattr(importlib.import_module(f"aifs_peft.data.{module}"), loader if part == "loader" else card)
 
@@ -140,8 +143,3 @@ def _entry(name: str, part: str) -> Any:
 def _options(loader: Callable[..., Any]) -> dict[str, Any]:
     parameters = inspect.signature(loader).parameters.values()
     return {p.name: p.default for p in parameters if p.name not in ("data_dir", "streaming")}
-
-
-def _closest(word: str, known: Any) -> str:
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else "."

@@ -71,11 +71,16 @@ def build_split(columns: Mapping[str, Any], features: Any) -> Any:
     if len(set(lengths.values())) > 1:
         raise InvalidInputError(f"columns of different lengths: {lengths}")
     schema = features.arrow_schema
-    arrays = [
-        values.cast(field.type) if isinstance(values, pa.Array) else pa.array(values, type=field.type)
-        for field, values in ((field, columns[field.name]) for field in schema)
-    ]
+    arrays = [_column(columns[field.name], field) for field in schema]
     return Dataset(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def _column(values: Any, field: pa.Field) -> pa.Array:
+    try:
+        return values.cast(field.type) if isinstance(values, pa.Array) else pa.array(values, type=field.type)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidInputError(f"column {field.name!r} does not hold {field.type} throughout: {reason}") from error
 
 
 def assemble(splits: Mapping[str, Any], spec: GroupSpec, text: str) -> Any:
