@@ -83,12 +83,13 @@ def _column(values: Any, field: pa.Field) -> pa.Array:
         raise InvalidInputError(f"column {field.name!r} does not hold {field.type} throughout: {reason}") from error
 
 
-def assemble(splits: Mapping[str, Any], spec: GroupSpec, text: str) -> Any:
+def assemble(splits: Mapping[str, Any], spec: GroupSpec | None, text: str) -> Any:
     """A dictionary of splits that carry a description and the definition of their groups.
 
     Args:
-        splits: split name to `datasets.Dataset`, or `IterableDataset`, each with the columns `label` and `group`.
-        spec: what the numbers in `group` mean.
+        splits: split name to `datasets.Dataset`, or `IterableDataset`, each with a column `label`, and `group` where
+            there is a definition.
+        spec: what the numbers in `group` mean; None where there are no groups.
         text: a sentence or two on where the data come from and with which options.
 
     Returns:
@@ -96,7 +97,7 @@ def assemble(splits: Mapping[str, Any], spec: GroupSpec, text: str) -> Any:
     """
     from datasets import DatasetDict, IterableDataset, IterableDatasetDict
 
-    description = describe_spec(spec, text)
+    description = text if spec is None else describe_spec(spec, text)
     for part in splits.values():
         part.info.description = description
     streams = any(isinstance(part, IterableDataset) for part in splits.values())
