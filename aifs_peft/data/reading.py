@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,17 +17,6 @@ from aifs_peft.errors import DataNotFoundError, InvalidInputError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-def closest(word: str, known: Iterable[object]) -> str:
-    """`"; did you mean 'x'?"` for the most similar known word, else a full stop.
-
-    Example:
-        >>> closest("lable", ["label", "image"])
-        "; did you mean 'label'?"
-    """
-    match = difflib.get_close_matches(word, [str(name) for name in known], n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else "."
 
 
 @contextmanager

@@ -6,8 +6,7 @@ fixed, spread over the classes by largest remainders, and only *which* examples 
 
 from __future__ import annotations
 
-import numbers
-from typing import Any
+from numbers import Integral, Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,20 +20,9 @@ def check_share(name: str, value: float) -> float:
     Raises:
         InvalidInputError: it does not.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0.0 <= float(value) <= 1.0:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= float(value) <= 1.0:
         raise InvalidInputError(f"{name} must be a share in [0, 1]; got {value}")
     return float(value)
-
-
-def check_seed(seed: Any) -> int:
-    """Return a seed, a whole number from 0.
-
-    Raises:
-        InvalidInputError: it is none.
-    """
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
-        raise InvalidInputError(f"seed must be a whole number from 0; got {seed!r}")
-    return int(seed)
 
 
 def check_cut(validation: float, test: float) -> None:
@@ -91,7 +79,7 @@ def check_count(name: str, value: int | None, available: int) -> int:
     """
     if value is None:
         return available
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 1 <= value <= available:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= value <= available:
         raise InvalidInputError(f"{name} must lie in 1..{available} (what the source offers); got {value}")
     return int(value)
 

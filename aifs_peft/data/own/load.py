@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from aifs_peft._checks import check_count
 from aifs_peft.data.own.cuts import CUTS, ORDER, SHARE, check_shares, split_rows, tell_small
 from aifs_peft.data.own.prepare import prepare
 from aifs_peft.data.own.roles import find_roles
 from aifs_peft.data.own.sources import read
-from aifs_peft.data.sampling import check_seed
 from aifs_peft.data.tables import assemble
 from aifs_peft.errors import InvalidInputError
 
@@ -82,6 +82,7 @@ def load_own(
         ({'train': 58, 'validation': 6, 'test': 16}, ['high', 'low'])
     """
     check_shares(validation_share, test_share)
+    check_count("seed", seed, low=0, error=InvalidInputError)
     how = split if split in CUTS else CUTS[0]
     rows = read(source, data_dir=data_dir, revision=revision)
     roles = find_roles(
@@ -89,7 +90,7 @@ def load_own(
         split=None if split in CUTS else split,
     )  # fmt: skip
     own = prepare(rows, roles, missing, root)
-    parts = split_rows(own, how, validation_share, test_share, np.random.default_rng(check_seed(seed)))
+    parts = split_rows(own, how, validation_share, test_share, np.random.default_rng(seed))
     splits = {name: own.dataset.select(np.flatnonzero(parts == name)) for name in ORDER if (parts == name).any()}
     tell_small(own, parts)
     cuts = "as given" if own.given is not None and how != "none" else f"{how}, test {test_share}, seed {seed}"

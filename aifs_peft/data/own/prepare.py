@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from aifs_peft._checks import check_choice
 from aifs_peft.data.groups import GroupSpec
 from aifs_peft.data.notes import shown, tell
 from aifs_peft.data.own.build import build
@@ -59,8 +60,7 @@ def prepare(rows: Rows, roles: Roles, missing: str, root: str | Path | None) -> 
     Raises:
         InvalidInputError: a value is missing or of the wrong kind, or there is one class only.
     """
-    if missing not in ("error", "drop"):
-        raise InvalidInputError(f'missing must be "error" or "drop"; got {missing!r}')
+    check_choice("missing", missing, ("error", "drop"), error=InvalidInputError)
     given = splits_of(rows, roles.split)
     if given is not None:
         rows.parts = given

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aifs_peft._checks import did_you_mean
 from aifs_peft.data.notes import listed
 from aifs_peft.data.own.rows import Rows
 from aifs_peft.data.own.sources import SPLITS
-from aifs_peft.data.reading import closest
 from aifs_peft.errors import InvalidInputError
 
 LABELS = ("label", "labels", "y", "class", "target")
@@ -35,7 +35,7 @@ SPLIT = "split"
 CODES = {"0": "train", "1": "validation", "2": "test"}
 """Splits as the tables of Waterbirds and CelebA number them."""
 MISSING = (
-    "The data set {where!r} has no column {column!r} for the {role}{closest} It has {columns}. "
+    "The data set {where!r} has no column {column!r} for the {role}{closest}; it has {columns}. "
     'Name yours, for example {role}="my_column", on the command line --{role} my_column or --dataset-options '
     '\'{{"{role}": "my_column"}}\'.'
 )
@@ -127,7 +127,7 @@ def _first(names: Sequence[str], columns: Sequence[str]) -> str | None:
 
 def _missing(rows: Rows, column: str, role: str) -> str:
     return MISSING.format(
-        where=rows.where, column=column, role=role, columns=rows.columns, closest=closest(column, rows.columns)
+        where=rows.where, column=column, role=role, columns=rows.columns, closest=did_you_mean(column, rows.columns)
     )
 
 

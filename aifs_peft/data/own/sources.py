@@ -36,7 +36,7 @@ def is_own(source: object) -> bool:
         (True, True, False)
     """
     if not isinstance(source, str):
-        return True
+        return not isinstance(source, type(None) | bool | int | float)
     from aifs_peft.data import names
 
     return source not in names() and ("/" in source or suffix(Path(source)) in TABLES or Path(source).exists())
