@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from aifs_peft.data.own import from_table, is_own, load_own
 
 __all__ = [
-    "DataCard", "GroupSpec", "describe", "from_table", "group_array", "group_spec", "is_own", "load", "load_own", "names",
+    "DataCard", "GroupSpec", "describe", "from_table", "group_array", "group_spec", "is_own", "load", "load_own",
+    "names",
 ]  # fmt: skip
 
 _OWN = ("from_table", "is_own", "load_own")

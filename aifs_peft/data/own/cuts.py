@@ -169,6 +169,6 @@ def tell_small(own: Own, parts: NDArray[np.str_]) -> None:
     if small:
         tell(
             f"{own.rows.where}: {len(small)} of {len(names)} cells have fewer than {SMALL_CELL} test examples "
-            f"({listed(small)}): their accuracy, and so the worst one, is known only roughly; give test_share a larger "
-            'share or "balanced", or more examples'
+            f"({listed(small)}): their accuracy, and so the worst one, is known only roughly; cut a larger test "
+            '(test_share), an even one (test_share="balanced"), or find more examples of these cells'
         )
