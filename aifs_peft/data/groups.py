@@ -172,7 +172,7 @@ class GroupSpec:
             outside = [len(part) - int(columns[split].sum()) for split, part in named.items()]
             rows += [["in no group", *map(str, outside)]] if any(outside) else []
         rows.append(["examples", *(str(len(part)) for part in named.values())])
-        return _render(rows, markdown)
+        return render(rows, markdown)
 
     def to_json(self) -> str:
         """One line of JSON from which `from_json` gives an equal object."""
@@ -283,7 +283,8 @@ def _check_range(name: str, values: NDArray[Any], size: int) -> None:
         raise InvalidInputError(f"{name} must lie in 0..{size - 1}; got {values.min()}..{values.max()}")
 
 
-def _render(rows: list[list[str]], markdown: bool) -> str:
+def render(rows: list[list[str]], markdown: bool = False) -> str:
+    """Rows of cells, the first the header, as aligned text or as a Markdown table."""
     if markdown:
         lines = ["| " + " | ".join(row) + " |" for row in rows]
         lines.insert(1, "|---|" + "---:|" * (len(rows[0]) - 1))

@@ -197,34 +197,36 @@ def read_images(dataset: Dataset, rows: Sequence[int], *, column: str = "image",
     for row, value in zip(rows, undecoded(dataset, column)[wanted][column], strict=True):
         image, reason = _decoded(value)
         if image is None:
-            raise InvalidInputError(damage_line(split, row, value, reason))
+            raise InvalidInputError(damage_line(split, row, _path(value), reason))
         images.append(image)
     return images
 
 
-def damaged(dataset: Dataset, rows: Sequence[int], *, column: str = "image", split: str = "") -> Iterator[str]:
-    """Decode pictures one by one and yield a line about each that cannot be read.
+def damaged(dataset: Dataset, rows: Sequence[int], *, column: str = "image") -> Iterator[tuple[int, str, str]]:
+    """Decode pictures one by one and yield those that cannot be read.
 
     Args:
         dataset: a split with a column of pictures.
         rows: row numbers.
         column: name of that column.
-        split: name of the split, for the lines.
 
     Yields:
-        One line with split, row, path (where the data set keeps it) and reason.
+        Row, path (empty where the data set keeps none) and reason, on one line.
     """
     files = undecoded(dataset, column)
     for row in rows:
         value = files[int(row)][column]
         image, reason = _decoded(value)
         if image is None:
-            yield damage_line(split, int(row), value, reason)
+            yield int(row), _path(value), reason
 
 
-def damage_line(split: str, row: int, value: Any, reason: str) -> str:
+def _path(value: Any) -> str:
+    return str(value.get("path") or "") if isinstance(value, dict) else ""
+
+
+def damage_line(split: str, row: int, path: str, reason: str) -> str:
     """The line about a picture that cannot be read."""
-    path = value.get("path") if isinstance(value, dict) else None
     place = f"row {row}" + (f" of {split}" if split else "") + (f", {path}," if path else "")
     return f"the picture in {place} cannot be read ({reason}); replace the file, or leave the row out"
 

@@ -91,6 +91,10 @@ def find_roles(
     Raises:
         InvalidInputError: a column that was named is not there, or none can be read by a model.
     """
+    if attribute is not None and group is not None:
+        raise InvalidInputError(
+            f"give attribute or group, not both: the groups are label x {attribute!r}, or those in {group!r}"
+        )
     columns = rows.columns
     named = {"label": label, "image": image, "text": text, "attribute": attribute, "group": group, "split": split}
     for role, column in named.items():
