@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -15,7 +14,6 @@ from transformers.trainer_callback import PrinterCallback
 
 from aifs_peft import data
 from aifs_peft._checks import parse_json_object
-from aifs_peft.data.custom import load_custom
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.experiments.evaluation import evaluate_groups, group_counts, group_definition
 from aifs_peft.experiments.prepare import (
@@ -62,8 +60,8 @@ class FinetuneSpec:
             `"tiny_clip"` for images and `"mlp"` for features.
         revision: branch, tag or commit of the model on the Hub.
         trust_remote_code: run model code from the Hub. Off unless asked for.
-        dataset: a name from `aifs_peft.data.names()`; or your own data as a local folder or Hub name
-            (see `aifs_peft.data.custom.load_custom`).
+        dataset: a name from `aifs_peft.data.names()`; or your own data as a table, a folder or a Hub
+            name (see `aifs_peft.data.load_own`).
         data_dir: folder of a local copy in the data set's official layout.
         dataset_options: options of the data set's `load`, such as `{"aligned_share": 0.95}`.
         adapter: how the encoder is tuned: `none` (frozen), `lora`, `dora`, `rslora`, `ia3`, or `full` (every linear
@@ -209,7 +207,7 @@ def build_trainer(
         "validation": objective.validation_columns(),
     }
     prepared = {
-        split: PreparedDataset(rows, encode, column=modality, keep=reads.get(split, ()))
+        split: PreparedDataset(rows, encode, column=modality, keep=reads.get(split, ()), split=split)
         for split, rows in splits.items()
     }
     trainer = AIFSTrainer(
@@ -278,10 +276,8 @@ def _base_model(name: str, spec: FinetuneSpec, train: Dataset, modality: str) ->
 
 
 def load_data(spec: FinetuneSpec) -> DatasetDict:
-    """The data set by name; a local folder or a Hub name with a slash is read as the user's own data."""
-    if spec.dataset not in data.names() and (Path(spec.dataset).is_dir() or "/" in spec.dataset):
-        return load_custom(spec.dataset, spec.data_dir, **spec.dataset_options)
-    return data.load(spec.dataset, spec.data_dir, **spec.dataset_options)
+    """The data set by name; a file, a folder or a Hub name with a slash is read as the user's own data."""
+    return cast("DatasetDict", data.load(spec.dataset, spec.data_dir, **spec.dataset_options))
 
 
 def describe_state(state: AIFSState) -> dict[str, Any]:
