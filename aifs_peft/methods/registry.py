@@ -14,25 +14,25 @@ ENTRY_POINT_GROUP = "aifs_peft.methods"
 
 # Built-in method -> the module that registers it, imported when first asked for.
 _BUILT_IN = {
-    "erm": "aifs_peft.methods.reweighting.erm",
-    "irm": "aifs_peft.methods.regularisers.irm",
-    "xrm-gdro": "aifs_peft.methods.reweighting.xrm",
-    "spectral-decoupling": "aifs_peft.methods.regularisers.spectral_decoupling",
-    "erm-balanced": "aifs_peft.methods.reweighting.balanced",
-    "reweight-oracle": "aifs_peft.methods.reweighting.balanced",
-    "gdro-oracle": "aifs_peft.methods.reweighting.group_dro",
-    "dfr-oracle": "aifs_peft.methods.last_layer.dfr",
-    "jtt": "aifs_peft.methods.reweighting.jtt",
     "afr": "aifs_peft.methods.last_layer.afr",
     "aifs": "aifs_peft.methods.aifs.discovery",
     "aifs-paper": "aifs_peft.methods.aifs.paper",
-    "ravl": "aifs_peft.methods.attributes.ravl",
-    "spume": "aifs_peft.methods.attributes.spume",
+    "dfr-oracle": "aifs_peft.methods.last_layer.dfr",
     "elrep": "aifs_peft.methods.regularisers.elrep",
-    "rsc": "aifs_peft.methods.regularisers.rsc",
+    "erm": "aifs_peft.methods.reweighting.erm",
+    "erm-balanced": "aifs_peft.methods.reweighting.erm_balanced",
+    "gdro-oracle": "aifs_peft.methods.reweighting.group_dro",
+    "irm": "aifs_peft.methods.regularisers.irm",
+    "jtt": "aifs_peft.methods.reweighting.jtt",
     "lff": "aifs_peft.methods.reweighting.lff",
-    "ule": "aifs_peft.methods.regularisers.ule",
+    "ravl": "aifs_peft.methods.attributes.ravl",
+    "reweight-oracle": "aifs_peft.methods.reweighting.reweight_oracle",
+    "rsc": "aifs_peft.methods.regularisers.rsc",
     "shortcutprobe": "aifs_peft.methods.last_layer.shortcutprobe",
+    "spectral-decoupling": "aifs_peft.methods.regularisers.spectral_decoupling",
+    "spume": "aifs_peft.methods.attributes.spume",
+    "ule": "aifs_peft.methods.regularisers.ule",
+    "xrm-gdro": "aifs_peft.methods.reweighting.xrm",
 }
 _REGISTRY: dict[str, type[Method]] = {}
 

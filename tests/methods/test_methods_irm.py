@@ -11,8 +11,8 @@ from torch import nn
 
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError, InvalidInputError
 from aifs_peft.methods import EpochContext, MethodSettings, StepContext, get
-from aifs_peft.methods.common.environments import multiplier_gradients
 from aifs_peft.methods.regularisers.irm import irm_penalties
+from aifs_peft.methods.regularisers.irm_environments import multiplier_gradients
 from aifs_peft.training.on_latents import LatentSchedule
 from aifs_peft.tuner import AIFSState, LatentTap
 

@@ -9,8 +9,9 @@ from torch import nn
 
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.methods import Latents, MethodSettings, Setup, get
-from aifs_peft.methods.common.initial_latents import UntunedLatents
-from aifs_peft.methods.reweighting.lff import UNSEEN, generalised_cross_entropy, relative_difficulty, update_averages
+from aifs_peft.methods.common.generalised_cross_entropy import generalised_cross_entropy
+from aifs_peft.methods.common.initial_latents import InitialLatents
+from aifs_peft.methods.reweighting.lff import UNSEEN, relative_difficulty, update_averages
 from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSState, LatentTap
 
@@ -93,10 +94,10 @@ def test_the_biased_head_does_not_reach_the_encoder_and_reads_untuned_latents():
 
 def test_untuned_latents_are_halved_only_where_they_fit(monkeypatch):
     monkeypatch.setattr("aifs_peft.methods.common.initial_latents.FULL_PRECISION_LIMIT", 3)
-    assert UntunedLatents(torch.ones(2, 2)).z.dtype == torch.float16
-    assert UntunedLatents(torch.full((2, 2), 1e6)).z.dtype == torch.float32
-    assert UntunedLatents(torch.ones(1, 2)).z.dtype == torch.float32
-    assert UntunedLatents(torch.ones(2, 2)).rows(torch.tensor([1]), torch.zeros(1)).dtype == torch.float32
+    assert InitialLatents(torch.ones(2, 2)).z.dtype == torch.float16
+    assert InitialLatents(torch.full((2, 2), 1e6)).z.dtype == torch.float32
+    assert InitialLatents(torch.ones(1, 2)).z.dtype == torch.float32
+    assert InitialLatents(torch.ones(2, 2)).rows(torch.tensor([1]), torch.zeros(1)).dtype == torch.float32
     with pytest.raises(InvalidConfigError, match="untuned encoder"):
         make().prepare(epoch_context(nn.Identity(), encoder_trains=True, labels=torch.tensor([0, 1])))
 

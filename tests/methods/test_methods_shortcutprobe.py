@@ -11,8 +11,8 @@ from torch import nn
 from aifs_peft.errors import HeadError, InvalidConfigError, InvalidInputError
 from aifs_peft.latent import MLPHead
 from aifs_peft.methods import Latents, MethodSettings, Setup, get
+from aifs_peft.methods.common.held_out import stratified_rows
 from aifs_peft.methods.common.last_linear import last_features, last_linear
-from aifs_peft.methods.last_layer.shortcutprobe import held_out
 from aifs_peft.methods.last_layer.shortcutprobe_directions import (
     Descent,
     high_loss_half,
@@ -48,10 +48,10 @@ def finished(head, z, y, **options):
 
 def test_the_probe_set_is_a_share_of_each_class_and_never_trained_on():
     y = torch.tensor([0] * 50 + [1] * 20 + [2] * 5)
-    probe = held_out(y, 0.2, seed=1)
+    probe = stratified_rows(y, 0.2, seed=1, fewest=2)
     assert [int(probe[y == c].sum()) for c in (0, 1, 2)] == [10, 4, 2]
-    assert torch.equal(probe, held_out(y, 0.2, seed=1))
-    assert not torch.equal(probe, held_out(y, 0.2, seed=2))
+    assert torch.equal(probe, stratified_rows(y, 0.2, seed=1, fewest=2))
+    assert not torch.equal(probe, stratified_rows(y, 0.2, seed=2, fewest=2))
     plan = make().sampling(y, epoch_context(nn.Identity(), seed=1))
     assert torch.equal(plan.weights == 0, probe)
     with pytest.raises(InvalidInputError, match=r"class 1 has 3 training.*at least 4"):

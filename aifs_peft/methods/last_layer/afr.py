@@ -36,9 +36,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aifs_peft.errors import InvalidInputError, NonFiniteError
+from aifs_peft.errors import NonFiniteError
 from aifs_peft.methods.base import Method
-from aifs_peft.methods.common.held_out import stratified_rows
+from aifs_peft.methods.common.held_out import require_class_sizes, stratified_rows
 from aifs_peft.methods.common.last_linear import require_linear, set_linear
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, Setup
 from aifs_peft.methods.registry import register
@@ -106,8 +106,10 @@ class AFR(Method):
         if not context.fresh:
             return
         assert context.labels is not None  # noqa: S101 - every trainer gives them
-        first = ~held_out_rows(context.labels.cpu(), self.options.held_out, context.seed)
-        context.state.update(count=False, weights=first.double())
+        labels = context.labels.cpu()
+        require_class_sizes(labels, 2, self.name)
+        held = stratified_rows(labels, self.options.held_out, context.seed)
+        context.state.update(count=False, weights=(~held).double())
 
     def sampling(self, labels: Tensor, context: EpochContext) -> Sampling:
         """See `Method.sampling`: from the first stage's part alone."""
@@ -138,34 +140,6 @@ class AFR(Method):
         )  # fmt: skip
         effective = float(1.0 / (weights.square().sum() * len(weights)))
         return *head, {"afr_effective_share": effective}
-
-
-def held_out_rows(labels: Tensor, share: float, seed: int) -> Tensor:
-    """A random share of every class.
-
-    Args:
-        labels: `(n,)` int64.
-        share: in (0, 1).
-        seed: of the choice.
-
-    Returns:
-        `(n,)` bool.
-
-    Raises:
-        InvalidInputError: if a class has fewer than two examples.
-
-    Example:
-        >>> rows = held_out_rows(torch.tensor([0] * 10 + [1] * 5), 0.2, seed=0)
-        >>> int(rows[:10].sum()), int(rows[10:].sum())
-        (2, 1)
-    """
-    found, sizes = labels.unique(return_counts=True)
-    if bool((sizes < 2).any()):
-        raise InvalidInputError(
-            f"class {int(found[sizes < 2][0])} has one example, and both stages of afr need some of every class; add "
-            "examples or leave the class out"
-        )
-    return stratified_rows(labels, share, seed)
 
 
 def afr_weights(logits: Tensor, labels: Tensor, gamma: float, *, balance_classes: bool = True) -> Tensor:

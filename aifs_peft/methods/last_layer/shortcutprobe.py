@@ -42,9 +42,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aifs_peft.errors import InvalidConfigError, InvalidInputError
+from aifs_peft.errors import InvalidConfigError
 from aifs_peft.methods.base import Method
-from aifs_peft.methods.common.held_out import stratified_rows
+from aifs_peft.methods.common.held_out import require_class_sizes, stratified_rows
 from aifs_peft.methods.common.last_linear import last_features, last_linear
 from aifs_peft.methods.context import EpochContext, Sampling, Setup
 from aifs_peft.methods.last_layer.shortcutprobe_directions import (
@@ -106,35 +106,6 @@ class ShortcutProbeOptions:
         check_range("probe_share", self.probe_share, 0.0, 0.5, above=True)
 
 
-def held_out(labels: Tensor, share: float, seed: int) -> Tensor:
-    """Which examples form the probe set: the same share of each class, at least two, at most half.
-
-    Args:
-        labels: `(n,)` int64.
-        share: in (0, 0.5].
-        seed: of the choice.
-
-    Returns:
-        `(n,)` bool, a function of the arguments alone.
-
-    Raises:
-        InvalidInputError: for a class with fewer than four examples.
-
-    Example:
-        >>> held_out(torch.tensor([0] * 10 + [1] * 5), 0.2, seed=0).sum()
-        tensor(4)
-    """
-    found, sizes = labels.unique(return_counts=True)
-    small = sizes < SMALLEST_CLASS
-    if bool(small.any()):
-        raise InvalidInputError(
-            f"shortcutprobe holds out a part of each class, and class {int(found[small][0])} has "
-            f"{int(sizes[small][0])} training example(s); at least {SMALLEST_CLASS} are needed: add examples or take "
-            "the class out"
-        )
-    return stratified_rows(labels, share, seed, fewest=2)
-
-
 @register
 class ShortcutProbe(Method):
     """Plain training on a part of the data, then a last layer that is invariant to shortcuts found on the rest.
@@ -158,17 +129,18 @@ class ShortcutProbe(Method):
 
     def prepare(self, context: EpochContext) -> None:
         """See `Method.prepare`: refuses classes too small to be split, before training."""
-        self._probe(context)
+        assert context.labels is not None  # noqa: S101 - both training loops give them
+        require_class_sizes(context.labels, SMALLEST_CLASS, self.name)
 
     def sampling(self, labels: Tensor, context: EpochContext) -> Sampling | None:
         """See `Method.sampling`: the probe set is never trained on."""
-        return Sampling(weights=(~held_out(labels, self.options.probe_share, context.seed)).double())
+        return Sampling(weights=(~self._probe(labels, context.seed)).double())
 
     def finish(self, context: EpochContext) -> dict[str, float]:
         """See `Method.finish`: refits the last layer on the probe set."""
         assert context.encode is not None  # noqa: S101 - both training loops give it
         latents = context.encode()
-        rows = self._probe(context)
+        rows = self._probe(latents.labels, context.seed)
         layer = last_linear(context.head)
         with torch.no_grad():
             features = last_features(context.head, latents.z[rows].to(context.device)).float().cpu()
@@ -180,9 +152,9 @@ class ShortcutProbe(Method):
                 layer.bias.copy_(bias)
         return dict(numbers)
 
-    def _probe(self, context: EpochContext) -> Tensor:
-        assert context.labels is not None  # noqa: S101 - both training loops give them
-        return held_out(context.labels, self.options.probe_share, context.seed)
+    def _probe(self, labels: Tensor, seed: int) -> Tensor:
+        """Which examples form the probe set: the same share of each class, at least two, at most half."""
+        return stratified_rows(labels, self.options.probe_share, seed, fewest=2)
 
     def _refit(
         self, features: Tensor, labels: Tensor, layer: nn.Linear, seed: int

@@ -14,8 +14,8 @@ sometimes negative. The division by `lambda_t` is that of the paper's code (Doma
 Supervision: none with `environments="eiil"` (the default) or `"xrm"`; with `"given"`, an environment per training
 example (column `environment`). The rows of a table are called IRM-EIIL, IRM-XRM and IRM.
 
-Environments that are inferred come from the latents before training, see `methods.common.environments` for EIIL and
-`methods.common.twins` for XRM.
+Environments that are inferred come from the latents before training, see `methods.regularisers.irm_environments` for
+EIIL and `methods.common.twins` for XRM.
 
 What it cannot do: a head that fits every example has no risk left in any environment, so the penalty vanishes and IRM
 is ERM; stop early, use weight decay, or a small head. An environment that is made of a model's mistakes (EIIL with two
@@ -52,16 +52,16 @@ from torch import Tensor
 
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError
 from aifs_peft.methods.base import Method
-from aifs_peft.methods.common.environments import (
+from aifs_peft.methods.common.twins import TwinOptions, fit_twins
+from aifs_peft.methods.common.whole_batch import group_means, whole_batch
+from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
+from aifs_peft.methods.registry import register
+from aifs_peft.methods.regularisers.irm_environments import (
     check_environments,
     eiil_environments,
     given_environments,
     multiplier_gradients,
 )
-from aifs_peft.methods.common.twins import TwinOptions, fit_twins
-from aifs_peft.methods.common.whole_batch import group_means, whole_batch
-from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
-from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import MethodSettings, check_range, read_options
 from aifs_peft.tuner.layer import LatentTap
 

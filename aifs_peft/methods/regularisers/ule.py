@@ -54,10 +54,10 @@ from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent import linear_parameters
 from aifs_peft.latent._support import Head, check_choice, evaluating, no_autocast, run_head, work_dtype
 from aifs_peft.methods.base import Method
-from aifs_peft.methods.common.initial_latents import UntunedLatents
+from aifs_peft.methods.common.generalised_cross_entropy import generalised_cross_entropy
+from aifs_peft.methods.common.initial_latents import InitialLatents
 from aifs_peft.methods.context import EpochContext, Setup, StepContext
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.reweighting.lff import generalised_cross_entropy
 from aifs_peft.methods.settings import MethodSettings, check_range
 from aifs_peft.tuner.layer import LatentTap
 
@@ -211,7 +211,7 @@ class ULE(Method):
 
     def __init__(self, settings: MethodSettings) -> None:
         super().__init__(settings)
-        self._untuned: UntunedLatents | None = None
+        self._initial: InitialLatents | None = None
         self._change: Tensor | None = None
 
     @property
@@ -231,15 +231,15 @@ class ULE(Method):
 
     def prepare(self, context: EpochContext) -> None:
         """See `Method.prepare`: the coordinates of the gradients, and the untuned latents where they are needed."""
-        latents = UntunedLatents.collect(context)
+        latents = InitialLatents.collect(context)
         self._change = context.on_main(lambda: coordinate_change(latents.z, self.options.coordinates))
-        self._untuned = latents if context.encoder_trains else None
+        self._initial = latents if context.encoder_trains else None
 
     def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; adds "student" and, after the head start, "unlearning"."""
         assert context.auxiliary is not None  # noqa: S101 - `check` made sure
         terms = super().loss(tap, labels, context)
-        z = tap.z.detach() if self._untuned is None else self._untuned.rows(context.index, tap.z)
+        z = tap.z.detach() if self._initial is None else self._initial.rows(context.index, tap.z)
         logits, q = context.auxiliary(z).float(), self.options.student_q
         terms["student"] = generalised_cross_entropy(logits, labels, q).mean() if q else F.cross_entropy(logits, labels)
         weight = self.options.weight(context.progress)

@@ -39,7 +39,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft.methods.base import Method
-from aifs_peft.methods.common.initial_latents import UntunedLatents
+from aifs_peft.methods.common.generalised_cross_entropy import generalised_cross_entropy
+from aifs_peft.methods.common.initial_latents import InitialLatents
 from aifs_peft.methods.context import EpochContext, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import MethodSettings, check_range
@@ -67,25 +68,6 @@ class LfFOptions:
     def __post_init__(self) -> None:
         check_range("q", self.q, 0.0, 1.0, above=True)
         check_range("decay", self.decay, 0.0, 0.999)
-
-
-def generalised_cross_entropy(logits: Tensor, labels: Tensor, q: float) -> Tensor:
-    """`(1 - p_y^q) / q` of each example (Zhang and Sabuncu 2018).
-
-    Args:
-        logits: `(batch, classes)`.
-        labels: `(batch,)` int64.
-        q: in (0, 1].
-
-    Returns:
-        `(batch,)` in [0, 1 / q].
-
-    Example:
-        >>> generalised_cross_entropy(torch.zeros(1, 2), torch.tensor([0]), 1.0)
-        tensor([0.5000])
-    """
-    log_p = F.log_softmax(logits.float(), dim=1).gather(1, labels[:, None]).squeeze(1)
-    return -torch.expm1(q * log_p) / q
 
 
 @torch.no_grad()
@@ -158,20 +140,20 @@ class LfF(Method):
     def __init__(self, settings: MethodSettings) -> None:
         super().__init__(settings)
         self._labels: Tensor | None = None
-        self._untuned: UntunedLatents | None = None
+        self._initial: InitialLatents | None = None
 
     def prepare(self, context: EpochContext) -> None:
         """See `Method.prepare`: labels of all examples, the untuned latents, and averages where there are none."""
         assert context.labels is not None  # noqa: S101 - both training loops give them
         self._labels = context.labels.to(context.state.memory.device)
-        self._untuned = UntunedLatents.collect(context) if context.encoder_trains else None
+        self._initial = InitialLatents.collect(context) if context.encoder_trains else None
         if context.state.memory.shape != (2, len(context.labels)):
             context.state.update(count=False, memory=torch.full((2, len(context.labels)), UNSEEN))
 
     def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; "cross_entropy" is weighted, "biased" is the generalised loss of the biased head."""
         assert context.auxiliary is not None  # noqa: S101 - `check` made sure
-        z = tap.z.detach() if self._untuned is None else self._untuned.rows(context.index, tap.z)
+        z = tap.z.detach() if self._initial is None else self._initial.rows(context.index, tap.z)
         biased, logits = context.auxiliary(z).float(), tap.logits.float()
         weights = self._weights(biased.detach(), logits.detach(), labels, context)
         each = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.settings.label_smoothing)
