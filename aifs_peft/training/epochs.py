@@ -174,7 +174,7 @@ class EpochMixin(UpstreamTrainer):
         store = LatentStore(len(labels), None, self.args.seed)
 
         def keep(rows: Tensor, _inputs: dict[str, Any], _outputs: Any) -> None:
-            store.add(rows, self.layer.take_tap().z, labels[rows.cpu()], step=0)
+            store.add(rows, self.layer.take_output().z, labels[rows.cpu()], step=0)
 
         self._pass_over(IndexedDataset(self.without_unused_columns(dataset)), keep)
         return store.gather(self.accelerator, self.layer.in_features)
@@ -199,7 +199,7 @@ class EpochMixin(UpstreamTrainer):
             assert self._tokens is not None  # noqa: S101 - resolved for methods that read tokens
             tokens = self._tokens(outputs["hidden_states"][-1])
             parts = pool(tokens, self._tokens.mask(inputs.get("attention_mask")), self._tokens.grid)
-            store.add(rows, self.layer.take_tap().z, *parts, labels[rows.cpu()])
+            store.add(rows, self.layer.take_output().z, *parts, labels[rows.cpu()])
 
         whole: Any = IndexedDataset(self.without_unused_columns(dataset))
         chosen = whole if index is None else Subset(whole, index.tolist())
@@ -223,7 +223,7 @@ class EpochMixin(UpstreamTrainer):
         def look(_rows: Tensor, inputs: dict[str, Any], outputs: Any) -> None:
             hidden = outputs["hidden_states"][-1]
             mask, pixels = inputs.get("attention_mask"), inputs.get("pixel_values")
-            z = self.layer.take_tap().z
+            z = self.layer.take_output().z
             found.append(resolve_tokens(self.adapted, hidden, z, attention_mask=mask, pixels=pixels))
 
         two = Subset(IndexedDataset(self.without_unused_columns(self.train_dataset)), [0, len(self.labels) - 1])
@@ -236,7 +236,7 @@ class EpochMixin(UpstreamTrainer):
 
         Args:
             dataset: examples with their positions.
-            each: gets positions, inputs and outputs of every batch, and may take the tap.
+            each: gets positions, inputs and outputs of every batch, and may take the latent output.
             **forward: for the model beside the inputs.
         """
         modes = {module: module.training for module in self.adapted.modules()}

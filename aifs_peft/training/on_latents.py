@@ -27,7 +27,7 @@ from aifs_peft.methods import (
 from aifs_peft.training.batches import check_labels
 from aifs_peft.training.rng import ExampleNoise, private_generator
 from aifs_peft.training.sampling import EpochSampler
-from aifs_peft.tuner import AIFSState, LatentTap
+from aifs_peft.tuner import AIFSState, LatentOutput
 
 
 @dataclass(frozen=True)
@@ -237,10 +237,10 @@ class _Run:
         )  # fmt: skip
         intervention = self.method.intervention(seen)
         if intervention is None:
-            return self.method.loss(LatentTap(z, self.head(z)), labels, seen)
+            return self.method.loss(LatentOutput(z, self.head(z)), labels, seen)
         intervened = intervention(z)
         logits, other = self.head(torch.cat([z, intervened])).chunk(2)
-        return self.method.loss(LatentTap(z, logits, intervened, other), labels, seen)
+        return self.method.loss(LatentOutput(z, logits, intervened, other), labels, seen)
 
     def _epoch_context(
         self,

@@ -200,12 +200,12 @@ class AIFSTrainer(EpochMixin):
             outputs = model(**inputs, **wants)
         finally:
             self.layer.arm(None)
-        tap = self.layer.take_tap()
+        output = self.layer.take_output()
         if self.method.reads_tokens:
             context = self.with_tokens(context, inputs, outputs)
-        terms = self.method.loss(tap, labels, context)
-        loss = self.terms.add(terms, tap.z, self.state.global_step)
-        self.keep_latents(index, tap.z, labels)
+        terms = self.method.loss(output, labels, context)
+        loss = self.terms.add(terms, output.z, self.state.global_step)
+        self.keep_latents(index, output.z, labels)
         return (loss, outputs) if return_outputs else loss
 
     def _step_context(self, labels: Tensor, index: Tensor) -> StepContext:
@@ -255,13 +255,13 @@ class AIFSTrainer(EpochMixin):
                 "or take it out of evaluation_columns"
             )
         result = super().prediction_step(model, inputs, *args, **kwargs)
-        if self._evaluated is None or not self.layer.has_tap:
+        if self._evaluated is None or not self.layer.has_output:
             return result
-        tap = self.layer.take_tap()
+        output = self.layer.take_output()
         state = self.layer.state
-        labels = label_of(inputs).to(tap.logits.device)
-        u = tap.z.detach().float() @ state.basis
-        rows = self.accelerator.gather_for_metrics((tap.logits.argmax(1) == labels, labels, u))
+        labels = label_of(inputs).to(output.logits.device)
+        u = output.z.detach().float() @ state.basis
+        rows = self.accelerator.gather_for_metrics((output.logits.argmax(1) == labels, labels, u))
         self._evaluated.append(tuple(row.cpu() for row in rows))
         return result
 

@@ -4,7 +4,7 @@ The only folder that touches PEFT's internals.
 """
 
 from aifs_peft.tuner.config import AIFSConfig, AIFSPeftType
-from aifs_peft.tuner.layer import AIFSLayer, LatentTap, find_aifs_layer
+from aifs_peft.tuner.layer import AIFSLayer, LatentOutput, find_aifs_layer
 from aifs_peft.tuner.model import AIFSModel
 from aifs_peft.tuner.registration import register
 from aifs_peft.tuner.state import AIFSState
@@ -16,7 +16,7 @@ __all__ = [
     "AIFSModel",
     "AIFSPeftType",
     "AIFSState",
-    "LatentTap",
+    "LatentOutput",
     "find_aifs_layer",
     "register",
     "untuned",

@@ -24,7 +24,7 @@ Intervention = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class LatentTap:
+class LatentOutput:
     """What one forward pass left behind, with its graph.
 
     Attributes:
@@ -72,7 +72,7 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         self.aifs_spec: dict[str, HeadSpec] = {}
         self.merged_adapters: list[str] = []
         self._stash: list[nn.Module] = []  # the base head while merged; a list, so that it is no sub-module
-        self._tap: LatentTap | None = None
+        self._output: LatentOutput | None = None
         self._intervention: Intervention | None = None
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config)
@@ -132,9 +132,9 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         return self._intervention is not None
 
     @property
-    def has_tap(self) -> bool:
-        """Whether `take_tap` has something to give."""
-        return self._tap is not None
+    def has_output(self) -> bool:
+        """Whether `take_output` has something to give."""
+        return self._output is not None
 
     def arm(self, intervention: Intervention | None) -> None:
         """Intervene on the latents of the next forward passes in training mode, until disarmed.
@@ -144,19 +144,19 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         """
         self._intervention = intervention
 
-    def take_tap(self) -> LatentTap:
+    def take_output(self) -> LatentOutput:
         """Latents and logits of the last forward pass; each can be taken once, which frees its graph.
 
         Raises:
             HeadError: if no forward pass has run since the last call.
         """
-        tap, self._tap = self._tap, None
-        if tap is None:
+        output, self._output = self._output, None
+        if output is None:
             raise HeadError(
                 "no latent to take: each forward pass leaves one, and it can be taken once. Run the model first; "
                 "with the adapter disabled or merged nothing is kept."
             )
-        return tap
+        return output
 
     def pool(self, x: Tensor) -> Tensor:
         """The latent `z (batch, dim)`, at least float32, in what the base model feeds its head.
@@ -183,7 +183,7 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Logits `(batch, classes)` of the clean latents; leaves a `LatentTap`.
+        """Logits `(batch, classes)` of the clean latents; leaves a `LatentOutput`.
 
         The head runs once, on `[z; z']` when an intervention is armed, so DDP sees one forward pass.
         """
@@ -194,13 +194,13 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         z = self.pool(x)
         if not (self.training and self._intervention is not None):
             logits = self.classify(z)
-            self._tap = LatentTap(z, logits)
+            self._output = LatentOutput(z, logits)
             return logits
         intervened = self._intervention(z)
         if intervened.shape != z.shape:
             raise HeadError(f"the intervention must keep the shape {tuple(z.shape)}, got {tuple(intervened.shape)}.")
         logits, intervened_logits = self.classify(torch.cat([z, intervened])).chunk(2)
-        self._tap = LatentTap(z, logits, intervened, intervened_logits)
+        self._output = LatentOutput(z, logits, intervened, intervened_logits)
         return logits
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -250,8 +250,8 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
                 container[adapter_name].to(target)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A pending tap is no leaf, which deepcopy refuses; an armed intervention belongs to one training loop.
-        return {**self.__dict__, "_tap": None, "_intervention": None}
+        # A pending output is no leaf, which deepcopy refuses; an armed intervention belongs to one training loop.
+        return {**self.__dict__, "_output": None, "_intervention": None}
 
     def __repr__(self) -> str:
         return "aifs." + super().__repr__()

@@ -39,7 +39,7 @@ from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepConte
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import MethodSettings, check_range
 from aifs_peft.tuner import AIFSState
-from aifs_peft.tuner.layer import LatentTap
+from aifs_peft.tuner.layer import LatentOutput
 
 logger = logging.getLogger(__name__)
 
@@ -111,10 +111,10 @@ class AIFSDiscovery(Intervening):
         given: float | None = self.options.observed
         self._observed = given if given is not None else 1.0 if context.encoder_trains else OBSERVED_FROZEN
 
-    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
+    def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; adds "synthetic" once an attribute has been found."""
-        terms = super().loss(tap, labels, context)
-        example = self._synthetic(tap.z, labels, context) if self.options.synthetic else None
+        terms = super().loss(output, labels, context)
+        example = self._synthetic(output.z, labels, context) if self.options.synthetic else None
         if example is not None:
             z, target = example
             logits = run_head(context.head, z).float()

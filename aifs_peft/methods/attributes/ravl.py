@@ -62,7 +62,7 @@ from aifs_peft.methods.context import EpochContext, Latents, Regions, Sampling, 
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import check_range
 from aifs_peft.tuner import AIFSState
-from aifs_peft.tuner.layer import LatentTap
+from aifs_peft.tuner.layer import LatentOutput
 
 logger = logging.getLogger(__name__)
 
@@ -178,9 +178,9 @@ class Ravl(Method):
             )
         return {}
 
-    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
+    def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; adds "regions" and "uniform" once spurious clusters are known."""
-        terms = super().loss(tap, labels, context)
+        terms = super().loss(output, labels, context)
         if not context.state.memory.numel():
             return terms
         centroids, spurious = _unpacked(context.state.memory)

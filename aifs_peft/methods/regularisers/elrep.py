@@ -43,7 +43,7 @@ from aifs_peft.methods.common.whole_batch import whole_batch
 from aifs_peft.methods.context import Setup, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import check_range
-from aifs_peft.tuner.layer import LatentTap
+from aifs_peft.tuner.layer import LatentOutput
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,10 @@ class ElRep(Method):
                 'hidden layer (AIFSConfig(head="mlp"))'
             )
 
-    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
+    def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; adds "nuclear" and "frobenius"."""
-        terms = super().loss(tap, labels, context)
-        features = whole_batch(last_features(context.head, tap.z), context)
+        terms = super().loss(output, labels, context)
+        features = whole_batch(last_features(context.head, output.z), context)
         nuclear, frobenius = norm_penalties(features)
         terms["nuclear"] = self.options.theta1 * nuclear
         terms["frobenius"] = self.options.theta2 * frobenius

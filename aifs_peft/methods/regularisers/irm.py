@@ -63,7 +63,7 @@ from aifs_peft.methods.regularisers.irm_environments import (
     multiplier_gradients,
 )
 from aifs_peft.methods.settings import MethodSettings, check_range, read_options
-from aifs_peft.tuner.layer import LatentTap
+from aifs_peft.tuner.layer import LatentOutput
 
 logger = logging.getLogger(__name__)
 
@@ -227,9 +227,9 @@ class IRM(Method):
         del labels
         return Sampling(cells=context.state.groups.cpu()) if self.settings.balance_groups else None
 
-    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
+    def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; "cross_entropy" is the mean over environments, "irm_penalty" the mean penalty."""
-        logits, options = tap.logits.float(), self.options
+        logits, options = output.logits.float(), self.options
         environments = context.groups
         assert environments is not None  # noqa: S101 - `prepare` filled the state
         environments = environments.to(labels.device)

@@ -59,7 +59,7 @@ from aifs_peft.methods.common.initial_latents import InitialLatents
 from aifs_peft.methods.context import EpochContext, Setup, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import MethodSettings, check_range
-from aifs_peft.tuner.layer import LatentTap
+from aifs_peft.tuner.layer import LatentOutput
 
 
 @dataclass(frozen=True)
@@ -235,16 +235,16 @@ class ULE(Method):
         self._change = context.on_main(lambda: coordinate_change(latents.z, self.options.coordinates))
         self._initial = latents if context.encoder_trains else None
 
-    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
+    def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; adds "student" and, after the head start, "unlearning"."""
         assert context.auxiliary is not None  # noqa: S101 - `check` made sure
-        terms = super().loss(tap, labels, context)
-        z = tap.z.detach() if self._initial is None else self._initial.rows(context.index, tap.z)
+        terms = super().loss(output, labels, context)
+        z = output.z.detach() if self._initial is None else self._initial.rows(context.index, output.z)
         logits, q = context.auxiliary(z).float(), self.options.student_q
         terms["student"] = generalised_cross_entropy(logits, labels, q).mean() if q else F.cross_entropy(logits, labels)
         weight = self.options.weight(context.progress)
         if weight:
-            terms["unlearning"] = weight * self._penalty(tap.z, z, labels, context)
+            terms["unlearning"] = weight * self._penalty(output.z, z, labels, context)
         return terms
 
     def _penalty(self, z: Tensor, student_z: Tensor, labels: Tensor, context: StepContext) -> Tensor:

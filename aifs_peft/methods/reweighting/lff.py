@@ -44,7 +44,7 @@ from aifs_peft.methods.common.initial_latents import InitialLatents
 from aifs_peft.methods.context import EpochContext, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import MethodSettings, check_range
-from aifs_peft.tuner.layer import LatentTap
+from aifs_peft.tuner.layer import LatentOutput
 
 # In place of a moving average of an example that no step has seen; losses are at least 0.
 UNSEEN = -1.0
@@ -150,11 +150,11 @@ class LfF(Method):
         if context.state.memory.shape != (2, len(context.labels)):
             context.state.update(count=False, memory=torch.full((2, len(context.labels)), UNSEEN))
 
-    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
+    def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; "cross_entropy" is weighted, "biased" is the generalised loss of the biased head."""
         assert context.auxiliary is not None  # noqa: S101 - `check` made sure
-        z = tap.z.detach() if self._initial is None else self._initial.rows(context.index, tap.z)
-        biased, logits = context.auxiliary(z).float(), tap.logits.float()
+        z = output.z.detach() if self._initial is None else self._initial.rows(context.index, output.z)
+        biased, logits = context.auxiliary(z).float(), output.logits.float()
         weights = self._weights(biased.detach(), logits.detach(), labels, context)
         each = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.settings.label_smoothing)
         return {
