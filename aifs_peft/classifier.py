@@ -24,7 +24,6 @@ from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.latent.heads import linear_parameters
 from aifs_peft.methods import MethodSettings, get, names
 from aifs_peft.training.on_latents import LatentFit, LatentSchedule, fit_on_latents
-from aifs_peft.tuner import AIFSConfig
 
 # Share of the rows that a method which refits the last layer on validation data gets as such.
 _HELD_OUT = 0.2
@@ -189,8 +188,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
     ) -> None:
         """Train a head on the reduced latents with one of the training methods."""
         method = self._method()
-        config = AIFSConfig.paper() if method == "aifs-paper" else AIFSConfig()
-        settings = MethodSettings.from_config(config, seed=seed, method_options=dict(self.recipe_options or {}))
+        settings = MethodSettings.for_method(method, seed=seed, method_options=dict(self.recipe_options or {}))
         # Principal coordinates with one common scale: the latents rotated, as a frozen encoder's head would see them.
         # Whitened ones would hide from a method which directions vary most.
         self._scale = reduction.scale / np.sqrt(np.mean(reduction.scale**2))

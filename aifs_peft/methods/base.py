@@ -36,6 +36,8 @@ class Method:
             attribute vocabularies, ...), or "groups" (group labels: an oracle).
         needs: what it needs beside labels, in short phrases; empty when nothing.
         cost: what it costs beside plain training, in words.
+        recipe: of `AIFSConfig`: "discovery", "paper", or "erm" for a method with neither an intervention nor a mask.
+            Its numbers are the method's defaults (`MethodSettings.for_method`).
         Options: frozen dataclass of the method's own numbers.
         collects_latents: what `start` and `end_of_epoch` want: "none", "initial" (one pass of the encoder over the
             training set before the first epoch), "epoch" (latents seen in training) or "both".
@@ -52,6 +54,7 @@ class Method:
     supervision: ClassVar[Literal["none", "hints", "groups"]] = "none"
     needs: ClassVar[tuple[str, ...]] = ()
     cost: ClassVar[str] = "none"
+    recipe: ClassVar[Literal["discovery", "paper", "erm"]] = "erm"
     Options: ClassVar[type[Any]] = NoOptions
     collects_latents: ClassVar[Phase] = "none"
     epoch_samples: ClassVar[int | None] = 2048

@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.methods.base import Method
+from aifs_peft.methods.settings import MethodSettings
 
 ENTRY_POINT_GROUP = "aifs_peft.methods"
 
@@ -108,6 +109,26 @@ def get(name: str) -> type[Method]:
     close = difflib.get_close_matches(name, names(), n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise InvalidConfigError(f"unknown method {name!r}{hint} Known: {', '.join(names())}")
+
+
+def make(name: str, **settings: Any) -> Method:
+    """The method called `name`, with its default numbers and these instead of some of them.
+
+    Args:
+        name: one of `names()`.
+        **settings: fields of `MethodSettings`; the method's own numbers go into `method_options`.
+
+    Returns:
+        The method, for a training loop.
+
+    Raises:
+        InvalidConfigError: as `get` and `MethodSettings.for_method` do.
+
+    Example:
+        >>> make("jtt", method_options={"lambda_up": 6.0}).options.lambda_up
+        6.0
+    """
+    return get(name)(MethodSettings.for_method(name, **settings))
 
 
 def _load_entry_point(name: str) -> None:

@@ -7,7 +7,7 @@ from shortcut_latents import fit, planted, worst_group
 from torch import nn
 
 from aifs_peft.errors import InvalidConfigError, InvalidInputError, NonFiniteError
-from aifs_peft.methods import MethodSettings, Setup, get
+from aifs_peft.methods import Setup, make
 from aifs_peft.methods.common.held_out import stratified_rows
 from aifs_peft.methods.last_layer.afr import afr_weights, retrain_last_layer
 from aifs_peft.training.on_latents import LatentSchedule
@@ -118,7 +118,7 @@ def test_it_repeats_itself_and_follows_the_seed():
 def test_a_head_that_is_not_linear_is_refused():
     head = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
     with pytest.raises(InvalidConfigError, match=r"needs a linear head, got Sequential; build the adapter with"):
-        get("afr")(MethodSettings()).check(Setup(head, encoder_trains=False, num_labels=2))
+        make("afr").check(Setup(head, encoder_trains=False, num_labels=2))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import nn
 
 from aifs_peft.errors import HeadError, InvalidConfigError, InvalidInputError
 from aifs_peft.latent import MLPHead
-from aifs_peft.methods import Latents, MethodSettings, Setup, get
+from aifs_peft.methods import Latents, Setup, make
 from aifs_peft.methods.common.held_out import stratified_rows
 from aifs_peft.methods.common.last_linear import last_features, last_linear
 from aifs_peft.methods.last_layer.shortcutprobe_directions import (
@@ -23,8 +23,8 @@ from aifs_peft.methods.last_layer.shortcutprobe_directions import (
 from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
 
 
-def make(**options):
-    return get("shortcutprobe")(MethodSettings(method_options=options))
+def built(**options):
+    return make("shortcutprobe", method_options=options)
 
 
 def shortcut_head(width=16):
@@ -39,7 +39,7 @@ def shortcut_head(width=16):
 
 
 def finished(head, z, y, **options):
-    method = make(**options)
+    method = built(**options)
     everything = Latents(z, y, torch.arange(len(y)), len(y))
     context = epoch_context(head, labels=y, encode=lambda: everything, seed=3)
     method.prepare(context)
@@ -52,10 +52,10 @@ def test_the_probe_set_is_a_share_of_each_class_and_never_trained_on():
     assert [int(probe[y == c].sum()) for c in (0, 1, 2)] == [10, 4, 2]
     assert torch.equal(probe, stratified_rows(y, 0.2, seed=1, fewest=2))
     assert not torch.equal(probe, stratified_rows(y, 0.2, seed=2, fewest=2))
-    plan = make().sampling(y, epoch_context(nn.Identity(), seed=1))
+    plan = built().sampling(y, epoch_context(nn.Identity(), seed=1))
     assert torch.equal(plan.weights == 0, probe)
     with pytest.raises(InvalidInputError, match=r"class 1 has 3 training.*at least 4"):
-        make().prepare(epoch_context(nn.Identity(), labels=torch.tensor([0, 0, 0, 0, 1, 1, 1])))
+        built().prepare(epoch_context(nn.Identity(), labels=torch.tensor([0, 0, 0, 0, 1, 1, 1])))
 
 
 def test_halves_are_by_loss_within_each_class():
@@ -172,9 +172,9 @@ def test_checks():
         ({"learning_rate": 0}, "learning_rate must be"),
     ):
         with pytest.raises(InvalidConfigError, match=match):
-            make(**options)
+            built(**options)
     with pytest.raises(HeadError, match="without a linear layer"):
-        make().check(Setup(nn.Tanh(), encoder_trains=True, num_labels=2))
+        built().check(Setup(nn.Tanh(), encoder_trains=True, num_labels=2))
 
 
 def test_a_planted_shortcut_is_handled_after_plain_training_and_runs_repeat():

@@ -8,7 +8,7 @@ from torch import nn
 
 from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.errors import InvalidConfigError
-from aifs_peft.methods import EpochContext, Latents, MethodSettings, StepContext, get
+from aifs_peft.methods import EpochContext, Latents, StepContext, get, make
 from aifs_peft.training.on_latents import LatentSchedule
 from aifs_peft.tuner import AIFSState, LatentOutput
 
@@ -36,7 +36,7 @@ def step(head, state, labels, draw):
 
 
 def prepared(encoder_trains=False, **options):
-    method = get("aifs")(MethodSettings(method_options=options, alpha=0.0, beta=0.0))
+    method = make("aifs", method_options=options, alpha=0.0, beta=0.0)
     context = EpochContext(
         head=nn.Linear(3, 2),
         state=AIFSState(3),
@@ -146,7 +146,7 @@ def test_a_rough_partition_gives_no_class_offsets(monkeypatch):
     context = EpochContext(
         head=nn.Linear(3, 2), state=state, num_labels=2, encoder_trains=False, device=torch.device("cpu")
     )
-    get("aifs")(MethodSettings()).start(Latents(torch.randn(4, 3), labels, torch.arange(4), 4), context)
+    make("aifs").start(Latents(torch.randn(4, 3), labels, torch.arange(4), 4), context)
     assert state.displacements.shape == (2, 3)
     assert state.class_displacements.shape == (0, 3)
 
@@ -157,7 +157,7 @@ def test_options_out_of_range_are_refused():
         ({"observed": -1.0}, "observed"),
     ):
         with pytest.raises(InvalidConfigError, match=message):
-            get("aifs")(MethodSettings(method_options=options))
+            make("aifs", method_options=options)
     with pytest.raises(InvalidConfigError, match="head must be 'auto', 'linear' or 'mlp'; got 'tree'"):
         LatentSchedule(head="tree")
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -94,6 +94,7 @@ class AIFSDiscovery(Intervening):
     name: ClassVar[str] = "aifs"
     paper: ClassVar[str] = "AIFS with discovery: interventions along spurious directions found in the latents"
     title: ClassVar[str] = "AIFS (discovery)"
+    recipe: ClassVar[Literal["discovery", "paper", "erm"]] = "discovery"
     cost: ClassVar[str] = "one encoder pass before training, two more head passes per step"
     collects_latents: ClassVar[Phase] = "both"
     epoch_samples: ClassVar[int | None] = None

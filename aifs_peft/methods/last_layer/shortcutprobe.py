@@ -112,7 +112,7 @@ class ShortcutProbe(Method):
 
     Example:
         >>> from aifs_peft.methods import MethodSettings, get
-        >>> get("shortcutprobe")(MethodSettings()).options.base_vectors
+        >>> make("shortcutprobe").options.base_vectors
         2
     """
 

@@ -92,7 +92,7 @@ class ElRep(Method):
 
     Example:
         >>> from aifs_peft.methods import MethodSettings, get
-        >>> get("elrep")(MethodSettings(method_options={"theta1": 0.01})).options
+        >>> make("elrep", method_options={"theta1": 0.01}).options
         ElRepOptions(theta1=0.01, theta2=0.0001)
     """
 

@@ -151,7 +151,7 @@ class IRM(Method):
 
     Example:
         >>> from aifs_peft.methods import MethodSettings, get
-        >>> get("irm")(MethodSettings(method_options={"environments": "xrm"})).title
+        >>> make("irm", method_options={"environments": "xrm"}).title
         'IRM-XRM'
     """
 

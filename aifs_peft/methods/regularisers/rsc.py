@@ -104,7 +104,7 @@ class RSC(Method):
 
     Example:
         >>> from aifs_peft.methods import MethodSettings, get
-        >>> round(get("rsc")(MethodSettings()).options.feature_share, 3)
+        >>> round(make("rsc").options.feature_share, 3)
         0.333
     """
 

@@ -194,7 +194,7 @@ class ULE(Method):
 
     Example:
         >>> from aifs_peft.methods import get
-        >>> get("ule")(MethodSettings()).auxiliary_lr_scale
+        >>> make("ule").auxiliary_lr_scale
         10.0
     """
 

@@ -32,7 +32,7 @@ class BalancedERM(Method):
     Example:
         >>> import torch
         >>> from aifs_peft.methods import MethodSettings, get
-        >>> get("erm-balanced")(MethodSettings()).sampling(torch.tensor([0, 0, 1]), None).cells
+        >>> make("erm-balanced").sampling(torch.tensor([0, 0, 1]), None).cells
         tensor([0, 0, 1])
     """
 

@@ -126,7 +126,7 @@ class LfF(Method):
 
     Example:
         >>> from aifs_peft.methods import get
-        >>> get("lff")(MethodSettings()).options
+        >>> make("lff").options
         LfFOptions(q=0.7, decay=0.7)
     """
 
