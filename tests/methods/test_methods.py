@@ -228,6 +228,7 @@ def test_counterfactual_swaps_the_attribute(head):
     method = make("aifs", noise="counterfactual", sensitivity_sign=1)
     z = torch.randn(2, 3)
     step = context(head, state, torch.tensor([0, 1]))
+    method.prepare(epoch(head, state, labels=torch.tensor([0, 1])))
     torch.testing.assert_close(method.intervention(step)(z), z + torch.tensor([[2.0, 0, 0], [-2.0, 0, 0]]))
     terms = method.loss(LatentOutput(z, head(z)), torch.tensor([0, 1]), step)
     assert terms["sensitivity"] > 0

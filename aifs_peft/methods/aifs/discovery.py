@@ -32,14 +32,14 @@ from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent import counterfactual
 from aifs_peft.latent._support import run_head
 from aifs_peft.methods.aifs.intervention import Intervening
-from aifs_peft.methods.aifs.offsets import basis_of, fit_offsets
+from aifs_peft.methods.aifs.offsets import basis_of, centred_on, fit_offsets
+from aifs_peft.methods.aifs.partition import Partition, cells_of
 from aifs_peft.methods.base import Phase
-from aifs_peft.methods.common.draw_rates import draw_rates
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import MethodSettings, check_range
 from aifs_peft.tuner import AIFSState
-from aifs_peft.tuner.layer import LatentOutput
+from aifs_peft.tuner.layer import Intervention, LatentOutput
 
 logger = logging.getLogger(__name__)
 
@@ -76,11 +76,6 @@ class AIFSOptions:
             check_range("observed", self.observed, 0.0)
 
 
-def _cells(labels: Tensor, groups: Tensor) -> Tensor:
-    """One number per label and attribute value, `(n,)` int64."""
-    return labels * (int(groups.max()) + 1) + groups
-
-
 @register
 class AIFSDiscovery(Intervening):
     """The default recipe: find spurious directions without group labels, intervene along them, balance over them.
@@ -104,13 +99,33 @@ class AIFSDiscovery(Intervening):
         super().__init__(settings)
         self._observed = 1.0
         self._labels: Tensor | None = None
-        self._rates: Tensor | None = None
+        self._known: Partition | None = None
 
     def prepare(self, context: EpochContext) -> None:
         """See `Method.prepare`; what the examples themselves weigh depends on what is trained."""
-        self._labels, self._rates = context.labels, None
+        self._labels, self._known = context.labels, None
         given: float | None = self.options.observed
         self._observed = given if given is not None else 1.0 if context.encoder_trains else OBSERVED_FROZEN
+
+    def intervention(self, context: StepContext) -> Intervention | None:
+        """See `Method.intervention`: a step to another attribute value that occurs, or noise along the directions."""
+        if self.settings.noise != "counterfactual":
+            return super().intervention(context)
+        groups = context.groups
+        if groups is None or not self.intervenes(context.state):
+            return None
+        partition = self._partition(context.state)
+        if len(partition.values) < 2:
+            return None
+        # One normal number per example becomes a uniform choice among the other values: the same choice
+        # whatever the batch size and the number of processes.
+        uniform = torch.special.ndtr(context.draw(1, "gaussian").squeeze(1))
+        target, displacements = partition.other_values(groups, uniform), context.state.displacements.clone()
+
+        def apply(z: Tensor) -> Tensor:
+            return counterfactual(z, groups, displacements, target=target)
+
+        return apply
 
     def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; adds "synthetic" once an attribute has been found."""
@@ -121,23 +136,22 @@ class AIFSDiscovery(Intervening):
             logits = run_head(context.head, z).float()
             losses = F.cross_entropy(logits, target, reduction="none", label_smoothing=self.settings.label_smoothing)
             # Balanced batches repeat few examples, whose variation would stand for that of all: undo it here.
-            rates = self._draw_rates(context.state)
+            rates = self._partition(context.state).rates
             if rates is not None:
                 losses = losses / rates[context.index.cpu()].to(losses.device)
             terms["cross_entropy"] = self._observed * terms["cross_entropy"]
             terms["synthetic"] = self.options.synthetic * losses.mean()
         return terms
 
-    def _draw_rates(self, state: AIFSState) -> Tensor | None:
-        """How often each training example is drawn per epoch, from the state alone; None for a plain permutation."""
-        if self._labels is None or not self.settings.balance_groups:
-            return None
-        if self._rates is None:
-            self._rates = draw_rates(_cells(self._labels.cpu(), state.groups.cpu()), self.settings.max_repeats)
-        return self._rates
+    def _partition(self, state: AIFSState) -> Partition:
+        """Labels and inferred values of the training set, a function of both alone; computed once per discovery."""
+        if self._known is None:
+            assert self._labels is not None  # noqa: S101 - both training loops give them to `prepare`
+            balanced = self.settings.balance_groups
+            self._known = Partition.of(self._labels, state.groups, self.settings.max_repeats if balanced else None)
+        return self._known
 
-    @staticmethod
-    def _synthetic(z: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor] | None:
+    def _synthetic(self, z: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor] | None:
         """Each latent moved to a class and an attribute value drawn evenly and apart: a balanced population.
 
         What an example has beside class and attribute stays its own, so every cell has the variation of all examples,
@@ -149,12 +163,9 @@ class AIFSDiscovery(Intervening):
             return None
         # Cloned: buffers may be replaced between this forward pass and its backward pass.
         alpha, beta = state.class_displacements.clone(), state.displacements.clone()
-        # A class of the head that the training set lacks has no displacement.
-        occurring = (alpha.any(1) | beta.any(1)).nonzero().squeeze(1)
         # The first number of an example and step already chooses its counterfactual.
         uniform = torch.special.ndtr(context.draw(3, "gaussian")[:, 1:]).to(z.device)
-        place = (uniform * len(occurring)).long().clamp_(max=len(occurring) - 1)
-        label, value = occurring[place].unbind(1)
+        label, value = self._partition(state).cells(uniform)
         return counterfactual(counterfactual(z, labels, alpha, target=label), groups, beta, target=value), label
 
     def collects(self, state: AIFSState, encoder_trains: bool) -> bool:
@@ -170,7 +181,7 @@ class AIFSDiscovery(Intervening):
         groups = context.state.groups.cpu()
         if not groups.numel() or not self.settings.balance_groups:
             return None
-        return Sampling(cells=_cells(labels.cpu(), groups))
+        return Sampling(cells=cells_of(labels.cpu(), groups))
 
     def start(self, latents: Latents, context: EpochContext) -> dict[str, float]:
         """Discover on the latents of the untrained model and fill the adapter's state."""
@@ -207,7 +218,7 @@ class AIFSDiscovery(Intervening):
             raise InvalidConfigError(
                 f"discovery needs the latents of all {latents.total} training examples, got {len(latents.index)}"
             )
-        self._rates = None
+        self._known = None
         known = context.columns.get(HINT_COLUMN)
         found = context.on_main(lambda: self._run(latents, context.num_labels, known))
         state, dim = context.state, latents.z.shape[1]
@@ -258,12 +269,19 @@ class AIFSDiscovery(Intervening):
         alpha, beta = torch.zeros(num_labels, dim), torch.zeros(num_labels**m, dim)
         beta[values] = torch.as_tensor(result.displacements_).float()
         alpha[classes] = torch.as_tensor(result.class_displacements_).float()
+        groups = values[torch.as_tensor(result.groups_)]
+        basis = torch.as_tensor(result.basis_).float().contiguous()
+        occurring = torch.unique(groups)
+        if len(occurring) < len(values):
+            # A value that no example has is known as nothing but noise, and so are directions that only it spans.
+            beta = centred_on(beta, occurring)
+            basis = basis_of(beta)
         return {
-            "basis": torch.as_tensor(result.basis_).float().contiguous(),
+            "basis": basis,
             "displacements": beta,
             # Offsets of a rough partition bend synthetic examples, and those of several attributes do not add up on
             # real latents: none are made.
             "class_displacements": alpha[:0] if result.rough_ or result.parts_ else alpha,
-            "groups": values[torch.as_tensor(result.groups_)],
+            "groups": groups,
             "evidence": torch.as_tensor(float(result.evidence_)),
         }
