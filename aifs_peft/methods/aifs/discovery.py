@@ -235,7 +235,7 @@ class AIFSDiscovery(Intervening):
             )
             return {"spurious_direction_found": 0.0}
         rank = found["basis"].shape[1]
-        state.update(mask=torch.ones(rank), **found)
+        state.update(count=True, mask=torch.ones(rank), **found)
         conflicting = float((found["groups"] != latents.labels).float().mean())
         logger.info("%d spurious direction(s) found, %.1f%% of the examples conflict", rank, 100 * conflicting)
         return {

@@ -216,8 +216,8 @@ class Spume(Method):
         """See `Method.loss`: the centroid loss and "readout", or the head's loss on query examples."""
         if not self._embeds:
             return {"cross_entropy": self._on_queries(output.logits, labels, context)}
-        embedding = last_features(context.head, output.z).float()  # type: ignore[arg-type] - a module in every caller
-        readout = last_linear(context.head)(embedding.detach())  # type: ignore[arg-type]
+        embedding = last_features(context.head, output.z).float()
+        readout = last_linear(context.head)(embedding.detach())
         everybody = whole_batch(embedding, context), whole_batch(labels, context)
         shots, temperature = int(self.options.shots), self.options.temperature
         return {

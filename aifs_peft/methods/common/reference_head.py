@@ -7,6 +7,7 @@ weak: few epochs, no tuning. Everything here is a function of its arguments; no 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -71,9 +72,8 @@ def train_reference(
     head: nn.Linear = nn.utils.skip_init(nn.Linear, z.shape[1], num_labels, device=z.device)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    optimizer = torch.optim.Adam(
-        [{"params": [head.weight], "weight_decay": weight_decay}, {"params": [head.bias]}], lr=learning_rate
-    )
+    groups: list[dict[str, Any]] = [{"params": [head.weight], "weight_decay": weight_decay}, {"params": [head.bias]}]
+    optimizer = torch.optim.Adam(groups, lr=learning_rate)
     generator = torch.Generator().manual_seed(seed)
     with torch.enable_grad():
         for _ in range(epochs):

@@ -111,7 +111,8 @@ def given_environments(values: Tensor, min_examples: int) -> Tensor:
         >>> given_environments(torch.tensor([7, 3, 7]), 1)
         tensor([1, 0, 1])
     """
-    found, codes, counts = values.unique(return_inverse=True, return_counts=True)
+    codes: Tensor
+    found, codes, counts = torch.unique(values, return_inverse=True, return_counts=True)
     if values.dim() != 1 or len(found) < 2 or int(counts.min()) < min_examples:
         sizes = dict(zip(found.tolist(), counts.tolist(), strict=True))
         raise InvalidInputError(

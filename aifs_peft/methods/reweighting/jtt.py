@@ -111,7 +111,8 @@ class JTT(Method):
             learning_rate=options.learning_rate, batch_size=options.batch_size, weight_decay=options.weight_decay,
         )  # fmt: skip
         with torch.no_grad():
-            return head(latents.z.float()).argmax(1) != latents.labels
+            predicted: Tensor = head(latents.z.float()).argmax(1)
+        return predicted != latents.labels
 
     def sampling(self, labels: Tensor, context: EpochContext) -> Sampling | None:
         """See `Method.sampling`: in proportion to the weights; a permutation when they are equal."""
