@@ -1,19 +1,33 @@
 """AIFS with discovery: find spurious directions without group labels, and train against them.
 
-`L = L_ce + alpha * L_inv + beta * L_sens + synthetic * L_syn`, everything after the encoder, on batches balanced over
-label and inferred attribute. Source: the method, section 3.
+Paper: none; this library's default method. It follows the idea of AIFS, to intervene on latents along what is spurious.
 
-`L_inv` asks for the same prediction after a counterfactual step along the attribute, `z + beta_{a'} - beta_a`; `L_sens`
-penalises reliance on the attribute's directions.
+Formula: `L = L_ce + alpha * L_inv + beta * L_sens + synthetic * L_syn`, everything after the encoder, on batches
+balanced over label and inferred attribute. Before training, `aifs_peft.discovery.discover` looks for an attribute in
+the latents of the untuned model. `L_inv` asks for the same prediction after a counterfactual step along it, `z +
+beta_{a'} - beta_a`; `L_sens` penalises reliance on its directions (the spurious-direction penalty).
 
-`L_syn` (ours). Discovery gives, beside the attribute's offsets `beta`, the class's offsets `alpha` with the attribute
-held constant. Each latent of a batch is also moved to a class and an attribute value that are drawn evenly and
-independently, `z + alpha_{y'} - alpha_y + beta_{a'} - beta_a`, and classified as `y'`: the balanced population of the
-additive model, in which every cell has the variation of all examples. It teaches a head of any kind, by gradient, what
-the additive head knows in closed form; balancing alone repeats the few conflicting examples until they are memorised.
+`L_syn`: discovery gives, beside the attribute's offsets `beta`, the class's offsets `alpha` with the attribute held
+constant. Each latent of a batch is also moved to a class and an attribute value that are drawn evenly and
+independently, `z + alpha_{y'} - alpha_y + beta_{a'} - beta_a`, and classified as `y'`. This is the balanced population
+of the additive model, in which every cell has the variation of all examples. It teaches a head of any kind, by
+gradient, what the additive head knows in closed form; balancing alone repeats the few conflicting examples until they
+are memorised.
 
 Where the encoder is trained, the offsets are estimated anew at each epoch's end. Where no spurious direction is found,
-this is plain training. Supervision: labels only.
+this is plain training.
+
+Supervision: labels only. A column `hint_groups` with known attribute values of a few examples is used where there is
+one.
+
+Differs from the paper: it is this library's own method. `aifs-paper` is the published one.
+
+Cannot: find an attribute that is too weak, or that hardly any example contradicts (`docs/discovery.md` has the limits).
+
+Extra cost: one pass of the encoder before training and discovery on its latents; two more head passes per step.
+
+Defaults: this library's; the weight of the examples themselves beside synthetic ones, `observed`, was measured on
+dominoes (`docs/discovery.md`).
 """
 
 from __future__ import annotations
@@ -88,6 +102,7 @@ class AIFSDiscovery(Intervening):
 
     name: ClassVar[str] = "aifs"
     paper: ClassVar[str] = "AIFS with discovery: interventions along spurious directions found in the latents"
+    differs: ClassVar[str] = "it is this library's own method"
     title: ClassVar[str] = "AIFS (discovery)"
     recipe: ClassVar[Literal["discovery", "paper", "erm"]] = "discovery"
     cost: ClassVar[str] = "one encoder pass before training, two more head passes per step"

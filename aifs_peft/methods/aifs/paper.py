@@ -1,5 +1,7 @@
 """AIFS as published: noise on latents where attribution is low, and the same prediction asked for.
 
+Paper: AIFS, adaptive intervention on latent features with integrated-gradients masks.
+
 Formula: `L = L_ce + alpha * L_inv + beta * L_sens`, everything after the encoder, with
 
     z' = z + lambda * (m * eps), eps ~ N(0, I);  L_inv = mean KL(C(z) || C(z'))
@@ -12,14 +14,15 @@ stands for it, the other readings, and what was measured.
 
 Supervision: labels only.
 
-Cannot do: the formulas as printed leave plain training as it is. A mask that sums to one is about 1 / d in each of d
-dimensions, so that the noise is too small to matter; and it is high where attribution is low, so that what a
-prediction leans on is left alone.
+Differs from the paper: nothing in the formulas; numbers that the text does not name are this library's.
+
+Cannot: change much, as printed. A mask that sums to one is about 1 / d in each of d dimensions, so that the noise is
+too small to matter; and it is high where attribution is low, so that what a prediction leans on is left alone.
 
 Extra cost: one more head pass per step, the gradient of the head at each kept latent per epoch.
 
-Defaults: `lambda = 0.5`, `alpha = 1`, `beta = 0.5` are the published ones. `gamma = 1`, `eps0 = 0.1`, all classes with
-equal weights and a base of zero are this library's, where the text names no value.
+Defaults: `lambda = 0.5`, `alpha = 1`, `beta = 0.5` are the published ones. This library's are `gamma = 1`, `eps0 =
+0.1`, all classes with equal weights, and a base of zero.
 """
 
 from __future__ import annotations
@@ -57,6 +60,7 @@ class AIFSPaper(Intervening):
 
     name: ClassVar[str] = "aifs-paper"
     paper: ClassVar[str] = "AIFS: adaptive intervention on latent features with integrated-gradients masks"
+    differs: ClassVar[str] = "nothing in the formulas; numbers that the text does not name are this library's"
     title: ClassVar[str] = "AIFS (published recipe)"
     recipe: ClassVar[Literal["discovery", "paper", "erm"]] = "paper"
     cost: ClassVar[str] = "one more head pass per step, attributions of the head per epoch"

@@ -1,8 +1,8 @@
 """RaVL's first stage: clusters of region features, and which of them a classifier wrongly leans on.
 
 Source: Varma et al., "RaVL: Discovering and Mitigating Spurious Correlations in Fine-Tuned Vision-Language Models",
-NeurIPS 2024, arXiv 2411.04097; gaps, weights, sign test and influence follow its official code (MIT) as it was
-described to us, written anew. Mini-batch k-means on unit vectors stands for k-medoids, whose distances are quadratic.
+NeurIPS 2024, arXiv 2411.04097; gaps, weights, sign test and influence are those of its official code (MIT), written
+anew from a description. Mini-batch k-means on unit vectors stands for k-medoids, whose distances are quadratic.
 """
 
 from __future__ import annotations

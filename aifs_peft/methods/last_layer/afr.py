@@ -1,30 +1,32 @@
-"""Automatic feature reweighting (AFR): the last layer again, on held-out examples that the first model is unsure of.
+"""Automatic feature reweighting (AFR): the last layer again, on held-out examples weighted by the first model's doubt.
 
 Paper: Qiu, Potapczynski, Izmailov and Wilson 2023, Simple and Fast Group Robustness by Automatic Feature Reweighting
 (ICML).
 
-Procedure: ERM on 80 % of the training set. On the other 20 %, with p_i = p(y_i | x_i) of that model,
+Formula: plain training on 80 % of the training set. On the other 20 %, with `p_i = p(y_i | x_i)` of that model,
 
     w_i proportional to beta_{y_i} exp(-gamma p_i), sum_i w_i = 1, beta_y = 1 / (held-out examples of class y),
     min_W sum_i w_i CE(W z_i, y_i) + lambda ||W - W_ERM||^2
 
-by full-batch gradient descent from W_ERM, the norm of the gradient clipped to 1; the encoder stays as it is.
+by full-batch gradient descent from `W_ERM`, the norm of the gradient clipped to 1; the encoder stays as it is.
 
 Supervision: labels only. The paper chooses gamma, lambda and the number of steps by the worst group of a validation set
 with groups, and its published numbers are of that kind; this library does not by itself.
 
-Cannot do: use a head that is not linear; tell conflicting examples from wrong labels, both of which the first model is
-unsure of. With a frozen encoder, as with any other, a fifth of the training set is not seen by the first stage.
+Differs from the paper: the penalty is on the weight alone, the bias is free; the first stage keeps n draws per epoch.
+So each of its examples is seen 1.25 times. The split is drawn from the run's seed, class by class.
+
+Cannot: use a head that is not linear; tell conflicting examples from mislabelled ones, both of which the first model
+doubts. A fifth of the training set is not seen by the first stage, with a frozen encoder as well.
 
 Extra cost: one pass of the encoder over the training set after training, 500 gradient steps on stored latents; nothing
-per step. The first stage keeps n draws per epoch, so each of its examples is seen 1.25 times.
+per step.
 
-Where the numbers come from. Shares, weights, gradient descent, clipping and the values `learning_rate = 0.01`,
-`steps = 500`, `gamma = 10`, `penalty = 0` are the official code's for Waterbirds (CelebA: 0.02, 1000, 1.44, 1e-3). They
-were chosen there with validation groups and do not carry over by themselves: on latents that a linear head fits well,
-gamma = 10 leaves the weight to a handful of examples (`afr_effective_share` is logged) and can do worse than ERM. Class
-rebalancing is optional there and on here. This library's own: the penalty is on the weight, the bias is free; the split
-is drawn from the run's seed, class by class.
+Defaults: shares, weights, gradient descent, clipping, `learning_rate = 0.01`, `steps = 500`, `gamma = 10` and `penalty
+= 0` are the official code's for Waterbirds (CelebA: 0.02, 1000, 1.44, 1e-3). They were chosen there with validation
+groups and do not carry over by themselves: on latents that a linear head fits well, `gamma = 10` leaves the weight to a
+handful of examples (see the logged `afr_effective_share`) and can do worse than plain training. Class rebalancing is
+optional there and on here.
 """
 
 from __future__ import annotations
@@ -92,6 +94,9 @@ class AFR(Method):
     name: ClassVar[str] = "afr"
     title: ClassVar[str] = "AFR"
     paper: ClassVar[str] = "Qiu et al. 2023, Simple and Fast Group Robustness by Automatic Feature Reweighting (ICML)"
+    differs: ClassVar[str] = (
+        "the penalty is on the weight alone, the bias is free; the first stage keeps n draws per epoch"
+    )
     needs: ClassVar[tuple[str, ...]] = ("linear head",)
     cost: ClassVar[str] = "one encoder pass and 500 steps on the last layer after training"
     Options: ClassVar[type[Any]] = AFROptions

@@ -111,7 +111,7 @@ def shortcut_basis(
     semantic_weight: float,
     descent: Descent,
 ) -> Tensor:
-    """Directions whose part of the features explains the predictions, and without which the class is still told.
+    """Directions whose part of the features explains the predictions, and without which the class is still predicted.
 
     Starts from `mistake_directions` and descends on `CE(layer(s), predicted) + semantic_weight CE(layer(h - s), y)`,
     `s` being the projection of the features `h`; misclassified rows have `mistake_share` of the weight.

@@ -1,16 +1,21 @@
 """Plain training on batches that are balanced over classes.
 
-Formula: the mean cross-entropy, on epochs of n draws in which every class has an equal share; in expectation, each
-example is weighted by n / (K * n_y). Folklore; as a baseline in Idrissi et al. 2022 (Simple Data Balancing Achieves
-Competitive Worst-Group-Accuracy), by sampling rather than by weights.
+Paper: folklore; as a baseline in Idrissi, Arjovsky, Pezeshki and Lopez-Paz 2022, Simple Data Balancing Achieves
+Competitive Worst-Group-Accuracy (CLeaR).
 
-Supervision: labels only. No validation groups.
+Formula: the mean cross-entropy, on epochs of n draws in which every class has the same share. In expectation an example
+weighs `n / (K n_y)`.
 
-Cannot do: it does not touch a shortcut that is as strong in every class; it cannot balance a class that is so small
-that `max_repeats` (20 draws per example and epoch on average, a default of this library) caps its share. A head that
-can fit the training set exactly forgets the weights.
+Supervision: labels only.
 
-Extra cost: none. No numbers of its own.
+Differs from the paper: draws of one example per epoch are limited (`max_repeats`). The paper resamples without a limit.
+
+Cannot: remove a shortcut that is equally strong in every class; balance a class so small that the limit on its draws
+caps its share; keep its effect in a head that fits every training example.
+
+Extra cost: none.
+
+Defaults: no numbers of its own. `max_repeats = 20` is this library's.
 """
 
 from __future__ import annotations
@@ -39,6 +44,7 @@ class BalancedERM(Method):
     name: ClassVar[str] = "erm-balanced"
     title: ClassVar[str] = "ERM, class-balanced"
     paper: ClassVar[str] = "folklore; as a baseline Idrissi et al. 2022, Simple Data Balancing (CLeaR)"
+    differs: ClassVar[str] = "draws of one example per epoch are limited (`max_repeats`)"
 
     def check(self, setup: Setup) -> None:
         """See `Method.check`; without balanced batches nothing of the method is left."""

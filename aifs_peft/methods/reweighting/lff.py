@@ -1,32 +1,28 @@
-"""LfF: learning from failure. A biased head fails on what contradicts the shortcut; the classifier learns from that.
+"""Learning from failure (LfF): the classifier learns from what a deliberately biased head gets wrong.
 
-Paper: Nam, Cha, Ahn, Lee and Shin, "Learning from Failure: Training Debiased Classifier from Biased Classifier",
-NeurIPS 2020, arXiv 2007.02561.
+Paper: Nam, Cha, Ahn, Lee and Shin 2020, Learning from Failure: Training Debiased Classifier from Biased Classifier
+(NeurIPS), arXiv 2007.02561.
 
-Formula. The biased head `B` is trained with generalised cross-entropy, `(1 - p_y^q) / q`, whose gradient is that of
-cross-entropy times `p_y^q`: it follows what it can already predict. The classifier `D` is trained with the
-cross-entropy weighted, per example, by the relative difficulty `l_B / (l_B + l_D)`, where `l_B` and `l_D` are moving
-averages of each head's cross-entropy on that example, `m <- decay m + (1 - decay) l`, divided by their largest value
-in the example's class.
+Formula: the biased head `B` is trained with generalised cross-entropy, `(1 - p_y^q) / q`, whose gradient is that of the
+cross-entropy times `p_y^q`: it follows what it can predict already. The classifier `D` is trained with the
+cross-entropy weighted, per example, by the relative difficulty `l_B / (l_B + l_D)`. `l_B` and `l_D` are moving averages
+of each head's cross-entropy on that example, `m <- decay m + (1 - decay) l`, started at its first loss and divided by
+the largest one in the example's class.
 
-Supervision: none in training. The published numbers are tuned on validation groups; without them they fall by 3 to 24
-points (Waterbirds 78.0 to 75.0, CelebA 77.2 to 53.0; from other papers' tables).
+Supervision: labels only. The published numbers are tuned on validation groups; without these they fall by 3 to 24
+points (Waterbirds 78.0 to 75.0, CelebA 77.2 to 53.0, from other papers' tables).
 
-Defaults: `q = 0.7` and the moving averages with `decay = 0.7` and division by the class maximum are those of the
-paper and its code as other sources report them; the mechanism as a whole is stated from memory, not checked against
-the paper.
+Differs from the paper: the biased model is a linear head on the latents of the untuned encoder, not a second network.
+So the classifier's own tuning cannot take the shortcut away from it. With a frozen encoder these are the current
+latents. The authors' code multiplies the loss of the biased network by q, which acts as a smaller learning rate.
 
-Adaptations of this library: the paper trains two whole networks side by side. Here `B` is a linear second head on the
-latents of the *untuned* encoder (kept by one pass before training, in float16 where there are many), so that the
-classifier's own tuning does not take the shortcut away from it; with a frozen encoder these are the current latents
-and nothing is kept. A moving average starts at the example's first loss rather than at 0, so that the class maximum
-compares like with like from the first epoch on.
+Cannot: help where the shortcut is not easier than the task for a linear head; tell mislabelled examples, which are
+learned with full weight, from conflicting ones.
 
-What it cannot do: it needs a shortcut that is easier than the task for a linear head; examples with wrong labels look
-like conflicting ones and are learned with full weight.
+Extra cost: a second linear head per step and two numbers per training example; with a tuned encoder one pass of it
+before training, and its latents in memory (float16 where there are many).
 
-Extra cost: a second linear head per step, two numbers per training example; with a tuned encoder one pass of it
-before training and the untuned latents in memory.
+Defaults: `q = 0.7` and `decay = 0.7` are the paper's and its code's.
 """
 
 from __future__ import annotations
@@ -133,6 +129,9 @@ class LfF(Method):
     name: ClassVar[str] = "lff"
     title: ClassVar[str] = "LfF"
     paper: ClassVar[str] = "Nam et al. 2020, Learning from Failure: Training Debiased Classifier (NeurIPS)"
+    differs: ClassVar[str] = (
+        "the biased model is a linear head on the latents of the untuned encoder, not a second network"
+    )
     cost: ClassVar[str] = "a second linear head per step; when tuning, one encoder pass and its latents in memory"
     Options: ClassVar[type[Any]] = LfFOptions
     auxiliary: ClassVar[Literal["none", "linear", "mlp"]] = "linear"
@@ -167,8 +166,8 @@ class LfF(Method):
         memory = context.state.memory
         losses = torch.stack([F.cross_entropy(x, labels, reduction="none") for x in (biased, logits)], dim=1)
         # All processes enter the losses of the whole batch, so that their averages stay equal.
-        everybody, index = context.gather(losses).to(memory.device), context.gather(context.index).to(memory.device)
-        update_averages(memory, index, everybody.T, self.options.decay)
+        gathered, index = context.gather(losses).to(memory.device), context.gather(context.index).to(memory.device)
+        update_averages(memory, index, gathered.T, self.options.decay)
         weights = relative_difficulty(memory, context.index.to(memory.device), self._labels.to(memory.device))
         return weights.to(logits.device, logits.dtype)
 

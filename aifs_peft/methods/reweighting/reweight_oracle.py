@@ -1,17 +1,22 @@
 """Plain training on batches that are balanced over the true groups: an oracle.
 
-Formula: the mean cross-entropy, on epochs of n draws in which every group has an equal share; in expectation, each
-example is weighted by n / (groups * n_g). The reweighting oracle of Sagawa et al. 2020 (Distributionally Robust Neural
-Networks for Group Shifts) and of Idrissi et al. 2022 (Simple Data Balancing Achieves Competitive
-Worst-Group-Accuracy), by sampling rather than by weights.
+Paper: the resampling baseline of Sagawa, Koh, Hashimoto and Liang 2020, Distributionally Robust Neural Networks for
+Group Shifts (ICLR); Idrissi et al. 2022, Simple Data Balancing Achieves Competitive Worst-Group-Accuracy (CLeaR).
 
-Supervision: the true group of every training example, which makes it an oracle. No validation groups.
+Formula: the mean cross-entropy, on epochs of n draws in which every group has the same share. In expectation an example
+weighs `n / (G n_g)`.
 
-Cannot do: it cannot balance a group that has no example, nor one that is so small that `max_repeats` (20 draws per
-example and epoch on average, a default of this library) caps its share. A head that can fit the training set exactly
-forgets the weights.
+Supervision: the true group of every training example. It bounds what balancing with inferred groups can reach.
 
-Extra cost: none. No numbers of its own.
+Differs from the paper: draws of one example per epoch are limited (`max_repeats`). The papers resample without a limit,
+and choose the model by the worst validation group, which is left to the trainer's selection rule here.
+
+Cannot: balance a group without examples, or one so small that the limit on its draws caps its share; keep its effect in
+a head that fits every training example.
+
+Extra cost: none.
+
+Defaults: no numbers of its own. `max_repeats = 20` is this library's.
 """
 
 from __future__ import annotations
@@ -40,6 +45,7 @@ class ReweightOracle(Method):
     name: ClassVar[str] = "reweight-oracle"
     title: ClassVar[str] = "group reweighting (oracle)"
     paper: ClassVar[str] = "Sagawa et al. 2020, Distributionally Robust Neural Networks for Group Shifts (ICLR)"
+    differs: ClassVar[str] = "draws of one example per epoch are limited (`max_repeats`)"
     supervision: ClassVar[Literal["none", "hints", "groups"]] = "groups"
     needs: ClassVar[tuple[str, ...]] = ("group labels (column `group`)",)
 
