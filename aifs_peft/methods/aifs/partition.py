@@ -55,9 +55,9 @@ class Partition:
             max_repeats: of batches that are balanced over the cells; None for batches that are not.
 
         Example:
-            >>> part = Partition.of(torch.tensor([0, 0, 0, 2]), torch.tensor([0, 0, 2, 2]), max_repeats=20)
-            >>> part.classes.tolist(), part.values.tolist(), part.rates.tolist()
-            ([0, 2], [0, 2], [0.5, 0.5, 1.0, 2.0])
+            >>> part = Partition.of(torch.tensor([0, 0, 0, 2]), torch.tensor([0, 0, 0, 2]), max_repeats=20)
+            >>> part.classes.tolist(), part.values.tolist(), part.rates
+            ([0, 2], [0, 2], tensor([0.6667, 0.6667, 0.6667, 2.0000]))
         """
         labels, groups = labels.cpu(), groups.cpu()
         rates = None if max_repeats is None else draw_rates(cells_of(labels, groups), max_repeats)

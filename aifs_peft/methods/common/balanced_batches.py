@@ -15,6 +15,9 @@ def require_balancing(settings: MethodSettings, method: str) -> None:
 
     Raises:
         InvalidConfigError: with `balance_groups=False`.
+
+    Example:
+        >>> require_balancing(MethodSettings.for_method("erm-balanced"), "erm-balanced")
     """
     if not settings.balance_groups:
         raise InvalidConfigError(

@@ -112,7 +112,7 @@ class ShortcutProbe(Method):
     """Plain training on a part of the data, then a last layer that is invariant to shortcuts found on the rest.
 
     Example:
-        >>> from aifs_peft.methods import MethodSettings, get
+        >>> from aifs_peft.methods import make
         >>> make("shortcutprobe").options.base_vectors
         2
     """

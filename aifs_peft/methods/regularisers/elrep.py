@@ -91,7 +91,7 @@ class ElRep(Method):
     """Cross-entropy plus nuclear and Frobenius norms of the features that enter the last linear layer.
 
     Example:
-        >>> from aifs_peft.methods import MethodSettings, get
+        >>> from aifs_peft.methods import make
         >>> make("elrep", method_options={"theta1": 0.01}).options
         ElRepOptions(theta1=0.01, theta2=0.0001)
     """

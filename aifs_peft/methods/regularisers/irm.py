@@ -151,7 +151,7 @@ class IRM(Method):
     """Invariant risk minimisation; see the module's text.
 
     Example:
-        >>> from aifs_peft.methods import MethodSettings, get
+        >>> from aifs_peft.methods import make
         >>> make("irm", method_options={"environments": "xrm"}).title
         'IRM-XRM'
     """

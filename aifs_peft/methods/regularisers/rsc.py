@@ -99,7 +99,7 @@ class RSC(Method):
     """Cross-entropy on latents whose dominant dimensions are muted in part of the batch.
 
     Example:
-        >>> from aifs_peft.methods import MethodSettings, get
+        >>> from aifs_peft.methods import make
         >>> round(make("rsc").options.feature_share, 3)
         0.333
     """

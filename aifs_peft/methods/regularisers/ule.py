@@ -191,7 +191,7 @@ class ULE(Method):
     """Cross-entropy plus the overlap of the classifier's input gradients with those of a student on the shortcut.
 
     Example:
-        >>> from aifs_peft.methods import get
+        >>> from aifs_peft.methods import make
         >>> make("ule").auxiliary_lr_scale
         10.0
     """

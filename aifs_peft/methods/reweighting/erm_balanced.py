@@ -36,7 +36,7 @@ class BalancedERM(Method):
 
     Example:
         >>> import torch
-        >>> from aifs_peft.methods import MethodSettings, get
+        >>> from aifs_peft.methods import make
         >>> make("erm-balanced").sampling(torch.tensor([0, 0, 1]), None).cells
         tensor([0, 0, 1])
     """

@@ -121,7 +121,7 @@ class LfF(Method):
     """Cross-entropy weighted by how much harder an example is for a biased head than for the classifier.
 
     Example:
-        >>> from aifs_peft.methods import get
+        >>> from aifs_peft.methods import make
         >>> make("lff").options
         LfFOptions(q=0.7, decay=0.7)
     """
