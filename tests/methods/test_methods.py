@@ -1,4 +1,4 @@
-"""Objectives on tensors alone: registry, terms against hand-computed values, masks, directions."""
+"""Methods on tensors alone: registry, terms against hand-computed values, masks, directions."""
 
 import math
 
