@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
-from aifs_peft.errors import InvalidConfigError
-from aifs_peft.tuner import AIFSConfig
+from aifs_peft._checks import check_choice, check_names, check_number
+from aifs_peft.latent.recipes import RECIPES
 
 T = TypeVar("T")
 
@@ -95,14 +93,14 @@ class MethodSettings:
         """
         from aifs_peft.methods.registry import get
 
-        return cls.from_config(AIFSConfig(recipe=get(name).recipe), **changes)
+        return cls.from_config(RECIPES[get(name).recipe], **changes)
 
     @classmethod
-    def from_config(cls, config: AIFSConfig, **changes: Any) -> MethodSettings:
+    def from_config(cls, config: object, **changes: Any) -> MethodSettings:
         """The numbers of an adapter's configuration, and these instead of some of them.
 
         Args:
-            config: an `AIFSConfig`.
+            config: an `AIFSConfig` or a `Recipe`.
             **changes: fields of this class; None means "the configuration's".
 
         Returns:
@@ -117,25 +115,14 @@ class MethodSettings:
             2.0
         """
         known = [f.name for f in fields(cls)]
-        _check_names(changes, known, "MethodSettings has no field")
+        check_names(changes, known, "MethodSettings has no field")
         values = {name: getattr(config, name) for name in known if hasattr(config, name)}
         values |= {name: value for name, value in changes.items() if value is not None}
         settings = cls(**values)
         for name in ("alpha", "beta"):
-            if not getattr(settings, name) >= 0:
-                raise InvalidConfigError(f"{name} must be at least 0, got {getattr(settings, name)}; 0 turns it off")
-        if settings.directions not in ("refit", "rediscover", "keep"):
-            raise InvalidConfigError(f'directions must be "refit", "rediscover" or "keep", got {settings.directions!r}')
+            check_number(name, getattr(settings, name), 0)
+        check_choice("directions", settings.directions, ("refit", "rediscover", "keep"))
         return settings
-
-
-def _check_names(given: Iterable[str], known: list[str], what: str) -> None:
-    """Raise InvalidConfigError for the first name that is not known, with the closest one that is."""
-    for name in given:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise InvalidConfigError(f"{what} {name!r}{hint}; known: {', '.join(known) or 'none'}")
 
 
 def read_options(options: type[T], values: dict[str, Any], method: str) -> T:
@@ -154,21 +141,5 @@ def read_options(options: type[T], values: dict[str, Any], method: str) -> T:
         NoOptions()
     """
     known = [f.name for f in fields(options)]  # type: ignore[arg-type]
-    _check_names(values, known, f"method {method!r} has no option")
+    check_names(values, known, f"method {method!r} has no option")
     return options(**values)
-
-
-def check_range(name: str, value: float, low: float, high: float = float("inf"), *, above: bool = False) -> None:
-    """Refuse an option outside `[low, high]`, or outside `(low, high]` with `above`.
-
-    Raises:
-        InvalidConfigError: naming the option and its range.
-
-    Example:
-        >>> check_range("temperature", 0.0, 0.0, above=True)
-        Traceback (most recent call last):
-        aifs_peft.errors.InvalidConfigError: temperature must be a number in (0.0, inf]; got 0.0
-    """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not (low < value <= high if above else low <= value <= high):
-        raise InvalidConfigError(f"{name} must be a number in {'(' if above else '['}{low}, {high}]; got {value!r}")

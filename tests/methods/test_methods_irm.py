@@ -187,7 +187,7 @@ def test_names_supervision_and_columns_follow_the_source():
 
 def test_it_refuses_what_it_cannot_work_with():
     for options, text in (
-        ({"environments": "guess"}, 'environments must be "given", "eiil" or "xrm"'),
+        ({"environments": "guess"}, "environments must be one of 'given', 'eiil', 'xrm'"),
         ({"penalty": -1.0}, "penalty"),
         ({"anneal": 1.5}, "anneal"),
         ({"min_examples": 0}, "min_examples"),

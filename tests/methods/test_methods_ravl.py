@@ -330,7 +330,7 @@ def test_refusals(tmp_path):
         ({"cells": 1}, "cells must be"),
         ({"holdout": 0.9}, "holdout must be"),
         ({"min_influence": 2}, "min_influence must be"),
-        ({"source": "test"}, 'source must be "train"'),
+        ({"source": "test"}, "source must be one of 'train'"),
     ):
         with pytest.raises(InvalidConfigError, match=message):
             make("ravl", method_options=options)

@@ -166,7 +166,7 @@ def test_a_probe_set_without_mistakes_leaves_the_layer_and_says_so(caplog):
 def test_checks():
     for options, match in (
         ({"base_vectors": 0}, "base_vectors must be"),
-        ({"epochs": 1.5}, "epochs must be a whole number"),
+        ({"epochs": 1.5}, "epochs must be an integer"),
         ({"misclassified_ratio": 1.5}, "misclassified_ratio must be"),
         ({"probe_share": 0.6}, "probe_share must be"),
         ({"learning_rate": 0}, "learning_rate must be"),

@@ -255,7 +255,7 @@ def test_refusals():
         ({"temperature": 0}, "temperature must be"),
         ({"shots": 0}, "shots must be"),
         ({"clusters": 1}, "clusters must be"),
-        ({"attributes": "words"}, 'attributes must be "auto"'),
+        ({"attributes": "words"}, "attributes must be one of 'auto'"),
     ):
         with pytest.raises(InvalidConfigError, match=message):
             make("spume", method_options=options)

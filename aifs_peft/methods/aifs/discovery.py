@@ -41,19 +41,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_number
 from aifs_peft.discovery.mixture.joint import combine, count_attributes, joint_values, most_attributes
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent import counterfactual
 from aifs_peft.latent._support import run_head
+from aifs_peft.latent.output import Intervention, LatentOutput
+from aifs_peft.latent.state import AIFSState
 from aifs_peft.methods.aifs.intervention import Intervening
 from aifs_peft.methods.aifs.offsets import basis_of, centred_on, fit_offsets
 from aifs_peft.methods.aifs.partition import Partition, cells_of
 from aifs_peft.methods.base import Phase
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import MethodSettings, check_range
-from aifs_peft.tuner import AIFSState
-from aifs_peft.tuner.layer import Intervention, LatentOutput
+from aifs_peft.methods.settings import MethodSettings
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +86,9 @@ class AIFSOptions:
     observed: float | None = None
 
     def __post_init__(self) -> None:
-        check_range("synthetic", self.synthetic, 0.0)
+        check_number("synthetic", self.synthetic, 0.0)
         if self.observed is not None:
-            check_range("observed", self.observed, 0.0)
+            check_number("observed", self.observed, 0.0)
 
 
 @register

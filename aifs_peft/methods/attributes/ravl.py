@@ -49,8 +49,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_choice, check_count, check_number
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent._support import evaluating
+from aifs_peft.latent.output import LatentOutput
+from aifs_peft.latent.state import AIFSState
 from aifs_peft.methods.attributes.ravl_clusters import RegionClusters, cluster_range, find_spurious_clusters
 from aifs_peft.methods.attributes.ravl_regions import follow_centroids, grid_regions, nearest_cluster, span_regions
 from aifs_peft.methods.base import Method, Phase
@@ -58,9 +61,6 @@ from aifs_peft.methods.common.held_out import stratified_rows
 from aifs_peft.methods.common.whole_batch import whole_batch
 from aifs_peft.methods.context import EpochContext, Latents, Regions, Sampling, Setup, StepContext
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import check_range
-from aifs_peft.tuner import AIFSState
-from aifs_peft.tuner.layer import LatentOutput
 
 logger = logging.getLogger(__name__)
 
@@ -99,13 +99,14 @@ class Options:
     min_influence: float = 0.25
 
     def __post_init__(self) -> None:
-        for name, low in (("region_weight", 0), ("uniform_weight", 0), ("cells", 2), ("span", 1), ("warmup", 1),
-                          ("examples", 10), ("sample", 100), ("cluster_numbers", 1)):  # fmt: skip
-            check_range(name, getattr(self, name), low)
-        check_range("holdout", self.holdout, 0.01, 0.5)
-        check_range("min_influence", self.min_influence, 0.0, 1.0)
-        if self.source not in ("train", "validation"):
-            raise InvalidConfigError(f'source must be "train" or "validation"; got {self.source!r}')
+        check_number("region_weight", self.region_weight, 0.0)
+        check_number("uniform_weight", self.uniform_weight, 0.0)
+        counts = {"cells": 2, "span": 1, "warmup": 1, "examples": 10, "sample": 100, "cluster_numbers": 1}
+        for name, low in counts.items():
+            check_count(name, getattr(self, name), low)
+        check_number("holdout", self.holdout, 0.01, 0.5)
+        check_number("min_influence", self.min_influence, 0.0, 1.0)
+        check_choice("source", self.source, ("train", "validation"))
 
 
 @register

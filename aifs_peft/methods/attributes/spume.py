@@ -47,7 +47,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_choice, check_count, check_number
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
+from aifs_peft.latent.output import LatentOutput
+from aifs_peft.latent.state import AIFSState
 from aifs_peft.methods.attributes.spume_tasks import (
     ClassPool,
     centroid_loss,
@@ -61,9 +64,6 @@ from aifs_peft.methods.common.last_linear import embed_all, last_features, last_
 from aifs_peft.methods.common.whole_batch import whole_batch
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import check_range
-from aifs_peft.tuner import AIFSState
-from aifs_peft.tuner.layer import LatentOutput
 
 logger = logging.getLogger(__name__)
 
@@ -91,11 +91,10 @@ class Options:
     clusters: int = 8
 
     def __post_init__(self) -> None:
-        check_range("temperature", self.temperature, 0.0, above=True)
-        check_range("shots", self.shots, 1)
-        check_range("clusters", self.clusters, 2)
-        if self.attributes not in ("auto", "column", "clusters"):
-            raise InvalidConfigError(f'attributes must be "auto", "column" or "clusters"; got {self.attributes!r}')
+        check_number("temperature", self.temperature, 0.0, above=True)
+        check_count("shots", self.shots, 1)
+        check_count("clusters", self.clusters, 2)
+        check_choice("attributes", self.attributes, ("auto", "column", "clusters"))
 
 
 @register

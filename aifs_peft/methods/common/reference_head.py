@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aifs_peft._checks import check_count, check_number
 from aifs_peft.errors import NonFiniteError
-from aifs_peft.methods.settings import check_range
 
 # A dimension whose standard deviation is below this share of the largest one is noise of the float format.
 _RELATIVE_SCALE_TOLERANCE = 1e-6
@@ -63,10 +63,10 @@ def train_reference(
         >>> bool((head(z).argmax(1) == y).float().mean() > 0.9)
         True
     """
-    check_range("epochs", epochs, 1)
-    check_range("learning_rate", learning_rate, 0.0, above=True)
-    check_range("batch_size", batch_size, 1)
-    check_range("weight_decay", weight_decay, 0.0)
+    check_count("epochs", epochs, 1)
+    check_number("learning_rate", learning_rate, 0.0, above=True)
+    check_count("batch_size", batch_size, 1)
+    check_number("weight_decay", weight_decay, 0.0)
     z, y = z.detach().float(), y.detach()
     centre, scale = _standardisation(z)
     head: nn.Linear = nn.utils.skip_init(nn.Linear, z.shape[1], num_labels, device=z.device)

@@ -32,8 +32,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aifs_peft._checks import check_count
 from aifs_peft.errors import InvalidConfigError, NonFiniteError
-from aifs_peft.methods.settings import check_range
 
 Array = NDArray[np.float32]
 # Width of the features that the paper's learning rates belong to (ResNet-50).
@@ -62,9 +62,9 @@ class TwinOptions:
     weight_decays: tuple[float, float] = (-6.0, -3.0)
 
     def __post_init__(self) -> None:
-        check_range("draws", self.draws, 1)
-        check_range("steps", self.steps, 1)
-        check_range("batch_size", self.batch_size, 2)
+        check_count("draws", self.draws, 1)
+        check_count("steps", self.steps, 1)
+        check_count("batch_size", self.batch_size, 2)
         for name in ("learning_rates", "weight_decays"):
             bounds = getattr(self, name)
             if len(bounds) != 2 or not -12 <= bounds[0] <= bounds[1] <= 3:

@@ -38,13 +38,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_count, check_number
 from aifs_peft.errors import NonFiniteError
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.held_out import require_class_sizes, stratified_rows
 from aifs_peft.methods.common.last_linear import require_linear, set_linear
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, Setup
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import check_range
 
 _CLIP = 1.0
 
@@ -74,11 +74,11 @@ class AFROptions:
     balance_classes: bool = True
 
     def __post_init__(self) -> None:
-        check_range("gamma", self.gamma, 0.0)
-        check_range("penalty", self.penalty, 0.0)
-        check_range("learning_rate", self.learning_rate, 0.0, above=True)
-        check_range("steps", self.steps, 1)
-        check_range("held_out", self.held_out, 0.0, 0.9, above=True)
+        check_number("gamma", self.gamma, 0.0)
+        check_number("penalty", self.penalty, 0.0)
+        check_number("learning_rate", self.learning_rate, 0.0, above=True)
+        check_count("steps", self.steps, 1)
+        check_number("held_out", self.held_out, 0.0, 0.9, above=True)
 
 
 @register

@@ -36,13 +36,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aifs_peft._checks import check_count, check_number
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.last_linear import require_linear, set_linear
 from aifs_peft.methods.common.true_groups import GROUP, read_groups
 from aifs_peft.methods.context import EpochContext, Setup
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import check_range
 
 Array = NDArray[np.float64]
 
@@ -67,8 +67,8 @@ class DFROptions:
         if not isinstance(self.penalties, list | tuple) or not self.penalties:
             raise InvalidConfigError(f"penalties must be a list of numbers, at least one; got {self.penalties!r}")
         for value in self.penalties:
-            check_range("penalties", value, 0.0, above=True)
-        check_range("subsets", self.subsets, 1)
+            check_number("penalties", value, 0.0, above=True)
+        check_count("subsets", self.subsets, 1)
 
 
 @register

@@ -41,7 +41,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aifs_peft.errors import InvalidConfigError
+from aifs_peft._checks import check_count, check_number
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.held_out import require_class_sizes, stratified_rows
 from aifs_peft.methods.common.last_linear import last_features, last_linear
@@ -53,7 +53,6 @@ from aifs_peft.methods.last_layer.shortcutprobe_directions import (
     shortcut_basis,
 )
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import check_range
 
 logger = logging.getLogger(__name__)
 
@@ -96,15 +95,13 @@ class ShortcutProbeOptions:
 
     def __post_init__(self) -> None:
         for name, low in (("base_vectors", 1), ("detector_epochs", 0), ("epochs", 0), ("batch_size", 1)):
-            check_range(name, getattr(self, name), low)
-            if not isinstance(getattr(self, name), int):
-                raise InvalidConfigError(f"{name} must be a whole number; got {getattr(self, name)!r}")
-        check_range("misclassified_ratio", self.misclassified_ratio, 0.0, 1.0)
-        check_range("semantic_weight", self.semantic_weight, 0.0)
-        check_range("spuriousness_weight", self.spuriousness_weight, 0.0)
-        check_range("detector_learning_rate", self.detector_learning_rate, 0.0, above=True)
-        check_range("learning_rate", self.learning_rate, 0.0, above=True)
-        check_range("probe_share", self.probe_share, 0.0, 0.5, above=True)
+            check_count(name, getattr(self, name), low)
+        check_number("misclassified_ratio", self.misclassified_ratio, 0.0, 1.0)
+        check_number("semantic_weight", self.semantic_weight, 0.0)
+        check_number("spuriousness_weight", self.spuriousness_weight, 0.0)
+        check_number("detector_learning_rate", self.detector_learning_rate, 0.0, above=True)
+        check_number("learning_rate", self.learning_rate, 0.0, above=True)
+        check_number("probe_share", self.probe_share, 0.0, 0.5, above=True)
 
 
 @register

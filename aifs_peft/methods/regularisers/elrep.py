@@ -35,15 +35,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from aifs_peft._checks import check_number
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent._support import no_autocast
+from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.last_linear import last_features, last_linear
 from aifs_peft.methods.common.whole_batch import whole_batch
 from aifs_peft.methods.context import Setup, StepContext
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import check_range
-from aifs_peft.tuner.layer import LatentOutput
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class ElRepOptions:
     theta2: float = 1e-4
 
     def __post_init__(self) -> None:
-        check_range("theta1", self.theta1, 0.0)
-        check_range("theta2", self.theta2, 0.0)
+        check_number("theta1", self.theta1, 0.0)
+        check_number("theta2", self.theta2, 0.0)
         if self.theta1 == self.theta2 == 0:
             raise InvalidConfigError('theta1 and theta2 are both 0, which is plain training; use method "erm" for it')
 

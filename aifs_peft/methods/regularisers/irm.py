@@ -51,7 +51,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_choice, check_count, check_number
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError
+from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.twins import TwinOptions, fit_twins
 from aifs_peft.methods.common.whole_batch import group_means, whole_batch
@@ -63,8 +65,7 @@ from aifs_peft.methods.regularisers.irm_environments import (
     given_environments,
     multiplier_gradients,
 )
-from aifs_peft.methods.settings import MethodSettings, check_range, read_options
-from aifs_peft.tuner.layer import LatentOutput
+from aifs_peft.methods.settings import MethodSettings, read_options
 
 logger = logging.getLogger(__name__)
 
@@ -98,17 +99,13 @@ class IRMOptions:
     twins: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.environments not in SOURCES:
-            raise InvalidConfigError(
-                f'environments must be "given", "eiil" or "xrm", got {self.environments!r}; "given" reads the column '
-                "`environment`"
-            )
-        check_range("penalty", self.penalty, 0.0)
-        check_range("anneal", self.anneal, 0.0, 1.0)
-        check_range("min_examples", self.min_examples, 1)
-        check_range("reference_epochs", self.reference_epochs, 1)
-        check_range("reference_learning_rate", self.reference_learning_rate, 0.0, above=True)
-        check_range("reference_weight_decay", self.reference_weight_decay, 0.0)
+        check_choice("environments", self.environments, SOURCES)
+        check_number("penalty", self.penalty, 0.0)
+        check_number("anneal", self.anneal, 0.0, 1.0)
+        check_count("min_examples", self.min_examples, 1)
+        check_count("reference_epochs", self.reference_epochs, 1)
+        check_number("reference_learning_rate", self.reference_learning_rate, 0.0, above=True)
+        check_number("reference_weight_decay", self.reference_weight_decay, 0.0)
         read_options(TwinOptions, self.twins, "irm, twins")
 
 

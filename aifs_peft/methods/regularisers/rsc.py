@@ -33,12 +33,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_number
 from aifs_peft.latent._support import Head, evaluating, no_autocast, run_head
+from aifs_peft.latent.output import Intervention, LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.context import StepContext
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import check_range
-from aifs_peft.tuner.layer import Intervention, LatentOutput
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class RSCOptions:
     batch_share: float = 1 / 3
 
     def __post_init__(self) -> None:
-        check_range("feature_share", self.feature_share, 0.0, 0.9, above=True)
-        check_range("batch_share", self.batch_share, 0.0, 1.0, above=True)
+        check_number("feature_share", self.feature_share, 0.0, 0.9, above=True)
+        check_number("batch_share", self.batch_share, 0.0, 1.0, above=True)
 
 
 def dominant_features(head: Head, z: Tensor, labels: Tensor, share: float) -> tuple[Tensor, Tensor]:

@@ -38,11 +38,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from aifs_peft._checks import check_number
+from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.context import StepContext
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import check_range
-from aifs_peft.tuner.layer import LatentOutput
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class SpectralDecouplingOptions:
     strength: float = 0.1
 
     def __post_init__(self) -> None:
-        check_range("strength", self.strength, 0.0)
+        check_number("strength", self.strength, 0.0)
 
 
 @register

@@ -48,16 +48,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_choice, check_number
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent import linear_parameters
-from aifs_peft.latent._support import Head, check_choice, evaluating, no_autocast, run_head, work_dtype
+from aifs_peft.latent._support import Head, evaluating, no_autocast, run_head, work_dtype
+from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.generalised_cross_entropy import generalised_cross_entropy
 from aifs_peft.methods.common.initial_latents import InitialLatents
 from aifs_peft.methods.context import EpochContext, Setup, StepContext
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import MethodSettings, check_range
-from aifs_peft.tuner.layer import LatentOutput
+from aifs_peft.methods.settings import MethodSettings
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,14 @@ class ULEOptions:
     coordinates: str = "standardised"
 
     def __post_init__(self) -> None:
-        check_choice(self.penalty, ("cosine", "saliency"), "penalty")
-        check_choice(self.coordinates, ("standardised", "whitened"), "coordinates")
-        check_range("lambda1", self.lambda1, 0.0)
-        check_range("lambda2", self.lambda2, 0.0)
-        check_range("student_lr_scale", self.student_lr_scale, 0.0, above=True)
-        check_range("student_q", self.student_q, 0.0, 1.0)
-        check_range("head_start", self.head_start, 0.0, 0.9)
-        check_range("ramp", self.ramp, 0.0, 1.0)
+        check_choice("penalty", self.penalty, ("cosine", "saliency"))
+        check_choice("coordinates", self.coordinates, ("standardised", "whitened"))
+        check_number("lambda1", self.lambda1, 0.0)
+        check_number("lambda2", self.lambda2, 0.0)
+        check_number("student_lr_scale", self.student_lr_scale, 0.0, above=True)
+        check_number("student_q", self.student_q, 0.0, 1.0)
+        check_number("head_start", self.head_start, 0.0, 0.9)
+        check_number("ramp", self.ramp, 0.0, 1.0)
 
     def weight(self, progress: float) -> float:
         """Weight of the penalty after a share `progress` of all steps."""

@@ -37,11 +37,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from aifs_peft._checks import check_count, check_number
 from aifs_peft.methods.base import Method, Phase
 from aifs_peft.methods.common.reference_head import train_reference
 from aifs_peft.methods.context import EpochContext, Latents, Sampling
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import check_range
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +69,11 @@ class JTTOptions:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        check_range("lambda_up", self.lambda_up, 1.0)
-        check_range("epochs", self.epochs, 1)
-        check_range("learning_rate", self.learning_rate, 0.0, above=True)
-        check_range("batch_size", self.batch_size, 1)
-        check_range("weight_decay", self.weight_decay, 0.0)
+        check_number("lambda_up", self.lambda_up, 1.0)
+        check_count("epochs", self.epochs, 1)
+        check_number("learning_rate", self.learning_rate, 0.0, above=True)
+        check_count("batch_size", self.batch_size, 1)
+        check_number("weight_decay", self.weight_decay, 0.0)
 
 
 @register

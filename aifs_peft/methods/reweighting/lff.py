@@ -34,13 +34,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_number
+from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.generalised_cross_entropy import generalised_cross_entropy
 from aifs_peft.methods.common.initial_latents import InitialLatents
 from aifs_peft.methods.context import EpochContext, StepContext
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import MethodSettings, check_range
-from aifs_peft.tuner.layer import LatentOutput
+from aifs_peft.methods.settings import MethodSettings
 
 # In place of a moving average of an example that no step has seen; losses are at least 0.
 UNSEEN = -1.0
@@ -62,8 +63,8 @@ class LfFOptions:
     decay: float = 0.7
 
     def __post_init__(self) -> None:
-        check_range("q", self.q, 0.0, 1.0, above=True)
-        check_range("decay", self.decay, 0.0, 0.999)
+        check_number("q", self.q, 0.0, 1.0, above=True)
+        check_number("decay", self.decay, 0.0, 0.999)
 
 
 @torch.no_grad()

@@ -34,14 +34,15 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_number
 from aifs_peft.errors import CheckpointMismatchError
+from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.twins import TwinOptions, fit_twins
 from aifs_peft.methods.common.worst_group_loss import group_dro_loss, uniform_weights
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import check_range, read_options
-from aifs_peft.tuner.layer import LatentOutput
+from aifs_peft.methods.settings import read_options
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class XRMOptions:
     twins: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_range("eta", self.eta, 0.0)
+        check_number("eta", self.eta, 0.0)
         read_options(TwinOptions, self.twins, "xrm-gdro, twins")
 
 
