@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from aifs_peft.experiments.prepare import (
 )
 from aifs_peft.experiments.provenance import provenance
 from aifs_peft.latent.state import AIFSState
-from aifs_peft.methods import MethodSettings, get
+from aifs_peft.methods import get, make
 from aifs_peft.models.loading import default_model, load_model, load_processor
 from aifs_peft.models.tabular import ENCODERS
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
@@ -146,11 +146,11 @@ def adapter_config(method: str, spec: FinetuneSpec) -> AIFSConfig:
     Raises:
         InvalidConfigError: an unknown method or adapter.
     """
-    recipes: dict[str, Literal["discovery", "paper"]] = {"aifs": "discovery", "aifs-paper": "paper"}
+    cls = get(method)
     return AIFSConfig(
-        recipe=recipes.get(method, "erm"),
+        recipe=cls.recipe,
         head=spec.head,
-        auxiliary=get(method).auxiliary,
+        auxiliary=cls.auxiliary,
         encoder_adapter=spec.encoder_adapter(),
         trained_modules=spec.trained_modules(),
     )
@@ -192,7 +192,7 @@ def build_trainer(
     args.method = method = args.method or "aifs"
     # First: a misspelt setting is told before anything is loaded.
     config = adapter_config(method, spec)
-    objective = get(method)(MethodSettings(method_options=parse_json_object("method_options", args.method_options)))
+    objective = make(method, method_options=parse_json_object("method_options", args.method_options))
     set_seed(args.seed)
     splits = load_data(spec)
     _check_splits(spec.dataset, splits)

@@ -1,7 +1,7 @@
 """Interventions on latents: masked noise, along coordinate axes or a basis, and counterfactual displacement.
 
-Source: the method, section 2 (`z' = z + lambda (m * eps)`) and section 3.2 (`z' = z + lambda U (m * eps)` and
-`z' = z + beta_{a'} - beta_a`).
+`z' = z + lambda (m * eps)` on the coordinates of `z` (published), `z' = z + lambda U (m * eps)` along the columns of a
+basis `U`, and `z' = z + beta_{a'} - beta_a` to another attribute value.
 """
 
 from __future__ import annotations

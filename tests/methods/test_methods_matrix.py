@@ -2,19 +2,12 @@
 
 import pytest
 import torch
-from methods_zoo import MODALITIES, make_trainer
+from methods_zoo import METHODS, MODALITIES, make_trainer, runs_on
 
-from aifs_peft.methods import get, names
+from aifs_peft.methods import get
 
 # Their loss is no plain fit to the data: SPUME's tasks move to what is still hard, ULE's penalty sets in after a while.
 MOVING_LOSS = {"spume", "ule"}
-METHODS = [name for name in names() if not name.startswith("doctest-")]
-
-
-def runs_on(method, modality):
-    return modality != "table" or not get(method).reads_tokens
-
-
 CASES = [
     (method, modality, adapter)
     for method in METHODS
