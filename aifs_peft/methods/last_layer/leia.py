@@ -26,9 +26,9 @@ Extra cost: one pass of the encoder over the training set after training, an eig
 1,000 steps on `k` numbers per class; nothing per step.
 
 Defaults: `rank = 1`, `gamma = 10`, `learning_rate = 0.01`, `steps = 1000` and `penalty = 0` are those of the read-me's
-example; it advises to tune rank and gamma. On latents that a head fits well `gamma = 10` leaves the weight to a few examples
-(see the logged `leia_effective_share`) and the adjustment can go past the mark, to a head that is right on conflicting
-examples alone. `held_out = 0.2` is this library's, as in `afr`.
+example; it advises to tune rank and gamma. On latents that a head fits well `gamma = 10` leaves the weight to a few
+examples (see the logged `leia_effective_share`) and the adjustment can go past the mark, to a head that is right on
+conflicting examples alone. `held_out = 0.2` is this library's, as in `afr`.
 """
 
 from __future__ import annotations
