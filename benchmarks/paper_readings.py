@@ -4,8 +4,8 @@
 mask and both signs of the sensitivity term, on planted Gaussian latents: 128 dimensions, a class of contrast 2 and a
 shortcut of contrast 4, 95 % aligned, 2,000 examples, a linear head, 3 seeds; tested where shortcut and class are
 independent. Beside them plain training, `aifs`, balancing by the true groups, and each of the two terms alone with a
-mask in [0, 1]. With `--demo` both attributions and two scales also through the trainer, with the settings of
-`aifs demo` (tuned encoder, 3 seeds). Docs: `docs/paper.md`.
+mask in [0, 1]. With `--demo` both attributions and two scales also through the trainer, with the settings of `aifs
+demo` (tuned encoder, 3 seeds). Docs: `docs/paper.md`.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def on_latents() -> dict[str, dict[str, float]]:
 
 
 def on_the_demo() -> dict[str, dict[str, list[float]]]:
-    """Worst group and average through the trainer, one value per seed: attributions, scales, plain training."""
+    """Worst group and average through the trainer by seed: both attributions, two scales, and plain training."""
     out: dict[str, dict[str, list[float]]] = {}
     plain: dict[str, dict[str, Any]] = {"erm": {}}
     readings = {f"{kind}/{scale}": {"attribution": kind, "mask_scale": scale} for scale, kind in DEMO}

@@ -15,6 +15,7 @@ OPTIONS = {
     "irm": {"environments": "given", "min_examples": 1},
     "xrm-gdro": {"twins": {"draws": 2, "steps": 200}},
     "afr": {"steps": 50},
+    "leia": {"steps": 50},
     "shortcutprobe": {"detector_epochs": 5, "epochs": 5},
 }
 
