@@ -1,7 +1,8 @@
 """Interventions on latents: masked noise, along coordinate axes or a basis, and counterfactual displacement.
 
-`z' = z + lambda (m * eps)` on the coordinates of `z` (published), `z' = z + lambda U (m * eps)` along the columns of a
-basis `U`, and `z' = z + beta_{a'} - beta_a` to another attribute value.
+The published form is `z' = z + lambda (m * eps)`, along single coordinates. `z' = z + lambda U (m * eps)` moves along
+discovered directions `U`, and `z' = z + beta_{a'} - beta_a` to where the example would be with another value of the
+spurious attribute.
 """
 
 from __future__ import annotations

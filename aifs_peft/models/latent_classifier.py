@@ -228,9 +228,19 @@ class LatentClassifier(nn.Module):
             library: `"transformers"` or `"open_clip"`; None looks.
             **kwargs: passed on to the encoder's loader (`dtype`, `quantization_config`, `pretrained`, ...).
 
+        Returns:
+            The model, in evaluation mode as its encoder is.
+
         Raises:
             ModelNotFoundError: if there is no such model.
             MissingDependencyError: if open_clip is needed and cannot be imported.
+
+        Example:
+            >>> from tempfile import TemporaryDirectory
+            >>> with TemporaryDirectory() as folder:
+            ...     LatentClassifier(TabularEncoder(3, 8), num_labels=5).save_pretrained(folder)
+            ...     LatentClassifier.from_pretrained(folder).num_labels
+            5
         """
         name, folder = str(name_or_path), Path(name_or_path)
         own = folder / _CONFIG_FILE

@@ -163,6 +163,11 @@ class TabularClassifier(PreTrainedModel):
 
         Raises:
             InvalidInputError: features of another width.
+
+        Example:
+            >>> model = TabularClassifier(TabularConfig(num_features=3, hidden_size=8, num_labels=2))
+            >>> model(torch.zeros(4, 3), labels=torch.tensor([0, 1, 0, 1])).loss.shape
+            torch.Size([])
         """
         if features.dim() != 2 or features.shape[1] != self.config.num_features:
             raise InvalidInputError(

@@ -6,7 +6,6 @@ import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,21 +17,11 @@ from aifs_peft.latent.output import Intervention, LatentOutput
 from aifs_peft.latent.pooling import PooledHead, pool_latent
 from aifs_peft.latent.state import AIFSState
 from aifs_peft.tuner._peft import TunerLayer, check_adapters_to_merge
-from aifs_peft.tuner.heads import build_head, takes_sequence
+from aifs_peft.tuner.heads import HeadSpec, build_head, takes_sequence
 from aifs_peft.tuner.rows import by_row
 
 if TYPE_CHECKING:
     from aifs_peft.tuner.config import AIFSConfig
-
-
-@dataclass(frozen=True)
-class HeadSpec:
-    """How one adapter reads its latent: pooling rule, and whether its head copies the base's and wants tokens."""
-
-    pool: str
-    copied: bool
-    sequence: bool
-    num_labels: int
 
 
 class AIFSLayer(TunerLayer):
