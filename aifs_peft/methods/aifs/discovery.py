@@ -235,10 +235,10 @@ class AIFSDiscovery(Intervening):
 
     def _run(self, latents: Latents, num_labels: int, known: Tensor | None) -> dict[str, Tensor] | None:
         from aifs_peft.discovery import discover
-        from aifs_peft.discovery.discover import MAX_ATTRIBUTES
+        from aifs_peft.discovery.config import DEFAULT_CONFIG
 
         # The state has a row per combination of all the head's classes, whether they occur or not.
-        wanted = self.settings.discovery.get("max_attributes", MAX_ATTRIBUTES)
+        wanted = self.settings.discovery.get("max_attributes", DEFAULT_CONFIG.several.max_attributes)
         settings = {**self.settings.discovery, "max_attributes": min(wanted, most_attributes(num_labels))}
         result = discover(
             latents.z.numpy(),
