@@ -53,7 +53,9 @@ def test_no_module_imports_a_deep_learning_library_when_it_is_imported(folder):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             found += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not {name.partition(".")[0] for name in found} & {"torch", "transformers", "peft", "accelerate"}, path
+            assert not {name.partition(".")[0] for name in found} & {"torch", "transformers", "peft", "accelerate"}, (
+                path
+            )
 
 
 def test_import_reads_nothing_and_imports_no_data_set_library():
