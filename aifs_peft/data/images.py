@@ -246,4 +246,5 @@ def _decoded(value: Any) -> tuple[Image | None, str]:
             image.load()
             return to_rgb(image), ""
     except _damage() as error:
-        return None, " ".join(str(error).split()) or type(error).__name__
+        # Pillow names the open file object, which says nothing to a reader.
+        return None, " ".join(str(error).partition(" <_io")[0].split()) or type(error).__name__

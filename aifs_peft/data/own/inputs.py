@@ -141,17 +141,17 @@ def vectors(rows: Rows, columns: Sequence[str]) -> tuple[NDArray[np.float32], ND
         InvalidInputError: values that are no numbers, or vectors of different lengths.
     """
     parts = [_matrix(rows, column) for column in columns]
-    values = np.concatenate(parts, axis=1)
+    values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
     if not values.shape[1]:
         raise InvalidInputError(f"{rows.where}: column {columns[0]!r} holds vectors of length 0")
     with np.errstate(over="ignore"):
-        single = values.astype(np.float32)
+        single = values.astype(np.float32, copy=False)
     return single, np.asarray(~np.isfinite(single).all(axis=1), dtype=bool)
 
 
-def _matrix(rows: Rows, column: str) -> NDArray[np.float64]:
+def _matrix(rows: Rows, column: str) -> NDArray[Any]:
     if column in rows.vectors:
-        return np.asarray(rows.vectors[column], dtype=np.float64)
+        return rows.vectors[column]
     values = rows.frame[column].tolist()
     if any(isinstance(value, list | tuple | np.ndarray) for value in values):
         return _stacked(rows, column, values)

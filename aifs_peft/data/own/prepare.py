@@ -124,6 +124,6 @@ def _evaluation(rows: Rows, column: str, role: str) -> Categories:
     if found.missing.any():
         tell(
             f"{rows.where}: column {column!r}, the {role}, is missing in {int(found.missing.sum())} of {len(rows)} "
-            f"rows ({rows.at(found.missing)}); they are trained on and are in no evaluation group"
+            f"rows ({rows.at(found.missing)}); they stay, and are in no evaluation group"
         )
     return found

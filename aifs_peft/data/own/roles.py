@@ -130,9 +130,9 @@ def _first(names: Sequence[str], columns: Sequence[str]) -> str | None:
 
 
 def _missing(rows: Rows, column: str, role: str) -> str:
-    return MISSING.format(
-        where=rows.where, column=column, role=role, columns=rows.columns, closest=did_you_mean(column, rows.columns)
-    )
+    # A name that nobody gave is not misspelt.
+    hint = "" if column == LABELS[0] else did_you_mean(column, rows.columns)
+    return MISSING.format(where=rows.where, column=column, role=role, columns=rows.columns, closest=hint)
 
 
 def _named_features(rows: Rows, features: str | Sequence[str], free: list[str]) -> tuple[str, ...]:

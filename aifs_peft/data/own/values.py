@@ -70,7 +70,7 @@ def categories(rows: Rows, column: str, role: str) -> Categories:
         example = values[int(np.flatnonzero(odd)[0])]
         raise InvalidInputError(
             f"{rows.where}: column {column!r} holds {int(odd.sum())} values that are no name, whole number or boolean "
-            f"({rows.at(odd)}; for example {shown(example)}); a {role} needs one such value per row: write it as a "
+            f"({rows.at(odd)}; for example {shown(example)}); the {role} needs one such value per row: write it as a "
             "name, or cut measurements into classes"
         )
     texts = _whole([word for word in words if isinstance(word, str)])
@@ -139,18 +139,13 @@ def fractions(names: tuple[str, ...]) -> bool:
     """Whether names are numbers with a fraction, which a table wrote as text: a measurement, no class.
 
     Example:
-        >>> fractions(("0.5", "1.25")), fractions(("v1.5", "2"))
-        (True, False)
+        >>> fractions(("0.5", "1.25")), fractions(("v1.5", "2")), fractions(("01", "1"))
+        (True, False, False)
     """
-
-    def number(name: str) -> bool:
-        try:
-            float(name)
-        except ValueError:
-            return False
-        return True
-
-    return all(map(number, names)) and not all(_WHOLE.fullmatch(name) for name in names)
+    try:
+        return not all(float(name).is_integer() for name in names)
+    except ValueError:
+        return False
 
 
 def check_values(found: Categories, where: str, column: str, role: str) -> None:
