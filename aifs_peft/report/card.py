@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from aifs_peft.report import facts, markdown
 from aifs_peft.report.contact import SHEETS, sheet_path
 from aifs_peft.report.markdown import Markdown, bullets, code
 from aifs_peft.report.numbers import interval_text, percent, value_of
+from aifs_peft.report.publish import on_hub, shown_name
 from aifs_peft.report.usage import EMBEDDED, modality_of, snippets
 
 TAGS = ("aifs", "spurious-correlations", "worst-group-accuracy")
@@ -49,16 +50,15 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
     Args:
         comparison: `summary["comparison"]`: "rows" of "cell", "n", "plain" and "method", then "average" and "worst".
     """
-    rows = [(row["cell"], row["n"], *_sides(row)) for row in comparison["rows"]]
-    rows += [(name, "", *_sides(comparison[name])) for name in ("average", "worst") if comparison.get(name)]
-    return markdown.table(("cell", "n", "plain", "this adapter"), rows)
+    shown = facts.sides(comparison)
+    rows = [(row["cell"], row["n"], *_sides(row, shown)) for row in comparison["rows"]]
+    rows += [(name, "", *_sides(comparison[name], shown)) for name in ("average", "worst") if comparison.get(name)]
+    return markdown.table(("cell", "n", *(name for _, name in shown)), rows)
 
 
-def _sides(row: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{percent(side.get('accuracy'))} ({interval_text([side.get('low'), side.get('high')])})"
-        for side in (row.get("plain") or {}, row.get("method") or {})
-    ]
+def _sides(row: Mapping[str, Any], shown: Sequence[tuple[str, str]]) -> list[str]:
+    values = [row.get(key) or {} for key, _ in shown]
+    return [f"{percent(v.get('accuracy'))} ({interval_text([v.get('low'), v.get('high')])})" for v in values]
 
 
 def render_card(summary: Mapping[str, Any], folder: str | Path | None = None) -> ModelCard:
@@ -78,7 +78,7 @@ def render_card(summary: Mapping[str, Any], folder: str | Path | None = None) ->
         .get_template("card.md.j2")
         .render(
             card_data=Markdown(_metadata(summary).to_yaml()),
-            title=f"{method.title} adapter for {_base_name(summary)} on {facts.shown_name(summary['dataset'])}",
+            title=f"{method.title} adapter for {_base_name(summary)} on {shown_name(summary['dataset'])}",
             method={"title": method.title, "name": code(method.name)},
             paper=f"; {method.paper}" if method.paper else "",
             result=facts.result_sentence(summary),
@@ -100,8 +100,8 @@ def _metadata(summary: Mapping[str, Any]) -> ModelCardData:
     results = [
         EvalResult(
             task_type=task,
-            dataset_type=facts.shown_name(dataset),
-            dataset_name=facts.shown_name(dataset),
+            dataset_type=shown_name(dataset),
+            dataset_name=shown_name(dataset),
             dataset_split="test" if summary.get("metrics") else "validation",
             metric_type=kind,
             metric_value=round(value, 4),
@@ -110,15 +110,14 @@ def _metadata(summary: Mapping[str, Any]) -> ModelCardData:
         if (value := value_of(numbers.get(name))) is not None
     ]
     return ModelCardData(
-        base_model=str(model) if facts.on_hub(summary, "model") else None,
-        datasets=summary.get("datasets")
-        or ([dataset] if "/" in dataset and facts.on_hub(summary, "dataset") else None),
+        base_model=str(model) if on_hub(summary, "model") else None,
+        datasets=summary.get("datasets") or ([dataset] if "/" in dataset and on_hub(summary, "dataset") else None),
         language=summary.get("language"),
         library_name="peft",
         license=summary.get("license"),
         pipeline_tag=task,
         tags=[*TAGS, *summary.get("tags", ())],
-        model_name=summary.get("model_name") or f"AIFS {facts.shown_name(dataset)}",
+        model_name=summary.get("model_name") or f"AIFS {shown_name(dataset)}",
         eval_results=results or None,
     )
 
@@ -137,7 +136,8 @@ def _result_sentences(summary: Mapping[str, Any]) -> list[str]:
     comparison = summary.get("comparison")
     if comparison:
         note = (summary.get("baseline") or {}).get("note")
-        return [*comparison.get("sentences", ()), *([f"Plain: {note}"] if note else [])]
+        told = [facts.told_as_sentence(text) for text in comparison.get("sentences", ())]
+        return [*told, *([facts.told_as_sentence(f"Plain training: {note}")] if note else [])]
     metrics = summary.get("metrics")
     if not metrics:
         return []
@@ -148,7 +148,7 @@ def _result_sentences(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _base_name(summary: Mapping[str, Any]) -> str:
-    return facts.shown_name(summary["model"]) if summary.get("model") else "a model of the user's"
+    return shown_name(summary["model"]) if summary.get("model") else "a model of the user's"
 
 
 def _base_sentence(summary: Mapping[str, Any]) -> str:
@@ -160,9 +160,9 @@ def _base_sentence(summary: Mapping[str, Any]) -> str:
     if model in EMBEDDED:
         return f"{model}, which ships with aifs_peft. {told}"
     if modality_of(summary) == "features":
-        return f"{facts.shown_name(model)}, trained here and saved beside the adapter." if model in (
-            "mlp", "identity") else f"{facts.shown_name(model)}, a local folder."  # fmt: skip
-    return f"{facts.shown_name(model)}{'' if facts.on_hub(summary, 'model') else ', a local folder'}. {told}"
+        return f"{shown_name(model)}, trained here and saved beside the adapter." if model in (
+            "mlp", "identity") else f"{shown_name(model)}, a local folder."  # fmt: skip
+    return f"{shown_name(model)}{'' if on_hub(summary, 'model') else ', a local folder'}. {told}"
 
 
 def _used(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

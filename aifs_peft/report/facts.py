@@ -5,16 +5,14 @@ The card, the HTML report and the command line take their words from here, so th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
 from typing import Any
 
 from aifs_peft.data import describe
 from aifs_peft.data import names as data_names
 from aifs_peft.methods import get, names
-from aifs_peft.models.tabular import ENCODERS
+from aifs_peft.report.publish import shown_name
 
 Summary = Mapping[str, Any]
 
@@ -22,17 +20,24 @@ GLOSSARY = (
     "Aligned: the shortcut points to the example's own class. Conflicting: it points to another class, so that a model "
     "which leans on it is wrong."
 )
+_MORE = "Only what was found is dealt with; other shortcuts may remain."
+_NOT_SEEN = (
+    "That nothing was found does not show that there is nothing: a shortcut may be too weak to be seen, or absent from "
+    "the latents that were looked at."
+)
 SMALL_CELL = 30
 """Below this many examples an interval is so wide that it is told."""
 _TOLD = ("none", "hints", "groups")
 _RULES = {
-    "worst_inferred_group": "highest accuracy of the worst cell of label and inferred attribute",
-    "worst_class": "highest accuracy of the worst class",
-    "average": "highest average accuracy",
+    "worst_inferred_group": "highest accuracy of the worst cell of label and inferred attribute on the validation set",
+    "worst_class": "highest accuracy of the worst class on the validation set",
+    "average": "highest average accuracy on the validation set",
+    "last": "none, the weights after the last step were kept",
 }
 _CELLS = {
     "attribute": "cells of label and attribute; the attribute was read for this table only",
     "groups": "the groups of the data set; they were read for this table only",
+    "classes": "the classes; nothing else is known of the examples",
     "inferred": "aligned and conflicting as inferred on these held-out examples: the data have no group labels, so a "
     "cell may hold examples of another",
 }
@@ -68,12 +73,13 @@ def method_facts(summary: Summary) -> MethodFacts:
         'groups'
     """
     name = str(summary["method"])
-    recorded = summary.get("supervision")
+    recorded, needs = summary.get("supervision"), summary.get("needs")
     if name not in names():
-        return MethodFacts(name, name, "", recorded if recorded in _TOLD else "unknown", ())
+        told = recorded if recorded in _TOLD else "unknown"
+        return MethodFacts(name, str(summary.get("title") or name), "", told, tuple(needs or ()))
     method = get(name)
     stronger = max((told for told in (recorded, method.supervision) if told in _TOLD), key=_TOLD.index)
-    return MethodFacts(name, method.title or name, method.paper, stronger, tuple(method.needs))
+    return MethodFacts(name, method.title or name, method.paper, stronger, tuple(needs or method.needs))
 
 
 def supervision_sentence(summary: Summary) -> str:
@@ -136,7 +142,11 @@ def result_sentence(summary: Summary) -> str:
 def _found_in_state(summary: Summary) -> str:
     state = summary.get("state") or {}
     directions = state.get("spurious_directions")
+    counted = summary.get("conflicting")
     share = next((h["conflicting_share"] for h in summary.get("history") or () if "conflicting_share" in h), None)
+    if counted:
+        told = f"{counted['n']:,} of {counted['of']:,} training examples go against a shortcut"
+        return f"{told} that was found in the latents."
     many = f"{directions} spurious direction{'s' if directions != 1 else ''}" if directions else "A shortcut"
     seen = f"; {100 * share:.1f} % of the training examples go against it" if share is not None else ""
     return f"{many} found in the latents, without group labels{seen}."
@@ -145,22 +155,29 @@ def _found_in_state(summary: Summary) -> str:
 def selection_sentence(summary: Summary) -> str:
     """How the weights that are shipped were chosen, and whether group labels had a part in it.
 
+    Args:
+        summary: with "selection": the "rule" that was asked for ("last" for none), the one that was "applied" where it
+            is another, and whether group labels of the validation set were read.
+
     Example:
         >>> selection_sentence({"selection": {"rule": "average", "reads_group_labels": False}})
-        'Rule: highest average accuracy on the validation set. It reads no group labels.'
+        'Highest average accuracy on the validation set. No group labels were read for it.'
     """
     selection = summary.get("selection") or {}
-    if selection.get("applied") is False:
-        return "None: the weights after the last step were kept."
     rule = selection.get("rule")
     if rule is None:
         return "Not recorded."
-    words = _RULES.get(rule, f"best {rule}")
-    known: dict[bool | None, str] = {True: "It reads group labels.", False: "It reads no group labels."}
+    applied = selection.get("applied") or rule
+    if applied == "worst_inferred_group" and found_anything({"method": "", **summary}) is not True:
+        applied = "worst_class"
+    words = _RULES.get(applied, f"best {applied} on the validation set")
+    instead = "" if applied == rule else " (no attribute was inferred, so that it stands for the worst inferred group)"
+    known: dict[bool | None, str] = {
+        True: "Group labels of the validation set were read.",
+        False: "No group labels were read for it.",
+    }
     reads = known.get(selection.get("reads_group_labels"), "Whether it reads group labels was not recorded.")
-    unknown = rule == "worst_inferred_group" and found_anything({"method": "", **summary}) is not True
-    instead = " No attribute was inferred, so the worst class took its place." if unknown else ""
-    return f"Rule: {words} on the validation set. {reads}{instead}"
+    return f"{words[:1].upper()}{words[1:]}{instead}. {reads}"
 
 
 def cells_sentence(summary: Summary) -> str:
@@ -182,11 +199,10 @@ def limits(summary: Summary) -> list[str]:
     found, told = found_anything(summary), method_facts(summary).supervision
     out = []
     if found:
-        out.append("Only what was found is trained against; other shortcuts may remain.")
+        out.append(_MORE)
     if found is False:
-        out.append("That nothing was found does not show that there is nothing: a shortcut may be too weak to be seen, "
-                   "or absent from the latents that were looked at.")  # fmt: skip
-    if (summary.get("audit") or {}).get("discovery", {}).get("rough"):
+        out.append(_NOT_SEEN)
+    if (summary.get("audit") or {}).get("rough"):
         out.append("The partition is rough: part of the conflicting examples is missed.")
     if told == "groups":
         out.append("Group labels were used, so that the result does not carry over to data without them.")
@@ -195,8 +211,35 @@ def limits(summary: Summary) -> list[str]:
     small = [name for name, n in cell_sizes(summary) if n < SMALL_CELL]
     if small:
         out.append(f"Under {SMALL_CELL} examples, so wide intervals: {', '.join(small)}.")
+    out += [told_as_sentence(text) for text in (summary.get("comparison") or {}).get("warnings") or ()]
     if summary.get("seed") is not None:
         out.append("One run with one seed: another seed gives other numbers.")
+    return out
+
+
+def told_as_sentence(text: Any) -> str:
+    """A note as a sentence: its first letter large, a full stop at its end.
+
+    Example:
+        >>> told_as_sentence("conflicting examples: 0.28 -> 0.74 (n = 25)")
+        'Conflicting examples: 0.28 -> 0.74 (n = 25).'
+    """
+    words = " ".join(str(text).split())
+    return f"{words[:1].upper()}{words[1:]}" + ("" if words.endswith((".", "!", "?")) else ".")
+
+
+def sides(comparison: Summary) -> list[tuple[str, str]]:
+    """What stands side by side in a comparison: key and name; without a plain counterpart the method alone."""
+    plain = any((row.get("plain") or {}).get("accuracy") is not None for row in comparison["rows"])
+    return [*([("plain", "plain training")] if plain else []), ("method", "this model")]
+
+
+def audit_limits(audit: Summary) -> list[str]:
+    """What an audit alone does not show, in sentences."""
+    out = ["Nothing was trained: whether a model leans on the shortcut, and whether the fix helps, is not shown here."]
+    out.append(_MORE if audit.get("found") else _NOT_SEEN)
+    if not audit.get("associations"):
+        out.append("No metadata were given: what the examples share beside the latents was not looked at.")
     return out
 
 
@@ -207,40 +250,6 @@ def cell_sizes(summary: Summary) -> list[tuple[str, int]]:
         return [(str(row["cell"]), int(row["n"])) for row in comparison["rows"]]
     groups = (summary.get("metrics") or {}).get("groups", {})
     return [(str(name), int(entry["n"])) for name, entry in groups.items()]
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a model's or data set's name is one of the Hub: `owner/name` or `name`, and no folder here.
-
-    Example:
-        >>> is_hub_id("openai/clip-vit-base-patch16"), is_hub_id("/home/me/vit"), is_hub_id("tiny_clip")
-        (True, False, False)
-    """
-    if name in ("tiny_clip", *ENCODERS) or not re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name):
-        return False
-    return not Path(name).exists()
-
-
-def on_hub(summary: Summary, key: str) -> bool:
-    """Whether the "model" or "dataset" of a run is one that the Hub has under this name.
-
-    A summary that was made fit for publishing says of a folder's name that it was a folder: "model_local".
-    """
-    name = summary.get(key)
-    return name is not None and not summary.get(f"{key}_local") and is_hub_id(str(name))
-
-
-def shown_name(name: Any) -> str:
-    """A name as it may be published: of a path only its last part, which tells nothing about somebody's disk.
-
-    Example:
-        >>> shown_name("/home/me/models/vit"), shown_name("openai/clip-vit-base-patch16")
-        ('vit', 'openai/clip-vit-base-patch16')
-    """
-    text = str(name)
-    if text.startswith(("/", "~", ".")) or "\\" in text or text.count("/") > 1 or Path(text).exists():
-        return PurePath(text.replace("\\", "/")).name or text
-    return text
 
 
 def data_sentence(summary: Summary) -> str:

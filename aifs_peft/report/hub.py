@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from huggingface_hub import CommitInfo, HfApi
 from aifs_peft.models.tabular import ENCODERS
 from aifs_peft.report.card import render_card
 from aifs_peft.report.plain import plain, to_json
-from aifs_peft.report.publish import publishable
+from aifs_peft.report.publish import on_hub, publishable
 from aifs_peft.report.usage import BASE_FOLDER
 from aifs_peft.tuner import AIFSConfig
 
@@ -100,6 +101,7 @@ def push_adapter(
         model, processor, summary, repo_id, token=token, private=private, revision=revision,
         run_folder=run_folder, examples=examples,
     )  # fmt: skip
+    assert not isinstance(commit, Future)  # noqa: S101 - it was asked to wait
     return str(commit.commit_url)
 
 
@@ -114,25 +116,44 @@ def push_files(
     revision: str | None = None,
     run_folder: str | Path | None = None,
     examples: bool = False,
+    blocking: bool = True,
     **commit: Any,
-) -> CommitInfo:
-    """`push_adapter` with the options of `HfApi.upload_folder`; returns what that returns."""
-    api = HfApi(token=token)
+) -> CommitInfo | Future[CommitInfo]:
+    """`push_adapter` with the options of `HfApi.upload_folder`; returns what that returns.
+
+    With `blocking=False` the files are written here and now, and uploaded in the background.
+    """
+    api: Any = HfApi(token=token)  # its overloads cannot be told apart by a variable
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     shown = publishable({**plain(summary), "repo_id": repo_id}, examples=examples)
-    shown.setdefault("base_license", _base_license(api, shown.get("model")))
-    with TemporaryDirectory() as folder:
+    shown.setdefault("base_license", _base_license(api, shown))
+    options = {"commit_message": MESSAGE, **{key: value for key, value in commit.items() if value is not None}}
+    folder = TemporaryDirectory()
+    try:
         if examples and run_folder is not None:
-            _copy_examples(Path(run_folder), Path(folder))
-        names = {name: config.base_model_name_or_path for name, config in model.peft_config.items()}
-        try:
-            save_run(model, processor, shown, folder)
-        finally:  # the model in memory keeps the path that it can be loaded from here
-            for name, config in model.peft_config.items():
-                config.base_model_name_or_path = names[name]
-        options = {"commit_message": MESSAGE, **{key: value for key, value in commit.items() if value is not None}}
-        done: CommitInfo = api.upload_folder(repo_id=repo_id, folder_path=folder, revision=revision, **options)
-        return done
+            _copy_examples(Path(run_folder), Path(folder.name))
+        _save_for_others(model, processor, shown, folder.name)
+        done: CommitInfo | Future[CommitInfo] = api.upload_folder(
+            repo_id=repo_id, folder_path=folder.name, revision=revision, run_as_future=not blocking, **options
+        )
+    except BaseException:
+        folder.cleanup()
+        raise
+    if isinstance(done, Future):
+        done.add_done_callback(lambda _: folder.cleanup())
+    else:
+        folder.cleanup()
+    return done
+
+
+def _save_for_others(model: PeftModel, processor: Any, summary: Mapping[str, Any], folder: str) -> None:
+    """`save_run`; the model in memory keeps the path that its base can be loaded from here."""
+    names = {name: config.base_model_name_or_path for name, config in model.peft_config.items()}
+    try:
+        save_run(model, processor, summary, folder)
+    finally:
+        for name, config in model.peft_config.items():
+            config.base_model_name_or_path = names[name]
 
 
 def _copy_examples(run_folder: Path, folder: Path) -> None:
@@ -144,16 +165,14 @@ def _copy_examples(run_folder: Path, folder: Path) -> None:
             shutil.copy(source, folder / name)
 
 
-def _base_license(api: HfApi, model: Any) -> str | None:
+def _base_license(api: HfApi, summary: Mapping[str, Any]) -> str | None:
     """The licence that a base model on the Hub states; None where it states none or is not there."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    from aifs_peft.report.facts import is_hub_id
-
-    if not model or not is_hub_id(str(model)):
+    if not on_hub(summary, "model"):
         return None
     try:
-        tags = api.model_info(str(model)).tags or ()
+        tags = api.model_info(str(summary["model"])).tags or ()
     except HfHubHTTPError:  # no such repository, or a closed one: its card is where the reader looks then
         return None
     return next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), None)

@@ -42,6 +42,17 @@ def interval_text(bounds: Sequence[Any] | None) -> str:
     return "-" if low is None or high is None else f"{percent(low)} to {percent(high)}"
 
 
+def short_interval(bounds: Sequence[Any] | None) -> str:
+    """The same, for a narrow column whose header says per cent.
+
+    Example:
+        >>> short_interval([0.25, 0.75])
+        '25.0 – 75.0'
+    """
+    low, high = (value_of(bound) for bound in bounds or (None, None))
+    return "-" if low is None or high is None else f"{100 * low:.1f} \u2013 {100 * high:.1f}"
+
+
 def number(value: Any, digits: int = 2) -> str:
     """Any number with a fixed count of digits, thousands set apart.
 

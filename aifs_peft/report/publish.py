@@ -1,12 +1,13 @@
-"""What of a summary may leave this machine: no path on its disk and, unless asked for, no training example."""
+"""What of a summary may leave this machine: names that are no paths and, unless asked for, no training example."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
-from aifs_peft.report.facts import shown_name
+from aifs_peft.models.tabular import ENCODERS
 
 _PATH = re.compile(r"(~|\.{1,2})?[/\\]\S*|[A-Za-z]:[\\/]\S*")
 _EXAMPLES = ("conflicting", "projection")
@@ -48,3 +49,37 @@ def _without_paths(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_paths(item) for item in value]
     return shown_name(value) if isinstance(value, str) and _PATH.fullmatch(value) else value
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a model's or data set's name is one of the Hub: `owner/name` or `name`, and no folder here.
+
+    Example:
+        >>> is_hub_id("openai/clip-vit-base-patch16"), is_hub_id("/home/me/vit"), is_hub_id("tiny_clip")
+        (True, False, False)
+    """
+    if name in ("tiny_clip", *ENCODERS) or not re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name):
+        return False
+    return not Path(name).exists()
+
+
+def on_hub(summary: Mapping[str, Any], key: str) -> bool:
+    """Whether the "model" or "dataset" of a run is one that the Hub has under this name.
+
+    A summary that was made fit for publishing says of a folder's name that it was a folder: "model_local".
+    """
+    name = summary.get(key)
+    return name is not None and not summary.get(f"{key}_local") and is_hub_id(str(name))
+
+
+def shown_name(name: Any) -> str:
+    """A name as it may be published: of a path only its last part, which tells nothing about somebody's disk.
+
+    Example:
+        >>> shown_name("/home/me/models/vit"), shown_name("openai/clip-vit-base-patch16")
+        ('vit', 'openai/clip-vit-base-patch16')
+    """
+    text = str(name)
+    if text.startswith(("/", "~", ".")) or "\\" in text or text.count("/") > 1 or Path(text).exists():
+        return PurePath(text.replace("\\", "/")).name or text
+    return text

@@ -3,96 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import CommitInfo, ModelCard
+from huggingface_hub import CommitInfo, HfApi, ModelCard
 
-from aifs_peft.models import resolve_model
-from aifs_peft.models.tabular import TabularConfig
 from aifs_peft.report.card import render_card
 from aifs_peft.report.hub import push_files
 from aifs_peft.report.plain import plain
-from aifs_peft.report.usage import EMBEDDED
+from aifs_peft.report.trainer_summary import summary_from_trainer
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from aifs_peft.methods import Method
     from aifs_peft.training import AIFSTrainer
 
-_MODALITY = {"pixel_values": "image", "input_ids": "text", "features": "features"}
-_LOADERS = ("csv", "json", "pandas", "parquet", "text", "arrow", "generator", "imagefolder", "webdataset")
-"""Names of loaders of `datasets`, which say nothing about the data."""
-_HINTS = ("groups", "metadata", "attributes")
-"""Arguments of `discover` that tell it about the attribute."""
-OWN_DATA = "the user's own data"
-
-
-def summary_from_trainer(trainer: AIFSTrainer, audit: Any = None) -> dict[str, Any]:
-    """What a trainer knows of its run, as plain JSON in the form of `summary.json`.
-
-    Args:
-        trainer: before, within or after training. A dictionary in its attribute `run_summary` (what a caller knows
-            beside: test metrics, comparison, data) wins over what is read here.
-        audit: an `Audit` of the training set, where there is one.
-
-    Returns:
-        The summary. It has "evaluation" (figures of the evaluation set, which also served selection), not "metrics".
-    """
-    from aifs_peft.experiments import provenance
-    from aifs_peft.experiments.finetune import describe_state
-
-    model, method, args = trainer.adapted, trainer.method, trainer.args
-    base = model.get_base_model()
-    modality = _MODALITY.get(getattr(base, "main_input_name", ""), "features")
-    log = trainer.state.log_history
-    state = describe_state(trainer.layer.state)
-    trained = trainer.state.global_step > 0
-    summary: dict[str, Any] = {
-        "model": _model_name(base),
-        "dataset": _dataset_name(trainer.train_dataset),
-        "modality": modality,
-        "task": "tabular-classification" if modality == "features" else f"{modality}-classification",
-        "label_names": _label_names(base, trainer.num_labels),
-        "method": method.name,
-        "supervision": supervision_of(method, trainer.train_dataset, args.discovery_options),
-        "options": asdict(method.options),
-        "found": state["spurious_directions"] > 0 if method.name == "aifs" and trained else None,
-        "seed": args.seed,
-        "seconds": next((entry["train_runtime"] for entry in reversed(log) if "train_runtime" in entry), None),
-        "selection": _selection(trainer),
-        "evaluation": _evaluation(trainer),
-        "state": state,
-        "history": log,
-        "provenance": provenance(),
-    }
-    if audit is not None:
-        summary["audit"] = audit.to_dict()
-    known: Mapping[str, Any] = getattr(trainer, "run_summary", None) or {}
-    out: dict[str, Any] = plain({**summary, **known})
-    return out
-
-
-def supervision_of(method: Method, data: Any, discovery_options: Any = None) -> str:
-    """What a method was told in this run: at least what its class says, and "hints" where it got any.
-
-    Args:
-        method: that trained.
-        data: its training set.
-        discovery_options: keyword arguments for `discover`, as a dictionary or JSON text.
-
-    Returns:
-        "none", "hints" or "groups".
-    """
-    from aifs_peft.training.method import parse_options
-
-    if method.supervision != "none":
-        return str(method.supervision)
-    read = method.columns() or [name for name in method.optional_columns() if _has_column(data, name)]
-    given = [name for name in _HINTS if parse_options(discovery_options).get(name) is not None]
-    return "hints" if read or given else "none"
+_CARD_ARGUMENTS = (
+    "language", "license", "tags", "model_name", "finetuned_from", "tasks", "dataset_tags", "dataset", "dataset_args",
+)  # fmt: skip
 
 
 def card_from_trainer(trainer: AIFSTrainer, audit: Any = None, **metadata: Any) -> ModelCard:
@@ -110,16 +39,32 @@ def card_from_trainer(trainer: AIFSTrainer, audit: Any = None, **metadata: Any) 
     return render_card({**summary_from_trainer(trainer, audit), **_card_fields(metadata)}, trainer.args.output_dir)
 
 
+def write_card(trainer: AIFSTrainer, *given: Any, **metadata: Any) -> None:
+    """What `AIFSTrainer.create_model_card` does: `README.md` in the output folder, by the first process alone.
+
+    Args:
+        trainer: see `summary_from_trainer`.
+        *given: as for `Trainer.create_model_card`, in its order.
+        **metadata: the same by name, see `card_from_trainer`.
+    """
+    if trainer.is_world_process_zero():
+        folder = Path(str(trainer.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        named = dict(zip(_CARD_ARGUMENTS, given, strict=False))
+        card_from_trainer(trainer, **named, **metadata).save(folder / "README.md")
+
+
 def push_trainer(
     trainer: AIFSTrainer,
     commit_message: str | None = "End of training",
-    *,
+    blocking: bool = True,
     token: str | None = None,
     revision: str | None = None,
     private: bool | None = None,
+    *,
     examples: bool = False,
     **metadata: Any,
-) -> CommitInfo | None:
+) -> CommitInfo | Future[CommitInfo] | None:
     """What `AIFSTrainer.push_to_hub` does: adapter, processor, card and summary in one commit, and nothing else.
 
     The folder of the run holds more (checkpoints, optimizer states, pickled arguments): none of that is uploaded. Call
@@ -128,6 +73,7 @@ def push_trainer(
     Args:
         trainer: whose model is pushed, to `args.hub_model_id` or a repository named like the output folder.
         commit_message: of the commit.
+        blocking: whether to wait for the upload.
         token: of the Hub; None takes `args.hub_token`.
         revision: branch; None takes `args.hub_revision`.
         private: whether a new repository is private; None takes `args.hub_private_repo`.
@@ -135,11 +81,12 @@ def push_trainer(
         **metadata: see `card_from_trainer`.
 
     Returns:
-        The commit; None in other processes than the first.
+        The commit, or with `blocking=False` its future; None in other processes than the first.
     """
     if not trainer.is_world_process_zero():
         return None
     args = trainer.args
+    trainer.callback_handler.on_push_begin(args, trainer.state, trainer.control)
     summary = {**summary_from_trainer(trainer), **_card_fields(metadata)}
     repo = args.hub_model_id or Path(str(args.output_dir)).absolute().name
     return push_files(
@@ -147,8 +94,42 @@ def push_trainer(
         token=token if token is not None else args.hub_token,
         revision=revision if revision is not None else args.hub_revision,
         private=private if private is not None else args.hub_private_repo,
-        run_folder=args.output_dir, examples=examples, commit_message=commit_message,
+        run_folder=args.output_dir, examples=examples, blocking=blocking, commit_message=commit_message,
     )  # fmt: skip
+
+
+def push_checkpoint(trainer: AIFSTrainer, checkpoint_folder: str | Path) -> list[Future[Any]]:
+    """What `Trainer` uploads after a checkpoint where `args.hub_strategy` asks for it, without pickled arguments.
+
+    The adapter as it is now goes up in the background, with its card; for the strategies "checkpoint" and
+    "all_checkpoints" the checkpoint's folder as well, optimizer state included, which is needed to go on from it. Call
+    it in the first process alone.
+
+    Args:
+        trainer: in training.
+        checkpoint_folder: that was written just now.
+
+    Returns:
+        The uploads that are under way; none for the strategy "end".
+    """
+    args: Any = trainer.args
+    strategy = str(getattr(args.hub_strategy, "value", args.hub_strategy))
+    if strategy == "end":
+        return []
+    message = f"Training in progress, step {trainer.state.global_step}"
+    first = push_trainer(trainer, message, blocking=False)
+    jobs: list[Future[Any]] = [first] if isinstance(first, Future) else []
+    if strategy in ("checkpoint", "all_checkpoints"):
+        folder = Path(checkpoint_folder)
+        api: Any = HfApi(token=args.hub_token)
+        jobs.append(
+            api.upload_folder(
+                repo_id=trainer.hub_model_id, folder_path=str(folder), run_as_future=True, revision=args.hub_revision,
+                path_in_repo="last-checkpoint" if strategy == "checkpoint" else folder.name,
+                commit_message=f"{message}, checkpoint", ignore_patterns=["training_args.bin", "README.md"],
+            )
+        )  # fmt: skip
+    return jobs
 
 
 def attach_card(model: PeftModel, summary: Mapping[str, Any], processor: Any = None) -> None:
@@ -164,66 +145,6 @@ def attach_card(model: PeftModel, summary: Mapping[str, Any], processor: Any = N
     writer = _CardWriter(model, summary, processor)
     # On this one object: PEFT offers no place for it, and its class is everybody's.
     model.__dict__.update(create_or_update_model_card=writer.write, push_to_hub=writer.push)
-
-
-def _model_name(base: Any) -> str | None:
-    """The base model as it can be loaded again; None where it is known to nobody by name."""
-    config = getattr(base, "config", None)
-    if isinstance(config, TabularConfig) and not config.name_or_path:
-        return str(config.encoder)
-    name = str(getattr(config, "name_or_path", "") or "")
-    return next((known for known in EMBEDDED if name == resolve_model(known)), name or None)
-
-
-def _dataset_name(data: Any) -> str:
-    info = getattr(getattr(data, "source", data), "info", None)
-    name = getattr(info, "dataset_name", None) or getattr(info, "builder_name", None)
-    return OWN_DATA if not name or name in _LOADERS else str(name)
-
-
-def _label_names(base: Any, num_labels: int) -> list[str]:
-    names = getattr(getattr(base, "config", None), "id2label", None) or {}
-    return [str(names.get(i, f"LABEL_{i}")) for i in range(num_labels)]
-
-
-def _has_column(data: Any, name: str) -> bool:
-    known = getattr(data, "columns", None) or getattr(data, "column_names", None)
-    if known is None and data is not None and len(data):
-        known = data[0]
-    return known is not None and name in known
-
-
-def _selection(trainer: AIFSTrainer) -> dict[str, Any]:
-    from aifs_peft.training.selection import SELECTION_METRICS
-
-    args, metric = trainer.args, str(trainer.args.metric_for_best_model)
-    rules = {value.removeprefix("eval_"): rule for rule, value in SELECTION_METRICS.items()}
-    rule = rules.get(metric.removeprefix("eval_"))
-    applied = bool(args.load_best_model_at_end and trainer.state.best_model_checkpoint)
-    # Of a metric of the user's own nobody but the user knows what it reads.
-    reads = False if rule or not applied or metric in ("loss", "eval_loss") else None
-    return {"rule": rule or metric if applied else args.selection, "reads_group_labels": reads, "applied": applied}
-
-
-def _evaluation(trainer: AIFSTrainer) -> dict[str, Any]:
-    """Figures of the weights that are kept, on the evaluation set; empty where none were taken."""
-    from aifs_peft.methods import Method
-
-    log, state = trainer.state.log_history, trainer.state
-    end = next((i for i, entry in enumerate(log) if "train_runtime" in entry), len(log))
-    after = [entry for entry in log[end:] if "eval_accuracy" in entry]
-    during = [entry for entry in log[:end] if "eval_accuracy" in entry]
-    if after:
-        entry = after[-1]
-    elif not during or type(trainer.method).finish is not Method.finish:
-        return {}  # a head that was fitted again after the last evaluation is another one
-    else:
-        best = [e for e in during if trainer.args.load_best_model_at_end and e.get("step") == state.best_global_step]
-        entry = (best or during)[-1]
-    figures = {key.removeprefix("eval_"): value for key, value in entry.items() if key.endswith("accuracy")}
-    data: Any = trainer.eval_dataset
-    size = len(data) if hasattr(data, "__len__") and not isinstance(data, dict) else None
-    return {**figures, "epoch": entry.get("epoch"), "n": size}
 
 
 def _card_fields(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,7 +182,7 @@ class _CardWriter:
         create_pr: bool = False,
         max_shard_size: int | str | None = None,
         tags: list[str] | None = None,
-    ) -> CommitInfo:
+    ) -> CommitInfo | Future[CommitInfo]:
         """As `PeftModel.push_to_hub`; an adapter is one file, so `max_shard_size` changes nothing."""
         del max_shard_size
         return push_files(

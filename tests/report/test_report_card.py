@@ -63,11 +63,11 @@ def test_a_method_of_a_package_that_is_not_here_is_told_as_recorded() -> None:
     [
         (
             {"rule": "average", "reads_group_labels": False},
-            "highest average accuracy on the validation set. It reads no",
+            "Highest average accuracy on the validation set. No group",
         ),
-        ({"rule": "worst_group_accuracy", "reads_group_labels": True}, "It reads group labels."),
+        ({"rule": "worst_group_accuracy", "reads_group_labels": True}, "Group labels of the validation set were read."),
         ({"rule": "mine", "reads_group_labels": None}, "Whether it reads group labels was not recorded"),
-        ({"rule": "average", "reads_group_labels": False, "applied": False}, "after the last step were kept"),
+        ({"rule": "last", "reads_group_labels": False}, "after the last step were kept"),
     ],
 )
 def test_selection_is_told_as_it_was(selection: dict[str, Any], words: str) -> None:
@@ -76,8 +76,10 @@ def test_selection_is_told_as_it_was(selection: dict[str, Any], words: str) -> N
 
 def test_the_rule_of_inferred_groups_falls_back_where_there_are_none() -> None:
     rule = {"rule": "worst_inferred_group", "reads_group_labels": False}
-    assert "the worst class took its place" in str(render_card(summary(method="erm", selection=rule)).content)
-    assert "the worst class took its place" not in str(render_card(summary(selection=rule)).content)
+    assert "no attribute was inferred" in str(render_card(summary(method="erm", selection=rule)).content)
+    assert "no attribute was inferred" not in str(render_card(summary(selection=rule)).content)
+    applied = {"rule": "worst_inferred_group", "applied": "worst_class", "reads_group_labels": False}
+    assert "no attribute was inferred" in str(render_card(summary(found=False, selection=applied)).content)
 
 
 def test_front_matter_is_metadata_that_the_hub_takes() -> None:
@@ -121,8 +123,27 @@ def test_before_and_after_stand_side_by_side() -> None:
     assert "| conflicting | 25 | 28.0 % (18.0 % to 33.0 %) | 74.0 % (64.0 % to 79.0 %) |" in text
     assert "Conflicting examples: 28.0 % before, 74.0 % after" in text
     assert "no group labels, so a cell may hold examples of another" in text
-    assert "Plain: the same adapter trained by ERM." in text
+    assert "Plain training: the same adapter trained by ERM." in text
     assert "Under 30 examples, so wide intervals: conflicting." in text
+
+
+def test_without_a_plain_counterpart_the_adapter_stands_alone() -> None:
+    alone = comparison("classes")
+    for row in alone["rows"]:
+        row["plain"] = None
+    alone["average"]["plain"] = alone["worst"]["plain"] = None
+    alone["sentences"], alone["warnings"] = ["worst class: 0.74"], ["the test split has 3 examples of 'a'"]
+    text = str(render_card(summary(comparison=alone, baseline={"kind": "none", "note": "not trained"})).content)
+    assert "| conflicting | 25 | 74.0 % (64.0 % to 79.0 %) |" in text
+    assert "Worst class: 0.74." in text
+    assert "The test split has 3 examples of 'a'." in text.split("## Limits")[1]
+
+
+def test_what_a_run_counted_is_told() -> None:
+    run = summary(found=True, conflicting={"n": 29, "of": 432}, needs=["column `hint_groups`"], supervision="hints")
+    text = str(render_card(run).content)
+    assert "29 of 432 training examples go against a shortcut" in text
+    assert "The method needs: column 'hint_groups'." in text
 
 
 def test_an_audit_beside_a_method_that_finds_nothing_itself() -> None:
@@ -144,7 +165,7 @@ def test_contact_sheets_of_the_folder_are_shown(tmp_path: Path) -> None:
     (tmp_path / "audit").mkdir()
     (tmp_path / "audit" / "contact_conflicting.png").write_bytes(b"x")
     text = str(render_card(summary(), tmp_path).content)
-    assert "![Contact sheet of training images that go against the shortcut](audit/contact_conflicting.png)" in text
+    assert "go against the shortcut, the most certain ones first](audit/contact_conflicting.png)" in text
     assert "contact_aligned" not in text
     assert "contact_" not in str(render_card(summary()).content)
 

@@ -16,15 +16,39 @@ import torch
 from huggingface_hub import HfApi, hf_hub_download
 from peft import get_peft_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils.hub import PushInProgress
 
-from aifs_peft.report import attach_card, card_from_trainer, push_adapter, push_trainer, summary_from_trainer
+from aifs_peft.report import (
+    attach_card,
+    push_adapter,
+    push_checkpoint,
+    push_trainer,
+    summary_from_trainer,
+    write_card,
+)
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
 from aifs_peft.tuner import AIFSConfig
 
 warnings.simplefilter("ignore")
 
 
-def make_trainer(folder: Path, roberta: str, method: str, **arguments: object) -> AIFSTrainer:
+class Trainer(AIFSTrainer):
+    """`AIFSTrainer` whose own calls write and push the card."""
+
+    def create_model_card(self, *given: Any, **metadata: Any) -> None:
+        write_card(self, *given, **metadata)
+
+    def push_to_hub(self, *given: Any, **options: Any) -> Any:
+        return push_trainer(self, *given, **options)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if not self.is_world_process_zero():
+            return
+        if self.args.hub_always_push or self.push_in_progress is None or self.push_in_progress.is_done():
+            self.push_in_progress = PushInProgress(push_checkpoint(self, checkpoint_folder))
+
+
+def make_trainer(folder: Path, roberta: str, method: str, **arguments: object) -> Trainer:
     """A text classifier of two classes on twenty texts, two epochs."""
     tokenizer = AutoTokenizer.from_pretrained(roberta)
     texts = [f"{('the', 'you')[i % 2]} {('is', 'are')[i % 2]} {('good', 'bad')[i // 2 % 2]}" for i in range(20)]
@@ -35,18 +59,18 @@ def make_trainer(folder: Path, roberta: str, method: str, **arguments: object) -
         output_dir=str(folder), method=method, num_train_epochs=2, eval_strategy="epoch", save_strategy="epoch",
         logging_strategy="epoch", load_best_model_at_end=True, use_cpu=True, disable_tqdm=True, **arguments,
     )  # fmt: skip
-    return AIFSTrainer(
+    return Trainer(
         get_peft_model(base, AIFSConfig(recipe="erm")), args, train_dataset=rows, eval_dataset=rows,
         processing_class=tokenizer,
     )  # fmt: skip
 
 
 def main(folder: Path, roberta: str) -> None:
-    """Push to me/trainer, me/model and me/adapter; write the card of `create_model_card` to FOLDER/card.md."""
+    """Push to me/trainer, me/model and me/adapter; write the card of `create_model_card` to FOLDER/run."""
     trainer = make_trainer(folder / "run", roberta, "erm", hub_model_id="me/trainer")
     trainer.train()
-    (folder / "card.md").write_text(str(card_from_trainer(trainer, license="mit", tags="mine")))
-    push_trainer(trainer, "pushed by the trainer")
+    trainer.create_model_card("en", "mit", tags="mine")
+    trainer.push_to_hub("pushed by the trainer", license="mit")
     summary = summary_from_trainer(trainer)
     model = trainer.adapted
     attach_card(model, summary, trainer.processing_class)
@@ -58,6 +82,7 @@ def main(folder: Path, roberta: str) -> None:
         next(p for p in other.parameters() if p.requires_grad).zero_()
     other.push_to_hub("me/other")
     push_on_a_hub_base(folder, roberta)
+    push_while_training(folder, roberta)
     sys.stdout.write("done")
 
 
@@ -68,7 +93,7 @@ def push_on_a_hub_base(folder: Path, roberta: str) -> None:
     api.upload_folder(repo_id="me/base", folder_path=roberta)
     trainer = make_trainer(folder / "hub", "me/base", "erm", hub_model_id="me/on-hub-base")
     trainer.train()
-    push_trainer(trainer)
+    trainer.push_to_hub(blocking=False).result()
     os.chdir(folder)
     card = Path(hf_hub_download("me/on-hub-base", "README.md")).read_text()
     tokens = {"input_ids": torch.tensor([[0, 8, 9, 6, 2]]), "attention_mask": torch.ones(1, 5, dtype=torch.long)}
@@ -81,6 +106,18 @@ def push_on_a_hub_base(folder: Path, roberta: str) -> None:
         made = space["classify"].model if "pipeline" in code else space["plain" if "plain" in code else "model"]
         torch.testing.assert_close(made(**tokens).logits, expected, atol=1e-5, rtol=0)
     assert space["classify"]("you are good")[0]["label"] in ("LABEL_0", "LABEL_1")
+
+
+def push_while_training(folder: Path, roberta: str) -> None:
+    """`push_to_hub=True`: every checkpoint is pushed, and the last one's folder beside the adapter."""
+    trainer = make_trainer(
+        folder / "live", roberta, "erm", hub_model_id="me/live", push_to_hub=True, hub_strategy="checkpoint",
+        hub_always_push=True,
+    )  # fmt: skip
+    trainer.train()
+    trainer.push_in_progress.wait_until_done()
+    for job in trainer.push_in_progress.jobs:
+        job.result()
 
 
 if __name__ == "__main__":
