@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from aifs_peft._checks import to_numpy
 from aifs_peft.discovery.arrays import Array, IntArray, row_chunks
 from aifs_peft.discovery.config import InputConfig
 from aifs_peft.errors import InvalidInputError
@@ -22,10 +23,7 @@ def as_latents(Z: Any) -> Array:
         InvalidInputError: When it is not two-dimensional and numeric, is empty, or holds NaN or infinite
             values.
     """
-    if hasattr(Z, "detach"):
-        Z = Z.detach().cpu()
-        Z = Z.numpy() if str(Z.dtype) != "torch.bfloat16" else Z.float().numpy()
-    Z = np.asarray(Z)
+    Z = np.asarray(to_numpy(Z))
     if Z.ndim != 2 or Z.shape[0] == 0 or Z.shape[1] == 0:
         raise InvalidInputError(
             f"Latents of shape {Z.shape} were given; needed is (n, d) with n, d >= 1. "
@@ -63,9 +61,7 @@ def encode_labels(y: ArrayLike, n: int) -> tuple[NDArray[Any], IntArray]:
         >>> classes.tolist(), index.tolist()
         (['ant', 'cat'], [1, 0, 1])
     """
-    if hasattr(y, "detach"):
-        y = y.detach().cpu().numpy()
-    labels = np.asarray(y)
+    labels = np.asarray(to_numpy(y))
     if labels.shape != (n,):
         raise InvalidInputError(f"Labels of shape {labels.shape} were given for {n} latents; needed is ({n},).")
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():

@@ -4,53 +4,27 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 
 from aifs_peft.errors import HeadError
-from aifs_peft.tuner.heads import build_head, head_sizes, takes_sequence
-from aifs_peft.tuner.pooling import PooledHead, pool_latent
-from aifs_peft.tuner.state import AIFSState
+from aifs_peft.latent.heads import head_sizes
+from aifs_peft.latent.output import Intervention, LatentOutput
+from aifs_peft.latent.pooling import PooledHead, pool_latent
+from aifs_peft.latent.state import AIFSState
+from aifs_peft.tuner._peft import TunerLayer, check_adapters_to_merge
+from aifs_peft.tuner.heads import HeadSpec, build_head, takes_sequence
+from aifs_peft.tuner.rows import by_row
 
 if TYPE_CHECKING:
     from aifs_peft.tuner.config import AIFSConfig
 
-Intervention = Callable[[Tensor], Tensor]
 
-
-@dataclass(frozen=True)
-class LatentOutput:
-    """What one forward pass left behind, with its graph.
-
-    Attributes:
-        z: latents, `(batch, dim)`, float32 or wider.
-        logits: logits of `z`, `(batch, classes)`.
-        intervened: intervened latents, `(batch, dim)`; None when the layer was not armed or not in training mode.
-        intervened_logits: logits of `intervened`; None likewise.
-    """
-
-    z: Tensor
-    logits: Tensor
-    intervened: Tensor | None = None
-    intervened_logits: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class HeadSpec:
-    """How one adapter reads its latent: pooling rule, and whether its head copies the base's and wants tokens."""
-
-    pool: str
-    copied: bool
-    sequence: bool
-    num_labels: int
-
-
-class AIFSLayer(nn.Module, BaseTunerLayer):
+class AIFSLayer(TunerLayer):
     """A classification head under AIFS: the base head, and one trained head and state per adapter.
 
     Args:
@@ -74,7 +48,8 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         self._stash: list[nn.Module] = []  # the base head while merged; a list, so that it is no sub-module
         self._output: LatentOutput | None = None
         self._intervention: Intervention | None = None
-        self._active_adapter = adapter_name
+        self._keeps_graph = False
+        self.set_adapter(adapter_name)
         self.update_layer(adapter_name, config)
 
     def update_layer(self, adapter_name: str, config: AIFSConfig) -> None:
@@ -104,7 +79,7 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         Raises:
             HeadError: if none or several are active: heads cannot be added up.
         """
-        active = [name for name in self.active_adapters if name in self.aifs_head]
+        active: list[str] = [name for name in self.active_adapters if name in self.aifs_head]
         if len(active) != 1:
             raise HeadError(f"AIFS needs exactly one active adapter, got {active}; call model.set_adapter(name).")
         return active[0]
@@ -142,10 +117,38 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         Args:
             intervention: maps `z (batch, dim)` to `z'` of the same shape; None disarms.
         """
-        self._intervention = intervention
+        self._intervention, self._keeps_graph = intervention, intervention is not None
+
+    @contextmanager
+    def intervening(self, intervention: Intervention | None) -> Iterator[None]:
+        """For a block: intervene on latents in training mode, and leave latent outputs with their graph.
+
+        Args:
+            intervention: maps `z (batch, dim)` to `z'` of the same shape; None leaves the latents alone.
+
+        Example:
+            >>> from peft import get_peft_model
+            >>> from aifs_peft.models import LatentClassifier, TabularEncoder
+            >>> from aifs_peft.tuner import AIFSConfig, find_aifs_layer
+            >>> model = get_peft_model(LatentClassifier(TabularEncoder(4, 8), num_labels=2), AIFSConfig()).train()
+            >>> layer = find_aifs_layer(model)
+            >>> with layer.intervening(lambda z: z + 1):
+            ...     _ = model(torch.zeros(3, 4))
+            >>> output = layer.take_output()
+            >>> torch.equal(output.intervened, output.z + 1), output.logits.requires_grad
+            (True, True)
+        """
+        self._intervention, self._keeps_graph = intervention, True
+        try:
+            yield
+        finally:
+            self._intervention, self._keeps_graph = None, False
 
     def take_output(self) -> LatentOutput:
         """Latents and logits of the last forward pass; each can be taken once, which frees its graph.
+
+        They have a graph where the layer was armed or `intervening`. After any other forward pass they are detached: an
+        output that nobody takes must not keep a batch's graph alive.
 
         Raises:
             HeadError: if no forward pass has run since the last call.
@@ -158,13 +161,17 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
             )
         return output
 
-    def pool(self, x: Tensor) -> Tensor:
+    def pool(self, x: Tensor, adapter: str | None = None) -> Tensor:
         """The latent `z (batch, dim)`, at least float32, in what the base model feeds its head.
+
+        Args:
+            x: see `pool_latent`.
+            adapter: whose pooling; None takes the active adapter's.
 
         Raises:
             HeadError: if a linear head is fed one vector per token and `pool` is `"auto"`.
         """
-        spec = self.aifs_spec[self.adapter]
+        spec = self.aifs_spec[adapter or self.adapter]
         base = self._stash[0] if self._stash else self.base_layer
         if x.dim() == 3 and spec.pool == "auto" and isinstance(base, nn.Linear):
             raise HeadError(
@@ -175,11 +182,17 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         z = pool_latent(x, spec.pool)
         return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
 
-    def classify(self, z: Tensor) -> Tensor:
-        """Logits `(batch, classes)` of latents `z (batch, dim)` by the active head, at least float32."""
-        head, spec = self.head, self.aifs_spec[self.adapter]
+    def classify(self, z: Tensor, adapter: str | None = None) -> Tensor:
+        """Logits `(batch, classes)`, at least float32, of latents `z (batch, dim)` by one head.
+
+        Args:
+            z: latents.
+            adapter: whose head; None takes the active adapter's.
+        """
+        name = adapter or self.adapter
+        head, spec = self.aifs_head[name], self.aifs_spec[name]
         z = z.to(next(head.parameters()).dtype)
-        logits = head(z.unsqueeze(1) if spec.sequence else z)
+        logits: Tensor = head(z.unsqueeze(1) if spec.sequence else z)
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -190,11 +203,16 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         if self.disable_adapters and self.merged:
             self.unmerge()
         if self.disable_adapters or self.merged or not self.active_adapters:
-            return self.base_layer(x, *args, **kwargs)
+            return self._base_logits(x, *args, **kwargs)
+        if self.rows is not None:
+            self._output = None  # latents of several adapters are no one's latent output
+            return by_row(self.rows, x, lambda name, part: self._logits_of(name, part, *args, **kwargs))
         z = self.pool(x)
         if not (self.training and self._intervention is not None):
             logits = self.classify(z)
-            self._output = LatentOutput(z, logits)
+            # Copied, not only detached: latents are often a view of all hidden states, which it would keep alive.
+            kept = (z, logits) if self._keeps_graph else (z.detach().clone(), logits.detach())
+            self._output = LatentOutput(*kept)
             return logits
         intervened = self._intervention(z)
         if intervened.shape != z.shape:
@@ -202,6 +220,16 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         logits, intervened_logits = self.classify(torch.cat([z, intervened])).chunk(2)
         self._output = LatentOutput(z, logits, intervened, intervened_logits)
         return logits
+
+    def _base_logits(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        logits: Tensor = self.base_layer(x, *args, **kwargs)
+        return logits
+
+    def _logits_of(self, name: str, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Logits by one adapter's head, or by the base head."""
+        if name not in self.aifs_head:
+            return self._base_logits(x, *args, **kwargs)
+        return self.classify(self.pool(x, name), name)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Put the trained head in the base head's place, in the base model's precision.
@@ -242,8 +270,8 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         self.base_layer = self._stash.pop().to(device)
         self.merged_adapters.clear()
 
-    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
-        # PEFT's version also casts to the base model's precision: the mask would become bfloat16.
+    def move_adapter(self, adapter_name: str, device: torch.device | None) -> None:
+        """Move one adapter's head and state to a device, None for the base head's."""
         target = device if device is not None else next(self.base_layer.parameters()).device
         for container in (self.aifs_head, self.aifs_auxiliary, self.aifs_state):
             if adapter_name in container and not any(p.is_meta for p in container[adapter_name].parameters()):
@@ -251,7 +279,7 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
 
     def __getstate__(self) -> dict[str, Any]:
         # A pending output is no leaf, which deepcopy refuses; an armed intervention belongs to one training loop.
-        return {**self.__dict__, "_output": None, "_intervention": None}
+        return {**self.__dict__, "_output": None, "_intervention": None, "_keeps_graph": False}
 
     def __repr__(self) -> str:
         return "aifs." + super().__repr__()
