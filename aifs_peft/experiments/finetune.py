@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from peft import IA3Config, LNTuningConfig, LoraConfig, PeftConfig, get_peft_model
+from peft import IA3Config, LoraConfig, PeftConfig, get_peft_model
 from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
@@ -25,7 +25,7 @@ from aifs_peft.experiments.prepare import (
 )
 from aifs_peft.experiments.provenance import provenance
 from aifs_peft.latent.state import AIFSState
-from aifs_peft.methods import MethodSettings, get
+from aifs_peft.methods import get, make
 from aifs_peft.models.loading import default_model, load_model, load_processor
 from aifs_peft.models.tabular import ENCODERS
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
@@ -94,7 +94,7 @@ class FinetuneSpec:
     n_boot: int = 0
 
     def encoder_adapter(self) -> PeftConfig | None:
-        """The PEFT configuration that tunes the encoder, `None` when it stays frozen.
+        """The PEFT configuration that tunes the encoder, `None` when it stays frozen or is trained whole.
 
         Raises:
             InvalidConfigError: an unknown adapter, or one that does not go with the model or its quantization.
@@ -103,13 +103,10 @@ class FinetuneSpec:
             raise InvalidConfigError(UNKNOWN_ADAPTER.format(given=self.adapter, known=", ".join(ADAPTERS)))
         if self.model == "identity" and self.adapter != "none":
             raise InvalidConfigError(NOTHING_TO_TUNE.format(given=self.adapter))
-        if self.adapter == "none":
+        if self.adapter == "full" and self.quantization != "none":
+            raise InvalidConfigError(FULL_QUANTISED.format(given=self.quantization))
+        if self.adapter in ("none", "full"):
             return None
-        if self.adapter == "full":
-            if self.quantization != "none":
-                raise InvalidConfigError(FULL_QUANTISED.format(given=self.quantization))
-            # PEFT's LN tuning trains a copy of each target as it is; nothing in it is special to layer norms.
-            return LNTuningConfig(target_modules=self.target_modules or "all-linear")
         if self.adapter == "ia3":
             return IA3Config(target_modules=self.target_modules)
         return LoraConfig(
@@ -120,6 +117,10 @@ class FinetuneSpec:
             use_dora=self.adapter == "dora",
             use_rslora=self.adapter == "rslora",
         )
+
+    def trained_modules(self) -> list[str] | str | None:
+        """Modules of the encoder that are trained whole, `None` for none."""
+        return (self.target_modules or "all-linear") if self.adapter == "full" else None
 
 
 @dataclass
@@ -145,12 +146,13 @@ def adapter_config(method: str, spec: FinetuneSpec) -> AIFSConfig:
     Raises:
         InvalidConfigError: an unknown method or adapter.
     """
-    recipes: dict[str, Literal["discovery", "paper"]] = {"aifs": "discovery", "aifs-paper": "paper"}
+    cls = get(method)
     return AIFSConfig(
-        recipe=recipes.get(method, "erm"),
+        recipe=cls.recipe,
         head=spec.head,
-        auxiliary=get(method).auxiliary,
+        auxiliary=cls.auxiliary,
         encoder_adapter=spec.encoder_adapter(),
+        trained_modules=spec.trained_modules(),
     )
 
 
@@ -190,7 +192,7 @@ def build_trainer(
     args.method = method = args.method or "aifs"
     # First: a misspelt setting is told before anything is loaded.
     config = adapter_config(method, spec)
-    objective = get(method)(MethodSettings(method_options=parse_json_object("method_options", args.method_options)))
+    objective = make(method, method_options=parse_json_object("method_options", args.method_options))
     set_seed(args.seed)
     splits = load_data(spec)
     _check_splits(spec.dataset, splits)
