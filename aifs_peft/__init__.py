@@ -11,6 +11,10 @@ import warnings
 from importlib import import_module
 from typing import Any
 
+# The function, which has the name of the package it lives in: bound here, after that package was imported, the name is
+# the function whatever is imported later. It imports nothing before it is called.
+from aifs_peft.audit import audit
+
 __version__ = "0.1.0"
 
 # Public name -> the module it lives in; imported when first asked for.
@@ -22,8 +26,11 @@ _LAZY = {
     "AIFSTrainingArguments": "aifs_peft.training",
     "AIFSClassifier": "aifs_peft.classifier",
     "discover": "aifs_peft.discovery",
+    "Audit": "aifs_peft.audit",
+    "make_worst_inferred_group_scorer": "aifs_peft.audit",
+    "worst_inferred_group_scorer": "aifs_peft.audit",
 }
-__all__ = ["__version__", *sorted(_LAZY)]
+__all__ = ["__version__", "audit", *sorted(_LAZY)]
 
 try:
     from aifs_peft.tuner.registration import register as _register

@@ -1,0 +1,188 @@
+"""One frozen pass: what a model feeds its head, and what it predicts, for every example of a data set."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from aifs_peft.errors import HeadError, InvalidInputError
+from aifs_peft.models.encoders import embedding_of
+from aifs_peft.training.batches import LABEL_NAMES
+from aifs_peft.tuner import AIFSConfig, AIFSLayer
+from aifs_peft.tuner.pooling import pool_latent
+from aifs_peft.tuner.targets import HEAD_NAMES, find_head
+
+IMAGE_COLUMNS, TEXT_COLUMNS = ("image", "img"), ("text", "sentence")
+# A data set with one of these holds what a model takes; images and texts are processed.
+MODEL_INPUTS = ("pixel_values", "input_ids")
+NO_INPUT = (
+    "the data set has the columns {columns}; needed is an input among {known}. Rename the input column, or pass "
+    "latents to audit(Z, y)."
+)
+NO_PROCESSOR = (
+    "the data set holds {column!r} and no model inputs; pass processor=, the image processor or tokenizer of the "
+    "model, or the model by its name."
+)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Latents `(n, d)`, and logits `(n, K)` where the model has a head."""
+
+    Z: NDArray[np.float32]
+    logits: NDArray[np.float32] | None
+
+
+def base_of(model: nn.Module) -> nn.Module:
+    """The model inside a `PeftModel`, or the model itself."""
+    inner: Any = getattr(model, "get_base_model", None)
+    base: nn.Module = model if inner is None else inner()
+    return base
+
+
+def input_column(dataset: Any) -> str:
+    """The column that holds what is encoded: a model's tensors first, then images, texts, feature vectors.
+
+    Args:
+        dataset: a `datasets.Dataset`.
+
+    Raises:
+        InvalidInputError: if there is none.
+    """
+    known = (*MODEL_INPUTS, *IMAGE_COLUMNS, *TEXT_COLUMNS, "features")
+    for name in known:
+        if name in dataset.column_names:
+            return name
+    raise InvalidInputError(NO_INPUT.format(columns=dataset.column_names, known=", ".join(known)))
+
+
+def batches(dataset: Any, rows: Sequence[int], processor: Any, batch_size: int) -> Iterator[dict[str, Tensor]]:
+    """Batches of model inputs.
+
+    Args:
+        dataset: a `datasets.Dataset` of images, texts or model inputs; or any map-style set whose examples are
+            dictionaries of model inputs.
+        rows: which examples, in order.
+        processor: image processor or tokenizer, for images and texts.
+        batch_size: examples per batch.
+
+    Raises:
+        InvalidInputError: without inputs, or without the processor that they need.
+    """
+    hub = hasattr(dataset, "column_names") and hasattr(dataset, "features")
+    column = input_column(dataset) if hub else ""
+    raw = column in (*IMAGE_COLUMNS, *TEXT_COLUMNS)
+    if raw and processor is None:
+        raise InvalidInputError(NO_PROCESSOR.format(column=column))
+    for start in range(0, len(rows), batch_size):
+        chosen = [int(i) for i in rows[start : start + batch_size]]
+        if raw:
+            values = dataset.with_format(None)[chosen][column]
+            yield _processed(values, column, processor)
+        else:
+            yield _collated([dataset[i] for i in chosen], processor)
+
+
+def _processed(values: list[Any], column: str, processor: Any) -> dict[str, Tensor]:
+    if column in IMAGE_COLUMNS:
+        return dict(processor(images=[value.convert("RGB") for value in values], return_tensors="pt"))
+    tokenizer = getattr(processor, "tokenizer", processor)
+    # Tokenizers without a limit of their own say so by a huge number.
+    limit = tokenizer.model_max_length if tokenizer.model_max_length < 10**6 else 512
+    return dict(tokenizer(values, padding=True, truncation=True, max_length=limit, return_tensors="pt"))
+
+
+def _collated(examples: list[dict[str, Any]], processor: Any) -> dict[str, Tensor]:
+    kept = [
+        {name: value for name, value in example.items() if name not in LABEL_NAMES and _is_input(value)}
+        for example in examples
+    ]
+    lengths = {len(example["input_ids"]) for example in kept if "input_ids" in example}
+    if len(lengths) > 1:
+        tokenizer = getattr(processor, "tokenizer", processor)
+        if tokenizer is None:
+            raise InvalidInputError("texts of different lengths need processor=, the tokenizer, which pads them.")
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        padded = tokenizer.pad([{k: v for k, v in e.items() if k in names} for e in kept], return_tensors="pt")
+        return dict(padded)
+    return {name: torch.as_tensor(np.stack([np.asarray(e[name]) for e in kept])) for name in kept[0]}
+
+
+def _is_input(value: Any) -> bool:
+    """Tensors, arrays and lists of numbers: neither single numbers, which are metadata, nor text nor images."""
+    return getattr(value, "ndim", 0) > 0 or (
+        isinstance(value, list) and not any(isinstance(v, str | dict) for v in value)
+    )
+
+
+@torch.no_grad()
+def encode(
+    model: nn.Module, dataset: Any, *, processor: Any = None, batch_size: int = 64, rows: Sequence[int] | None = None
+) -> Encoded:
+    """Latents that the model feeds its classification head (its pooled embedding, without a head), in evaluation mode.
+
+    Nothing is drawn, and the model's modes are put back.
+
+    Args:
+        model: a classifier or encoder, with or without adapters.
+        dataset: see `batches`.
+        processor: image processor or tokenizer, for images and texts.
+        batch_size: examples per forward pass.
+        rows: which examples; `None` for all.
+
+    Raises:
+        InvalidInputError: for data without inputs.
+        HeadError: for a head that is fed no latent.
+
+    Example:
+        >>> from aifs_peft.models import LatentClassifier, TabularEncoder
+        >>> model = LatentClassifier(TabularEncoder(3, 8), num_labels=2)
+        >>> encoded = encode(model, [{"features": torch.zeros(3), "label": 0}] * 5)
+        >>> encoded.Z.shape, encoded.logits.shape
+        ((5, 8), (5, 2))
+    """
+    head, pool = _head_of(model)
+    device = next(model.parameters()).device
+    base = base_of(model)
+    known = inspect.signature(base.forward).parameters
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    fed: list[Tensor] = []
+    modes = {module: module.training for module in model.modules()}
+    hook = None if head is None else head.register_forward_pre_hook(lambda _module, args: fed.append(args[0]))
+    latents, logits = [], []
+    try:
+        model.eval()
+        for batch in batches(dataset, range(len(dataset)) if rows is None else rows, processor, batch_size):
+            inputs = {k: v.to(device) for k, v in batch.items() if anything or k in known}
+            fed.clear()
+            out = model(**inputs)
+            if head is not None and not fed:
+                raise HeadError(f"the forward pass of this {type(model).__name__} does not use its head.")
+            z = pool(fed[-1]) if head is not None else embedding_of(out, base)
+            latents.append(z.float().cpu().numpy())
+            if head is not None:
+                logits.append(out.logits.float().cpu().numpy())
+    finally:
+        if hook is not None:
+            hook.remove()
+        for module, training in modes.items():
+            module.training = training
+    return Encoded(np.concatenate(latents), np.concatenate(logits) if logits else None)
+
+
+def _head_of(model: nn.Module) -> tuple[nn.Module | None, Any]:
+    """The module that is fed the latent, and how that is pooled; `None` for an encoder without a head."""
+    for module in model.modules():
+        if isinstance(module, AIFSLayer):
+            return module, module.pool
+    base = base_of(model)
+    if not any(isinstance(getattr(base, name, None), nn.Module) for name in HEAD_NAMES):
+        return None, pool_latent
+    return base.get_submodule(find_head(base, AIFSConfig())), pool_latent
