@@ -1,19 +1,28 @@
 """AIFS: find the shortcut a fine-tuned model leans on, without group labels, and train it away.
 
-Importing this package registers AIFS with PEFT, so that `get_peft_model`, `PeftModel.from_pretrained` and
-the `AutoPeftModel` classes know it. Nothing else happens at import: no network, no random draw, no change
-of global state.
+Importing this package makes AIFS known to PEFT, now or as soon as PEFT is imported, so that `get_peft_model`,
+`PeftModel.from_pretrained` and the `AutoPeftModel` classes know it. Nothing else happens at import: no heavy package
+is loaded, no network is used, nothing is drawn, printed or changed.
 """
 
 from __future__ import annotations
 
-import warnings
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from aifs_peft._peft_hook import install as _install
 
 # The function, which has the name of the package it lives in: bound here, after that package was imported, the name is
 # the function whatever is imported later. It imports nothing before it is called.
 from aifs_peft.audit import audit
+
+if TYPE_CHECKING:
+    from aifs_peft.audit import Audit, make_worst_inferred_group_scorer, worst_inferred_group_scorer
+    from aifs_peft.classifier import AIFSClassifier
+    from aifs_peft.discovery import discover
+    from aifs_peft.models import LatentClassifier
+    from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
+    from aifs_peft.tuner import AIFSConfig, AIFSModel
 
 __version__ = "0.1.0"
 
@@ -30,20 +39,22 @@ _LAZY = {
     "make_worst_inferred_group_scorer": "aifs_peft.audit",
     "worst_inferred_group_scorer": "aifs_peft.audit",
 }
-__all__ = ["__version__", "audit", *sorted(_LAZY)]
+__all__ = [
+    "AIFSClassifier",
+    "AIFSConfig",
+    "AIFSModel",
+    "AIFSTrainer",
+    "AIFSTrainingArguments",
+    "Audit",
+    "LatentClassifier",
+    "__version__",
+    "audit",
+    "discover",
+    "make_worst_inferred_group_scorer",
+    "worst_inferred_group_scorer",
+]
 
-try:
-    from aifs_peft.tuner.registration import register as _register
-except (ImportError, RuntimeError) as _error:
-    # PEFT itself cannot be imported here (a torchvision built for another torch does that), so there is nothing to
-    # register with. What the user imports next raises in full; `aifs doctor` must still run, to say why.
-    warnings.warn(
-        f"AIFS is not registered with PEFT, which cannot be imported ({_error}); `aifs doctor` says what is wrong",
-        RuntimeWarning,
-        stacklevel=2,
-    )
-else:
-    _register()
+_install()
 
 
 def __getattr__(name: str) -> Any:

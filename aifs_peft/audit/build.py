@@ -30,8 +30,8 @@ from aifs_peft.audit.reading import (
 )
 from aifs_peft.audit.result import Audit
 from aifs_peft.discovery import Discovery, discover
-from aifs_peft.discovery.reduce import MAX_COMPONENTS, principal_components
-from aifs_peft.discovery.validation import as_latents
+from aifs_peft.discovery.inputs import as_latents
+from aifs_peft.discovery.principal_components import principal_components
 from aifs_peft.errors import InvalidConfigError
 
 IntArray = NDArray[np.integer]
@@ -70,11 +70,11 @@ def build_audit(
     if discovery is None:
         discovery = discover(data.Z, data.classes[data.y], random_state=random_state)
     check_discovery(discovery, data)
-    inferred, moved = discovery.groups_, conflicting_of(discovery, data.y)
+    inferred, moved = discovery.groups_, discovery.conflicting_
     values = data.value_names(discovery.responsibilities_.shape[1])
     columns = read_columns(frame)
     rngs = np.random.default_rng(seed).spawn(4)
-    reduction = principal_components(data.Z, MAX_COMPONENTS, rng=rngs[0])
+    reduction = principal_components(data.Z, rng=rngs[0])
     X = reduction.transform(data.Z)
     along = axes(X, reduction, data.y, discovery)
     table = associations(columns, data.y, inferred, [str(v) for v in values], rng=rngs[1])
@@ -125,16 +125,6 @@ def scores_in(Z: Any, vocabulary: Mapping[str, Any]) -> WordScores:
         return score_words(np.asarray(as_latents(Z), dtype=np.float32), y, inferred, vocabulary, values, rng=rng)
 
     return scores
-
-
-def conflicting_of(discovery: Discovery, y: IntArray) -> NDArray[np.bool_]:
-    """Which examples carry another class's attribute value, `(n,)`: inferred values count like label indices.
-
-    Args:
-        discovery: what was found.
-        y: index of each label among `discovery.classes_`, `(n,)`.
-    """
-    return np.asarray(discovery.groups_ != y)
 
 
 def _conflicting(

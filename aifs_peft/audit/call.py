@@ -56,7 +56,7 @@ def audit(
         >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> y = rng.integers(0, 2, 1000); scanner = np.where(rng.random(1000) < 0.95, y, 1 - y)
-        >>> Z = rng.normal(size=(1000, 16)); Z[:, 0] += 6 * scanner; Z[:, 1] += 2 * y
+        >>> Z = rng.normal(size=(1000, 16)); Z[:, 0] += 8 * scanner; Z[:, 1] += 2 * y
         >>> found = audit(Z, y, metadata={"scanner": scanner}, class_names=["benign", "malignant"])
         >>> found.found, found.evidence_words, found.associations.column[0]
         (True, 'strong', 'scanner')

@@ -17,7 +17,8 @@ MAX_DISTINCT = 10
 # A category keeps this many values, the most frequent ones; the others, and those of fewer examples, are one value.
 MAX_LEVELS = 50
 MIN_PER_LEVEL = 5
-# A numeric column with missing values is cut into this many ranges (fewer where they would be small), so that "missing" can be a value beside them.
+# A numeric column with missing values is cut into this many ranges, fewer where they would be small: missing is then a
+# value beside them.
 CUTS = 5
 # Features of a `datasets.Dataset` that hold one value per example; images, audio and lists do not.
 _SCALARS = ("Value", "ClassLabel")

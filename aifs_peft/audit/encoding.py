@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from aifs_peft.errors import HeadError, InvalidInputError
+from aifs_peft.latent.pooling import pool_latent
 from aifs_peft.models.encoders import embedding_of
 from aifs_peft.training.batches import LABEL_NAMES
+from aifs_peft.training.inputs import IMAGE_COLUMNS, TEXT_COLUMNS, input_column, longest_text
 from aifs_peft.tuner import AIFSConfig, AIFSLayer
-from aifs_peft.tuner.pooling import pool_latent
 from aifs_peft.tuner.targets import HEAD_NAMES, find_head
 
-IMAGE_COLUMNS, TEXT_COLUMNS = ("image", "img"), ("text", "sentence")
 # A data set with one of these holds what a model takes; images and texts are processed.
 MODEL_INPUTS = ("pixel_values", "input_ids")
 NO_INPUT = (
@@ -47,23 +47,40 @@ def base_of(model: nn.Module) -> nn.Module:
     return base
 
 
-def input_column(dataset: Any) -> str:
-    """The column that holds what is encoded: a model's tensors first, then images, texts, feature vectors.
+def is_hub(dataset: Any) -> bool:
+    """Whether it is a `datasets.Dataset`, whose columns are known."""
+    return hasattr(dataset, "column_names") and hasattr(dataset, "features")
+
+
+def column_of(dataset: Any) -> tuple[str, str]:
+    """The column that is encoded, and what it holds: `"tensors"`, `"image"`, `"text"` or `"features"`.
 
     Args:
         dataset: a `datasets.Dataset`.
 
     Raises:
         InvalidInputError: if there is none.
+
+    Example:
+        >>> import datasets
+        >>> column_of(datasets.Dataset.from_dict({"text": ["a"], "label": [0]}))
+        ('text', 'text')
     """
-    known = (*MODEL_INPUTS, *IMAGE_COLUMNS, *TEXT_COLUMNS, "features")
-    for name in known:
+    for name in MODEL_INPUTS:
         if name in dataset.column_names:
-            return name
-    raise InvalidInputError(NO_INPUT.format(columns=dataset.column_names, known=", ".join(known)))
+            return name, "tensors"
+    raw = input_column(dataset)
+    if raw is not None:
+        return raw, "image" if type(dataset.features[raw]).__name__ == "Image" else "text"
+    if "features" in dataset.column_names:
+        return "features", "features"
+    known = ", ".join((*MODEL_INPUTS, *IMAGE_COLUMNS, *TEXT_COLUMNS, "features"))
+    raise InvalidInputError(NO_INPUT.format(columns=dataset.column_names, known=known))
 
 
-def batches(dataset: Any, rows: Sequence[int], processor: Any, batch_size: int) -> Iterator[dict[str, Tensor]]:
+def batches(
+    dataset: Any, rows: Sequence[int], processor: Any, batch_size: int, longest: int | None = None
+) -> Iterator[dict[str, Tensor]]:
     """Batches of model inputs.
 
     Args:
@@ -72,41 +89,35 @@ def batches(dataset: Any, rows: Sequence[int], processor: Any, batch_size: int) 
         rows: which examples, in order.
         processor: image processor or tokenizer, for images and texts.
         batch_size: examples per batch.
+        longest: most tokens of a text.
 
     Raises:
         InvalidInputError: without inputs, or without the processor that they need.
     """
-    hub = hasattr(dataset, "column_names") and hasattr(dataset, "features")
-    column = input_column(dataset) if hub else ""
-    raw = column in (*IMAGE_COLUMNS, *TEXT_COLUMNS)
-    if raw and processor is None:
+    column, kind = column_of(dataset) if is_hub(dataset) else ("", "tensors")
+    if kind in ("image", "text") and processor is None:
         raise InvalidInputError(NO_PROCESSOR.format(column=column))
+    tokenizer = getattr(processor, "tokenizer", processor)
     for start in range(0, len(rows), batch_size):
         chosen = [int(i) for i in rows[start : start + batch_size]]
-        if raw:
-            values = dataset.with_format(None)[chosen][column]
-            yield _processed(values, column, processor)
+        if kind == "image":
+            images = [value.convert("RGB") for value in dataset.with_format(None)[chosen][column]]
+            yield dict(processor(images=images, return_tensors="pt"))
+        elif kind == "text":
+            texts = dataset.with_format(None)[chosen][column]
+            cut = {"truncation": longest is not None, "max_length": longest}
+            yield dict(tokenizer(texts, padding=True, return_tensors="pt", **cut))
         else:
-            yield _collated([dataset[i] for i in chosen], processor)
+            yield _collated([dataset[i] for i in chosen], tokenizer)
 
 
-def _processed(values: list[Any], column: str, processor: Any) -> dict[str, Tensor]:
-    if column in IMAGE_COLUMNS:
-        return dict(processor(images=[value.convert("RGB") for value in values], return_tensors="pt"))
-    tokenizer = getattr(processor, "tokenizer", processor)
-    # Tokenizers without a limit of their own say so by a huge number.
-    limit = tokenizer.model_max_length if tokenizer.model_max_length < 10**6 else 512
-    return dict(tokenizer(values, padding=True, truncation=True, max_length=limit, return_tensors="pt"))
-
-
-def _collated(examples: list[dict[str, Any]], processor: Any) -> dict[str, Tensor]:
+def _collated(examples: list[dict[str, Any]], tokenizer: Any) -> dict[str, Tensor]:
     kept = [
         {name: value for name, value in example.items() if name not in LABEL_NAMES and _is_input(value)}
         for example in examples
     ]
     lengths = {len(example["input_ids"]) for example in kept if "input_ids" in example}
     if len(lengths) > 1:
-        tokenizer = getattr(processor, "tokenizer", processor)
         if tokenizer is None:
             raise InvalidInputError("texts of different lengths need processor=, the tokenizer, which pads them.")
         names = ("input_ids", "attention_mask", "token_type_ids")
@@ -153,13 +164,14 @@ def encode(
     base = base_of(model)
     known = inspect.signature(base.forward).parameters
     anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    longest = longest_text(base, getattr(processor, "tokenizer", processor))
     fed: list[Tensor] = []
     modes = {module: module.training for module in model.modules()}
     hook = None if head is None else head.register_forward_pre_hook(lambda _module, args: fed.append(args[0]))
     latents, logits = [], []
     try:
         model.eval()
-        for batch in batches(dataset, range(len(dataset)) if rows is None else rows, processor, batch_size):
+        for batch in batches(dataset, range(len(dataset)) if rows is None else rows, processor, batch_size, longest):
             inputs = {k: v.to(device) for k, v in batch.items() if anything or k in known}
             fed.clear()
             out = model(**inputs)

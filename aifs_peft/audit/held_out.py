@@ -10,8 +10,8 @@ from scipy.linalg import cholesky, solve_triangular
 from scipy.special import logsumexp
 
 from aifs_peft.discovery import Discovery
-from aifs_peft.discovery.reduce import MAX_COMPONENTS, principal_components
-from aifs_peft.discovery.validation import as_latents
+from aifs_peft.discovery.inputs import as_latents
+from aifs_peft.discovery.principal_components import principal_components
 from aifs_peft.errors import InvalidInputError
 
 Array = NDArray[np.floating]
@@ -102,7 +102,7 @@ def _coordinates(latents: Array, labels: IntArray, discovery: Discovery) -> tupl
     The directions are those of a discriminant whose covariance is strongly shrunk: these few examples are no measure of
     all its directions.
     """
-    reduction = principal_components(latents, MAX_COMPONENTS, rng=np.random.default_rng(0))
+    reduction = principal_components(latents, rng=np.random.default_rng(0))
     X = reduction.transform(latents).astype(np.float64) * reduction.scale
     beta = (discovery.displacements_ - discovery.displacements_.mean(axis=0)) @ reduction.components.T
     alpha = discovery.class_displacements_ @ reduction.components.T

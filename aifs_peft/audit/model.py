@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from aifs_peft.audit.build import WordScores, build_audit
 from aifs_peft.audit.columns import as_frame
-from aifs_peft.audit.encoding import IMAGE_COLUMNS, TEXT_COLUMNS, base_of, batches, encode, input_column
+from aifs_peft.audit.encoding import base_of, batches, column_of, encode, is_hub
 from aifs_peft.audit.names import DEFAULT_WORDS, TEMPLATE, embed_words, score_words
 from aifs_peft.audit.result import Audit
 from aifs_peft.discovery import Discovery
@@ -22,6 +22,7 @@ from aifs_peft.errors import InvalidInputError
 from aifs_peft.models import LatentClassifier, load_model, load_processor, resolve_model
 from aifs_peft.models.encoders import embedding_of
 from aifs_peft.training.batches import LABEL_NAMES, label_of, read_labels
+from aifs_peft.tuner import initial_encoder
 
 IntArray = NDArray[np.integer]
 
@@ -131,12 +132,10 @@ def audit_trainer(trainer: Any, *, split: str = "train", random_state: int | Non
         raise InvalidInputError(
             f"split={split!r} was given; it is 'train' or 'eval', and the trainer needs a data set of that name."
         )
-    from aifs_peft.tuner import untuned
-
     model = trainer.accelerator.unwrap_model(trainer.model)
     processor = getattr(trainer, "processing_class", None)
     size = trainer.args.eval_batch_size
-    with untuned(model):
+    with initial_encoder(model):
         before = encode(model, dataset, processor=processor, batch_size=size)
     predictions = None
     if trainer.state.global_step:
@@ -164,7 +163,7 @@ def labels_of(dataset: Any) -> tuple[Any, list[str] | None]:
         >>> labels_of([{"x": 0.0, "label": "cat"}, {"x": 1.0, "label": "dog"}])
         (['cat', 'dog'], None)
     """
-    if hasattr(dataset, "column_names") and hasattr(dataset, "features"):
+    if is_hub(dataset):
         name = next((name for name in LABEL_NAMES if name in dataset.column_names), None)
         if name is None:
             raise InvalidInputError(
@@ -181,13 +180,12 @@ def labels_of(dataset: Any) -> tuple[Any, list[str] | None]:
 
 def _load(name: str, dataset: Any, n_labels: int, processor: Any) -> tuple[nn.Module, Any]:
     """The model that `aifs finetune --model NAME` would train, with a fresh head, and its processor."""
-    column = input_column(dataset)
-    if column not in (*IMAGE_COLUMNS, *TEXT_COLUMNS):
+    column, modality = column_of(dataset)
+    if modality not in ("image", "text"):
         raise InvalidInputError(
             f"the data set holds {column!r}, for which no model is loaded by name ({name!r}); pass the model itself, "
             "or, for feature vectors, call audit(features, labels)."
         )
-    modality = "image" if column in IMAGE_COLUMNS else "text"
     # The head of a fresh classifier is drawn at random, and not from the user's generators.
     with torch.random.fork_rng(devices=[]):
         model = load_model(name, modality=modality, label_names=[str(i) for i in range(max(n_labels, 2))])
@@ -195,26 +193,27 @@ def _load(name: str, dataset: Any, n_labels: int, processor: Any) -> tuple[nn.Mo
 
 
 def _holds_images(dataset: Any) -> bool:
-    if hasattr(dataset, "column_names"):
-        return any(name in dataset.column_names for name in (*IMAGE_COLUMNS, "pixel_values"))
-    return "pixel_values" in dataset[0]
+    if not is_hub(dataset):
+        return "pixel_values" in dataset[0]
+    column, kind = column_of(dataset)
+    return kind == "image" or column == "pixel_values"
 
 
 def _metadata(dataset: Any) -> pd.DataFrame | None:
     """The other columns of a `datasets.Dataset`; of another set none are known."""
-    if not (hasattr(dataset, "column_names") and hasattr(dataset, "features")):
+    if not is_hub(dataset):
         return None
-    used = {*LABEL_NAMES, input_column(dataset)}
+    used = {*LABEL_NAMES, column_of(dataset)[0]}
     rest = [name for name in dataset.column_names if name not in used]
     return as_frame(dataset.select_columns(rest), len(dataset)) if rest else None
 
 
 def _inputs(dataset: Any) -> Any:
     """The images or texts, one per example, read when they are asked for."""
-    if not hasattr(dataset, "column_names"):
+    if not is_hub(dataset):
         return None
-    column = next((name for name in (*IMAGE_COLUMNS, *TEXT_COLUMNS) if name in dataset.column_names), None)
-    return None if column is None else dataset.with_format(None)[column]
+    column, kind = column_of(dataset)
+    return dataset.with_format(None)[column] if kind in ("image", "text") else None
 
 
 def _model_names(model: nn.Module) -> dict[int, str] | None:

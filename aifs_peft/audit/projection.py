@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.linalg import solve_triangular
 
+from aifs_peft.audit.within import WithinClasses
 from aifs_peft.discovery import Discovery
-from aifs_peft.discovery.hints.sampler import Whitened
-from aifs_peft.discovery.reduce import Reduction
+from aifs_peft.discovery.principal_components import Reduction
 
 Array = NDArray[np.floating]
 IntArray = NDArray[np.integer]
@@ -35,7 +34,7 @@ def axes(X: Array, reduction: Reduction, y: IntArray, discovery: Discovery) -> A
 
     Example:
         >>> from aifs_peft.discovery import discover
-        >>> from aifs_peft.discovery.reduce import principal_components
+        >>> from aifs_peft.discovery.principal_components import principal_components
         >>> rng = np.random.default_rng(0)
         >>> y = rng.integers(0, 2, 400); Z = rng.normal(size=(400, 4)); Z[:, 0] += 6 * y
         >>> reduction = principal_components(Z, 4, rng=rng)
@@ -44,15 +43,14 @@ def axes(X: Array, reduction: Reduction, y: IntArray, discovery: Discovery) -> A
         True
     """
     K, k = len(discovery.classes_), max(2, min(X.shape[1], len(y) // ROWS_PER_COMPONENT))
-    data = Whitened.of(np.ascontiguousarray(X[:, :k]), y, K)
-    places = data.V.astype(np.float64) + data.means[y]
+    within = WithinClasses.of(X[:, :k], y, K)
+    places = within.white(X[:, :k])
     if discovery.found:
-        alpha = _white(reduction.project(discovery.class_displacements_)[:, :k], data)
-        beta = _white(reduction.project(discovery.displacements_)[:, :k], data)
-        attribute = places @ _leading(beta)
+        alpha = within.white(_centred(reduction.project(discovery.class_displacements_)[:, :k]))
+        attribute = places @ _leading(within.white(_centred(reduction.project(discovery.displacements_)[:, :k])))
     else:
-        alpha = data.means
-        attribute = X[:, 0].astype(np.float64) - data.centres[y, 0]
+        alpha = within.means
+        attribute = X[:, 0].astype(np.float64) - within.centres[y, 0]
     along = np.stack([places @ _leading(alpha), attribute], axis=1)
     cell = np.unique(np.stack([y, discovery.groups_]), axis=1, return_inverse=True)[1]
     counts = np.bincount(cell)
@@ -61,9 +59,8 @@ def axes(X: Array, reduction: Reduction, y: IntArray, discovery: Discovery) -> A
     return np.asarray((along - along.mean(axis=0)) / np.maximum(spread, 1e-12))
 
 
-def _white(offsets: Array, data: Whitened) -> Array:
-    centred = offsets - offsets.mean(axis=0)
-    return np.asarray(solve_triangular(data.factor, centred.T, lower=True).T)
+def _centred(offsets: Array) -> Array:
+    return np.asarray(offsets - offsets.mean(axis=0))
 
 
 def _leading(offsets: Array) -> Array:

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from aifs_peft._checks import to_numpy
 from aifs_peft.discovery import Discovery
-from aifs_peft.discovery.mixture.joint import joint_values
-from aifs_peft.discovery.validation import as_latents, encode_labels
+from aifs_peft.discovery.inputs import as_latents, encode_labels
+from aifs_peft.discovery.mixture.joint import count_attributes, joint_values
 from aifs_peft.errors import InvalidInputError
 
 IntArray = NDArray[np.integer]
@@ -38,10 +39,8 @@ class Data:
 
     def value_names(self, n_values: int) -> tuple[Any, ...]:
         """Names of attribute values: of the class that each goes with; of joint values all names, joined by " & "."""
-        K, m = len(self.names), 1
-        while K**m < n_values:
-            m += 1
-        joint = joint_values(K, m)
+        K = len(self.names)
+        joint = joint_values(K, count_attributes(n_values, K))
         return tuple(
             self.names[row[0]] if len(set(row)) == 1 else " & ".join(str(self.names[i]) for i in row)
             for row in joint.tolist()
@@ -49,10 +48,9 @@ class Data:
 
     def carries(self, n_values: int) -> NDArray[np.bool_]:
         """Which classes each attribute value goes with, `(A, K)`."""
-        K, m = len(self.names), 1
-        while K**m < n_values:
-            m += 1
-        return np.asarray((joint_values(K, m)[:, :, None] == np.arange(K)).any(axis=1))
+        K = len(self.names)
+        joint = joint_values(K, count_attributes(n_values, K))
+        return np.asarray((joint[:, :, None] == np.arange(K)).any(axis=1))
 
 
 def read_data(Z: Any, y: Any, class_names: Any = None) -> Data:
@@ -89,9 +87,7 @@ def read_data(Z: Any, y: Any, class_names: Any = None) -> Data:
 
 def to_array(values: Any) -> NDArray[Any]:
     """Values as a NumPy array, from whatever holds them."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        return np.asarray(values.float().numpy() if str(values.dtype) == "torch.bfloat16" else values.numpy())
+    values = to_numpy(values)
     if hasattr(values, "to_numpy"):
         return np.asarray(values.to_numpy())
     if isinstance(values, np.ndarray):

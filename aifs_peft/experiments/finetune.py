@@ -14,6 +14,7 @@ from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from aifs_peft import data
+from aifs_peft._checks import parse_json_object
 from aifs_peft.data.custom import load_custom
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.experiments.evaluation import evaluate_groups, group_counts, group_definition
@@ -25,12 +26,12 @@ from aifs_peft.experiments.prepare import (
     modality_of,
 )
 from aifs_peft.experiments.provenance import provenance
+from aifs_peft.latent.state import AIFSState
 from aifs_peft.methods import MethodSettings, get
 from aifs_peft.models.loading import default_model, load_model, load_processor
 from aifs_peft.models.tabular import ENCODERS
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
-from aifs_peft.training.method import parse_options
-from aifs_peft.tuner import AIFSConfig, AIFSState
+from aifs_peft.tuner import AIFSConfig
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -191,7 +192,7 @@ def build_trainer(
     args.method = method = args.method or "aifs"
     # First: a misspelt setting is told before anything is loaded.
     config = adapter_config(method, spec)
-    objective = get(method)(MethodSettings(method_options=parse_options(args.method_options)))
+    objective = get(method)(MethodSettings(method_options=parse_json_object("method_options", args.method_options)))
     set_seed(args.seed)
     splits = load_data(spec)
     _check_splits(spec.dataset, splits)

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft.errors import InvalidConfigError
+from aifs_peft.latent.output import Intervention, LatentOutput
+from aifs_peft.latent.state import AIFSState
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, Setup, StepContext
 from aifs_peft.methods.settings import MethodSettings, NoOptions, read_options
-from aifs_peft.tuner import AIFSState
-from aifs_peft.tuner.layer import Intervention, LatentTap
 
 Phase = Literal["none", "initial", "epoch", "both"]
 
@@ -152,14 +152,14 @@ class Method:
         del context
         return None
 
-    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
+    def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """The terms of the loss, by name and already weighted; training minimises their sum.
 
         With several processes the gradients of their losses are averaged: a term that couples examples goes through
         `methods.common.whole_batch`, so that it sees the whole batch.
 
         Args:
-            tap: latents and logits of the one forward pass.
+            output: latents and logits of the one forward pass.
             labels: `(batch,)` int64.
             context: the batch.
 
@@ -168,7 +168,9 @@ class Method:
         """
         del context
         return {
-            "cross_entropy": F.cross_entropy(tap.logits.float(), labels, label_smoothing=self.settings.label_smoothing)
+            "cross_entropy": F.cross_entropy(
+                output.logits.float(), labels, label_smoothing=self.settings.label_smoothing
+            )
         }
 
     def collects(self, state: AIFSState, encoder_trains: bool) -> bool:

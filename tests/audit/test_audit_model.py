@@ -21,7 +21,7 @@ from transformers import (
 
 from aifs_peft import AIFSConfig, AIFSTrainer, AIFSTrainingArguments, LatentClassifier
 from aifs_peft.audit import audit_model, audit_trainer
-from aifs_peft.audit.encoding import encode, input_column
+from aifs_peft.audit.encoding import column_of, encode
 from aifs_peft.audit.model import labels_of
 from aifs_peft.data import load
 from aifs_peft.errors import HeadError, InvalidInputError
@@ -132,7 +132,7 @@ def test_labels_are_found_or_asked_for():
     with pytest.raises(InvalidInputError, match="no label column"):
         labels_of(Dataset.from_dict({"x": [1.0], "y": [0]}))
     with pytest.raises(InvalidInputError, match="needed is an input among"):
-        input_column(Dataset.from_dict({"x": [1.0], "label": [0]}))
+        column_of(Dataset.from_dict({"x": [1.0], "label": [0]}))
     with pytest.raises(InvalidInputError, match="no model is loaded by name"):
         audit_model("tiny_clip", Dataset.from_dict({"features": [[1.0], [2.0]], "label": [0, 1]}))
 

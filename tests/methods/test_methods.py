@@ -12,7 +12,7 @@ from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.methods import EpochContext, Latents, Method, MethodSettings, StepContext, get, names, register
 from aifs_peft.methods.aifs.offsets import assign_groups, basis_of, fit_offsets
 from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
-from aifs_peft.tuner import AIFSState, LatentTap
+from aifs_peft.tuner import AIFSState, LatentOutput
 
 
 def context(head, state, labels):
@@ -43,7 +43,7 @@ def test_names_and_closest_match():
     assert {"erm", "aifs", "aifs-paper"} <= set(names())
     with pytest.raises(InvalidConfigError, match="did you mean 'erm'"):
         get("emr")
-    with pytest.raises(InvalidConfigError, match=r"unknown method 'zzz' Known"):
+    with pytest.raises(InvalidConfigError, match=r"unknown method 'zzz'; known"):
         get("zzz")
 
 
@@ -106,7 +106,7 @@ def test_paper_terms_equal_the_formulas(head):
     step = context(head, state, y)
     moved = method.intervention(step)(z)
     torch.testing.assert_close(moved, z + 0.5 * mask)
-    terms = method.loss(LatentTap(z, head(z), moved, head(moved)), y, step)
+    terms = method.loss(LatentOutput(z, head(z), moved, head(moved)), y, step)
     p, q = head(z).softmax(1), head(moved).softmax(1)
     torch.testing.assert_close(terms["cross_entropy"], F.cross_entropy(head(z), y))
     torch.testing.assert_close(terms["invariance"], 2.0 * (p * (p / q).log()).sum(1).mean())
@@ -125,7 +125,7 @@ def test_empty_mask_and_zero_weights_do_nothing(head):
         method = get("aifs-paper")(settings)
         step = context(head, state, y)
         assert method.intervention(step) is None
-        assert set(method.loss(LatentTap(z, head(z)), y, step)) == {"cross_entropy"}
+        assert set(method.loss(LatentOutput(z, head(z)), y, step)) == {"cross_entropy"}
 
 
 def test_paper_mask_comes_from_attributions_and_follows_the_ema(head):
@@ -182,7 +182,7 @@ def test_counterfactual_swaps_the_attribute(head):
     z = torch.randn(2, 3)
     step = context(head, state, torch.tensor([0, 1]))
     torch.testing.assert_close(method.intervention(step)(z), z + torch.tensor([[2.0, 0, 0], [-2.0, 0, 0]]))
-    terms = method.loss(LatentTap(z, head(z)), torch.tensor([0, 1]), step)
+    terms = method.loss(LatentOutput(z, head(z)), torch.tensor([0, 1]), step)
     assert terms["sensitivity"] > 0
 
 

@@ -13,7 +13,7 @@ from aifs_peft.methods import MethodSettings, Setup, get
 from aifs_peft.methods.common.last_linear import last_features, last_linear
 from aifs_peft.methods.regularisers.elrep import norm_penalties
 from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
-from aifs_peft.tuner import LatentTap
+from aifs_peft.tuner import LatentOutput
 
 
 def make(**options):
@@ -32,7 +32,7 @@ def test_norms_equal_numpy():
 def test_the_loss_is_cross_entropy_plus_weighted_norms_of_the_hidden_layer():
     head = MLPHead(3, 2, (4,), "tanh", dropout=0.5, generator=torch.Generator().manual_seed(0))
     z, y = torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1])
-    terms = make(theta1=0.5, theta2=0.25).loss(LatentTap(z, head(z)), y, step_context(head, y))
+    terms = make(theta1=0.5, theta2=0.25).loss(LatentOutput(z, head(z)), y, step_context(head, y))
     hidden = np.tanh(z.numpy() @ head.hidden_0.weight.detach().numpy().T + head.hidden_0.bias.detach().numpy())
     singular = np.linalg.svd(hidden, compute_uv=False)
     assert float(terms["nuclear"].detach()) == pytest.approx(0.5 * singular.sum() / 5, rel=1e-5)
@@ -45,7 +45,7 @@ def test_the_loss_is_cross_entropy_plus_weighted_norms_of_the_hidden_layer():
 def test_the_gradient_is_zero_on_frozen_latents_with_a_linear_head_and_that_is_refused():
     head, y = nn.Linear(3, 2), torch.tensor([0, 1, 1, 0])
     z = torch.randn(4, 3)
-    terms = make().loss(LatentTap(z, head(z)), y, step_context(head, y))
+    terms = make().loss(LatentOutput(z, head(z)), y, step_context(head, y))
     assert not (terms["nuclear"] + terms["frobenius"]).requires_grad
     with pytest.raises(InvalidConfigError, match=r"exactly zero.*encoder_adapter.*head=\"mlp\""):
         make().check(Setup(head, encoder_trains=False, num_labels=2))
@@ -83,7 +83,7 @@ def test_two_processes_give_the_gradient_of_the_whole_batch():
     def gradient(rows, rank, world, gather):
         head = MLPHead(3, 2, (4,), "tanh", generator=torch.Generator().manual_seed(0))
         context = step_context(head, y[rows], rank=rank, world_size=world, gather=gather)
-        terms = make(theta1=0.5, theta2=0.25).loss(LatentTap(z[rows], head(z[rows])), y[rows], context)
+        terms = make(theta1=0.5, theta2=0.25).loss(LatentOutput(z[rows], head(z[rows])), y[rows], context)
         sum(terms.values()).backward()
         return [p.grad for p in head.parameters()]
 

@@ -10,7 +10,7 @@ from torch import nn
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError, InvalidInputError
 from aifs_peft.methods import EpochContext, MethodSettings, StepContext, get
 from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
-from aifs_peft.tuner import AIFSState, LatentTap
+from aifs_peft.tuner import AIFSState, LatentOutput
 
 TEST = planted(2000, 0.5, seed=9)
 
@@ -30,7 +30,7 @@ def step_loss(method, z, y, groups, rows, head, state):
     context = StepContext(
         head, state, y[rows], rows, torch.Generator(), lambda w, k: rows, 0, columns={"group": groups}
     )
-    return method.loss(LatentTap(z[rows], head(z[rows])), y[rows], context)["cross_entropy"]
+    return method.loss(LatentOutput(z[rows], head(z[rows])), y[rows], context)["cross_entropy"]
 
 
 def test_the_weights_in_the_state_follow_the_recursion():

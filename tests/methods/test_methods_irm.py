@@ -14,7 +14,7 @@ from aifs_peft.methods import EpochContext, MethodSettings, StepContext, get
 from aifs_peft.methods.common.environments import multiplier_gradients
 from aifs_peft.methods.regularisers.irm import irm_penalties
 from aifs_peft.training.on_latents import LatentSchedule
-from aifs_peft.tuner import AIFSState, LatentTap
+from aifs_peft.tuner import AIFSState, LatentOutput
 
 LIMITS = {"min_examples": 1}
 
@@ -87,7 +87,7 @@ def test_loss_equals_numpy_before_and_after_the_annealing_step(progress, weight)
     logits, y, environments = drawn()
     method, state = made(environments="given", penalty=50.0, anneal=0.25), AIFSState(3)
     method.prepare(epoch(state, environments * 7))
-    terms = method.loss(LatentTap(logits, logits), y, step(state, y, progress=progress))
+    terms = method.loss(LatentOutput(logits, logits), y, step(state, y, progress=progress))
     x, e = logits.numpy().astype(np.float64), environments.numpy()
     p = np.exp(x) / np.exp(x).sum(1, keepdims=True)
     loss = -np.log(p[np.arange(24), y.numpy()])
@@ -108,7 +108,7 @@ def test_gradients_of_two_processes_average_to_those_of_one():
         head.zero_grad()
         out = head(logits[rows])
         context = replace(step(state, y[rows], **options), index=rows)
-        terms = method.loss(LatentTap(logits[rows], out), y[rows], context)
+        terms = method.loss(LatentOutput(logits[rows], out), y[rows], context)
         sum(terms.values()).backward()
         return head.weight.grad.clone(), sum(terms.values()).detach()
 

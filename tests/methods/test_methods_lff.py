@@ -12,7 +12,7 @@ from aifs_peft.methods import Latents, MethodSettings, Setup, get
 from aifs_peft.methods.common.initial_latents import UntunedLatents
 from aifs_peft.methods.reweighting.lff import UNSEEN, generalised_cross_entropy, relative_difficulty, update_averages
 from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
-from aifs_peft.tuner import AIFSState, LatentTap
+from aifs_peft.tuner import AIFSState, LatentOutput
 
 
 def make(**options):
@@ -51,7 +51,7 @@ def test_two_steps_equal_the_formula():
     for rows in (torch.tensor([0, 1, 2, 3]), torch.tensor([1, 2, 4])):
         y = labels[rows]
         context = step_context(head, y, state=state, index=rows, auxiliary=biased)
-        terms = method.loss(LatentTap(z[rows], head(z[rows])), y, context)
+        terms = method.loss(LatentOutput(z[rows], head(z[rows])), y, context)
         new = np.stack([cross_entropies(h(z[rows]), y.numpy()) for h in (biased, head)])
         old = average[:, rows]
         average[:, rows] = np.where(np.isnan(old), new, 0.7 * old + 0.3 * new)
@@ -85,7 +85,7 @@ def test_the_biased_head_does_not_reach_the_encoder_and_reads_untuned_latents():
     z = (before + 1).requires_grad_()
     rows = torch.tensor([2, 0])
     context = step_context(head, labels[rows], state=state, index=rows, auxiliary=biased)
-    terms = method.loss(LatentTap(z[rows], head(z[rows])), labels[rows], context)
+    terms = method.loss(LatentOutput(z[rows], head(z[rows])), labels[rows], context)
     expected = generalised_cross_entropy(biased(before[rows]), labels[rows], 0.7).mean()
     torch.testing.assert_close(terms["biased"], expected)
     assert torch.autograd.grad(terms["biased"], z, allow_unused=True) == (None,)
@@ -117,7 +117,7 @@ def test_two_processes_weigh_as_one():
     labels, z = torch.tensor([0, 1, 0, 1, 1, 0]), torch.randn(6, 3)
     method, state = prepared(labels)
     context = step_context(head, labels, state=state, auxiliary=biased)
-    whole = method.loss(LatentTap(z, head(z)), labels, context)
+    whole = method.loss(LatentOutput(z, head(z)), labels, context)
     losses = torch.stack(
         [nn.functional.cross_entropy(h(z), labels, reduction="none").detach() for h in (biased, head)], dim=1
     )
@@ -129,7 +129,7 @@ def test_two_processes_weigh_as_one():
             head, labels[rows], state=own_state, index=rows, auxiliary=biased, rank=rank, world_size=2,
             gather=lambda x: losses if x.is_floating_point() else torch.arange(6),
         )  # fmt: skip
-        means.append(other.loss(LatentTap(z[rows], head(z[rows])), labels[rows], context)["cross_entropy"])
+        means.append(other.loss(LatentOutput(z[rows], head(z[rows])), labels[rows], context)["cross_entropy"])
         assert torch.equal(own_state.memory, state.memory)
     torch.testing.assert_close((means[0] + means[1]) / 2, whole["cross_entropy"])
 

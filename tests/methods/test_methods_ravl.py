@@ -31,7 +31,7 @@ from aifs_peft.methods.attributes.ravl_regions import follow_centroids, grid_reg
 from aifs_peft.methods.common.held_out import stratified_rows
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
 from aifs_peft.training.on_latents import fit_on_latents
-from aifs_peft.tuner import AIFSConfig, AIFSState, LatentTap
+from aifs_peft.tuner import AIFSConfig, AIFSState, LatentOutput
 
 MODULES = (
     "methods.attributes.ravl",
@@ -163,7 +163,7 @@ def test_loss_equals_numpy():
     tokens[3] = torch.tensor([2.0, 0.1, 0.0])  # every region of this example is spurious
     method = get("ravl")(MethodSettings(method_options={"region_weight": 0.7, "uniform_weight": 0.3}))
     z = tokens.mean(1)
-    terms = method.loss(LatentTap(z, head(z)), labels, step(head, labels, memory, tokens=tokens, token_grid=(2, 2)))
+    terms = method.loss(LatentOutput(z, head(z)), labels, step(head, labels, memory, tokens=tokens, token_grid=(2, 2)))
     inside = nearest_cluster(tokens, memory[:, :3]).numpy() == 0
     assert inside[3].all()
     assert inside[:3].any()
@@ -187,7 +187,7 @@ def test_plain_training_before_discovery_and_when_nothing_was_found():
     head, labels, z = nn.Linear(3, 2), torch.tensor([0, 1]), torch.randn(2, 3)
     method = get("ravl")(MethodSettings())
     for memory in (torch.zeros(0), torch.tensor([[1.0, 0.0, 0.0, 0.0]])):
-        assert set(method.loss(LatentTap(z, head(z)), labels, step(head, labels, memory))) == {"cross_entropy"}
+        assert set(method.loss(LatentOutput(z, head(z)), labels, step(head, labels, memory))) == {"cross_entropy"}
 
 
 def test_held_out_examples_are_left_out_until_discovery():

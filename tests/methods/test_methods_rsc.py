@@ -13,7 +13,7 @@ from aifs_peft.latent import MLPHead
 from aifs_peft.methods import MethodSettings, get
 from aifs_peft.methods.regularisers.rsc import dominant_features
 from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
-from aifs_peft.tuner import LatentTap
+from aifs_peft.tuner import LatentOutput
 
 
 def make(**options):
@@ -48,7 +48,7 @@ def test_muted_latents_and_loss_equal_the_published_steps(share, batch_share):
     moved = method.intervention(context)(z)
     expected = muted_by_hand(head, z.numpy(), y.numpy(), share, batch_share)
     np.testing.assert_array_equal(moved.numpy(), expected.astype(np.float32))
-    terms = method.loss(LatentTap(z, head(z), moved, head(moved)), y, context)
+    terms = method.loss(LatentOutput(z, head(z), moved, head(moved)), y, context)
     torch.testing.assert_close(terms["cross_entropy"], F.cross_entropy(head(torch.tensor(expected)), y))
     assert set(terms) == {"cross_entropy"}
 

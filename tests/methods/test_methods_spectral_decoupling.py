@@ -9,7 +9,7 @@ from torch import nn
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.methods import MethodSettings, StepContext, get
 from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
-from aifs_peft.tuner import AIFSState, LatentTap
+from aifs_peft.tuner import AIFSState, LatentOutput
 
 
 def made(strength):
@@ -24,7 +24,7 @@ def test_loss_equals_numpy():
         head=head, state=AIFSState(3), labels=y, index=torch.arange(3), generator=torch.Generator(),
         draw=lambda width, kind: torch.zeros(3, width), step=0,
     )  # fmt: skip
-    terms = made(0.3).loss(LatentTap(z, head(z)), y, context)
+    terms = made(0.3).loss(LatentOutput(z, head(z)), y, context)
     terms = {name: term.detach() for name, term in terms.items()}
     logits = head(z).detach().numpy().astype(np.float64)
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -43,7 +43,7 @@ def test_the_margin_of_one_easy_example_settles_where_the_docstring_says():
             draw=lambda width, kind: torch.zeros(1, width), step=0,
         )  # fmt: skip
         optimizer.zero_grad()
-        sum(method.loss(LatentTap(logits[None], logits[None]), y, context).values()).backward()
+        sum(method.loss(LatentOutput(logits[None], logits[None]), y, context).values()).backward()
         optimizer.step()
     margin = float((logits[1] - logits[0]).detach())
     assert margin == pytest.approx(2.128, abs=1e-3)

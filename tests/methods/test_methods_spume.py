@@ -23,7 +23,7 @@ from aifs_peft.methods.attributes.spume_tasks import (
 )
 from aifs_peft.methods.common.last_linear import embed_all, last_features, last_linear
 from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
-from aifs_peft.tuner import AIFSState, LatentTap
+from aifs_peft.tuner import AIFSState, LatentOutput
 
 SCHEDULE = LatentSchedule(epochs=20, batch_size=120, learning_rate=5e-3)
 
@@ -214,7 +214,7 @@ def test_head_variant_is_the_loss_on_queries():
     head = nn.Linear(3, 2)
     method = prepared(get("spume")(MethodSettings()), head)
     z, labels = torch.randn(5, 3), torch.tensor([0, 0, 1, 1, 0])
-    terms = method.loss(LatentTap(z, head(z)), labels, step(head, labels))
+    terms = method.loss(LatentOutput(z, head(z)), labels, step(head, labels))
     assert set(terms) == {"cross_entropy"}
     torch.testing.assert_close(terms["cross_entropy"], nn.functional.cross_entropy(head(z[1::2]), labels[1::2]))
 
@@ -223,7 +223,7 @@ def test_readout_does_not_move_the_embedding():
     head = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
     method = prepared(get("spume")(MethodSettings()), head)
     z, labels = torch.randn(8, 3), torch.tensor([0, 0, 1, 1, 0, 0, 1, 1])
-    terms = method.loss(LatentTap(z, head(z)), labels, step(head, labels))
+    terms = method.loss(LatentOutput(z, head(z)), labels, step(head, labels))
     terms["readout"].backward()
     assert head[0].weight.grad is None
     assert head[2].weight.grad.abs().sum() > 0

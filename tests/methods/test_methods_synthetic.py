@@ -10,7 +10,7 @@ from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.methods import EpochContext, Latents, MethodSettings, StepContext, get
 from aifs_peft.training.on_latents import LatentSchedule
-from aifs_peft.tuner import AIFSState, LatentTap
+from aifs_peft.tuner import AIFSState, LatentOutput
 
 ALPHA = torch.tensor([[-1.0, 0, 0], [1.0, 0, 0]])
 BETA = torch.tensor([[0, -2.0, 0], [0, 2.0, 0]])
@@ -53,7 +53,7 @@ def test_each_latent_is_moved_to_the_cell_that_was_drawn():
     torch.manual_seed(0)
     head, z, labels = nn.Linear(3, 2), torch.randn(4, 3, requires_grad=True), torch.tensor([0, 0, 1, 1])
     draw = torch.tensor([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
-    terms = prepared(synthetic=2.0).loss(LatentTap(z, head(z)), labels, step(head, state_with(), labels, draw))
+    terms = prepared(synthetic=2.0).loss(LatentOutput(z, head(z)), labels, step(head, state_with(), labels, draw))
     own = z.detach().clone()
     own[:, 1] += torch.tensor([0.0, 0, -4, 4])  # 0 -> 0, 1 -> 1, 1 -> 0, 0 -> 1
     torch.testing.assert_close(terms["synthetic"], 2 * F.cross_entropy(head(own), torch.tensor([0, 0, 1, 1])))
@@ -65,15 +65,15 @@ def test_each_latent_is_moved_to_the_cell_that_was_drawn():
 def test_the_class_moves_with_its_label():
     head, z, labels = nn.Linear(3, 2), torch.zeros(4, 3), torch.tensor([0, 0, 1, 1])
     draw = torch.tensor([[1.0, -1], [1, 1], [-1, -1], [-1, 1]])
-    terms = prepared().loss(LatentTap(z, head(z)), labels, step(head, state_with(), labels, draw))
+    terms = prepared().loss(LatentOutput(z, head(z)), labels, step(head, state_with(), labels, draw))
     moved = torch.tensor([[2.0, 0, 0], [2, 0, 0], [-2, -4, 0], [-2, 4, 0]])
     torch.testing.assert_close(terms["synthetic"], F.cross_entropy(head(moved), torch.tensor([1, 1, 0, 0])))
 
 
 def test_a_head_in_half_precision_is_served():
     head, z, labels = nn.Linear(3, 2).to(torch.bfloat16), torch.randn(4, 3), torch.tensor([0, 0, 1, 1])
-    tap = LatentTap(z, head(z.to(torch.bfloat16)))
-    prepared().loss(tap, labels, step(head, state_with(), labels, torch.zeros(4, 2)))["synthetic"].backward()
+    output = LatentOutput(z, head(z.to(torch.bfloat16)))
+    prepared().loss(output, labels, step(head, state_with(), labels, torch.zeros(4, 2)))["synthetic"].backward()
     assert head.weight.grad.isfinite().all()
 
 
@@ -90,9 +90,9 @@ def test_classes_that_do_not_occur_are_never_drawn():
 def test_observed_examples_weigh_less_where_the_encoder_is_frozen(encoder_trains, weight):
     head, z, labels = nn.Linear(3, 2), torch.randn(4, 3), torch.tensor([0, 0, 1, 1])
     context = step(head, state_with(), labels, torch.zeros(4, 2))
-    terms = prepared(encoder_trains).loss(LatentTap(z, head(z)), labels, context)
+    terms = prepared(encoder_trains).loss(LatentOutput(z, head(z)), labels, context)
     torch.testing.assert_close(terms["cross_entropy"], weight * F.cross_entropy(head(z), labels))
-    given = prepared(encoder_trains, observed=0.7).loss(LatentTap(z, head(z)), labels, context)
+    given = prepared(encoder_trains, observed=0.7).loss(LatentOutput(z, head(z)), labels, context)
     torch.testing.assert_close(given["cross_entropy"], 0.7 * F.cross_entropy(head(z), labels))
 
 
@@ -108,7 +108,7 @@ def test_repeated_examples_do_not_count_more_in_the_synthetic_population():
         )
     )
     draw = torch.randn(100, 2)
-    term = method.loss(LatentTap(z, head(z)), labels, step(head, state, labels, draw))["synthetic"]
+    term = method.loss(LatentOutput(z, head(z)), labels, step(head, state, labels, draw))["synthetic"]
     label, value = (draw > 0).long().unbind(1)
     moved = z + ALPHA[label] - ALPHA[labels] + BETA[value] - BETA[groups]
     losses = F.cross_entropy(head(moved), label, reduction="none")
@@ -127,7 +127,7 @@ def test_repeated_examples_do_not_count_more_in_the_synthetic_population():
 )
 def test_without_offsets_it_is_plain_cross_entropy(state):
     head, z, labels = nn.Linear(3, 2), torch.randn(4, 3), torch.tensor([0, 0, 1, 1])
-    terms = prepared().loss(LatentTap(z, head(z)), labels, step(head, state, labels, torch.zeros(4, 2)))
+    terms = prepared().loss(LatentOutput(z, head(z)), labels, step(head, state, labels, torch.zeros(4, 2)))
     assert set(terms) == {"cross_entropy"}
     torch.testing.assert_close(terms["cross_entropy"], F.cross_entropy(head(z), labels))
 
@@ -137,7 +137,8 @@ def test_a_rough_partition_gives_no_class_offsets(monkeypatch):
     from aifs_peft.discovery import Discovery
 
     rough = Discovery(
-        found=True, classes_=np.arange(2), groups_=np.zeros(4, dtype=int), responsibilities_=np.eye(2)[[0] * 4],
+        found=True, classes_=np.arange(2), labels_=np.array([0, 0, 1, 1]), groups_=np.zeros(4, dtype=int),
+        responsibilities_=np.eye(2)[[0] * 4],
         basis_=np.eye(3)[:, :1], displacements_=BETA.numpy(), class_displacements_=ALPHA.numpy(), evidence_=1.0,
         rough_=True,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from aifs_peft.latent import MLPHead
 from aifs_peft.methods import Latents, MethodSettings, Setup, get
 from aifs_peft.methods.regularisers.ule import coordinate_change, cosine_penalty, output_gradient, saliency_penalty
 from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
-from aifs_peft.tuner import LatentTap
+from aifs_peft.tuner import LatentOutput
 
 
 def make(**options):
@@ -54,7 +54,7 @@ def test_the_loss_equals_the_formula(coordinates, penalty):
     head, student = MLPHead(4, 2, (5,), "tanh", generator=generator), nn.Linear(4, 2)
     method = prepared(z, y, coordinates=coordinates, penalty=penalty, lambda1=0.5, lambda2=3.0)
     context = step_context(head, y, auxiliary=student, progress=0.15)
-    terms = method.loss(LatentTap(z, head(z)), y, context)
+    terms = method.loss(LatentOutput(z, head(z)), y, context)
     centred = z.double().numpy() - z.double().numpy().mean(0)
     if coordinates == "standardised":
         change = np.diag(centred.std(0))
@@ -86,7 +86,7 @@ def test_the_penalty_waits_for_the_student_and_grows():
     z, y = torch.randn(4, 3), torch.tensor([0, 1, 0, 1])
     head = MLPHead(3, 2, (4,))
     context = step_context(head, y, auxiliary=nn.Linear(3, 2))
-    assert set(prepared(z, y).loss(LatentTap(z, head(z)), y, context)) == {"cross_entropy", "student"}
+    assert set(prepared(z, y).loss(LatentOutput(z, head(z)), y, context)) == {"cross_entropy", "student"}
 
 
 def test_a_tuned_encoder_is_the_teachers_alone():
@@ -96,7 +96,7 @@ def test_a_tuned_encoder_is_the_teachers_alone():
     z = (before + 1).requires_grad_()
     method = prepared(before, y, encoder_trains=True, student_q=0.0)
     context = step_context(head, y, auxiliary=student, progress=0.5)
-    terms = method.loss(LatentTap(z, head(z)), y, context)
+    terms = method.loss(LatentOutput(z, head(z)), y, context)
     torch.testing.assert_close(terms["student"], nn.functional.cross_entropy(student(before), y))
     assert torch.autograd.grad(terms["student"], z, allow_unused=True, retain_graph=True) == (None,)
     assert torch.autograd.grad(terms["unlearning"], z)[0].abs().sum() > 0

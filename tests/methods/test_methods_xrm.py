@@ -8,7 +8,7 @@ from torch import nn
 
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError
 from aifs_peft.methods import EpochContext, Latents, MethodSettings, StepContext, get
-from aifs_peft.tuner import AIFSState, LatentTap
+from aifs_peft.tuner import AIFSState, LatentOutput
 
 QUICK = {"twins": {"draws": 3, "steps": 500}}
 
@@ -52,7 +52,7 @@ def test_with_the_true_bits_it_is_the_oracle():
         head=lambda x: x, state=state, labels=y, index=torch.arange(400), generator=torch.Generator(),
         draw=lambda width, kind: torch.zeros(400, width), step=0,
     )  # fmt: skip
-    loss = method.loss(LatentTap(z, logits), y, context)["cross_entropy"]
+    loss = method.loss(LatentOutput(z, logits), y, context)["cross_entropy"]
     losses = F.cross_entropy(logits, y, reduction="none")
     means = torch.stack([losses[(y == label) & (bits == bit)].mean() for label in (0, 1) for bit in (0, 1)])
     expected = weights * (0.01 * means.double()).exp()

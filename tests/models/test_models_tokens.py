@@ -60,7 +60,7 @@ def forward(model, images):
         inputs = {"input_ids": torch.randint(5, 30, (2, 9)), "attention_mask": mask}
     with torch.no_grad():
         hidden = wrapped(**inputs, output_hidden_states=True)["hidden_states"][-1]
-    return wrapped, hidden, find_aifs_layer(wrapped).take_tap().z, inputs
+    return wrapped, hidden, find_aifs_layer(wrapped).take_output().z, inputs
 
 
 @pytest.mark.parametrize("name", CASES)

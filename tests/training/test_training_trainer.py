@@ -156,7 +156,10 @@ def test_non_finite_term_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(
         type(trainer.method),
         "loss",
-        lambda self, tap, labels, context: {"cross_entropy": tap.logits.sum(), "penalty": tap.logits.sum() / 0},
+        lambda self, output, labels, context: {
+            "cross_entropy": output.logits.sum(),
+            "penalty": output.logits.sum() / 0,
+        },
     )
     with pytest.raises(NonFiniteError, match="loss term penalty"):
         trainer.train()

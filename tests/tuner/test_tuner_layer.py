@@ -1,7 +1,9 @@
 """AIFSLayer: pooling, arming, taking, merging."""
 
 import copy
+import gc
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -12,8 +14,8 @@ from tuner_zoo import batch, build, fill_state, logits
 from aifs_peft import AIFSConfig
 from aifs_peft.errors import HeadError
 from aifs_peft.latent.heads import MLPHead
+from aifs_peft.latent.pooling import pool_latent
 from aifs_peft.tuner import AIFSLayer, find_aifs_layer
-from aifs_peft.tuner.pooling import pool_latent
 
 
 def layer_of(base=None, **fields):
@@ -60,20 +62,20 @@ def test_an_armed_layer_calls_its_head_once_and_keeps_both_halves():
     layer.arm(lambda z: z + 1)
     out = layer(x)
     assert head.sizes == [10]
-    tap = layer.take_tap()
-    assert tap.z is x
-    torch.testing.assert_close(tap.intervened, x + 1)
-    torch.testing.assert_close(tap.intervened_logits, head.inner(x + 1))
+    output = layer.take_output()
+    assert output.z is x
+    torch.testing.assert_close(output.intervened, x + 1)
+    torch.testing.assert_close(output.intervened_logits, head.inner(x + 1))
     torch.testing.assert_close(out, head.inner(x))
     layer.eval()
-    assert torch.equal(layer(x), layer.take_tap().logits)
+    assert torch.equal(layer(x), layer.take_output().logits)
     assert head.sizes == [10, 5]
     layer.train()
     layer.arm(None)
     layer(x)
-    tap = layer.take_tap()
-    assert tap.intervened is None
-    assert tap.intervened_logits is None
+    output = layer.take_output()
+    assert output.intervened is None
+    assert output.intervened_logits is None
 
 
 def test_gradients_flow_through_both_halves():
@@ -81,21 +83,70 @@ def test_gradients_flow_through_both_halves():
     layer.arm(lambda z: 2 * z)
     x = torch.randn(5, 4, requires_grad=True)
     layer(x)
-    tap = layer.take_tap()
-    (gradient,) = torch.autograd.grad((tap.logits + tap.intervened_logits).sum(), x)
+    output = layer.take_output()
+    (gradient,) = torch.autograd.grad((output.logits + output.intervened_logits).sum(), x)
     torch.testing.assert_close(gradient, 3 * layer.head.weight.sum(0).expand(5, 4))
 
 
-def test_a_tap_is_taken_once():
+def test_a_latent_output_is_taken_once():
     layer = layer_of()
     with pytest.raises(HeadError, match="no latent to take"):
-        layer.take_tap()
+        layer.take_output()
     layer(torch.zeros(1, 4))
-    assert layer.has_tap
-    layer.take_tap()
-    assert not layer.has_tap
+    assert layer.has_output
+    layer.take_output()
+    assert not layer.has_output
     with pytest.raises(HeadError, match="can be taken once"):
-        layer.take_tap()
+        layer.take_output()
+
+
+class Marked(torch.autograd.Function):
+    """The identity; what `marks` holds lives as long as the graph."""
+
+    @staticmethod
+    def forward(ctx, x, marks):
+        ctx.mark = marks.pop()
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_plain_inference_keeps_no_graph_alive(mode):
+    layer = getattr(layer_of(pool="cls"), mode)()
+    mark = nn.Identity()
+    alive = weakref.ref(mark)
+    x = Marked.apply(torch.randn(2, 5, 4, requires_grad=True), [mark])
+    out = layer(x)
+    del mark
+    assert out.requires_grad
+    assert alive() is not None
+    del out, x
+    gc.collect()
+    assert layer.has_output
+    assert alive() is None
+    output = layer.take_output()
+    assert not output.z.requires_grad
+    assert not output.logits.requires_grad
+    assert output.z.untyped_storage().nbytes() == output.z.nbytes  # and no view of the hidden states of all tokens
+
+
+def test_a_block_that_intervenes_keeps_the_graph_and_cleans_up_after_an_error():
+    model = get_peft_model(build("vit"), AIFSConfig()).train()
+    layer = find_aifs_layer(model)
+    for intervention in (None, lambda z: z + 1):
+        with layer.intervening(intervention):
+            model(**batch("vit"))
+        output = layer.take_output()
+        assert output.logits.requires_grad
+        assert (output.intervened is None) == (intervention is None)
+    with pytest.raises(KeyError, match="in the block"), layer.intervening(lambda z: z):
+        raise KeyError("in the block")
+    assert not layer.armed
+    model(**batch("vit"))
+    assert not layer.take_output().logits.requires_grad
 
 
 def test_an_intervention_must_keep_the_shape():
@@ -105,18 +156,18 @@ def test_an_intervention_must_keep_the_shape():
         layer(torch.zeros(2, 4))
 
 
-def test_a_model_with_a_pending_tap_can_be_copied_and_pickled():
+def test_a_model_with_a_pending_output_can_be_copied_and_pickled():
     model = get_peft_model(build("vit"), AIFSConfig()).train()
     layer = find_aifs_layer(model)
     layer.arm(lambda z: z + 1)
     model(**batch("vit"))
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert not find_aifs_layer(twin).has_tap
+        assert not find_aifs_layer(twin).has_output
         assert not find_aifs_layer(twin).armed
         assert torch.equal(logits(twin, "vit"), logits(model, "vit"))
     model(**batch("vit"))
     assert layer.armed
-    assert layer.take_tap().intervened is not None
+    assert layer.take_output().intervened is not None
 
 
 def test_a_linear_head_on_tokens_is_refused_unless_told_how_to_pool():
@@ -187,9 +238,9 @@ def test_a_copied_block_classifies_latents_as_it_classifies_sequences():
     layer = find_aifs_layer(model)
     assert layer.aifs_spec["default"].sequence
     out = logits(model, "roberta")
-    tap = layer.take_tap()
-    assert tap.z.shape == (4, 16)
-    torch.testing.assert_close(layer.classify(tap.z), out)
+    output = layer.take_output()
+    assert output.z.shape == (4, 16)
+    torch.testing.assert_close(layer.classify(output.z), out)
     torch.testing.assert_close(out, logits(base, "roberta"))  # untrained copy: the base model's answer
 
 
@@ -214,7 +265,7 @@ def test_no_layer_is_an_error():
         find_aifs_layer(nn.Linear(1, 1))
 
 
-def test_a_compiled_model_still_intervenes_and_leaves_its_tap():
+def test_a_compiled_model_still_intervenes_and_leaves_its_latent_output():
     # Hooks added after compilation can be ignored; a module cannot. The eager backend keeps the same bits.
     model = get_peft_model(build("vit"), AIFSConfig()).train()
     layer = find_aifs_layer(model)
@@ -224,9 +275,9 @@ def test_a_compiled_model_still_intervenes_and_leaves_its_tap():
     assert torch.equal(plain, model(**inputs).logits)
     layer.arm(lambda z: z + 1)
     assert torch.equal(compiled(**inputs).logits, plain)
-    tap = layer.take_tap()
-    torch.testing.assert_close(tap.intervened, tap.z + 1)
-    assert not torch.equal(tap.intervened_logits, tap.logits)
+    output = layer.take_output()
+    torch.testing.assert_close(output.intervened, output.z + 1)
+    assert not torch.equal(output.intervened_logits, output.logits)
 
 
 def test_all_state_dict_tensors_are_written_with_their_own_storage(tmp_path):

@@ -16,9 +16,9 @@ from aifs_peft.latent import (
     label_log_prob_gradient,
     sensitivity_loss,
 )
+from aifs_peft.latent.output import Intervention, LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.context import StepContext
-from aifs_peft.tuner.layer import Intervention, LatentTap
 
 
 class Intervening(Method):
@@ -73,14 +73,14 @@ class Intervening(Method):
 
         return apply
 
-    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
+    def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; adds "invariance" and "sensitivity" where they are on."""
         settings, state = self.settings, context.state
-        terms = super().loss(tap, labels, context)
-        if tap.intervened_logits is not None:
-            terms["invariance"] = settings.alpha * invariance_loss(tap.logits, tap.intervened_logits)
+        terms = super().loss(output, labels, context)
+        if output.intervened_logits is not None:
+            terms["invariance"] = settings.alpha * invariance_loss(output.logits, output.intervened_logits)
         if settings.beta > 0 and bool(state.mask.any()):
-            gradients = label_log_prob_gradient(context.head, tap.z, labels)
+            gradients = label_log_prob_gradient(context.head, output.z, labels)
             basis = state.basis.clone() if state.has_basis else None
             terms["sensitivity"] = settings.beta * sensitivity_loss(
                 gradients, state.mask.clone(), settings.sensitivity_sign, basis=basis

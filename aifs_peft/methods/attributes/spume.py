@@ -48,6 +48,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
+from aifs_peft.latent.output import LatentOutput
+from aifs_peft.latent.state import AIFSState
 from aifs_peft.methods.attributes.spume_tasks import (
     ClassPool,
     centroid_loss,
@@ -62,8 +64,6 @@ from aifs_peft.methods.common.whole_batch import whole_batch
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import check_range
-from aifs_peft.tuner import AIFSState
-from aifs_peft.tuner.layer import LatentTap
 
 logger = logging.getLogger(__name__)
 
@@ -212,16 +212,16 @@ class Spume(Method):
         )
         return Sampling(order=order)
 
-    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
+    def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`: the centroid loss and "readout", or the head's loss on query examples."""
         if not self._embeds:
-            return {"cross_entropy": self._on_queries(tap.logits, labels, context)}
-        embedding = last_features(context.head, tap.z).float()  # type: ignore[arg-type] - a module in every caller
+            return {"cross_entropy": self._on_queries(output.logits, labels, context)}
+        embedding = last_features(context.head, output.z).float()  # type: ignore[arg-type] - a module in every caller
         readout = last_linear(context.head)(embedding.detach())  # type: ignore[arg-type]
         everybody = whole_batch(embedding, context), whole_batch(labels, context)
         shots, temperature = int(self.options.shots), self.options.temperature
         return {
-            "cross_entropy": centroid_loss(*everybody, tap.logits.shape[1], shots, temperature),
+            "cross_entropy": centroid_loss(*everybody, output.logits.shape[1], shots, temperature),
             "readout": self._on_queries(readout, labels, context),
         }
 

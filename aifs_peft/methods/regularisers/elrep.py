@@ -37,13 +37,13 @@ from torch import Tensor
 
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent._support import no_autocast
+from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.last_linear import last_features, last_linear
 from aifs_peft.methods.common.whole_batch import whole_batch
 from aifs_peft.methods.context import Setup, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import check_range
-from aifs_peft.tuner.layer import LatentTap
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,10 @@ class ElRep(Method):
                 'hidden layer (AIFSConfig(head="mlp"))'
             )
 
-    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
+    def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; adds "nuclear" and "frobenius"."""
-        terms = super().loss(tap, labels, context)
-        features = whole_batch(last_features(context.head, tap.z), context)
+        terms = super().loss(output, labels, context)
+        features = whole_batch(last_features(context.head, output.z), context)
         nuclear, frobenius = norm_penalties(features)
         terms["nuclear"] = self.options.theta1 * nuclear
         terms["frobenius"] = self.options.theta2 * frobenius

@@ -51,6 +51,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError
+from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.environments import (
     check_environments,
@@ -63,7 +64,6 @@ from aifs_peft.methods.common.whole_batch import group_means, whole_batch
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import MethodSettings, check_range, read_options
-from aifs_peft.tuner.layer import LatentTap
 
 logger = logging.getLogger(__name__)
 
@@ -227,9 +227,9 @@ class IRM(Method):
         del labels
         return Sampling(cells=context.state.groups.cpu()) if self.settings.balance_groups else None
 
-    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
+    def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; "cross_entropy" is the mean over environments, "irm_penalty" the mean penalty."""
-        logits, options = tap.logits.float(), self.options
+        logits, options = output.logits.float(), self.options
         environments = context.groups
         assert environments is not None  # noqa: S101 - `prepare` filled the state
         environments = environments.to(labels.device)

@@ -38,11 +38,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft.latent._support import Head, evaluating, no_autocast, run_head
+from aifs_peft.latent.output import Intervention, LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.context import StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import check_range
-from aifs_peft.tuner.layer import Intervention, LatentTap
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ class RSC(Method):
 
         return apply
 
-    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
+    def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`: the cross-entropy of the challenged latents alone."""
         del context
-        assert tap.intervened_logits is not None  # noqa: S101 - `intervention` is never None
-        logits = tap.intervened_logits.float()
+        assert output.intervened_logits is not None  # noqa: S101 - `intervention` is never None
+        logits = output.intervened_logits.float()
         return {"cross_entropy": F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)}

@@ -31,11 +31,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.context import StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import check_range
-from aifs_peft.tuner.layer import LatentTap
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class SpectralDecoupling(Method):
     paper: ClassVar[str] = "Pezeshki et al. 2021, Gradient Starvation: A Learning Proclivity in Neural Networks"
     Options: ClassVar[type[Any]] = SpectralDecouplingOptions
 
-    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
+    def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; adds "logit_penalty"."""
-        terms = super().loss(tap, labels, context)
-        terms["logit_penalty"] = 0.5 * self.options.strength * tap.logits.float().square().sum(1).mean()
+        terms = super().loss(output, labels, context)
+        terms["logit_penalty"] = 0.5 * self.options.strength * output.logits.float().square().sum(1).mean()
         return terms

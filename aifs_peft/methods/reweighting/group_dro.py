@@ -36,13 +36,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft.errors import CheckpointMismatchError
+from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.true_groups import GROUP, read_groups
 from aifs_peft.methods.common.worst_group_loss import group_dro_loss, size_adjustment, uniform_weights
 from aifs_peft.methods.context import EpochContext, Sampling, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import check_range
-from aifs_peft.tuner.layer import LatentTap
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,10 @@ class GroupDROOracle(Method):
             return None
         return Sampling(cells=read_groups(context.columns, len(labels)))
 
-    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
+    def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`: "cross_entropy" is that of the groups under their weights."""
         losses = F.cross_entropy(
-            tap.logits.float(), labels, label_smoothing=self.settings.label_smoothing, reduction="none"
+            output.logits.float(), labels, label_smoothing=self.settings.label_smoothing, reduction="none"
         )
         value, weights = group_dro_loss(
             losses, context.column(GROUP), context.state.memory, context,

@@ -38,12 +38,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.initial_latents import UntunedLatents
 from aifs_peft.methods.context import EpochContext, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import MethodSettings, check_range
-from aifs_peft.tuner.layer import LatentTap
 
 # In place of a moving average of an example that no step has seen; losses are at least 0.
 UNSEEN = -1.0
@@ -168,11 +168,11 @@ class LfF(Method):
         if context.state.memory.shape != (2, len(context.labels)):
             context.state.update(count=False, memory=torch.full((2, len(context.labels)), UNSEEN))
 
-    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
+    def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; "cross_entropy" is weighted, "biased" is the generalised loss of the biased head."""
         assert context.auxiliary is not None  # noqa: S101 - `check` made sure
-        z = tap.z.detach() if self._untuned is None else self._untuned.rows(context.index, tap.z)
-        biased, logits = context.auxiliary(z).float(), tap.logits.float()
+        z = output.z.detach() if self._untuned is None else self._untuned.rows(context.index, output.z)
+        biased, logits = context.auxiliary(z).float(), output.logits.float()
         weights = self._weights(biased.detach(), logits.detach(), labels, context)
         each = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.settings.label_smoothing)
         return {

@@ -33,13 +33,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft.errors import CheckpointMismatchError
+from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.twins import TwinOptions, fit_twins
 from aifs_peft.methods.common.worst_group_loss import group_dro_loss, uniform_weights
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import check_range, read_options
-from aifs_peft.tuner.layer import LatentTap
 
 logger = logging.getLogger(__name__)
 
@@ -112,13 +112,13 @@ class XRMGroupDRO(Method):
             return None
         return Sampling(cells=2 * labels + context.state.groups.cpu())
 
-    def loss(self, tap: LatentTap, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
+    def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; "cross_entropy" is weighted over groups, whose weights move with every call."""
         state = context.state
         bits = context.groups
         assert bits is not None  # noqa: S101 - `prepare` filled the state
         losses = F.cross_entropy(
-            tap.logits.float(), labels, label_smoothing=self.settings.label_smoothing, reduction="none"
+            output.logits.float(), labels, label_smoothing=self.settings.label_smoothing, reduction="none"
         )
         loss, weights = group_dro_loss(
             losses, 2 * labels + bits.to(labels.device), state.memory, context, eta=self.options.eta
