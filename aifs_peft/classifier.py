@@ -23,7 +23,7 @@ from aifs_peft.discovery.reduce import MAX_COMPONENTS, Reduction, principal_comp
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.latent.heads import linear_parameters
 from aifs_peft.methods import MethodSettings, get, names
-from aifs_peft.training.on_latents import LatentFit, LatentSchedule, fit_on_latents
+from aifs_peft.training import LatentFit, LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSConfig
 
 # Share of the rows that a method which refits the last layer on validation data gets as such.

@@ -11,7 +11,7 @@ from torch import nn
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.methods import EpochContext, Latents, Method, MethodSettings, StepContext, get, names, register
 from aifs_peft.methods.aifs.offsets import assign_groups, basis_of, fit_offsets
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSState, LatentOutput
 
 

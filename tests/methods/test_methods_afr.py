@@ -9,7 +9,7 @@ from torch import nn
 from aifs_peft.errors import InvalidConfigError, InvalidInputError, NonFiniteError
 from aifs_peft.methods import MethodSettings, Setup, get
 from aifs_peft.methods.last_layer.afr import afr_weights, held_out_rows, retrain_last_layer
-from aifs_peft.training.on_latents import LatentSchedule
+from aifs_peft.training.latent_trainer import LatentSchedule
 
 TEST = planted(2000, 0.5, seed=9)
 SHORT = LatentSchedule(epochs=3)

@@ -11,7 +11,7 @@ from aifs_peft.errors import InvalidConfigError
 from aifs_peft.methods import Latents, MethodSettings, Setup, get
 from aifs_peft.methods.common.initial_latents import UntunedLatents
 from aifs_peft.methods.reweighting.lff import UNSEEN, generalised_cross_entropy, relative_difficulty, update_averages
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSState, LatentOutput
 
 

@@ -15,7 +15,7 @@ from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent import attribute, mask_from_attribution
 from aifs_peft.methods.aifs.intervention import Intervening
 from aifs_peft.methods.base import Phase
-from aifs_peft.methods.context import EpochContext, Latents
+from aifs_peft.methods.context import EpochContext, Latents, TrainingPlan
 from aifs_peft.methods.registry import register
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,18 @@ class AIFSPaper(Intervening):
                 'noise="counterfactual" needs an inferred attribute, which recipe "paper" does not look for; use '
                 'recipe "discovery", or noise "gaussian", "l1" or "l2"'
             )
+
+    def idle(self, plan: TrainingPlan) -> str | None:
+        """See `Method.idle`: the mask is empty until an epoch's end, and both losses read it."""
+        if self.settings.alpha == 0 and self.settings.beta == 0:
+            return "alpha and beta are 0, so neither of its losses counts; set one of them"
+        if plan.used_updates() == 0:
+            return (
+                f"its mask is learnt at the end of every {plan.update_every} epoch(s) of {plan.steps_per_epoch} steps, "
+                f"and training ends after {plan.steps}, before a mask was used; train longer, or lower "
+                "mask_update_every"
+            )
+        return None
 
     def end_of_epoch(self, latents: Latents, context: EpochContext) -> dict[str, float]:
         """Attribute the head on this epoch's latents, average over all processes, turn the mean into a mask."""

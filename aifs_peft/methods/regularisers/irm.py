@@ -163,6 +163,7 @@ class IRM(Method):
     )
     cost: ClassVar[str] = "one encoder pass and a linear fit before training; one number per example and step"
     Options: ClassVar[type[Any]] = IRMOptions
+    learns_first: ClassVar[tuple[str, ...]] = ("groups",)
 
     def __init__(self, settings: MethodSettings) -> None:
         super().__init__(settings)

@@ -79,6 +79,7 @@ class XRMGroupDRO(Method):
     )
     cost: ClassVar[str] = "one encoder pass and pairs of linear classifiers before training"
     Options: ClassVar[type[Any]] = XRMOptions
+    learns_first: ClassVar[tuple[str, ...]] = ("groups", "memory")
 
     def prepare(self, context: EpochContext) -> None:
         """See `Method.prepare`: before the first step, infer every example's bit; group weights start equal."""
