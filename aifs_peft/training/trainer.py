@@ -178,7 +178,7 @@ class AIFSTrainer(Trainer):
         """The step: mean loss of a batch by the method's terms; the plain cross-entropy in evaluation."""
         del num_items_in_batch  # of all accumulated batches, which the mean over this one does not need
         labels, carried = label_of(inputs), inputs
-        inputs = model_inputs(inputs, self.args.evaluation_columns or ())
+        inputs = model_inputs(inputs, self.label_names)
         if not (self.adapted.training and torch.is_grad_enabled()):
             outputs = model(**inputs)
             loss = self._evaluation_loss(outputs, labels)
@@ -365,7 +365,7 @@ class AIFSTrainer(Trainer):
             collate=_transformers.removing_collator(self),
             batch_size=args.eval_batch_size,
             device=args.device,
-            hidden=tuple(args.evaluation_columns or ()),
+            hidden=tuple(self.label_names),
             workers=args.worker_options(),
         )
         return assemble(
