@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser
 
+from aifs_peft._checks import did_you_mean
 from aifs_peft.cli.values import json_object
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.experiments import FinetuneSpec
@@ -75,8 +75,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def _with_suggestion(key: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    return f"{key!r} (did you mean {close[0]!r}?)" if close else repr(key)
+    return f"{key!r}{did_you_mean(key, known)}"
 
 
 def parse(argv: Sequence[str]) -> tuple[FinetuneSpec, AIFSTrainingArguments]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
+
+from aifs_peft._checks import parse_json_object
+from aifs_peft.errors import InvalidConfigError
 
 
 def json_object(text: str) -> dict[str, Any]:
     """`'{"aligned_share": 0.9}'` as a dict; anything else is a usage error."""
     try:
-        parsed = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f"not JSON: {error}") from error
-    if not isinstance(parsed, dict):
-        raise argparse.ArgumentTypeError(f"needs a JSON object, such as '{{\"aligned_share\": 0.9}}'; got {text}")
-    return parsed
+        return parse_json_object("the option", text)
+    except InvalidConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -1,7 +1,8 @@
 """Interventions on latents: masked noise, along coordinate axes or a basis, and counterfactual displacement.
 
-Source: the method, section 2 (`z' = z + lambda (m * eps)`) and section 3.2 (`z' = z + lambda U (m * eps)` and
-`z' = z + beta_{a'} - beta_a`).
+The published form is `z' = z + lambda (m * eps)`, along single coordinates. `z' = z + lambda U (m * eps)` moves along
+discovered directions `U`, and `z' = z + beta_{a'} - beta_a` to where the example would be with another value of the
+spurious attribute.
 """
 
 from __future__ import annotations
@@ -9,15 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aifs_peft._checks import check_number
 from aifs_peft.errors import InvalidInputError
-from aifs_peft.latent._support import (
-    check_indices,
-    check_latents,
-    check_number,
-    check_shape,
-    no_autocast,
-    work_dtype,
-)
+from aifs_peft.latent._support import check_indices, check_latents, check_shape, no_autocast, work_dtype
 
 
 def intervene(z: Tensor, mask: Tensor, noise: Tensor, strength: float, basis: Tensor | None = None) -> Tensor:
@@ -53,7 +48,7 @@ def intervene(z: Tensor, mask: Tensor, noise: Tensor, strength: float, basis: Te
                 [ 0.0000,  0.0000, -1.5000]])
     """
     check_latents(z)
-    strength = check_number(strength, "strength")
+    strength = check_number("strength", strength)
     size = check_basis(z, basis)
     check_shape(mask, (size,), "mask", "one weight per noise dimension")
     if not isinstance(noise, Tensor) or noise.ndim != 2 or noise.shape[0] != 1:

@@ -1,8 +1,8 @@
 """Noise for the intervention: Gaussian, on an l1 or l2 sphere, random or adversarial.
 
-Source: the method, sections 2 and 3.2. The adversarial direction is the one-step power method of virtual
-adversarial training (Miyato et al. 2018, "Virtual Adversarial Training", equations 10 to 12), started at the
-full radius and turned into a conditional-gradient ascent, so that it never ends below its random start.
+The adversarial direction is the one-step power method of virtual adversarial training (Miyato et al. 2018, "Virtual
+Adversarial Training", equations 10 to 12), started at the full radius and turned into a conditional-gradient ascent, so
+that it never ends below its random start.
 """
 
 from __future__ import annotations
@@ -14,19 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_choice, check_count, check_number
 from aifs_peft.errors import InvalidInputError
-from aifs_peft.latent._support import (
-    Head,
-    check_choice,
-    check_count,
-    check_latents,
-    check_number,
-    check_shape,
-    evaluating,
-    no_autocast,
-    run_head,
-    work_dtype,
-)
+from aifs_peft.latent._support import Head, check_latents, check_shape, evaluating, no_autocast, run_head, work_dtype
 from aifs_peft.latent.intervention import check_basis, intervene
 
 NOISE_KINDS = ("gaussian", "l1", "l2")
@@ -53,7 +43,7 @@ def sphere_radius(kind: str, size: int) -> float:
         >>> sphere_radius("l2", 16), sphere_radius("l1", 8)
         (4.0, 6.0)
     """
-    check_choice(kind, ("l1", "l2"), "kind")
+    check_choice("kind", kind, ("l1", "l2"))
     return math.sqrt(size) if kind == "l2" else math.sqrt(size * (size + 1) / 2)
 
 
@@ -67,10 +57,8 @@ def sample_noise(
 ) -> Tensor:
     """Draw noise vectors, independent along all dimensions of `shape` but the last.
 
-    "gaussian" is standard normal. "l2" and "l1" are uniform on the sphere of that norm, at the radius where "
-    "the
-    expected squared Euclidean length equals the Gaussian's, so that one `strength` means the same for all
-    three.
+    "gaussian" is standard normal. "l2" and "l1" are uniform on the sphere of that norm, at the radius where the
+    expected squared Euclidean length equals the Gaussian's, so that one `strength` means the same for all three.
 
     The draw is made on the generator's device in float32 (float64 when asked for) and then moved: the same
     seed gives the same noise on every device and, up to rounding, in every type.
@@ -96,7 +84,7 @@ def sample_noise(
         >>> eps.shape, eps.norm(dim=1)
         (torch.Size([3, 16]), tensor([4.0000, 4.0000, 4.0000]))
     """
-    check_choice(kind, NOISE_KINDS, "kind")
+    check_choice("kind", kind, NOISE_KINDS)
     sizes = tuple(int(size) for size in shape)
     if not sizes or min(sizes) < 0 or sizes[-1] < 1:
         raise InvalidInputError(f"shape must be (..., m) with m of at least 1 and no negative size, got {sizes}")
@@ -131,7 +119,7 @@ def on_sphere(raw: Tensor, kind: str) -> Tensor:
         >>> on_sphere(torch.tensor([[3.0, 4.0]]), "l2")
         tensor([[0.8485, 1.1314]])
     """
-    check_choice(kind, NOISE_KINDS, "kind")
+    check_choice("kind", kind, NOISE_KINDS)
     if kind == "gaussian":
         return raw
     unit = F.normalize(raw, p=2.0 if kind == "l2" else 1.0, dim=-1, eps=torch.finfo(raw.dtype).tiny)
@@ -151,13 +139,11 @@ def adversarial_noise(
 ) -> Tensor:
     """Noise that changes the head's prediction the most: ascent on `KL(C(z) || C(z'))` over the noise sphere.
 
-    It starts at random noise of the same kind (at zero noise the divergence has no gradient). Each step moves
-    to the point of the sphere that maximises the linearised divergence: radius times the unit gradient for
-    "l2" and "gaussian" (there the radius is the length of the random draw, example by example), the vertex "
-    "of the largest
-    absolute gradient for "l1". For a linear head the divergence is convex in the noise, so no step can
-    lower it; for any other head the best point met is kept. The result therefore never has a smaller
-    divergence than the random noise it started from.
+    It starts at random noise of the same kind (at zero noise the divergence has no gradient). Each step moves to the
+    point of the sphere that maximises the linearised divergence: radius times the unit gradient for "l2" and "gaussian"
+    (there the radius is the length of the random draw, example by example), the vertex of the largest absolute gradient
+    for "l1". For a linear head the divergence is convex in the noise, so no step can lower it; for any other head the
+    best point met is kept. The result therefore never has a smaller divergence than the random noise it started from.
 
     The head is evaluated in evaluation mode, in float32 at least; modes are restored, no parameter gradient
     is left, and neither `z` nor `mask` receives one.
@@ -190,9 +176,9 @@ def adversarial_noise(
         tensor([[0.0000, 0.0000, 1.7321]])
     """
     check_latents(z)
-    check_choice(kind, NOISE_KINDS, "kind")
-    check_count(steps, "steps")
-    strength = check_number(strength, "strength")
+    check_choice("kind", kind, NOISE_KINDS)
+    check_count("steps", steps)
+    strength = check_number("strength", strength)
     size = check_basis(z, basis)
     check_shape(mask, (size,), "mask", "one weight per noise dimension")
     dtype = work_dtype(z)

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from aifs_peft._checks import check_choice
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.models.encoders import TabularEncoder
 
@@ -41,8 +42,7 @@ class TabularConfig(PretrainedConfig):
     model_type = "aifs_tabular"
 
     def __init__(self, num_features: int = 1, encoder: str = "mlp", hidden_size: int = 64, **kwargs: Any) -> None:
-        if encoder not in ENCODERS:
-            raise InvalidConfigError(f"encoder was {encoder!r}; it is one of {', '.join(map(repr, ENCODERS))}.")
+        check_choice("encoder", encoder, ENCODERS)
         if num_features < 1 or hidden_size < 1:
             raise InvalidConfigError(
                 f"num_features and hidden_size must be at least 1; got {num_features} and {hidden_size}."
@@ -93,10 +93,10 @@ class TabularClassifier(PreTrainedModel):
 
     def __init__(self, config: TabularConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
+        self.num_labels = int(config.num_labels or 0)
         n, identity = config.num_features, config.encoder == "identity"
         self.encoder = Standardise(n) if identity else TabularEncoder(n, config.hidden_size)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, self.num_labels)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -163,6 +163,11 @@ class TabularClassifier(PreTrainedModel):
 
         Raises:
             InvalidInputError: features of another width.
+
+        Example:
+            >>> model = TabularClassifier(TabularConfig(num_features=3, hidden_size=8, num_labels=2))
+            >>> model(torch.zeros(4, 3), labels=torch.tensor([0, 1, 0, 1])).loss.shape
+            torch.Size([])
         """
         if features.dim() != 2 or features.shape[1] != self.config.num_features:
             raise InvalidInputError(

@@ -107,7 +107,7 @@ def fit_on_latents(
         Z: latents `(n, dim)` float32, about unit variance.
         y: labels `(n,)` int64 in `[0, num_labels)`.
         num_labels: number of classes.
-        settings: numbers of the method, its seed included; None takes the defaults.
+        settings: numbers of the method, its seed included, see `MethodSettings.for_method`; None takes its defaults.
         schedule: the optimisation; None takes the defaults.
         columns: what the method reads beside labels, by name, each `(n, ...)` integers.
         validation: latents, labels and columns of a validation set, for methods that fit on one.
@@ -129,7 +129,7 @@ def fit_on_latents(
         True
     """
     check_labels(y, num_labels)
-    made = get(method)(settings or MethodSettings())
+    made = get(method)(settings or MethodSettings.for_method(method))
     run = _LatentTrainer(made, Z.float(), y, num_labels, schedule or LatentSchedule(), dict(columns or {}), validation)
     return run.train()
 

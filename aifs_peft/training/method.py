@@ -7,15 +7,15 @@ from typing import Any
 
 from peft import PeftModel
 
+from aifs_peft._checks import parse_json_object
 from aifs_peft.errors import InvalidConfigError
+from aifs_peft.latent.recipes import RECIPES
 from aifs_peft.methods import Method, MethodSettings, get
 from aifs_peft.training.arguments import AIFSTrainingArguments
 from aifs_peft.tuner import AIFSConfig, AIFSLayer
 
 # The adapter's recipe -> the method that trains it.
-RECIPES = {"discovery": "aifs", "paper": "aifs-paper", "erm": "erm"}
-# Method -> the recipes whose numbers (noise, mask, sign of the sensitivity term) it works with; all others read none.
-_READS = {"aifs": ("discovery", "erm"), "aifs-paper": ("paper",)}
+METHOD_OF_RECIPE = {"discovery": "aifs", "paper": "aifs-paper", "erm": "erm"}
 
 
 def build_method(model: PeftModel, layer: AIFSLayer, name: str | None = None, **settings: Any) -> Method:
@@ -35,15 +35,8 @@ def build_method(model: PeftModel, layer: AIFSLayer, name: str | None = None, **
         raise InvalidConfigError(
             f"adapter {layer.adapter!r} is a {type(config).__name__}; make it with get_peft_model(model, AIFSConfig())"
         )
-    method = get(name or RECIPES[config.recipe])
-    reads = _READS.get(method.name)
-    if reads is not None and config.recipe not in reads:
-        raise InvalidConfigError(
-            f'method {method.name!r} trains by the numbers of recipe "{reads[0]}", and the adapter has those of recipe '
-            f'"{config.recipe}" (noise {config.noise!r}, mask_rule {config.mask_rule!r}, sensitivity_sign '
-            f"{config.sensitivity_sign}): the mixture is neither. Build the adapter with "
-            f'AIFSConfig(recipe="{reads[0]}"), or train it with method {RECIPES[config.recipe]!r}'
-        )
+    method = get(name or METHOD_OF_RECIPE[config.recipe])
+    _refuse_mixture(method, config)
     return method(MethodSettings.from_config(config, **settings))
 
 
@@ -59,34 +52,56 @@ def method_of(model: PeftModel, layer: AIFSLayer, args: AIFSTrainingArguments) -
         InvalidConfigError: see `build_method`.
     """
     return build_method(
-        model, layer, args.method, alpha=args.alpha, beta=args.beta, lambda_=args.lambda_,
-        label_smoothing=args.label_smoothing_factor, directions=args.directions, seed=args.seed,
-        discovery=parse_options(args.discovery_options), balance_groups=args.balance_groups,
-        max_repeats=args.max_repeats, method_options=parse_options(args.method_options),
-    )  # fmt: skip
+        model,
+        layer,
+        args.method,
+        alpha=args.alpha,
+        beta=args.beta,
+        lambda_=args.lambda_,
+        class_weights=parse_class_weights(args.class_weights),
+        label_smoothing=args.label_smoothing_factor,
+        directions=args.directions,
+        seed=args.seed,
+        discovery=parse_json_object("discovery_options", args.discovery_options),
+        balance_groups=args.balance_groups,
+        max_repeats=args.max_repeats,
+        method_options=parse_json_object("method_options", args.method_options),
+    )
 
 
-def parse_options(options: dict[str, Any] | str | None) -> dict[str, Any]:
-    """Options given as a dictionary or, on the command line, as a JSON object.
+def _refuse_mixture(method: type[Method], config: AIFSConfig) -> None:
+    """Refuse the numbers of one recipe under the method of another; methods of recipe "erm" read none of them."""
+    if method.recipe == "erm" or RECIPES[method.recipe] == RECIPES[config.recipe]:
+        return
+    raise InvalidConfigError(
+        f'method {method.name!r} trains by the numbers of recipe "{method.recipe}", and the adapter has those of '
+        f'recipe "{config.recipe}" (noise {config.noise!r}, mask_rule {config.mask_rule!r}, sensitivity_sign '
+        f"{config.sensitivity_sign}): the mixture is neither. Build the adapter with "
+        f'AIFSConfig(recipe="{method.recipe}"), or train it with method {METHOD_OF_RECIPE[config.recipe]!r}'
+    )
+
+
+def parse_class_weights(given: list[float] | str | None) -> list[float] | str | None:
+    """Class weights given as a list, as "probability" or, on the command line, as a JSON list.
 
     Args:
-        options: of either kind; None is none.
+        given: of any of these kinds.
 
     Raises:
-        InvalidConfigError: for text that is no JSON object.
+        InvalidConfigError: for anything else.
 
     Example:
-        >>> parse_options('{"eta": 0.1}')
-        {'eta': 0.1}
+        >>> parse_class_weights("[1.0, 2.0]"), parse_class_weights("probability")
+        ([1.0, 2.0], 'probability')
     """
-    if not isinstance(options, str):
-        return dict(options or {})
+    if given is None or given == "probability":
+        return given
     try:
-        parsed = json.loads(options)
-    except json.JSONDecodeError as error:
+        values = json.loads(given) if isinstance(given, str) else list(given)
+    except json.JSONDecodeError:
+        values = None
+    if not isinstance(values, list) or not values or not all(type(v) in (int, float) for v in values):
         raise InvalidConfigError(
-            f"options must be a JSON object such as '{{\"eta\": 0.1}}'; got {options!r}"
-        ) from error
-    if not isinstance(parsed, dict):
-        raise InvalidConfigError(f"options must be a JSON object such as '{{\"eta\": 0.1}}'; got {options!r}")
-    return parsed
+            f"class_weights must be one number per class, such as [1.0, 2.0], or 'probability'; got {given!r}"
+        )
+    return [float(value) for value in values]

@@ -1,7 +1,4 @@
-"""AIFS as a PEFT method: configuration, layer, model and registration.
-
-The only folder that touches PEFT's internals.
-"""
+"""AIFS as a PEFT method: configuration, layer, model and registration. Importing it registers AIFS with PEFT."""
 
 from aifs_peft.latent.output import LatentOutput
 from aifs_peft.latent.state import AIFSState
@@ -22,3 +19,5 @@ __all__ = [
     "initial_encoder",
     "register",
 ]
+
+register()

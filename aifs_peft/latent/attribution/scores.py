@@ -1,10 +1,11 @@
 """Attribution of a head's prediction to latent dimensions: Integrated Gradients, LRP, gradient x input.
 
-Source: the method, section 2; Integrated Gradients: Sundararajan et al. 2017, "Axiomatic Attribution for Deep
-Networks", equation 1. What is attributed is `F(z) = sum_k w_k log p(y_k|z)` over the top-K classes at `z`.
+What is attributed is `F(z) = sum_k w_k log p(y_k|z)` over the top-K classes at `z`. Gradient x input is the formula
+that AIFS prints, `(z - base) * dF/dz` at `z` itself; Integrated Gradients (Sundararajan et al. 2017, "Axiomatic
+Attribution for Deep Networks", equation 1) averages `dF/dz` over the path from `base` to `z`.
 
-Every function works with gradients switched off around it, leaves no gradient on the head's parameters and
-puts the head's training modes back, also after an exception in the head.
+Every function works with gradients switched off around it, leaves no gradient on the head's parameters and puts the
+head's training modes back, also after an exception in the head.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aifs_peft._checks import check_choice, check_count
 from aifs_peft.errors import InvalidInputError
-from aifs_peft.latent._support import Head, check_choice, check_count
+from aifs_peft.latent._support import Head
 from aifs_peft.latent.attribution._autograd import Target, attribute_by_autograd
 from aifs_peft.latent.attribution.linear import integrated_gradients_linear
 from aifs_peft.latent.attribution.lrp import lrp
@@ -81,7 +83,7 @@ def integrated_gradients(
         >>> attribution.scores.shape, attribution.completeness_error < 1e-4
         (torch.Size([2, 4]), True)
     """
-    check_count(steps, "steps")
+    check_count("steps", steps)
 
     def explain(function: Target, point: Tensor, base: Tensor, weights: Tensor, limit: int) -> Tensor:
         from captum.attr import IntegratedGradients  # captum imports matplotlib: only when it is used
@@ -113,9 +115,10 @@ def gradient_x_input(
     chunk_size: int = 4096,
     tolerance: float | None = None,
 ) -> Attribution:
-    """Gradient times input, `(z - base) * dF/dz` at `z`: Integrated Gradients to first order.
+    """Gradient times input, `(z - base) * dF/dz` at `z`: the formula that AIFS prints.
 
-    It does not add up in general; `completeness_error` says by how much.
+    It equals Integrated Gradients where `dF/dz` is the same along the path. In general the scores do not add up to the
+    change of `F`; `completeness_error` says by how much they miss it.
 
     Args:
         head: callable, latents `(batch, dim)` to logits `(batch, classes)`, examples independent.
@@ -182,7 +185,7 @@ def attribute(
     Args:
         head: callable, latents `(batch, dim)` to logits `(batch, classes)`, examples independent.
         z: latents `(batch, dim)`.
-        method: "ig", "lrp" or "gradient_x_input".
+        method: "ig" (integrated gradients), "gradient_x_input" (the formula that AIFS prints) or "lrp".
         baseline: `(dim,)` or `(batch, dim)`, zeros when None; "lrp" has none.
         top_k: number of leading classes, None for all.
         class_weights: as for `integrated_gradients`.
@@ -207,7 +210,7 @@ def attribute(
         >>> attribute(head, torch.ones(5, 3), method="ig", tolerance=1e-4).scores.shape
         torch.Size([5, 3])
     """
-    check_choice(method, METHODS, "method")
+    check_choice("method", method, METHODS)
     if method == "lrp":
         if baseline is not None:
             raise InvalidInputError("method 'lrp' has no baseline; leave baseline=None or use method='ig'")
