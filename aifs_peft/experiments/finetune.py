@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from peft import IA3Config, LNTuningConfig, LoraConfig, PeftConfig, get_peft_model
+from peft import IA3Config, LoraConfig, PeftConfig, get_peft_model
 from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from aifs_peft import data
 from aifs_peft._checks import parse_json_object
-from aifs_peft.data.custom import load_custom
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.experiments.evaluation import evaluate_groups, group_counts, group_definition
 from aifs_peft.experiments.prepare import (
@@ -27,7 +25,7 @@ from aifs_peft.experiments.prepare import (
 )
 from aifs_peft.experiments.provenance import provenance
 from aifs_peft.latent.state import AIFSState
-from aifs_peft.methods import MethodSettings, get
+from aifs_peft.methods import get, make
 from aifs_peft.models.loading import default_model, load_model, load_processor
 from aifs_peft.models.tabular import ENCODERS
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
@@ -62,8 +60,8 @@ class FinetuneSpec:
             `"tiny_clip"` for images and `"mlp"` for features.
         revision: branch, tag or commit of the model on the Hub.
         trust_remote_code: run model code from the Hub. Off unless asked for.
-        dataset: a name from `aifs_peft.data.names()`; or your own data as a local folder or Hub name
-            (see `aifs_peft.data.custom.load_custom`).
+        dataset: a name from `aifs_peft.data.names()`; or your own data as a table, a folder or a Hub
+            name (see `aifs_peft.data.load_own`).
         data_dir: folder of a local copy in the data set's official layout.
         dataset_options: options of the data set's `load`, such as `{"aligned_share": 0.95}`.
         adapter: how the encoder is tuned: `none` (frozen), `lora`, `dora`, `rslora`, `ia3`, or `full` (every linear
@@ -96,7 +94,7 @@ class FinetuneSpec:
     n_boot: int = 0
 
     def encoder_adapter(self) -> PeftConfig | None:
-        """The PEFT configuration that tunes the encoder, `None` when it stays frozen.
+        """The PEFT configuration that tunes the encoder, `None` when it stays frozen or is trained whole.
 
         Raises:
             InvalidConfigError: an unknown adapter, or one that does not go with the model or its quantization.
@@ -105,13 +103,10 @@ class FinetuneSpec:
             raise InvalidConfigError(UNKNOWN_ADAPTER.format(given=self.adapter, known=", ".join(ADAPTERS)))
         if self.model == "identity" and self.adapter != "none":
             raise InvalidConfigError(NOTHING_TO_TUNE.format(given=self.adapter))
-        if self.adapter == "none":
+        if self.adapter == "full" and self.quantization != "none":
+            raise InvalidConfigError(FULL_QUANTISED.format(given=self.quantization))
+        if self.adapter in ("none", "full"):
             return None
-        if self.adapter == "full":
-            if self.quantization != "none":
-                raise InvalidConfigError(FULL_QUANTISED.format(given=self.quantization))
-            # PEFT's LN tuning trains a copy of each target as it is; nothing in it is special to layer norms.
-            return LNTuningConfig(target_modules=self.target_modules or "all-linear")
         if self.adapter == "ia3":
             return IA3Config(target_modules=self.target_modules)
         return LoraConfig(
@@ -122,6 +117,10 @@ class FinetuneSpec:
             use_dora=self.adapter == "dora",
             use_rslora=self.adapter == "rslora",
         )
+
+    def trained_modules(self) -> list[str] | str | None:
+        """Modules of the encoder that are trained whole, `None` for none."""
+        return (self.target_modules or "all-linear") if self.adapter == "full" else None
 
 
 @dataclass
@@ -147,12 +146,13 @@ def adapter_config(method: str, spec: FinetuneSpec) -> AIFSConfig:
     Raises:
         InvalidConfigError: an unknown method or adapter.
     """
-    recipes: dict[str, Literal["discovery", "paper"]] = {"aifs": "discovery", "aifs-paper": "paper"}
+    cls = get(method)
     return AIFSConfig(
-        recipe=recipes.get(method, "erm"),
+        recipe=cls.recipe,
         head=spec.head,
-        auxiliary=get(method).auxiliary,
+        auxiliary=cls.auxiliary,
         encoder_adapter=spec.encoder_adapter(),
+        trained_modules=spec.trained_modules(),
     )
 
 
@@ -192,7 +192,7 @@ def build_trainer(
     args.method = method = args.method or "aifs"
     # First: a misspelt setting is told before anything is loaded.
     config = adapter_config(method, spec)
-    objective = get(method)(MethodSettings(method_options=parse_json_object("method_options", args.method_options)))
+    objective = make(method, method_options=parse_json_object("method_options", args.method_options))
     set_seed(args.seed)
     splits = load_data(spec)
     _check_splits(spec.dataset, splits)
@@ -207,7 +207,7 @@ def build_trainer(
         "validation": objective.validation_columns(),
     }
     prepared = {
-        split: PreparedDataset(rows, encode, column=modality, keep=reads.get(split, ()))
+        split: PreparedDataset(rows, encode, column=modality, keep=reads.get(split, ()), split=split)
         for split, rows in splits.items()
     }
     trainer = AIFSTrainer(
@@ -276,10 +276,8 @@ def _base_model(name: str, spec: FinetuneSpec, train: Dataset, modality: str) ->
 
 
 def load_data(spec: FinetuneSpec) -> DatasetDict:
-    """The data set by name; a local folder or a Hub name with a slash is read as the user's own data."""
-    if spec.dataset not in data.names() and (Path(spec.dataset).is_dir() or "/" in spec.dataset):
-        return load_custom(spec.dataset, spec.data_dir, **spec.dataset_options)
-    return data.load(spec.dataset, spec.data_dir, **spec.dataset_options)
+    """The data set by name; a file, a folder or a Hub name with a slash is read as the user's own data."""
+    return cast("DatasetDict", data.load(spec.dataset, spec.data_dir, **spec.dataset_options))
 
 
 def describe_state(state: AIFSState) -> dict[str, Any]:
