@@ -1,7 +1,7 @@
 """Every architecture of transformers' image and sequence classification, tiny and random, and what AIFS does on it.
 
-`run_one(kind, model_type, folder)` takes an architecture through what users do: a classifier on an encoder's checkpoint,
-adapter attached, two training steps, disabled, saved, reloaded, merged, unloaded. It gives one row of
+`run_one(kind, model_type, folder)` takes an architecture through what users do: a classifier on an encoder's
+checkpoint, adapter attached, two training steps, disabled, saved, reloaded, merged, unloaded. It gives one row of
 `docs/architectures.md`; `benchmarks/render_architectures.py` writes that page.
 """
 
@@ -42,9 +42,11 @@ _FIELDS: dict[str, Any] = {
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads",
                      "decoder_attention_heads"), _HEADS),
     **dict.fromkeys(("num_key_value_heads", "multi_query_group_num"), 2),
-    **dict.fromkeys(("head_dim", "d_kv", "qk_nope_head_dim", "v_head_dim", "qk_rope_head_dim", "attention_head_dim"), 8),
+    **dict.fromkeys(("head_dim", "d_kv", "qk_nope_head_dim", "v_head_dim", "qk_rope_head_dim"), 8),
+    "attention_head_dim": 8,
     **dict.fromkeys(("vocab_size", "n_words", "vocab_size_per_layer_input"), _VOCABULARY),
-    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len", "max_2d_position_embeddings"), _POSITIONS),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len"), _POSITIONS),
+    "max_2d_position_embeddings": _POSITIONS,
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
     **dict.fromkeys(("num_experts_per_tok", "moe_topk", "num_experts_per_token"), 2),
     "image_size": 32, "patch_size": 8, "q_lora_rank": 16, "kv_lora_rank": 16, "sliding_window": 8,
