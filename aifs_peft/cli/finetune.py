@@ -2,47 +2,59 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from aifs_peft.cli.options import parse
-from aifs_peft.cli.progress import EpochLines
-from aifs_peft.errors import AIFSError
-from aifs_peft.experiments import FinetuneResult, run_finetune
-from aifs_peft.metrics import format_group_table
-from aifs_peft.report import push_adapter, save_run
-from aifs_peft.training import AIFSTrainingArguments
-from aifs_peft.training.parallel import close_process_group
+from aifs_peft.cli import options
+from aifs_peft.cli.mistakes import command
+from aifs_peft.cli.screen import Progress, print_json, quiet_libraries
+
+if TYPE_CHECKING:
+    from aifs_peft.experiments import FinetuneResult
+    from aifs_peft.training import AIFSTrainingArguments
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Fine-tune, print the group table, write adapter, card and `summary.json`; push when asked to."""
-    spec, args = parse(sys.argv[1:] if argv is None else argv)
+@command
+def main(argv: Sequence[str]) -> int:
+    """Fine-tune, print what was found and the tables, write adapter, card and `summary.json`; push when asked to."""
+    if any(word.replace("_", "-") == "--help-all" for word in argv):
+        print(options.help_of_everything())
+        return 0
+    spec, args, output = options.parse(argv)
+    quiet_libraries()
+    from aifs_peft.cli.progress import EpochLines
+    from aifs_peft.experiments import run_finetune
+    from aifs_peft.training.parallel import close_process_group
+
     push, args.push_to_hub = args.push_to_hub, False  # pushed once at the end, with the card
     args.disable_tqdm = True  # the Trainer's own bar; EpochLines draws ours
-    try:
-        result = run_finetune(spec, args, callbacks=[EpochLines()])
-    except (AIFSError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    result = run_finetune(spec, args, callbacks=[] if output.quiet else [EpochLines()])
     if result.trainer.accelerator.is_main_process:
-        _finish(result, args.output_dir, args if push else None)
+        _finish(result, args, output, push=push)
     del result
     close_process_group()
     return 0
 
 
-def _finish(result: FinetuneResult, output_dir: str, push: AIFSTrainingArguments | None) -> None:
-    """Print the group table, write the files, push them when asked to."""
+def _finish(result: FinetuneResult, args: AIFSTrainingArguments, output: options.Output, *, push: bool) -> None:
+    """Print the result, write the files, push them when asked to."""
+    from aifs_peft.metrics import format_group_table
+    from aifs_peft.report import push_adapter, save_run
+
     summary = result.summary
-    print(f"\n{summary['method']} on {summary['dataset']} (test split; groups are read here only)")
-    print(f"groups: {summary['group_definition'] or 'the classes'}\n")
-    print(format_group_table(summary["metrics"]))
-    folder = save_run(result.model, result.processor, summary, output_dir)
-    print(f"\nsaved: {folder}")
-    if push is not None:
-        repo = push.hub_model_id or folder.name
+    # With --json stdout is for the JSON alone.
+    tell = Progress(quiet=output.quiet) if output.json else print
+    folder = save_run(result.model, result.processor, summary, args.output_dir or "")
+    if output.json:
+        print_json(summary)
+    else:
+        print(f"\n{summary['method']} on {summary['dataset']} (test split; groups are read here only)")
+        print(f"groups: {summary['group_definition'] or 'the classes'}\n")
+        print(format_group_table(summary["metrics"]))
+    tell(f"saved: {folder}")
+    if push:
+        repo = args.hub_model_id or folder.name
         url = push_adapter(
-            result.model, result.processor, summary, repo, token=push.hub_token, private=push.hub_private_repo
+            result.model, result.processor, summary, repo, token=args.hub_token, private=args.hub_private_repo
         )
-        print(f"pushed: {url}")
+        tell(f"pushed: {url}")

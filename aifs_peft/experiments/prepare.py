@@ -57,7 +57,7 @@ def _names(dataset: Dataset, column: str, *, prefix: str) -> list[str]:
     return [f"{prefix}{i}" for i in range(number)]
 
 
-class PreparedDataset(torch.utils.data.Dataset):
+class PreparedDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
     """A map-style data set of `{input tensors, "labels"}`; groups stay outside the model's reach.
 
     Args:

@@ -63,7 +63,7 @@ def reloaded_logits(folder: Path, features: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("adapter", ["lora", "none", "full"])
 def test_compas_from_the_command_line_and_back(adapter: str, shared_dir: Path, tmp_path: Path) -> None:
     source = shared_dir / "data" / "compas"
-    spec, args = parse(
+    spec, args, _ = parse(
         ["--dataset", "compas", "--data-dir", str(source), "--adapter", adapter, "--num-train-epochs", "2",
          "--output-dir", str(tmp_path / "work"), "--use-cpu"]
     )  # fmt: skip
@@ -127,7 +127,7 @@ def test_what_does_not_go_with_a_table_is_one_line(
 ) -> None:
     write_latents(tmp_path)
     data = ("--dataset", "dominoes_latents", "--data-dir", str(tmp_path), "--output-dir", str(tmp_path / "run"))
-    assert finetune.main([*data, *options]) == 1
+    assert finetune.main([*data, *options]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -136,5 +136,5 @@ def test_texts_have_no_default_model(tmp_path: Path, capsys: pytest.CaptureFixtu
     source.mkdir()
     write_wilds(source)
     data = ("--dataset", "civilcomments", "--data-dir", str(source), "--output-dir", str(tmp_path / "run"))
-    assert finetune.main(data) == 1
+    assert finetune.main(data) == 2
     assert "No model was given and text input has no default" in capsys.readouterr().err

@@ -141,11 +141,11 @@ print("equal" if torch.equal(*logits) else "different")
     [
         (["--model", "nobody/no-such-model"], "not a local directory"),
         (["--dataset", "digits_on_scene"], "digits_on_scenes"),
-        (["--adapter", "lroa"], "adapter was 'lroa'"),
+        (["--adapter", "lroa"], "did you mean 'lora'"),
     ],
 )
 def test_errors_are_one_line_with_a_remedy(options: list[str], message: str, tmp_path: Path) -> None:
     done = run_script(*short(tmp_path, *options))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

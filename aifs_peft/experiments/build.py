@@ -1,0 +1,233 @@
+"""From a `FinetuneSpec` to a trainer that is ready to train: data, model, adapter."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from peft import get_peft_model
+from transformers import TrainerCallback, set_seed
+from transformers.trainer_callback import PrinterCallback
+
+from aifs_peft import data
+from aifs_peft.data.custom import load_custom
+from aifs_peft.errors import AIFSError, InvalidConfigError, InvalidInputError
+from aifs_peft.experiments.prepare import MODALITIES, PreparedDataset, label_names, make_encoder, modality_of
+from aifs_peft.experiments.spec import FinetuneSpec, closest
+from aifs_peft.methods import MethodSettings, get
+from aifs_peft.models.loading import default_model, load_model, load_processor
+from aifs_peft.models.tabular import ENCODERS
+from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
+from aifs_peft.training.method import parse_options
+from aifs_peft.tuner import AIFSConfig
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+    from torch import nn
+
+NO_SPLIT = (
+    "The data set {name!r} has the splits {given}; needed are 'train', 'validation' (drawn like train, for "
+    "model selection) and 'test'."
+)
+DOES_NOT_FIT = "The adapter {adapter!r} does not fit the model {model!r}: {reason}"
+REFUSED = "The training arguments cannot be used here: {reason}"
+NO_DISCOVERY_OPTION = "discovery_options has {given!r}, which discover does not take{hint}; it takes {known}."
+WRONG_DISCOVERY_OPTION = "discovery_options: {name} must be a whole number of at least 1; got {given!r}."
+# What a run gives to `discover` itself, or what cannot be written as JSON.
+_NOT_OPTIONS = ("groups", "random_state", "gate", "config")
+
+
+@dataclass
+class Assembled:
+    """Everything a run needs, built and not yet trained.
+
+    Args:
+        trainer: with model, training and validation set.
+        processor: image processor or tokenizer of the base model; `None` for tables.
+        splits: the data set as it was loaded.
+        prepared: the splits as the model takes them.
+        modality: which input column is read.
+        name: of the base model.
+        config: of the adapter.
+    """
+
+    trainer: AIFSTrainer
+    processor: Any
+    splits: DatasetDict
+    prepared: dict[str, PreparedDataset]
+    modality: str
+    name: str
+    config: AIFSConfig
+
+
+def adapter_config(method: str, spec: FinetuneSpec) -> AIFSConfig:
+    """The adapter of a method: recipe `paper` for `aifs-paper`, `discovery` for `aifs`, else the plain head.
+
+    Args:
+        method: its name.
+        spec: for the encoder's adapter and the head.
+
+    Raises:
+        InvalidConfigError: an unknown method, or an adapter that does not fit the model.
+
+    Example:
+        >>> adapter_config("aifs", FinetuneSpec(adapter="none")).recipe
+        'discovery'
+    """
+    recipes: dict[str, Literal["discovery", "paper"]] = {"aifs": "discovery", "aifs-paper": "paper"}
+    return AIFSConfig(
+        recipe=recipes.get(method, "erm"),
+        head=cast(Literal["copy", "linear", "mlp"], spec.head),  # one of them: the spec has checked it
+        auxiliary=get(method).auxiliary,
+        encoder_adapter=spec.encoder_adapter(),
+    )
+
+
+def build_trainer(
+    spec: FinetuneSpec, args: AIFSTrainingArguments, callbacks: list[TrainerCallback] | None = None
+) -> Assembled:
+    """Load data and model, wrap the model, make its trainer.
+
+    Args:
+        spec: what to fine-tune on what.
+        args: how to train; `method` is filled in.
+        callbacks: what a run shows; None leaves transformers' own printing.
+
+    Raises:
+        ModelNotFoundError: the model is neither local nor on the Hub.
+        InvalidConfigError: model, adapter, method and data set do not fit each other.
+        InvalidInputError: unknown data set or missing splits.
+    """
+    args.method = method = args.method or "aifs"
+    # First: a misspelt setting is told before anything is loaded.
+    config = adapter_config(method, spec)
+    check_discovery_options(parse_options(args.discovery_options))
+    settings = get(method)(MethodSettings(method_options=parse_options(args.method_options)))
+    set_seed(args.seed)
+    splits = load_data(spec)
+    # A model of tables reads the features of a set that has pictures as well.
+    modality = modality_of(splits["train"], ("features",) if spec.model in ENCODERS else MODALITIES)
+    name = spec.model or default_model(modality)
+    model = _adapted(base_model(name, spec, splits["train"], modality), config, spec, name)
+    processor = load_processor(name, modality=modality, revision=spec.revision)
+    encode = make_encoder(processor, modality, max_length=spec.max_length)
+    reads = {
+        "train": (*settings.columns(), *settings.optional_columns()),
+        "validation": settings.validation_columns(),
+    }
+    prepared = {
+        split: PreparedDataset(rows, encode, column=modality, keep=reads.get(split, ()))
+        for split, rows in splits.items()
+    }
+    trainer = make_trainer(model, args, prepared["train"], prepared["validation"], callbacks)
+    return Assembled(trainer, processor, splits, prepared, modality, name, config)
+
+
+def make_trainer(
+    model: Any, args: AIFSTrainingArguments, train: Any, validation: Any, callbacks: list[TrainerCallback] | None
+) -> AIFSTrainer:
+    """The trainer of a run.
+
+    Args:
+        model: with its adapter.
+        args: how to train.
+        train: training set.
+        validation: validation set.
+        callbacks: what the run shows; None leaves transformers' own printing.
+
+    Raises:
+        InvalidConfigError: arguments that transformers or this machine refuse.
+    """
+    try:
+        trainer = AIFSTrainer(model=model, args=args, train_dataset=train, eval_dataset=validation, callbacks=callbacks)
+    except AIFSError:
+        raise
+    except (ValueError, ImportError) as error:
+        raise InvalidConfigError(REFUSED.format(reason=" ".join(str(error).split()))) from error
+    if callbacks is not None:
+        trainer.remove_callback(PrinterCallback)  # what a run shows is then the caller's choice
+    return trainer
+
+
+def load_data(spec: FinetuneSpec) -> DatasetDict:
+    """The data set by name; a local folder or a Hub name with a slash is read as the user's own data.
+
+    Raises:
+        InvalidInputError: an unknown data set, missing splits, or data that cannot be read.
+        DataNotFoundError: a file is missing.
+    """
+    if is_own_data(spec.dataset):
+        splits = load_custom(spec.dataset, spec.data_dir, **spec.dataset_options)
+    else:
+        splits = data.load(spec.dataset, spec.data_dir, **spec.dataset_options)
+    if not {"train", "validation", "test"} <= set(splits):
+        raise InvalidInputError(NO_SPLIT.format(name=spec.dataset, given=sorted(splits)))
+    return splits
+
+
+def is_own_data(dataset: str) -> bool:
+    """Whether a data set's name stands for a folder, a file or a Hub name, and not for one of `data.names()`.
+
+    Example:
+        >>> is_own_data("waterbirds"), is_own_data("somebody/scans")
+        (False, True)
+    """
+    return dataset not in data.names() and (Path(dataset).exists() or "/" in dataset)
+
+
+def base_model(name: str, spec: FinetuneSpec, train: Dataset, modality: str) -> nn.Module:
+    """The classifier that the adapter goes on; a fresh one standardises by the training features.
+
+    Args:
+        name: of the model.
+        spec: for its revision and precision.
+        train: training split, for its classes.
+        modality: which input it reads.
+    """
+    fresh = name in ENCODERS
+    return load_model(
+        name, modality=modality, label_names=label_names(train), revision=spec.revision,
+        trust_remote_code=spec.trust_remote_code, quantization=spec.quantization,
+        train_features=make_encoder(None, "features")(train["features"][:])["features"] if fresh else None,
+    )  # fmt: skip
+
+
+def check_discovery_options(options: dict[str, Any]) -> None:
+    """Refuse what `discover` would not take, before anything is loaded.
+
+    Args:
+        options: `AIFSTrainingArguments.discovery_options`, as a dictionary.
+
+    Raises:
+        InvalidConfigError: an unknown name, with the closest known one; a number out of range.
+
+    Example:
+        >>> check_discovery_options({"k": 3})
+        Traceback (most recent call last):
+        ...
+        aifs_peft.errors.InvalidConfigError: discovery_options has 'k', which discover does not take; it takes ...
+    """
+    from aifs_peft.discovery import discover
+
+    parameters = inspect.signature(discover).parameters.values()
+    known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _NOT_OPTIONS}
+    for name, value in options.items():
+        if name not in known:
+            told = NO_DISCOVERY_OPTION.format(given=name, hint=closest(name, known), known=", ".join(known))
+            raise InvalidConfigError(told)
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if isinstance(known[name], int) and not whole:
+            raise InvalidConfigError(WRONG_DISCOVERY_OPTION.format(name=name, given=value))
+
+
+def _adapted(base: nn.Module, config: AIFSConfig, spec: FinetuneSpec, name: str) -> Any:
+    """The model with its adapter; what PEFT refuses becomes an error of ours that names both."""
+    try:
+        return get_peft_model(base, config)
+    except AIFSError:
+        raise
+    except (ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidConfigError(DOES_NOT_FIT.format(adapter=spec.adapter, model=name, reason=reason)) from error
