@@ -62,19 +62,15 @@ def group_metrics(
         min_group_size: groups below it are flagged `small`.
 
     Returns:
-        - `n`, `average_accuracy`, `adjusted_average_accuracy` (weighted by training shares),
-          `expected_calibration_error`, `brier_score`;
-        - `worst_group_accuracy` and `worst_group` (its name); `worst_group_roc_auc` and
-          `worst_roc_auc_group`;
-        - `equal_opportunity_difference`: largest gap in true positive rates; `equalized_odds_difference`: the
-          larger of the gaps in true and in false positive rates; of class 1, or of each class against the
-          rest;
-        - each of these with `<name>_interval`, `[low, high]`;
-        - `compared_over` ("groups" or "attributes"), `empty_groups`, `small_groups`, `reasons`, `confidence`,
-          `n_boot`;
-        - `groups` and `attributes`: per name `n`, `class_counts`, `small`, `accuracy`, `roc_auc`,
-          `true_positive_rate`, `false_positive_rate` (and both `..._per_class`),
-          `expected_calibration_error`, `brier_score`, intervals, `reasons`.
+        A dictionary with these keys. `n`, `average_accuracy`, `adjusted_average_accuracy` (by training shares),
+        `expected_calibration_error`, `brier_score`; `worst_group_accuracy` and `worst_group` (its name);
+        `worst_group_roc_auc`, `worst_roc_auc_group`; `equal_opportunity_difference`, the largest gap in true positive
+        rates; `equalized_odds_difference`, the larger of the gaps in true and in false positive rates (both of class 1,
+        or of each class against the rest); each of these also as `<name>_interval`, `[low, high]`. `compared_over`
+        ("groups" or "attributes"), `empty_groups`, `small_groups`, `reasons`, `confidence`, `n_boot`. `groups` and
+        `attributes`: per name `n`, `class_counts`, `small`, `accuracy`, `roc_auc`, `true_positive_rate`,
+        `false_positive_rate` (and both `..._per_class`), `expected_calibration_error`, `brier_score`, intervals,
+        `reasons`.
 
     Raises:
         InvalidInputError: arrays, ids or options that do not fit; see `GroupMetricAccumulator`.

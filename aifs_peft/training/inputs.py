@@ -1,0 +1,245 @@
+"""Plain data sets as they are: images and texts are processed, string labels encoded, for any model and processor.
+
+`AIFSTrainer` takes what `datasets.load_dataset` gives. A column of images or texts is turned into the model's inputs by
+the trainer's `processing_class`; data sets that hold the model's inputs already pass through as they are.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from aifs_peft.errors import InvalidInputError
+
+LABEL_COLUMNS = ("labels", "label", "label_ids")
+# Column -> what it holds, in the order in which they are looked for.
+IMAGE_COLUMNS = ("image", "img", "images")
+TEXT_COLUMNS = ("text", "sentence", "texts")
+# What a model takes: a data set with one of these was processed before.
+MODEL_INPUTS = ("pixel_values", "input_ids", "inputs_embeds", "features")
+
+
+class ProcessedDataset(Dataset[dict[str, Any]]):
+    """A `datasets.Dataset` of images or texts as the model takes it.
+
+    Texts are tokenised once, here; images are decoded and processed when they are asked for.
+
+    Args:
+        source: rows with an image or a text column, and labels.
+        column: the input column.
+        processor: image processor or tokenizer.
+        labels: encoded labels, `(n,)` int64.
+        max_length: most tokens of a text; longer ones are cut. None for no limit.
+
+    Attributes:
+        labels: as given.
+        columns: the other columns that hold integers or booleans, by name: what a training method or an evaluation may
+            read.
+    """
+
+    def __init__(
+        self,
+        source: datasets.Dataset,
+        column: str,
+        processor: Any,
+        labels: Tensor | None,
+        max_length: int | None = None,
+    ) -> None:
+        self.source, self.column, self.processor, self.labels = source.with_format(None), column, processor, labels
+        self.columns = {
+            name: np.asarray(self.source[name][:])
+            for name, feature in source.features.items()
+            if name not in (column, *LABEL_COLUMNS) and _holds_integers(feature)
+        }
+        self._tokens = self._tokenise(max_length) if isinstance(processor, PreTrainedTokenizerBase) else None
+
+    def _tokenise(self, max_length: int | None) -> Mapping[str, Any]:
+        texts = [_text(value, self.column, row) for row, value in enumerate(self.source[self.column])]
+        tokens: Mapping[str, Any] = self.processor(texts, truncation=max_length is not None, max_length=max_length)
+        full = [] if max_length is None else [i for i, ids in enumerate(tokens["input_ids"]) if len(ids) >= max_length]
+        if full:
+            whole = self.processor([texts[i] for i in full], verbose=False)["input_ids"]
+            cut = sum(len(ids) > len(tokens["input_ids"][i]) for ids, i in zip(whole, full, strict=True))
+            if cut:
+                warnings.warn(
+                    f"{cut} of {len(texts)} texts are longer than the model's {max_length} positions and were cut; "
+                    "shorten or split them if what matters stands at their end",
+                    UserWarning,
+                    stacklevel=4,
+                )
+        return tokens
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        return self.__getitems__([int(position)])[0]
+
+    def __getitems__(self, positions: list[int]) -> list[dict[str, Any]]:
+        """Several examples at once: an image processor is faster on a batch."""
+        if self._tokens is not None:
+            rows = [{name: values[i] for name, values in self._tokens.items()} for i in positions]
+        else:
+            images = [_rgb(self.source[i][self.column], i) for i in positions]
+            batch = self.processor(images=images, return_tensors="pt")
+            rows = [{name: values[k] for name, values in batch.items()} for k in range(len(images))]
+        for row, i in zip(rows, positions, strict=True):
+            if self.labels is not None:
+                row["labels"] = self.labels[i]
+            row.update({name: values[i] for name, values in self.columns.items()})
+        return rows
+
+
+def processed(dataset: Any, processor: Any, model: nn.Module, what: str) -> Any:
+    """The data set as the model takes it: unchanged where it holds the model's inputs already.
+
+    Args:
+        dataset: anything `AIFSTrainer` takes; only a `datasets.Dataset` with a column of images or texts is processed.
+        processor: the trainer's `processing_class`: an image processor, a tokenizer, or None.
+        model: its configuration gives class names, its position table the longest text.
+        what: "training" or "evaluation", for messages.
+
+    Returns:
+        A `ProcessedDataset`, or `dataset` itself.
+
+    Raises:
+        InvalidInputError: if there are images or texts and nothing to process them with, or labels that the model has
+            no class for.
+    """
+    if isinstance(dataset, datasets.DatasetDict):
+        raise InvalidInputError(
+            f"the {what} set is a DatasetDict with the splits {', '.join(dataset)}; pass one of them, such as "
+            f"data[{next(iter(dataset), 'train')!r}]"
+        )
+    if not isinstance(dataset, datasets.Dataset) or any(name in dataset.column_names for name in MODEL_INPUTS):
+        return dataset
+    column = input_column(dataset)
+    if column is None:
+        return dataset
+    if processor is None:
+        raise InvalidInputError(
+            f"the {what} set has a column {column!r} and no model inputs; pass processing_class= (the image processor "
+            "or tokenizer of the model), or process the data set yourself"
+        )
+    tokenizer = isinstance(processor, PreTrainedTokenizerBase)
+    if tokenizer == isinstance(dataset.features[column], datasets.Image):
+        raise InvalidInputError(
+            f"the column {column!r} of the {what} set does not go with processing_class={type(processor).__name__}; "
+            "images need an image processor, texts a tokenizer"
+        )
+    limit = longest_text(model, processor) if tokenizer else None
+    return ProcessedDataset(dataset, column, processor, encode_labels(dataset, model, what), limit)
+
+
+def input_column(dataset: datasets.Dataset) -> str | None:
+    """The column of images or texts, by its type first and its usual name second; None when there is none.
+
+    Args:
+        dataset: a split.
+
+    Example:
+        >>> input_column(datasets.Dataset.from_dict({"text": ["a"], "label": [0]}))
+        'text'
+    """
+    images = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+    named = [name for name in (*IMAGE_COLUMNS, *TEXT_COLUMNS) if name in dataset.column_names]
+    for name in (*images, *named):
+        feature = dataset.features[name]
+        if name in images or (name in TEXT_COLUMNS and getattr(feature, "dtype", None) in ("string", "large_string")):
+            return str(name)
+    return None
+
+
+def encode_labels(dataset: datasets.Dataset, model: nn.Module, what: str) -> Tensor | None:
+    """The labels as class indices; names are looked up in the model's `label2id`.
+
+    Args:
+        dataset: with a label column of integers or strings.
+        model: its configuration has `label2id`.
+        what: which set, for the message.
+
+    Returns:
+        `(n,)` int64; None when there is no label column.
+
+    Raises:
+        InvalidInputError: for names the model does not know.
+    """
+    name = next((name for name in LABEL_COLUMNS if name in dataset.column_names), None)
+    if name is None:
+        return None
+    values = dataset.with_format(None)[name][:]
+    if not any(isinstance(value, str) for value in values):
+        from aifs_peft.training.batches import read_labels
+
+        return read_labels(dataset)
+    known = dict(getattr(getattr(model, "config", None), "label2id", None) or {})
+    unknown = sorted({str(value) for value in values if value not in known})
+    if unknown:
+        names = sorted({str(value) for value in values})[:8]
+        raise InvalidInputError(
+            f"the {what} set has the labels {', '.join(map(repr, names))} in column {name!r}, and the model's classes "
+            f"are {', '.join(map(repr, list(known)[:8]))}; load the model with id2label={dict(enumerate(names))} (and "
+            "label2id the other way round)"
+        )
+    return torch.tensor([int(known[value]) for value in values], dtype=torch.int64)
+
+
+def longest_text(model: nn.Module, tokenizer: Any) -> int | None:
+    """Tokens that fit into the model: its table of positions, and what its tokenizer says.
+
+    Args:
+        model: any.
+        tokenizer: its `model_max_length` counts where it is a real limit.
+
+    Returns:
+        The smaller of the two; None when neither gives a limit.
+
+    Example:
+        >>> from transformers import RobertaConfig, RobertaForSequenceClassification
+        >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, vocab_size=9)
+        >>> longest_text(RobertaForSequenceClassification(RobertaConfig(max_position_embeddings=20, **sizes)), None)
+        18
+    """
+    limits = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] in (
+            "position_embeddings",
+            "embed_positions",
+            "wpe",
+        ):
+            # RoBERTa counts positions from behind its padding index.
+            used = 0 if module.padding_idx is None else module.padding_idx + 1
+            limits.append(module.num_embeddings - used)
+    declared = getattr(tokenizer, "model_max_length", None)
+    if declared is not None and declared < 10**6:  # transformers writes 10^30 for "no limit known"
+        limits.append(int(declared))
+    return min(limits, default=None)
+
+
+def _holds_integers(feature: Any) -> bool:
+    if isinstance(feature, datasets.ClassLabel):
+        return True
+    dtype = str(getattr(feature, "dtype", ""))
+    return dtype == "bool" or dtype.startswith(("int", "uint"))
+
+
+def _text(value: Any, column: str, row: int) -> str:
+    if not isinstance(value, str):
+        raise InvalidInputError(
+            f"row {row} of column {column!r} holds {value!r} where a text is needed; drop such rows or fill them in"
+        )
+    return value
+
+
+def _rgb(image: Any, row: int) -> Any:
+    if image is None:
+        raise InvalidInputError(f"row {row} has no image; drop such rows first")
+    return image.convert("RGB") if hasattr(image, "convert") else image

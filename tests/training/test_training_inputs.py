@@ -1,0 +1,141 @@
+"""Plain data sets in `AIFSTrainer`: what is processed, what passes through, what is refused."""
+
+import doctest
+
+import datasets
+import pytest
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessorPil,
+)
+
+from aifs_peft.errors import InvalidInputError
+from aifs_peft.training import inputs
+from aifs_peft.training.inputs import ProcessedDataset, encode_labels, input_column, longest_text, processed
+
+SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+WORDS = {"[PAD]": 0, "[UNK]": 1, "a": 2, "b": 3}
+
+
+def vit(names=("cat", "dog")):
+    known = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    return ViTForImageClassification(ViTConfig(image_size=8, patch_size=4, **known, **SIZES))
+
+
+def bert(positions=6):
+    return BertForSequenceClassification(BertConfig(vocab_size=9, max_position_embeddings=positions, **SIZES))
+
+
+def tokenizer(limit=None):
+    words = Tokenizer(models.WordLevel(WORDS, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    extra = {} if limit is None else {"model_max_length": limit}
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", **extra)
+
+
+def pictures(labels, mode="RGB"):
+    rows = {
+        "image": [Image.new(mode, (8, 8), i) for i in range(len(labels))],
+        "label": labels,
+        "site": [3] * len(labels),
+    }
+    return datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+
+
+def processor():
+    return ViTImageProcessorPil(size={"height": 8, "width": 8})
+
+
+def test_examples_run():
+    result = doctest.testmod(inputs)
+    assert result.attempted
+    assert not result.failed
+
+
+def test_images_and_names_become_pixels_and_indices():
+    ready = processed(pictures(["dog", "cat", "dog"]), processor(), vit(), "training")
+    assert isinstance(ready, ProcessedDataset)
+    assert ready.labels.tolist() == [1, 0, 1]
+    one = ready[2]
+    assert one["pixel_values"].shape == (3, 8, 8)
+    assert (int(one["labels"]), int(one["site"])) == (1, 3)
+    assert ready.columns["site"].tolist() == [3, 3, 3]
+    assert torch.equal(ready.__getitems__([2, 0])[0]["pixel_values"], one["pixel_values"])
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def test_images_of_any_mode_have_three_channels(mode):
+    assert processed(pictures([0, 1], mode), processor(), vit(), "training")[0]["pixel_values"].shape == (3, 8, 8)
+
+
+def test_texts_are_cut_at_the_models_positions_with_a_warning_that_counts_them():
+    rows = datasets.Dataset.from_dict({"text": ["a b", "a " * 6, "a " * 7, "b " * 40], "label": [0, 1, 0, 1]})
+    with pytest.warns(UserWarning, match="2 of 4 texts are longer than the model's 6 positions"):
+        ready = processed(rows, tokenizer(), bert(6), "training")
+    assert [len(ready[i]["input_ids"]) for i in range(4)] == [2, 6, 6, 6]
+
+
+def test_texts_that_fit_exactly_are_not_called_cut(recwarn):
+    rows = datasets.Dataset.from_dict({"text": ["a " * 6], "label": [0]})
+    processed(rows, tokenizer(), bert(6), "training")
+    assert not list(recwarn)
+
+
+@pytest.mark.parametrize(
+    ("model", "limit", "expected"), [(bert(6), None, 6), (bert(6), 4, 4), (vit(), 4, 4), (vit(), None, None)]
+)
+def test_longest_text(model, limit, expected):
+    assert longest_text(model, tokenizer(limit)) == expected
+
+
+def test_roberta_counts_positions_from_behind_its_padding():
+    model = RobertaForSequenceClassification(RobertaConfig(vocab_size=9, max_position_embeddings=10, **SIZES))
+    length = longest_text(model, tokenizer())
+    ids = torch.full((1, length), 3)
+    model(input_ids=ids)
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, length + 1), 3))
+
+
+def test_what_is_ready_passes_through_untouched():
+    ready = datasets.Dataset.from_dict({"input_ids": [[1]], "text": ["a"], "label": [0]})
+    listed = [{"pixel_values": torch.zeros(3, 8, 8), "label": 0}]
+    unknown = datasets.Dataset.from_dict({"speech": [[0.1]], "label": [0]})
+    for dataset in (ready, listed, unknown, None):
+        assert processed(dataset, None, vit(), "training") is dataset
+
+
+def texts(*values):
+    return datasets.Dataset.from_dict({"text": list(values), "label": list(range(len(values)))})
+
+
+CASES = {
+    "a whole DatasetDict": (lambda: datasets.DatasetDict(train=pictures([0, 1])), processor, r"data\['train'\]"),
+    "no processor": (lambda: pictures([0, 1]), lambda: None, "processing_class="),
+    "a tokenizer for images": (lambda: pictures([0, 1]), tokenizer, "images need an image processor"),
+    "an image processor for texts": (lambda: texts("a"), processor, "texts a tokenizer"),
+    "names the model does not know": (lambda: pictures(["cat", "cow"]), processor, "'cow'.*'cat', 'dog'.*id2label="),
+    "an empty text": (lambda: texts("a", None), tokenizer, "row 1 of column 'text'"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_cannot_be_processed_is_refused(case):
+    make, with_what, message = CASES[case]
+    with pytest.raises(InvalidInputError, match=message):
+        processed(make(), with_what(), vit() if "text" not in case else bert(), "training")
+
+
+def test_integer_labels_stay_and_missing_ones_are_none():
+    assert encode_labels(pictures([1, 0]), vit(), "training").tolist() == [1, 0]
+    assert encode_labels(pictures([1, 0]).remove_columns("label"), vit(), "training") is None
+    assert input_column(pictures([0]).rename_column("image", "photo")) == "photo"
