@@ -22,6 +22,7 @@ _LAZY = {
     "AIFSTrainingArguments": "aifs_peft.training",
     "AIFSClassifier": "aifs_peft.classifier",
     "discover": "aifs_peft.discovery",
+    "encode": "aifs_peft.experiments",
 }
 __all__ = ["__version__", *sorted(_LAZY)]
 

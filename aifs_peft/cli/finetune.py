@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,8 @@ def main(argv: Sequence[str]) -> int:
 
     push, args.push_to_hub = args.push_to_hub, False  # pushed once at the end, with the card
     args.disable_tqdm = True  # the Trainer's own bar; EpochLines draws ours
-    result = run_finetune(spec, args, callbacks=[] if output.quiet else [EpochLines()])
+    say = Progress(quiet=output.quiet or int(os.environ.get("RANK", 0)) > 0)
+    result = run_finetune(spec, args, callbacks=[] if output.quiet else [EpochLines()], say=say)
     if result.trainer.accelerator.is_main_process:
         _finish(result, args, output, push=push)
     del result
@@ -38,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _finish(result: FinetuneResult, args: AIFSTrainingArguments, output: options.Output, *, push: bool) -> None:
     """Print the result, write the files, push them when asked to."""
-    from aifs_peft.metrics import format_group_table
+    from aifs_peft.experiments.telling import finish_text
     from aifs_peft.report import push_adapter, save_run
 
     summary = result.summary
@@ -48,9 +50,7 @@ def _finish(result: FinetuneResult, args: AIFSTrainingArguments, output: options
     if output.json:
         print_json(summary)
     else:
-        print(f"\n{summary['method']} on {summary['dataset']} (test split; groups are read here only)")
-        print(f"groups: {summary['group_definition'] or 'the classes'}\n")
-        print(format_group_table(summary["metrics"]))
+        print(finish_text(summary))
     tell(f"saved: {folder}")
     if push:
         repo = args.hub_model_id or folder.name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from tqdm.auto import tqdm
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
@@ -27,6 +28,12 @@ class EpochLines(ProgressCallback):
     def __init__(self) -> None:
         super().__init__()
         self._pending: dict[str, Any] = {}
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """A bar where somebody watches; a file gets the lines alone."""
+        if state.is_world_process_zero:
+            self.training_bar = tqdm(total=state.max_steps, dynamic_ncols=True, disable=None)
+        self.current_step = 0
 
     def on_prediction_step(self, *args: Any, **kwargs: Any) -> None:
         """No second bar for the short evaluation passes."""

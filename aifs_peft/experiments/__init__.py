@@ -10,6 +10,7 @@ from aifs_peft.experiments.provenance import provenance
 
 if TYPE_CHECKING:
     from aifs_peft.experiments.compare import markdown_table, rows, summarise
+    from aifs_peft.experiments.latents import encode
     from aifs_peft.experiments.prepare import PreparedDataset, make_encoder
     from aifs_peft.experiments.run import FinetuneResult, run_finetune
     from aifs_peft.experiments.spec import FinetuneSpec
@@ -20,6 +21,7 @@ _LAZY = {
     "FinetuneResult": "aifs_peft.experiments.run",
     "FinetuneSpec": "aifs_peft.experiments.spec",
     "PreparedDataset": "aifs_peft.experiments.prepare",
+    "encode": "aifs_peft.experiments.latents",
     "load_model": "aifs_peft.models.loading",
     "load_processor": "aifs_peft.models.loading",
     "make_encoder": "aifs_peft.experiments.prepare",
@@ -33,6 +35,7 @@ __all__ = [
     "FinetuneResult",
     "FinetuneSpec",
     "PreparedDataset",
+    "encode",
     "load_model",
     "load_processor",
     "make_encoder",

@@ -14,7 +14,14 @@ from transformers.trainer_callback import PrinterCallback
 from aifs_peft import data
 from aifs_peft.data.custom import load_custom
 from aifs_peft.errors import AIFSError, InvalidConfigError, InvalidInputError
-from aifs_peft.experiments.prepare import MODALITIES, PreparedDataset, label_names, make_encoder, modality_of
+from aifs_peft.experiments.prepare import (
+    CACHE_BYTES,
+    MODALITIES,
+    PreparedDataset,
+    label_names,
+    make_encoder,
+    modality_of,
+)
 from aifs_peft.experiments.spec import FinetuneSpec, closest
 from aifs_peft.methods import MethodSettings, get
 from aifs_peft.models.loading import default_model, load_model, load_processor
@@ -51,6 +58,7 @@ class Assembled:
         modality: which input column is read.
         name: of the base model.
         config: of the adapter.
+        encode_once: whether the encoder is frozen and the method reads latents alone, so that one pass is enough.
     """
 
     trainer: AIFSTrainer
@@ -60,6 +68,7 @@ class Assembled:
     modality: str
     name: str
     config: AIFSConfig
+    encode_once: bool
 
 
 def adapter_config(method: str, spec: FinetuneSpec) -> AIFSConfig:
@@ -117,12 +126,13 @@ def build_trainer(
         "train": (*settings.columns(), *settings.optional_columns()),
         "validation": settings.validation_columns(),
     }
+    once = config.encoder_adapter is None and not settings.reads_tokens
     prepared = {
-        split: PreparedDataset(rows, encode, column=modality, keep=reads.get(split, ()))
+        split: PreparedDataset(rows, encode, 0 if once else CACHE_BYTES, modality, reads.get(split, ()))
         for split, rows in splits.items()
     }
     trainer = make_trainer(model, args, prepared["train"], prepared["validation"], callbacks)
-    return Assembled(trainer, processor, splits, prepared, modality, name, config)
+    return Assembled(trainer, processor, splits, prepared, modality, name, config, once)
 
 
 def make_trainer(
@@ -140,6 +150,8 @@ def make_trainer(
     Raises:
         InvalidConfigError: arguments that transformers or this machine refuse.
     """
+    # The sets hold what the model takes and nothing else; which names that are changes with a frozen encoder's latents.
+    args.remove_unused_columns = False
     try:
         trainer = AIFSTrainer(model=model, args=args, train_dataset=train, eval_dataset=validation, callbacks=callbacks)
     except AIFSError:

@@ -47,11 +47,12 @@ def describe_run(run: Assembled, spec: FinetuneSpec, args: AIFSTrainingArguments
         "method": method.name,
         "title": method.title,
         "supervision": supervision(method, run.splits["train"].column_names),
-        "needs": list(method.needs),
+        "needs": needs(method, run.splits["train"].column_names),
         "options": asdict(method.options),
         "seed": args.seed,
         "selection": selection(method, args, found=shortcut_found(history)),
         "found": shortcut_found(history),
+        "conflicting": conflicting(run) if shortcut_found(history) else None,
         "group_definition": group_definition(run.splits),
         "groups": group_counts(run.splits),
         "spec": asdict(spec),
@@ -80,6 +81,28 @@ def supervision(method: Method, columns: list[str]) -> str:
     told = method.supervision
     hinted = any(name in columns for name in method.optional_columns())
     return "hints" if told == "none" and hinted else told
+
+
+def needs(method: Method, columns: list[str]) -> list[str]:
+    """What a method read beside inputs and labels in this run, in short phrases.
+
+    Args:
+        method: of the run.
+        columns: of the training set.
+    """
+    return [*method.needs, *(f"column `{name}`" for name in method.optional_columns() if name in columns)]
+
+
+def conflicting(run: Assembled) -> dict[str, int] | None:
+    """How many training examples go against what the method found, by its inferred attribute values.
+
+    Args:
+        run: after training.
+    """
+    groups, labels = run.trainer.layer.state.groups.cpu(), run.prepared["train"].labels
+    if len(groups) != len(labels):
+        return None
+    return {"n": int((groups != labels).sum()), "of": len(labels)}
 
 
 def selection(method: Method, args: AIFSTrainingArguments, *, found: bool | None) -> dict[str, Any]:

@@ -88,18 +88,26 @@ class PreparedDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         self.source, self.encode = source, encode
         self.labels = torch.as_tensor(np.asarray(source["label"]), dtype=torch.long)
         self._cache: dict[str, Tensor] | None = None
-        if len(source):
+        if len(source) and cache_bytes > 0:
             first = encode([source[0][self.column]])
             size = sum(t.numel() * t.element_size() for t in first.values()) * len(source)
             if size <= cache_bytes:
                 self._cache = self._encode_all()
 
     def _encode_all(self, chunk: int = 256) -> dict[str, Tensor]:
-        parts = [
-            self.encode(list(self.source[start : start + chunk][self.column]))
-            for start in range(0, len(self.source), chunk)
-        ]
+        parts = [self.batch(start, start + chunk) for start in range(0, len(self.source), chunk)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def batch(self, start: int, stop: int) -> dict[str, Tensor]:
+        """Inputs of the rows from `start` up to `stop`, without their labels; nothing is kept.
+
+        Args:
+            start: first row.
+            stop: one after the last.
+        """
+        if self._cache is not None:
+            return {name: values[start:stop] for name, values in self._cache.items()}
+        return self.encode(list(self.source[start:stop][self.column]))
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -125,5 +125,5 @@ def _value(metric: Any) -> float:
     return float(metric["value"] if isinstance(metric, dict) else metric)
 
 
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.1f} %"
+def _percent(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{100 * value:.1f} %"
