@@ -7,8 +7,8 @@ training set, and *conflicting* when it is not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,6 +57,7 @@ class Cells:
         aligned: `(n,)` bool; None where nothing ties an attribute to the label.
         known: `(n,)` bool, for which examples `aligned` says something.
         expected: aligned share if attribute and label were independent in these examples; NaN without `aligned`.
+        goes_with: the class that each attribute value goes with in the training set, by name; empty where unknown.
     """
 
     source: str
@@ -65,6 +66,7 @@ class Cells:
     aligned: Bools | None = None
     known: Bools | None = None
     expected: float = float("nan")
+    goes_with: Mapping[str, str] = field(default_factory=dict)
 
 
 def goes_with(values: Ints, labels: Ints, num_values: int, num_classes: int) -> Ints | None:
@@ -96,12 +98,12 @@ def goes_with(values: Ints, labels: Ints, num_values: int, num_classes: int) -> 
     return np.where(rows, lift.argmax(axis=1), -1).astype(np.int64)
 
 
-def cells_of_groups(test: Dataset, train: Dataset) -> Cells | None:
+def cells_of_groups(test: Dataset, train: Dataset | Mapping[str, str]) -> Cells | None:
     """The cells that a data set names itself.
 
     Args:
         test: held-out examples.
-        train: training examples, which say what goes with what.
+        train: training examples, which say what goes with what; or that itself, as `Cells.goes_with`.
 
     Returns:
         None where the set has no `group` column.
@@ -113,29 +115,35 @@ def cells_of_groups(test: Dataset, train: Dataset) -> Cells | None:
     if groups.ndim == 2:
         names = spec.names if spec is not None else tuple(group_names(test))
         return Cells("groups", tuple(names), groups.astype(bool))
-    others, other_labels = group_array(train), np.asarray(train["label"][:], dtype=np.int64)
-    if spec is not None:
-        values, other_values = spec.attribute_of(groups), spec.attribute_of(others)
-        return _cells("attribute", labels, values, (other_labels, other_values), classes, spec.attributes)
-    names = tuple(group_names(test))
-    nested = all(len(np.unique(other_labels[others == group])) <= 1 for group in range(len(names)))
-    if nested:  # each group lies in one class: it is a cell already, and what its attribute is stays unknown
-        return Cells("groups", names, groups[:, None] == np.arange(len(names))[None, :])
-    return _cells("groups", labels, groups, (other_labels, others), classes, names)
+    attributes = tuple(spec.attributes if spec is not None else group_names(test))
+    values = groups if spec is None else spec.attribute_of(groups)
+    if isinstance(train, Mapping):
+        number = {name: i for i, name in enumerate(classes)}
+        owner = np.array([number.get(train.get(name, ""), -1) for name in attributes]) if train else None
+        nested = not train
+    else:
+        others, other_labels = group_array(train), np.asarray(train["label"][:], dtype=np.int64)
+        other_values = others if spec is None else spec.attribute_of(others)
+        owner = goes_with(other_values, other_labels, len(attributes), len(classes))
+        nested = all(len(np.unique(other_labels[others == group])) <= 1 for group in range(len(attributes)))
+    if spec is None and nested:  # each group lies in one class: it is a cell, and what its attribute is stays unknown
+        return Cells("groups", attributes, groups[:, None] == np.arange(len(attributes))[None, :])
+    return _cells("groups" if spec is None else "attribute", labels, values, owner, classes, attributes)
 
 
 def _cells(
-    source: str, labels: Ints, values: Ints, train: tuple[Ints, Ints], classes: Sequence[str], attributes: Sequence[str]
+    source: str, labels: Ints, values: Ints, owner: Ints | None, classes: Sequence[str], attributes: Sequence[str]
 ) -> Cells:
-    """The cells of label and attribute value; `train` holds labels and values of the training set."""
+    """The cells of label and attribute value; `owner` is the class that each value goes with."""
     names = tuple(f"{label} x {value}" for label in classes for value in attributes)
     cell = labels * len(attributes) + values
     members = cell[:, None] == np.arange(len(names))[None, :]
-    owner = goes_with(train[1], train[0], len(attributes), len(classes))
     if owner is None:
         return Cells(source, names, members)
     known = owner[values] >= 0
-    return Cells(source, names, members, owner[values] == labels, known, _expected(labels, values, owner, known))
+    named = {value: classes[k] for value, k in zip(attributes, owner.tolist(), strict=True) if k >= 0}
+    expected = _expected(labels, values, owner, known)
+    return Cells(source, names, members, owner[values] == labels, known, expected, named)
 
 
 def _expected(labels: Ints, values: Ints, owner: Ints, known: Bools) -> float:
@@ -203,6 +211,7 @@ def compare(labels: Ints, method: NDArray[Any], plain: NDArray[Any] | None, cell
     result: dict[str, Any] = {
         "cells_from": cells.source,
         "confidence": CONFIDENCE,
+        "goes_with": dict(cells.goes_with),
         "rows": [_row(name, rows, hits) for name, rows in (*sides, *kept)],
         "average": _pair({name: None if hit is None else (hit.sum(), len(hit)) for name, hit in hits.items()}),
         "worst": {name: _worst(hit, kept) for name, hit in hits.items()},
@@ -237,7 +246,7 @@ def _worst(hit: Bools | None, kept: list[tuple[str, Bools]]) -> dict[str, Any] |
     if hit is None:
         return None
     right, n = np.array([hit[rows].sum() for _, rows in kept]), np.array([rows.sum() for _, rows in kept])
-    place = int((right / n).argmin())
+    place = int(np.lexsort((n, right / n))[0])  # of several equally bad ones the smallest
     low, high = minimum_interval(right, n, CONFIDENCE)
     return {
         "cell": kept[place][0],
