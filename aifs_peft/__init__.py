@@ -1,15 +1,23 @@
 """AIFS: find the shortcut a fine-tuned model leans on, without group labels, and train it away.
 
-Importing this package registers AIFS with PEFT, so that `get_peft_model`, `PeftModel.from_pretrained` and
-the `AutoPeftModel` classes know it. Nothing else happens at import: no network, no random draw, no change
-of global state.
+Importing this package makes AIFS known to PEFT, now or as soon as PEFT is imported, so that `get_peft_model`,
+`PeftModel.from_pretrained` and the `AutoPeftModel` classes know it. Nothing else happens at import: no heavy package
+is loaded, no network is used, nothing is drawn, printed or changed.
 """
 
 from __future__ import annotations
 
-import warnings
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from aifs_peft._peft_hook import install as _install
+
+if TYPE_CHECKING:
+    from aifs_peft.classifier import AIFSClassifier
+    from aifs_peft.discovery import discover
+    from aifs_peft.models import LatentClassifier
+    from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
+    from aifs_peft.tuner import AIFSConfig, AIFSModel
 
 __version__ = "0.1.0"
 
@@ -24,20 +32,18 @@ _LAZY = {
     "discover": "aifs_peft.discovery",
     "encode": "aifs_peft.experiments",
 }
-__all__ = ["__version__", *sorted(_LAZY)]
+__all__ = [
+    "AIFSClassifier",
+    "AIFSConfig",
+    "AIFSModel",
+    "AIFSTrainer",
+    "AIFSTrainingArguments",
+    "LatentClassifier",
+    "__version__",
+    "discover",
+]
 
-try:
-    from aifs_peft.tuner.registration import register as _register
-except (ImportError, RuntimeError) as _error:
-    # PEFT itself cannot be imported here (a torchvision built for another torch does that), so there is nothing to
-    # register with. What the user imports next raises in full; `aifs doctor` must still run, to say why.
-    warnings.warn(
-        f"AIFS is not registered with PEFT, which cannot be imported ({_error}); `aifs doctor` says what is wrong",
-        RuntimeWarning,
-        stacklevel=2,
-    )
-else:
-    _register()
+_install()
 
 
 def __getattr__(name: str) -> Any:

@@ -8,23 +8,26 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from aifs_peft._checks import check_choice, to_numpy
 from aifs_peft.discovery import Discovery
+from aifs_peft.discovery.assemble import rests_on_hint
 from aifs_peft.discovery.discover import collect_hints, discover_reduced
-from aifs_peft.discovery.linear_heads.choice import HeadChoice, choose_head, fit_erm, fit_head, hinted_head
-from aifs_peft.discovery.linear_heads.logistic import LinearHead, softmax
+from aifs_peft.discovery.linear_heads.choice import HeadChoice, choose_head, fit_erm, hinted_head
+from aifs_peft.discovery.linear_heads.families import fit_head
+from aifs_peft.discovery.linear_heads.logistic import LinearHead
 from aifs_peft.discovery.mixture.joint import marginals
-from aifs_peft.discovery.outcome import rests_on_hint
-from aifs_peft.discovery.reduce import MAX_COMPONENTS, Reduction, principal_components
+from aifs_peft.discovery.principal_components import Reduction, principal_components
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.latent.heads import linear_parameters
+from aifs_peft.latent.recipes import RECIPES
 from aifs_peft.methods import MethodSettings, get, names
 from aifs_peft.training.on_latents import LatentFit, LatentSchedule, fit_on_latents
-from aifs_peft.tuner import AIFSConfig
 
 # Share of the rows that a method which refits the last layer on validation data gets as such.
 _HELD_OUT = 0.2
@@ -95,8 +98,8 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         Args:
             Z: Latents.
             y: Labels.
-            groups: Attribute value of each example, integers, `(n,)`. For `recipe="discovery"` a hint: values from 0,
-                -1 where unknown. For an oracle method the true value of every example.
+            groups: Attribute value of each example, integers or strings, `(n,)`. For `recipe="discovery"` a hint: -1
+                (or `None` among strings) where unknown. For an oracle method the true value of every example.
             metadata: Hint for discovery: `DataFrame` or mapping of names to `(n,)` values, each column a candidate.
             attributes: Hint for discovery: mapping of names to directions in the latent space, see `discover`.
             columns: What else a training method reads, by name, each `(n, ...)` integers (`environment`,
@@ -107,14 +110,14 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
             InvalidConfigError: For an unknown recipe, or one that misses what it needs.
         """
         self._check_recipe()
-        latents, labels = self._validate(_numpy(Z), _numpy(y))
+        latents, labels = self._validate(to_numpy(Z), to_numpy(y))
         self.classes_, index = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise InvalidInputError(
                 f"All {len(index)} labels are {self.classes_[0]!r}: one class was given, at least two are needed."
             )
         seed = check_random_state(self.random_state).randint(2**31)
-        reduction = principal_components(latents, MAX_COMPONENTS, rng=np.random.default_rng(seed))
+        reduction = principal_components(latents, rng=np.random.default_rng(seed))
         X = reduction.transform(latents)
         self.discovery_: Discovery | None = None
         self.head_choice_: HeadChoice | None = None
@@ -157,17 +160,15 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
                     f"recipe={self.recipe!r} chooses its numbers itself and takes no recipe_options or schedule"
                 )
             return
-        if self._method() not in names():
-            known = ", ".join(map(repr, ["discovery", "erm", "paper", *names()]))
-            raise InvalidConfigError(f"recipe={self.recipe!r} was given; known are {known}.")
+        check_choice("recipe", self.recipe, ["discovery", "paper", *names()])
 
     def _columns(
         self, index: NDArray[np.int64], groups: ArrayLike | None, columns: Mapping[str, ArrayLike] | None
     ) -> dict[str, torch.Tensor]:
         """What the method reads beside labels: the cells (label, attribute) under `group`, the rest as given."""
-        given = {name: np.asarray(_numpy(values)) for name, values in (columns or {}).items()}
+        given = {name: np.asarray(to_numpy(values)) for name, values in (columns or {}).items()}
         if groups is not None:
-            attribute = np.unique(np.asarray(_numpy(groups)), return_inverse=True)[1]
+            attribute = np.unique(np.asarray(to_numpy(groups)), return_inverse=True)[1]
             if attribute.shape != index.shape:
                 raise InvalidInputError(f"groups of shape {attribute.shape} were given for {len(index)} examples.")
             given["group"] = index * (int(attribute.max()) + 1) + attribute
@@ -189,8 +190,8 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
     ) -> None:
         """Train a head on the reduced latents with one of the training methods."""
         method = self._method()
-        config = AIFSConfig.paper() if method == "aifs-paper" else AIFSConfig()
-        settings = MethodSettings.from_config(config, seed=seed, method_options=dict(self.recipe_options or {}))
+        recipe = RECIPES["paper" if method == "aifs-paper" else "discovery"]
+        settings = MethodSettings.from_config(recipe, seed=seed, method_options=dict(self.recipe_options or {}))
         # Principal coordinates with one common scale: the latents rotated, as a frozen encoder's head would see them.
         # Whitened ones would hide from a method which directions vary most.
         self._scale = reduction.scale / np.sqrt(np.mean(reduction.scale**2))
@@ -234,7 +235,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
     def _logits(self, Z: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self)
         try:
-            latents = validate_data(self, _numpy(Z), reset=False, dtype=[np.float64, np.float32, np.float16])
+            latents = validate_data(self, to_numpy(Z), reset=False, dtype=[np.float64, np.float32, np.float16])
         except ValueError as error:
             raise InvalidInputError(f"{error} Needed are finite latents Z (n, {self.n_features_in_}).") from error
         out = np.empty((len(latents), len(self.classes_)))
@@ -253,7 +254,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, Z: ArrayLike) -> NDArray[np.float64]:
         """Class probabilities, shape `(n, K)`, columns in the order of `classes_`."""
-        return softmax(self._logits(Z)).astype(np.float64)
+        return np.asarray(softmax(self._logits(Z), axis=1))
 
     def predict(self, Z: ArrayLike) -> NDArray[Any]:
         """Most probable class of each latent, shape `(n,)`."""
@@ -268,11 +269,3 @@ def _stratified_share(y: NDArray[np.int64], share: float, rng: np.random.Generat
         rows = rng.permutation(np.flatnonzero(y == label))
         chosen[rows[: max(1, round(share * len(rows)))]] = True
     return chosen
-
-
-def _numpy(values: Any) -> Any:
-    """Torch tensors as NumPy arrays, everything else as it is."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        return values.float().numpy() if str(values.dtype) == "torch.bfloat16" else values.numpy()
-    return values

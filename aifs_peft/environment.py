@@ -83,7 +83,7 @@ def check_torchvision() -> Check:
     if find_spec("torchvision") is None:
         return Check("torchvision", None, "not installed, and not needed")
     found = _run("torchvision", "import torchvision; print('fits the installed torch')")
-    installed, torch = _version("torchvision") or "of unknown version", _version("torch")
+    installed, torch = installed_version("torchvision") or "of unknown version", installed_version("torch")
     if found.ok:
         return Check("torchvision", True, f"{installed}, {found.text}")
     return Check("torchvision", False, TORCHVISION.format(version=installed, torch=torch, reason=found.text))
@@ -110,7 +110,7 @@ def _requirements() -> list[Requirement]:
 
 def _check(requirement: Requirement, *, required: bool) -> Check:
     """A package against what this one asks for."""
-    installed, wanted = _version(requirement.name), f"{requirement.name}{requirement.specifier}"
+    installed, wanted = installed_version(requirement.name), f"{requirement.name}{requirement.specifier}"
     if installed is None:
         return Check(requirement.name, False if required else None, f"not installed, {wanted} is asked for")
     if not requirement.specifier.contains(installed, prereleases=True):
@@ -118,7 +118,13 @@ def _check(requirement: Requirement, *, required: bool) -> Check:
     return Check(requirement.name, True, installed)
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """The version of an installed package, None where it is not installed.
+
+    Example:
+        >>> installed_version("no-such-package") is None
+        True
+    """
     try:
         return version(package)
     except PackageNotFoundError:

@@ -33,7 +33,7 @@ from methods_data import DATA, Draw, Split
 from numpy.typing import NDArray
 
 from aifs_peft.classifier import AIFSClassifier
-from aifs_peft.discovery.reduce import principal_components
+from aifs_peft.discovery.principal_components import principal_components
 from aifs_peft.errors import AIFSError
 from aifs_peft.experiments import provenance
 from aifs_peft.methods import get, names

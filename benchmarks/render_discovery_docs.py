@@ -16,9 +16,10 @@ from discovery_dominoes import dominoes
 from numpy.typing import NDArray
 
 from aifs_peft.discovery import Discovery, discover
-from aifs_peft.discovery.linear_heads.additive import additive_model
-from aifs_peft.discovery.proposals.margins import L2, held_out_margins
-from aifs_peft.discovery.reduce import principal_components
+from aifs_peft.discovery.config import DEFAULT_CONFIG
+from aifs_peft.discovery.mixture.additive import additive_model
+from aifs_peft.discovery.principal_components import principal_components
+from aifs_peft.discovery.proposals.margins import held_out_margins
 
 FOLDER = Path(__file__).parent.parent / "docs" / "img"
 SHARE, SEED = 0.9, 0
@@ -32,7 +33,9 @@ def margins(X: NDArray[np.floating], y: NDArray[np.int64], a: NDArray[np.int64])
     """Held-out margins, aligned against conflicting."""
     import matplotlib.pyplot as plt
 
-    margin, _ = held_out_margins(X[:, :K_MARGINS], y, 2, rng=np.random.default_rng(SEED))
+    margin, _ = held_out_margins(
+        X[:, :K_MARGINS], y, 2, rng=np.random.default_rng(SEED), config=DEFAULT_CONFIG.proposals
+    )
     figure, axes = plt.subplots(figsize=(5.6, 3.2))
     edges = np.linspace(margin.min(), margin.max(), 50)
     axes.hist(margin[a == y], edges, color="#9aa5b1", label=f"aligned ({np.sum(a == y):,})")
@@ -41,7 +44,7 @@ def margins(X: NDArray[np.floating], y: NDArray[np.int64], a: NDArray[np.int64])
     )
     cut = max(np.quantile(margin[y == c], 0.1) for c in (0, 1))
     axes.axvline(cut, color="black", linestyle="--", linewidth=1, label="smallest margins, 10 %")
-    axes.set_xlabel(f"held-out margin, logits (k = {K_MARGINS}, L2 = {L2:g})")
+    axes.set_xlabel(f"held-out margin, logits (k = {K_MARGINS}, L2 = {DEFAULT_CONFIG.proposals.margin_l2:g})")
     axes.set_ylabel("examples")
     axes.legend(frameon=False, loc="upper left")
     axes.set_xlim(margin.min() - 2.0, margin.max())

@@ -25,7 +25,7 @@ import torch
 from discovery_dominoes import dominoes, group_accuracies
 from numpy.typing import NDArray
 
-from aifs_peft.discovery.reduce import principal_components
+from aifs_peft.discovery.principal_components import principal_components
 from aifs_peft.methods import MethodSettings, get
 from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -50,8 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name = arguments[0]
     if name not in COMMANDS:
-        close = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else f"; it is one of {', '.join(COMMANDS)}"
+        from aifs_peft._checks import did_you_mean
+
+        hint = did_you_mean(name, COMMANDS) or f"; it is one of {', '.join(COMMANDS)}"
         print(f"error: unknown command {name!r}{hint}", file=sys.stderr)
         return 2
     # Only the command that was asked for: `doctor` must run where transformers cannot be imported.

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import enum
+import types
+import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any
 
+from aifs_peft._checks import check_choice, check_count, check_number, did_you_mean, parse_json_object
 from aifs_peft.cli.mistakes import UsageError
-from aifs_peft.experiments.spec import bounds_in_words, closest, within
 
+# Kinds that take several words.
 MANY = ("list", "ints")
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+_KINDS = {str: "str", int: "int", float: "float", bool: "bool", dict: "json", list: "list"}
+# Objects that transformers also reads from a JSON file.
+_FROM_FILE = ("accelerator_config", "fsdp_config", "deepspeed")
 
 
 @dataclass(frozen=True)
@@ -24,8 +30,8 @@ class Option:
             numbers), "share" (a number or one of the `words`) or "checkpoint" (a path, or true).
         default: what holds when it is left out.
         help: one sentence, in lower case, without a full stop.
-        group: heading that help lists it under.
-        rules: `choices`, or the bounds of `aifs_peft.experiments.spec.within`.
+        group: heading that help lists it under; without one it is not listed.
+        rules: `choices`; or `low`, `high`, `above` and `below` of `check_number`, and `words` beside numbers.
         optional: whether a YAML file may say null.
         aliases: further names, with dashes.
     """
@@ -44,127 +50,107 @@ class Option:
         """The option as it is typed: `--learning-rate`."""
         return "--" + self.name.strip("_").replace("_", "-")
 
-    def convert(self, text: str) -> Any:
+    def convert(self, text: str, name: str | None = None) -> Any:
         """The value of one word of the command line.
 
-        Raises:
-            ValueError: saying what is needed instead.
-        """
-        return _CONVERT[self.kind](self, text)
+        Args:
+            text: the word.
+            name: what a message calls the option; None for its flag.
 
-    def read(self, value: Any) -> Any:
+        Raises:
+            UsageError: saying what is needed instead.
+        """
+        name = name or self.flag
+        if self.kind in ("int", "ints", "float"):
+            return self._number(text, name)
+        if self.kind == "share":
+            return text if text in self.rules["words"] else self._share(text, name)
+        if self.kind == "bool":
+            return self._truth(text, name)
+        if self.kind == "json":
+            return self._object(text, name)
+        if self.kind == "checkpoint" and text.lower() in ("true", "false"):
+            return True if text.lower() == "true" else None
+        if "choices" in self.rules:
+            check_choice(name, text, self.rules["choices"], error=UsageError)
+        return text
+
+    def read(self, value: Any, name: str) -> Any:
         """The value of an entry of a YAML file, checked as on the command line.
 
+        Args:
+            value: what the file says.
+            name: what a message calls it.
+
         Raises:
-            ValueError: saying what is needed instead.
+            UsageError: saying what is needed instead.
         """
         if value is None:
             if self.optional:
                 return None
-            raise ValueError(f"needs {self.needs()}; got nothing (null)")
+            raise UsageError(f"{name} must not be empty (null)")
         if self.kind == "json" and isinstance(value, dict):
             return value
-        if self.kind in MANY:
-            return [self.convert(_word(self, entry)) for entry in (value if isinstance(value, list) else [value])]
-        return self.convert(_word(self, value))
+        entries = value if self.kind in MANY and isinstance(value, list) else [value]
+        for entry in entries:
+            # A truth value is no word, though it can be written as one.
+            if isinstance(entry, list | dict) or (isinstance(entry, bool) and self.kind in ("str", "list")):
+                raise UsageError(f"{name} must be {_NEEDED[self.kind]}; got {value!r}")
+        read = [self.convert(str(entry), name) for entry in entries]
+        return read if self.kind in MANY else read[0]
 
-    def needs(self) -> str:
-        """What a value must be, in words."""
-        if "choices" in self.rules:
-            return "one of " + ", ".join(self.rules["choices"])
-        words = _NEEDS[self.kind]
-        return f"{words} {bounds_in_words(self.rules)}" if "low" in self.rules else words
+    def _number(self, text: str, name: str) -> Any:
+        whole = self.kind != "float"
+        value: Any
+        try:
+            value = int(text) if whole else float(text)
+        except ValueError:
+            value = text
+        if whole:
+            return check_count(name, value, self.rules.get("low", -(2**63)), self.rules.get("high"), error=UsageError)
+        return check_number(name, value, error=UsageError, **self.rules)
 
+    def _share(self, text: str, name: str) -> Any:
+        rules = {key: value for key, value in self.rules.items() if key != "words"}
+        try:
+            return check_number(name, float(text), error=UsageError, **rules)
+        except ValueError:  # also what float() raises
+            hint = did_you_mean(text, self.rules["words"])
+            words = " or ".join(map(repr, self.rules["words"]))
+            raise UsageError(f"{name} must be a number between 0 and 1, or {words}; got {text!r}{hint}") from None
 
-def _word(option: Option, value: Any) -> str:
-    """A scalar of a YAML file as it would be typed."""
-    if isinstance(value, list | dict) or (isinstance(value, bool) and option.kind in ("str", "list")):
-        raise ValueError(f"needs {option.needs()}; got {value!r}")
-    return str(value)
-
-
-def _text(option: Option, text: str) -> str:
-    choices = option.rules.get("choices")
-    if choices is not None and text not in choices:
-        raise ValueError(f"needs {option.needs()}; got {text!r}{closest(text, choices)}")
-    return text
-
-
-def _number(option: Option, text: str) -> Any:
-    try:
-        value = int(text) if option.kind in ("int", "ints") else float(text)
-    except ValueError:
-        value = None
-    if value is None or not within(value, option.rules):
-        raise ValueError(f"needs {option.needs()}; got {text!r}")
-    return value
-
-
-def _share(option: Option, text: str) -> Any:
-    if text in option.rules["words"]:
-        return text
-    try:
-        return _number(option, text)
-    except ValueError as error:
-        raise ValueError(f"{error}{closest(text, option.rules['words'])}") from None
-
-
-def _truth(option: Option, text: str) -> bool:
-    if text.lower() in (*_TRUE, *_FALSE):
+    def _truth(self, text: str, name: str) -> bool:
+        if text.lower() not in (*_TRUE, *_FALSE):
+            raise UsageError(f"{name} must be {_NEEDED['bool']}; got {text!r}")
         return text.lower() in _TRUE
-    raise ValueError(f"needs {option.needs()}; got {text!r}")
+
+    def _object(self, text: str, name: str) -> Any:
+        if self.rules.get("or_file") and not text.lstrip().startswith("{"):
+            return text
+        try:
+            return parse_json_object(name, text)
+        except RecursionError:
+            raise UsageError(f"{name} is nested too deeply to be read") from None
 
 
-def _object(option: Option, text: str) -> Any:
-    if option.rules.get("or_file") and not text.lstrip().startswith("{"):
-        return text
-    try:
-        value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"needs {option.needs()}; got {text!r}, which is not JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"needs {option.needs()}; got {text!r}")  # noqa: TRY004 - of a text, not of an argument
-    return value
-
-
-def _checkpoint(_option: Option, text: str) -> Any:
-    if text.lower() in (*_TRUE[:2], *_FALSE[:2]):
-        return True if text.lower() in _TRUE else None
-    return text
-
-
-_CONVERT = {
-    "str": _text,
-    "int": _number,
-    "float": _number,
-    "bool": _truth,
-    "json": _object,
-    "list": _text,
-    "ints": _number,
-    "share": _share,
-    "checkpoint": _checkpoint,
-}
-_NEEDS = {
+_NEEDED = {
     "str": "a word",
     "int": "a whole number",
+    "ints": "whole numbers",
     "float": "a number",
     "bool": "true or false",
-    "json": "a JSON object such as '{\"name\": 0.9}'",
+    "json": "a JSON object such as '{\"eta\": 0.1}'",
     "list": "one or more words",
-    "ints": "whole numbers",
-    "share": "a number",
+    "share": "a number or a word",
     "checkpoint": "a folder, or true for the newest checkpoint",
 }
-# Objects that transformers also reads from a JSON file.
-_FROM_FILE = ("accelerator_config", "fsdp_config", "deepspeed")
-_KINDS = {str: "str", int: "int", float: "float", bool: "bool", dict: "json", list: "list"}
 
 
 def options_of(cls: type, skip: tuple[str, ...] = ()) -> list[Option]:
     """The options that fill a dataclass whose annotations are plain: `int`, `str | None`, `dict[str, Any]`, ...
 
     Args:
-        cls: the dataclass; its fields' metadata give help, group, choices and bounds.
+        cls: the dataclass; its fields' metadata give help, group and rules.
         skip: fields that are no options.
 
     Returns:
@@ -177,8 +163,7 @@ def options_of(cls: type, skip: tuple[str, ...] = ()) -> list[Option]:
         >>> options_of(Spec)[0].flag, options_of(Spec)[0].kind
         ('--rank', 'int')
     """
-    import typing
-
+    assert is_dataclass(cls)  # noqa: S101 - for the type checker
     hints = typing.get_type_hints(cls)
     found = []
     for entry in fields(cls):
@@ -207,10 +192,6 @@ def kind_of(name: str, hint: Any) -> tuple[str, dict[str, Any], bool]:
         >>> kind_of("rank", int | None), kind_of("names", list[str])[0]
         (('int', {}, True), 'list')
     """
-    import enum
-    import types
-    import typing
-
     union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
     parts = typing.get_args(hint) if union else (hint,)
     optional = type(None) in parts
@@ -228,8 +209,3 @@ def kind_of(name: str, hint: Any) -> tuple[str, dict[str, Any], bool]:
         if preferred in known:
             return _KINDS[preferred], {"or_file": True} if name in _FROM_FILE else {}, optional
     return "", {}, optional
-
-
-def mistake(option: Option, error: ValueError, where: str = "") -> UsageError:
-    """The one line that tells what is wrong with an option's value."""
-    return UsageError(f"{where}{option.flag} {error}")

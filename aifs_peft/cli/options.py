@@ -7,11 +7,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aifs_peft._checks import did_you_mean
 from aifs_peft.cli import training_options
 from aifs_peft.cli.mistakes import UsageError
 from aifs_peft.cli.option import Option, options_of
 from aifs_peft.cli.parser import OUTPUT, Parser
-from aifs_peft.experiments.spec import FinetuneSpec, closest
+from aifs_peft.experiments.spec import FinetuneSpec
 
 if TYPE_CHECKING:
     from aifs_peft.training import AIFSTrainingArguments
@@ -138,11 +139,8 @@ def read_config(path: str | Path, options: Mapping[str, Option]) -> dict[str, An
     for key, value in _read_yaml(Path(path)).items():
         name = str(key).replace("-", "_").strip("_")
         if name not in known:
-            raise UsageError(UNKNOWN_KEY.format(file=path, key=key, hint=closest(name, known)))
-        try:
-            values[known[name].name] = known[name].read(value)
-        except ValueError as error:
-            raise UsageError(f"{path}: {key} {error}") from None
+            raise UsageError(UNKNOWN_KEY.format(file=path, key=key, hint=did_you_mean(name, known)))
+        values[known[name].name] = known[name].read(value, f"{path}: {key}")
     return values
 
 
@@ -194,7 +192,7 @@ def check_report_to(names: str | Sequence[str] | None) -> None:
     for name in wanted:
         if name not in integrations.INTEGRATION_TO_CALLBACK:
             known = ", ".join(sorted(integrations.INTEGRATION_TO_CALLBACK))
-            hint = closest(name, integrations.INTEGRATION_TO_CALLBACK)
+            hint = did_you_mean(name, integrations.INTEGRATION_TO_CALLBACK)
             raise UsageError(UNKNOWN_REPORT.format(known=known, given=name, hint=hint))
         if name not in installed:
             raise UsageError(NOT_INSTALLED.format(name=name, package=_PACKAGES.get(name, name)))

@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
+from aifs_peft._checks import did_you_mean
 from aifs_peft.cli.mistakes import UsageError
 from aifs_peft.cli.option import MANY, Option
-from aifs_peft.experiments.spec import closest
 
 # What every command can be told about its output.
 OUTPUT = (
@@ -71,7 +71,12 @@ class Parser(argparse.ArgumentParser):
             UsageError: a value that its option does not take.
         """
         namespace, rest = self.parse_known_args([_dashed(word) for word in argv])
-        return vars(namespace), rest
+        values = vars(namespace)
+        for name, option in self.options.items():
+            if name in values and values[name] not in (True, False):  # those are written by the parser itself
+                word = values[name]
+                values[name] = [option.convert(w) for w in word] if option.kind in MANY else option.convert(word)
+        return values, rest
 
     def given(self, argv: Sequence[str]) -> dict[str, Any]:
         """What was given, by name.
@@ -94,7 +99,7 @@ class Parser(argparse.ArgumentParser):
         if not unknown:
             self.error(f"unexpected argument {rest[0]!r}")
         flags = [flag for o in self.options.values() for flag in (o.flag, *(f"--{name}" for name in o.aliases))]
-        self.error(f"unknown option {unknown[0]}{closest(unknown[0], flags)}")
+        self.error(f"unknown option {unknown[0]}{did_you_mean(unknown[0], flags)}")
 
     def values(self, argv: Sequence[str]) -> argparse.Namespace:
         """What was given, and the defaults of the rest.
@@ -112,13 +117,7 @@ def _add(heading: Any, option: Option, default: Any) -> None:
     if not option.group:
         settings["help"] = argparse.SUPPRESS
 
-    def convert(word: str) -> Any:
-        try:
-            return option.convert(word)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    settings |= {"type": convert, "metavar": _metavar(option)}
+    settings["metavar"] = _metavar(option)
     if option.kind == "bool":
         heading.add_argument(option.flag, nargs="?", const=True, **settings)
         off = {"dest": option.name, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}

@@ -6,7 +6,6 @@ attribute, for evaluation only) and metadata. Nothing is read or imported before
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aifs_peft._checks import check_names, did_you_mean
 from aifs_peft.data.groups import GroupSpec, group_array, spec_of
 from aifs_peft.data.sources import DataCard
 from aifs_peft.errors import InvalidInputError
@@ -77,15 +77,11 @@ def load(
         >>> load("coloured_mnist")
         Traceback (most recent call last):
         ...
-        aifs_peft.errors.InvalidInputError: no data set 'coloured_mnist'; did you mean 'colored_mnist'? ...
+        aifs_peft.errors.InvalidInputError: no data set 'coloured_mnist' (did you mean 'colored_mnist'?); known: ...
     """
     loader = _entry(name, "loader")
     known = _options(loader)
-    for option in options:
-        if option not in known:
-            raise InvalidInputError(
-                f"{name} has no option {option!r}{_closest(option, known)} Options: {', '.join(known) or 'none'}"
-            )
+    check_names(options, known, f"{name} has no option", error=InvalidInputError)
     if streaming and "streaming" in inspect.signature(loader).parameters:
         return loader(data_dir, streaming=True, **options)
     result: DatasetDict = loader(data_dir, **options)
@@ -132,7 +128,7 @@ def group_spec(
 
 def _entry(name: str, part: str) -> Any:
     if name not in _REGISTRY:
-        raise InvalidInputError(f"no data set {name!r}{_closest(name, _REGISTRY)} Known: {', '.join(names())}")
+        raise InvalidInputError(f"no data set {name!r}{did_you_mean(name, _REGISTRY)}; known: {', '.join(names())}")
     module, loader, card = _REGISTRY[name]
     return getattr(importlib.import_module(f"aifs_peft.data.{module}"), loader if part == "loader" else card)
 
@@ -140,8 +136,3 @@ def _entry(name: str, part: str) -> Any:
 def _options(loader: Callable[..., Any]) -> dict[str, Any]:
     parameters = inspect.signature(loader).parameters.values()
     return {p.name: p.default for p in parameters if p.name not in ("data_dir", "streaming")}
-
-
-def _closest(word: str, known: Any) -> str:
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {match[0]!r}?" if match else "."

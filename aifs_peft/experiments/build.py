@@ -12,6 +12,7 @@ from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from aifs_peft import data
+from aifs_peft._checks import check_count, check_names, parse_json_object
 from aifs_peft.data.custom import load_custom
 from aifs_peft.errors import AIFSError, InvalidConfigError, InvalidInputError
 from aifs_peft.experiments.prepare import (
@@ -22,12 +23,11 @@ from aifs_peft.experiments.prepare import (
     make_encoder,
     modality_of,
 )
-from aifs_peft.experiments.spec import FinetuneSpec, closest
+from aifs_peft.experiments.spec import FinetuneSpec
 from aifs_peft.methods import MethodSettings, get
 from aifs_peft.models.loading import default_model, load_model, load_processor
 from aifs_peft.models.tabular import ENCODERS
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
-from aifs_peft.training.method import parse_options
 from aifs_peft.tuner import AIFSConfig
 
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ NO_SPLIT = (
 )
 DOES_NOT_FIT = "The adapter {adapter!r} does not fit the model {model!r}: {reason}"
 REFUSED = "The training arguments cannot be used here: {reason}"
-NO_DISCOVERY_OPTION = "discovery_options has {given!r}, which discover does not take{hint}; it takes {known}."
-WRONG_DISCOVERY_OPTION = "discovery_options: {name} must be a whole number of at least 1; got {given!r}."
 # What a run gives to `discover` itself, or what cannot be written as JSON.
 _NOT_OPTIONS = ("groups", "random_state", "gate", "config")
 
@@ -112,8 +110,8 @@ def build_trainer(
     args.method = method = args.method or "aifs"
     # First: a misspelt setting is told before anything is loaded.
     config = adapter_config(method, spec)
-    check_discovery_options(parse_options(args.discovery_options))
-    settings = get(method)(MethodSettings(method_options=parse_options(args.method_options)))
+    check_discovery_options(parse_json_object("discovery_options", args.discovery_options))
+    settings = get(method)(MethodSettings(method_options=parse_json_object("method_options", args.method_options)))
     set_seed(args.seed)
     splits = load_data(spec)
     # A model of tables reads the features of a set that has pictures as well.
@@ -219,19 +217,16 @@ def check_discovery_options(options: dict[str, Any]) -> None:
         >>> check_discovery_options({"k": 3})
         Traceback (most recent call last):
         ...
-        aifs_peft.errors.InvalidConfigError: discovery_options has 'k', which discover does not take; it takes ...
+        aifs_peft.errors.InvalidConfigError: discovery_options: discover has no option 'k'; known: metadata, ...
     """
     from aifs_peft.discovery import discover
 
     parameters = inspect.signature(discover).parameters.values()
-    known = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _NOT_OPTIONS}
+    known = {p.name: str(p.annotation) for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _NOT_OPTIONS}
+    check_names(options, known, "discovery_options: discover has no option")
     for name, value in options.items():
-        if name not in known:
-            told = NO_DISCOVERY_OPTION.format(given=name, hint=closest(name, known), known=", ".join(known))
-            raise InvalidConfigError(told)
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        if isinstance(known[name], int) and not whole:
-            raise InvalidConfigError(WRONG_DISCOVERY_OPTION.format(name=name, given=value))
+        if known[name].startswith("int"):
+            check_count(f"discovery_options: {name}", value)
 
 
 def _adapted(base: nn.Module, config: AIFSConfig, spec: FinetuneSpec, name: str) -> Any:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aifs_peft._checks import did_you_mean
 from aifs_peft.errors import DataNotFoundError, InvalidInputError
-from aifs_peft.experiments.spec import closest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,7 +154,7 @@ def _column(path: Path, column: str, role: str) -> list[Any]:
     table = _table(path)
     if column not in table.columns:
         known = [str(name) for name in table.columns]
-        told = NO_COLUMN.format(path=path, column=column, hint=closest(column, known), known=known, role=role)
+        told = NO_COLUMN.format(path=path, column=column, hint=did_you_mean(column, known), known=known, role=role)
         raise InvalidInputError(told)
     if table[column].isna().any():
         row = int(table[column].isna().to_numpy().argmax())

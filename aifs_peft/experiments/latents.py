@@ -16,10 +16,10 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from aifs_peft.errors import HeadError, InvalidInputError, NonFiniteError
 from aifs_peft.experiments.prepare import PreparedDataset, label_names, make_encoder, modality_of
+from aifs_peft.latent.pooling import pool_latent
 from aifs_peft.training.parallel import gather_rows
 from aifs_peft.tuner import AIFSConfig, find_aifs_layer
 from aifs_peft.tuner.layer import AIFSLayer
-from aifs_peft.tuner.pooling import pool_latent
 from aifs_peft.tuner.targets import find_head
 
 if TYPE_CHECKING:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from aifs_peft.environment import installed_version
 
 PACKAGES = ("aifs_peft", "torch", "transformers", "peft", "accelerate", "datasets", "scikit-learn", "numpy")
 
@@ -22,18 +23,11 @@ def provenance() -> dict[str, Any]:
     commit = _git("rev-parse", "HEAD")
     status = _git("status", "--porcelain")
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in PACKAGES}},
         "commit": commit,
         "dirty": None if commit is None else bool(status),
         "hardware": {"machine": platform.machine(), "system": platform.system(), "cpu_count": os.cpu_count()},
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _git(*arguments: str) -> str | None:

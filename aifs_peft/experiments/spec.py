@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from aifs_peft._checks import check_choice, check_count, check_number
 from aifs_peft.errors import InvalidConfigError
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ FULL_QUANTISED = (
 NOTHING_TO_TUNE = (
     "The model 'identity' has no layers between its input and its head; adapter was {given!r}: pass 'none'."
 )
-NOT_A_CHOICE = "{name} must be one of {known}; got {given!r}{hint}."
-OUT_OF_RANGE = "{name} must be {needed}; got {given!r}."
 
 _WHAT, _OWN, _ADAPTER, _RESULT = "Model and data", "Your own data", "Adapter", "Result"
 
@@ -80,7 +77,7 @@ class FinetuneSpec:
         >>> FinetuneSpec(adapter="lroa")
         Traceback (most recent call last):
         ...
-        aifs_peft.errors.InvalidConfigError: adapter must be one of none, lora, ...; got 'lroa' (did you mean 'lora'?).
+        aifs_peft.errors.InvalidConfigError: adapter must be one of 'none', ...; got 'lroa' (did you mean 'lora'?).
     """
 
     model: str | None = _option(
@@ -103,7 +100,7 @@ class FinetuneSpec:
     )
     lora_r: int = _option(8, _ADAPTER, "rank of LoRA", low=1)
     lora_alpha: int = _option(16, _ADAPTER, "scale of LoRA", low=1)
-    lora_dropout: float = _option(0.0, _ADAPTER, "dropout of LoRA", low=0, below=1)
+    lora_dropout: float = _option(0.0, _ADAPTER, "dropout of LoRA", low=0.0, high=1.0, below=True)
     target_modules: list[str] | None = _option(  # noqa: RUF009 - a field, as the others
         None, _ADAPTER, "names of the modules that are tuned; chosen by architecture when left out"
     )
@@ -122,7 +119,7 @@ class FinetuneSpec:
     split: str = _option("stratified", _OWN, "how splits that are missing are cut", choices=SPLITS)
     test_share: float | str | None = _option(
         None, _OWN, "share of the test split, in (0, 1), or 'balanced': as many of each label and attribute",
-        low=0, below=1, above=True, words=("balanced",),
+        low=0.0, high=1.0, above=True, below=True, words=("balanced",),
     )  # fmt: skip
     baseline: str = _option(
         "auto", _RESULT,
@@ -168,48 +165,10 @@ class FinetuneSpec:
 
 def _check_field(name: str, value: Any, rules: Mapping[str, Any]) -> None:
     """Refuse a value outside the choices or bounds that the field's metadata state."""
-    choices = rules.get("choices")
-    if choices is not None and value not in choices:
-        told = NOT_A_CHOICE.format(name=name, known=", ".join(choices), given=value, hint=closest(value, choices))
-        raise InvalidConfigError(told)
+    if "choices" in rules:
+        check_choice(name, value, rules["choices"])
     if "low" in rules and value is not None and value not in rules.get("words", ()):
-        needed = bounds_in_words(rules)
-        if isinstance(value, bool | str) or not within(float(value), rules):
-            raise InvalidConfigError(OUT_OF_RANGE.format(name=name, needed=needed, given=value))
-
-
-def closest(word: object, known: Iterable[str]) -> str:
-    """A hint at the closest known word, empty where none is close.
-
-    Example:
-        >>> closest("lroa", ["none", "lora"]), closest("k", ["lora"])
-        (" (did you mean 'lora'?)", '')
-    """
-    close = difflib.get_close_matches(str(word), list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def within(value: float, rules: Mapping[str, Any]) -> bool:
-    """Whether a number lies in the bounds `low` (excluded where `above`), `high` and `below` (excluded); never for NaN.
-
-    Example:
-        >>> within(0.0, {"low": 0}), within(0.0, {"low": 0, "above": True}), within(1.0, {"low": 0, "below": 1})
-        (True, False, False)
-    """
-    low = rules.get("low", -math.inf)
-    enough = value > low if rules.get("above") else value >= low
-    return bool(enough and value <= rules.get("high", math.inf) and value < rules.get("below", math.inf))
-
-
-def bounds_in_words(rules: Mapping[str, Any]) -> str:
-    """The same bounds for an error message.
-
-    Example:
-        >>> bounds_in_words({"low": 0, "below": 1}), bounds_in_words({"low": 0, "above": True})
-        ('at least 0 and below 1', 'above 0')
-    """
-    parts = [f"{'above' if rules.get('above') else 'at least'} {rules['low']:g}"] if "low" in rules else []
-    parts += [f"at most {rules['high']:g}"] if "high" in rules else []
-    parts += [f"below {rules['below']:g}"] if "below" in rules else []
-    words = " and ".join(parts)
-    return " or ".join([words, *map(repr, rules.get("words", ()))])
+        if isinstance(rules["low"], float):
+            check_number(name, value, rules["low"], rules["high"], above=rules.get("above", False), below=True)
+        else:
+            check_count(name, value, rules["low"])

@@ -1,4 +1,4 @@
-"""What every module of this folder leans on: precision, evaluation mode, argument checks.
+"""What every module of this folder leans on: precision, evaluation mode, checks of tensors.
 
 Latent mathematics (softmax differences, gradient penalties, quadrature) loses its small values in half
 precision, so all of it is done in float32, or in float64 for float64 latents, with autocast switched off.
@@ -6,15 +6,13 @@ precision, so all of it is done in float32, or in float64 for float64 latents, w
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
-from aifs_peft.errors import HeadError, InvalidConfigError, InvalidInputError
+from aifs_peft.errors import HeadError, InvalidInputError
 
 Head = Callable[[Tensor], Tensor]
 """A classification head: latents `(batch, dim)` in, logits `(batch, classes)` out, examples independent."""
@@ -115,30 +113,3 @@ def check_indices(index: Tensor, batch: int, bound: int, name: str) -> None:
     low, high = (int(value) for value in torch.stack(torch.aminmax(index)).tolist())
     if low < 0 or high >= bound:
         raise InvalidInputError(f"{name} must lie in [0, {bound}), got values from {low} to {high}")
-
-
-def check_number(value: float, name: str, *, low: float = -math.inf, strict: bool = False) -> float:
-    """`value` as a finite float at least `low` (above it when `strict`); InvalidConfigError otherwise."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value < low or (strict and value == low):
-        bound = "" if low == -math.inf else f" {'above' if strict else 'of at least'} {low:g}"
-        raise InvalidConfigError(f"{name} must be a finite number{bound}, got {value!r}")
-    return float(value)
-
-
-def check_count(value: int, name: str, low: int = 1) -> int:
-    """`value` as an integer at least `low`; InvalidConfigError otherwise."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise InvalidConfigError(f"{name} must be an integer of at least {low}, got {value!r}")
-    return value
-
-
-def check_choice(value: str, choices: tuple[str, ...], name: str) -> None:
-    """Raise InvalidConfigError, naming the closest choice, unless `value` is one of `choices`."""
-    if value in choices:
-        return
-    import difflib
-
-    close = difflib.get_close_matches(str(value), choices, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise InvalidConfigError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}{hint}")

@@ -8,8 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from aifs_peft.errors import InvalidConfigError
-from aifs_peft.latent._support import check_choice, check_count, check_number
+from aifs_peft._checks import check_choice, check_count, check_number
+from aifs_peft.errors import HeadError, InvalidConfigError
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -52,13 +52,12 @@ class MLPHead(nn.Sequential):
         *,
         generator: torch.Generator | None = None,
     ) -> None:
-        check_choice(activation, tuple(ACTIVATIONS), "activation")
+        check_choice("activation", activation, tuple(ACTIVATIONS))
         if not hidden:
             raise InvalidConfigError("hidden must name at least one layer size, got none; use nn.Linear instead")
-        sizes = [check_count(dim, "dim"), *(check_count(size, "hidden") for size in hidden)]
-        check_count(num_classes, "num_classes", low=2)
-        if check_number(dropout, "dropout", low=0.0) >= 1.0:
-            raise InvalidConfigError(f"dropout must be below 1, got {dropout}: nothing would pass")
+        sizes = [check_count("dim", dim), *(check_count("hidden", size) for size in hidden)]
+        check_count("num_classes", num_classes, 2)
+        check_number("dropout", dropout, 0, 1, below=True)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for index, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             layers[f"hidden_{index}"] = _linear(fan_in, fan_out, generator)
@@ -128,3 +127,33 @@ def leaf_layers(head: object) -> list[nn.Module] | None:
             return None
         layers += inner
     return layers
+
+
+def linear_layers(module: nn.Module) -> list[tuple[str, nn.Linear]]:
+    """Names and linear layers of a head in the order of definition; the head itself is `("", head)`."""
+    return [(name, m) for name, m in module.named_modules() if isinstance(m, nn.Linear)]
+
+
+def head_sizes(head: nn.Module) -> tuple[int, int]:
+    """Latent width and number of classes of a head.
+
+    Args:
+        head: a linear layer, or a block that begins and ends with one.
+
+    Returns:
+        `(dim, classes)`.
+
+    Raises:
+        HeadError: if it holds no linear layer.
+
+    Example:
+        >>> head_sizes(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)))
+        (4, 2)
+    """
+    layers = linear_layers(head)
+    if not layers:
+        raise HeadError(
+            f"the head is a {type(head).__name__} without a linear layer, so its sizes are unknown; name a linear "
+            "layer in AIFSConfig(target_modules=[...])."
+        )
+    return layers[0][1].in_features, layers[-1][1].out_features

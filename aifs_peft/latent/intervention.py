@@ -9,15 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aifs_peft._checks import check_number
 from aifs_peft.errors import InvalidInputError
-from aifs_peft.latent._support import (
-    check_indices,
-    check_latents,
-    check_number,
-    check_shape,
-    no_autocast,
-    work_dtype,
-)
+from aifs_peft.latent._support import check_indices, check_latents, check_shape, no_autocast, work_dtype
 
 
 def intervene(z: Tensor, mask: Tensor, noise: Tensor, strength: float, basis: Tensor | None = None) -> Tensor:
@@ -53,7 +47,7 @@ def intervene(z: Tensor, mask: Tensor, noise: Tensor, strength: float, basis: Te
                 [ 0.0000,  0.0000, -1.5000]])
     """
     check_latents(z)
-    strength = check_number(strength, "strength")
+    strength = check_number("strength", strength)
     size = check_basis(z, basis)
     check_shape(mask, (size,), "mask", "one weight per noise dimension")
     if not isinstance(noise, Tensor) or noise.ndim != 2 or noise.shape[0] != 1:

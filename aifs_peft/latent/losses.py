@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_choice
 from aifs_peft.errors import HeadError, InvalidConfigError
 from aifs_peft.latent._support import (
     Head,
-    check_choice,
     check_indices,
     check_latents,
     check_shape,
@@ -51,7 +51,7 @@ def invariance_loss(clean_logits: Tensor, intervened_logits: Tensor, reduction: 
         >>> invariance_loss(torch.tensor([[0.0, 0.0]]), torch.log(torch.tensor([[0.25, 0.75]])))
         tensor(0.1438)
     """
-    check_choice(reduction, ("mean", "sum", "none"), "reduction")
+    check_choice("reduction", reduction, ("mean", "sum", "none"))
     check_latents(clean_logits, "clean_logits")
     check_latents(intervened_logits, "intervened_logits")
     check_shape(intervened_logits, tuple(clean_logits.shape), "intervened_logits", "as clean_logits")

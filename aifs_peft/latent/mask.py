@@ -21,8 +21,8 @@ import math
 import torch
 from torch import Tensor
 
+from aifs_peft._checks import check_choice, check_number
 from aifs_peft.errors import InvalidConfigError, InvalidInputError, NonFiniteError
-from aifs_peft.latent._support import check_choice, check_number
 
 MASK_RULES = ("inverse", "inverse_relative", "direct")
 MASK_SCALES = ("sum", "max", "mean")
@@ -67,10 +67,10 @@ def mask_from_attribution(
         >>> mask_from_attribution(scores, rule="direct", gamma=1.0, eps0=1.0, scale="max")
         tensor([0.5134, 0.8465, 1.0000, 0.8465])
     """
-    check_choice(rule, MASK_RULES, "rule")
-    check_choice(scale, MASK_SCALES, "scale")
-    gamma = check_number(gamma, "gamma", low=0.0)
-    eps0 = check_number(eps0, "eps0", low=0.0, strict=True)
+    check_choice("rule", rule, MASK_RULES)
+    check_choice("scale", scale, MASK_SCALES)
+    gamma = check_number("gamma", gamma, 0.0)
+    eps0 = check_number("eps0", eps0, 0.0, above=True)
     if not math.isfinite(gamma / eps0):
         raise InvalidConfigError(f"gamma / eps0 = {gamma!r} / {eps0!r} overflows; raise eps0 or lower gamma")
     size = _absolute(scores)

@@ -14,19 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_choice, check_count, check_number
 from aifs_peft.errors import InvalidInputError
-from aifs_peft.latent._support import (
-    Head,
-    check_choice,
-    check_count,
-    check_latents,
-    check_number,
-    check_shape,
-    evaluating,
-    no_autocast,
-    run_head,
-    work_dtype,
-)
+from aifs_peft.latent._support import Head, check_latents, check_shape, evaluating, no_autocast, run_head, work_dtype
 from aifs_peft.latent.intervention import check_basis, intervene
 
 NOISE_KINDS = ("gaussian", "l1", "l2")
@@ -53,7 +43,7 @@ def sphere_radius(kind: str, size: int) -> float:
         >>> sphere_radius("l2", 16), sphere_radius("l1", 8)
         (4.0, 6.0)
     """
-    check_choice(kind, ("l1", "l2"), "kind")
+    check_choice("kind", kind, ("l1", "l2"))
     return math.sqrt(size) if kind == "l2" else math.sqrt(size * (size + 1) / 2)
 
 
@@ -96,7 +86,7 @@ def sample_noise(
         >>> eps.shape, eps.norm(dim=1)
         (torch.Size([3, 16]), tensor([4.0000, 4.0000, 4.0000]))
     """
-    check_choice(kind, NOISE_KINDS, "kind")
+    check_choice("kind", kind, NOISE_KINDS)
     sizes = tuple(int(size) for size in shape)
     if not sizes or min(sizes) < 0 or sizes[-1] < 1:
         raise InvalidInputError(f"shape must be (..., m) with m of at least 1 and no negative size, got {sizes}")
@@ -105,15 +95,37 @@ def sample_noise(
         raise InvalidInputError(f"dtype must be a floating-point type, got {dtype}")
     source = torch.device("cpu" if device is None else device) if generator is None else generator.device
     draw = torch.float64 if dtype == torch.float64 else torch.float32
-    noise = torch.randn(sizes, generator=generator, device=source, dtype=draw)
-    if kind == "l2":
-        noise = F.normalize(noise, dim=-1, eps=torch.finfo(draw).tiny) * sphere_radius("l2", sizes[-1])
-    elif kind == "l1":
-        # Absolute exponentials with independent signs are Laplace: uniform on the l1 sphere once normalised.
+    raw = torch.randn(sizes, generator=generator, device=source, dtype=draw)
+    if kind == "l1":
+        # Exponential sizes with independent signs are Laplace noise, which `on_sphere` expects for "l1".
         size = torch.empty(sizes, device=source, dtype=draw).exponential_(generator=generator)
-        noise = F.normalize(torch.copysign(size, noise), p=1.0, dim=-1, eps=torch.finfo(draw).tiny)
-        noise = noise * sphere_radius("l1", sizes[-1])
-    return noise.to(source if device is None else device, dtype)
+        raw = torch.copysign(size, raw)
+    return on_sphere(raw, kind).to(source if device is None else device, dtype)
+
+
+def on_sphere(raw: Tensor, kind: str) -> Tensor:
+    """Turn independent draws into noise of a kind: uniform on the sphere at `sphere_radius`, for the kinds that are.
+
+    Args:
+        raw: `(..., m)` floating; standard normal for "gaussian" and "l2", Laplace for "l1".
+        kind: "gaussian" (returned as it is), "l1" or "l2".
+
+    Returns:
+        Noise of the same shape and type; every row of `m` numbers depends on that row alone.
+
+    Raises:
+        InvalidConfigError: when `kind` is unknown.
+
+    Example:
+        >>> import torch
+        >>> on_sphere(torch.tensor([[3.0, 4.0]]), "l2")
+        tensor([[0.8485, 1.1314]])
+    """
+    check_choice("kind", kind, NOISE_KINDS)
+    if kind == "gaussian":
+        return raw
+    unit = F.normalize(raw, p=2.0 if kind == "l2" else 1.0, dim=-1, eps=torch.finfo(raw.dtype).tiny)
+    return unit * sphere_radius(kind, raw.shape[-1])
 
 
 def adversarial_noise(
@@ -168,9 +180,9 @@ def adversarial_noise(
         tensor([[0.0000, 0.0000, 1.7321]])
     """
     check_latents(z)
-    check_choice(kind, NOISE_KINDS, "kind")
-    check_count(steps, "steps")
-    strength = check_number(strength, "strength")
+    check_choice("kind", kind, NOISE_KINDS)
+    check_count("steps", steps)
+    strength = check_number("strength", strength)
     size = check_basis(z, basis)
     check_shape(mask, (size,), "mask", "one weight per noise dimension")
     dtype = work_dtype(z)

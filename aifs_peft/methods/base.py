@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft.errors import InvalidConfigError
+from aifs_peft.latent.output import Intervention, LatentOutput
+from aifs_peft.latent.state import AIFSState
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, Setup, StepContext
 from aifs_peft.methods.settings import MethodSettings, NoOptions, read_options
-from aifs_peft.tuner import AIFSState
-from aifs_peft.tuner.layer import Intervention, LatentOutput
 
 Phase = Literal["none", "initial", "epoch", "both"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aifs_peft.tuner import AIFSState
+from aifs_peft.latent.state import AIFSState
 
 
 @dataclass(frozen=True)

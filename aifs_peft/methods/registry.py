@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TypeVar
 
+from aifs_peft._checks import did_you_mean
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.methods.base import Method
 
@@ -105,9 +105,7 @@ def get(name: str) -> type[Method]:
         _load_entry_point(name)
     if name in _REGISTRY:
         return _REGISTRY[name]
-    close = difflib.get_close_matches(name, names(), n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise InvalidConfigError(f"unknown method {name!r}{hint} Known: {', '.join(names())}")
+    raise InvalidConfigError(f"unknown method {name!r}{did_you_mean(name, names())}; known: {', '.join(names())}")
 
 
 def _load_entry_point(name: str) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from aifs_peft._checks import check_count
 from aifs_peft.errors import InvalidInputError
-from aifs_peft.metrics.inputs import Batch, expand, integer, read_batch, slot_names, training_shares
+from aifs_peft.metrics.inputs import Batch, expand, read_batch, slot_names, training_shares
 from aifs_peft.metrics.intervals import check_confidence
 from aifs_peft.metrics.ranking import BinnedScores, ExactScores, Ranking
 from aifs_peft.metrics.result import Settings, build_part, slot_entries
@@ -60,12 +61,14 @@ class GroupMetricAccumulator:
         score_bins: int | None = None,
         min_group_size: int = 30,
     ) -> None:
-        self.num_groups = integer(num_groups, "num_groups", 1)
-        self.num_classes = integer(num_classes, "num_classes", 2)
-        self.num_attributes = integer(num_attributes, "num_attributes", 0)
-        self.calibration_bins = integer(calibration_bins, "calibration_bins", 1)
-        self.score_bins = None if score_bins is None else integer(score_bins, "score_bins", 2)
-        self.min_group_size = integer(min_group_size, "min_group_size", 0)
+        self.num_groups = check_count("num_groups", num_groups, 1, error=InvalidInputError)
+        self.num_classes = check_count("num_classes", num_classes, 2, error=InvalidInputError)
+        self.num_attributes = check_count("num_attributes", num_attributes, 0, error=InvalidInputError)
+        self.calibration_bins = check_count("calibration_bins", calibration_bins, 1, error=InvalidInputError)
+        self.score_bins = (
+            None if score_bins is None else check_count("score_bins", score_bins, 2, error=InvalidInputError)
+        )
+        self.min_group_size = check_count("min_group_size", min_group_size, 0, error=InvalidInputError)
         cells = max(self.num_groups, self.num_attributes) * self.num_classes**2
         if cells > _MAX_CELLS:
             msg = f"{self.num_groups} groups, {self.num_classes} classes: {cells} counters, over {_MAX_CELLS}"
@@ -210,7 +213,7 @@ class GroupMetricAccumulator:
             InvalidInputError: a negative or non-integer `n_boot`, or a confidence outside (0, 1).
         """
         settings = Settings(
-            integer(n_boot, "n_boot", 0),
+            check_count("n_boot", n_boot, 0, error=InvalidInputError),
             check_confidence(confidence),
             self.min_group_size,
             np.random.default_rng(random_state),

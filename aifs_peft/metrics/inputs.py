@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aifs_peft import _checks
 from aifs_peft.errors import InvalidInputError
 
 # A row of probabilities may miss a sum of one by this much: half precision and bfloat16 softmax do.
@@ -62,9 +63,7 @@ def to_numpy(value: Any, name: str) -> NDArray[Any]:
         >>> to_numpy([0, 1], "y_true").tolist()
         [0, 1]
     """
-    if hasattr(value, "detach"):  # a torch tensor, recognised without importing torch
-        value = value.detach().cpu()
-        value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+    value = _checks.to_numpy(value)
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -88,17 +87,8 @@ def class_or_group_ids(array: NDArray[Any], name: str, upper: int) -> NDArray[An
     """
     if array.ndim != 1:
         raise InvalidInputError(f"{name} must have shape (n,); got {array.shape}")
-    if array.dtype.kind == "f":
-        msg = f"{name} must hold integer ids; got {array.dtype}: take the argmax of scores, or cast ids to int"
-        raise InvalidInputError(msg)
-    if array.size:
-        low, high = int(array.min()), int(array.max())
-        if low < 0 or high >= upper:
-            msg = (
-                f"{name} holds ids from {low} to {high}; they must lie in 0..{upper - 1}: raise the number "
-                "of classes, groups or attributes, or mark padded rows with valid=False"
-            )
-            raise InvalidInputError(msg)
+    remedy = "; raise the number of classes, groups or attributes, or mark padded rows with valid=False"
+    _checks.check_ids(name, array, upper, remedy)
     return array.astype(np.uint8) if array.dtype == np.bool_ else array
 
 
@@ -219,21 +209,6 @@ def expand(ids: NDArray[Any]) -> tuple[NDArray[np.intp] | None, NDArray[np.intp]
         index, slots = np.nonzero(ids)
         return index, slots
     return None, ids.astype(np.intp, copy=False)
-
-
-def integer(value: Any, name: str, low: int) -> int:
-    """Return a whole number of at least `low`; a bool or a float is refused, not rounded.
-
-    Raises:
-        InvalidInputError: another type, or too small.
-
-    Example:
-        >>> integer(np.int32(3), "n_boot", 0)
-        3
-    """
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < low:
-        raise InvalidInputError(f"{name} must be an integer of at least {low}; got {value!r}")
-    return int(value)
 
 
 def slot_names(names: Sequence[str] | None, slots: int, argument: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from aifs_peft._checks import check_number
 from aifs_peft.errors import InvalidInputError
 
 Floats = NDArray[np.float64]
@@ -29,11 +30,7 @@ def check_confidence(confidence: float) -> float:
         >>> check_confidence(0.9)
         0.9
     """
-    value = float(confidence)
-    if not 0.0 < value < 1.0:
-        msg = f"confidence is {confidence!r}; it must lie strictly between 0 and 1 (0.95 for a 95 % interval)"
-        raise InvalidInputError(msg)
-    return value
+    return check_number("confidence", confidence, 0, 1, above=True, below=True, error=InvalidInputError)
 
 
 def clopper_pearson(successes: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tuple[Floats, Floats]:

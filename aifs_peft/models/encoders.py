@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from aifs_peft.errors import HeadError, MissingDependencyError, ModelNotFoundError
+from aifs_peft.latent._support import evaluating
 
 
 class TabularEncoder(nn.Module):
@@ -86,15 +87,10 @@ def embedding_width(encoder: nn.Module) -> int:
             f"the width of {type(encoder).__name__}'s embedding is unknown; pass LatentClassifier(encoder, dim=...)."
         )
     reference = next(encoder.parameters())
-    mode = encoder.training
-    encoder.eval()
-    try:
-        with torch.no_grad():
-            image = torch.zeros(1, channels, size, size, device=reference.device, dtype=reference.dtype)
-            features = getattr(encoder, "get_image_features", None) or encoder
-            return int(embedding_of(features(pixel_values=image), encoder).shape[-1])
-    finally:
-        encoder.train(mode)
+    with torch.no_grad(), evaluating(encoder):
+        image = torch.zeros(1, channels, size, size, device=reference.device, dtype=reference.dtype)
+        features = getattr(encoder, "get_image_features", None) or encoder
+        return int(embedding_of(features(pixel_values=image), encoder).shape[-1])
 
 
 def load_transformers(name: str, revision: str | None, kwargs: dict[str, Any]) -> nn.Module:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -16,6 +18,7 @@ from transformers import (
     AutoTokenizer,
 )
 
+from aifs_peft._checks import check_choice
 from aifs_peft.errors import InvalidConfigError, InvalidInputError, ModelNotFoundError
 from aifs_peft.models.tabular import ENCODERS, TabularClassifier, TabularConfig
 
@@ -36,10 +39,10 @@ NO_TABLE = (
 )
 NO_DEFAULT = "No model was given and {modality} input has no default. Pass --model: a Hub name or a local directory."
 NOT_FOR_TABLES = "quantization was {given!r}; {name!r} starts from scratch and is not quantised: pass 'none'."
-UNKNOWN_QUANTIZATION = "quantization was {given!r}; it is one of 'none', '4bit', '8bit'."
 
 DEFAULT_MODELS = {"image": TINY_CLIP, "features": "mlp"}
 _AUTO = {"image": AutoModelForImageClassification, "text": AutoModelForSequenceClassification}
+_CLASSES = {"image": MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, "text": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING}
 
 
 def default_model(modality: str) -> str:
@@ -96,8 +99,8 @@ def load_model(
         InvalidConfigError: the model cannot read this modality, or an unknown quantization.
         InvalidInputError: no such modality, or features that cannot be standardised.
     """
-    if modality not in (*_AUTO, "features"):
-        raise InvalidInputError(f"No model class for {modality!r} input; needed: one of {sorted(_AUTO)} or 'features'.")
+    check_choice("modality", modality, (*_AUTO, "features"), error=InvalidInputError)
+    check_choice("quantization", quantization, ("none", "4bit", "8bit"))
     source = resolve_model(name)
     if subfolder and Path(source).is_dir():
         # transformers looks for an adapter beside the subfolder when the repository is a local one.
@@ -113,7 +116,7 @@ def load_model(
         config = AutoConfig.from_pretrained(source, **common)
     except (OSError, ValueError) as error:
         raise _not_found("model", name, error) from error
-    if type(config) not in _AUTO[modality]._model_mapping and not trust_remote_code:
+    if type(config) not in _CLASSES[modality] and not trust_remote_code:
         raise InvalidConfigError(WRONG_KIND.format(name=name, model_type=config.model_type, modality=modality))
     config.num_labels = len(label_names)
     config.id2label = dict(enumerate(label_names))
@@ -183,6 +186,4 @@ def _quantization(kind: str) -> Any:
             bnb_4bit_compute_dtype=torch.float32,
             llm_int8_skip_modules=skip,
         )
-    if kind == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)
-    raise InvalidConfigError(UNKNOWN_QUANTIZATION.format(given=kind))
+    return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skip)

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from aifs_peft._checks import check_choice
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.models.encoders import TabularEncoder
 
@@ -41,8 +42,7 @@ class TabularConfig(PretrainedConfig):
     model_type = "aifs_tabular"
 
     def __init__(self, num_features: int = 1, encoder: str = "mlp", hidden_size: int = 64, **kwargs: Any) -> None:
-        if encoder not in ENCODERS:
-            raise InvalidConfigError(f"encoder was {encoder!r}; it is one of {', '.join(map(repr, ENCODERS))}.")
+        check_choice("encoder", encoder, ENCODERS)
         if num_features < 1 or hidden_size < 1:
             raise InvalidConfigError(
                 f"num_features and hidden_size must be at least 1; got {num_features} and {hidden_size}."

@@ -1,6 +1,23 @@
 """Training: a `Trainer` that encodes once, intervenes on latents and selects models without group labels."""
 
-from aifs_peft.training.arguments import AIFSTrainingArguments
-from aifs_peft.training.trainer import AIFSTrainer
+from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aifs_peft.training.arguments import AIFSTrainingArguments
+    from aifs_peft.training.trainer import AIFSTrainer
+
+# Imported when first asked for: training on latents, which `AIFSClassifier` does, needs no transformers.
+_LAZY = {
+    "AIFSTrainer": "aifs_peft.training.trainer",
+    "AIFSTrainingArguments": "aifs_peft.training.arguments",
+}
 __all__ = ["AIFSTrainer", "AIFSTrainingArguments"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

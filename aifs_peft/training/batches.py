@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,19 +16,22 @@ from aifs_peft.errors import InvalidInputError
 
 logger = logging.getLogger(__name__)
 
+# What the data set of a training says of each example beside its content, and the collator carries to the batch.
 INDEX = "aifs_index"
+OCCURRENCE = "aifs_occurrence"
+POSITION_COLUMNS = (INDEX, OCCURRENCE)
 LABEL_NAMES = ("labels", "label", "label_ids")
 
 
 class IndexedDataset(Dataset[dict[str, Any]]):
-    """A data set whose examples carry their position under the key `aifs_index`.
+    """A data set whose examples carry their position, and how often they were drawn before in the epoch.
 
     Args:
-        dataset: map-style, with dictionaries as examples.
+        dataset: map-style, with dictionaries as examples; asked for positions, or for the `Draw`s of `EpochSampler`.
 
     Example:
         >>> IndexedDataset([{"label": 1}])[0]
-        {'label': 1, 'aifs_index': 0}
+        {'label': 1, 'aifs_index': 0, 'aifs_occurrence': 0}
     """
 
     def __init__(self, dataset: Any) -> None:
@@ -38,13 +41,18 @@ class IndexedDataset(Dataset[dict[str, Any]]):
         return len(self.dataset)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        return {**self.dataset[position], INDEX: position}
+        return self._marked(self.dataset[int(position)], position)
 
     def __getitems__(self, positions: list[int]) -> list[dict[str, Any]]:
         """A batch at once, for data sets that are faster that way (`datasets.Dataset` is)."""
         fetch = getattr(self.dataset, "__getitems__", None)
-        examples = fetch(positions) if fetch else [self.dataset[position] for position in positions]
-        return [{**example, INDEX: position} for example, position in zip(examples, positions, strict=True)]
+        plain = [int(position) for position in positions]
+        examples = fetch(plain) if fetch else [self.dataset[position] for position in plain]
+        return [self._marked(example, position) for example, position in zip(examples, positions, strict=True)]
+
+    @staticmethod
+    def _marked(example: Any, position: int) -> dict[str, Any]:
+        return {**example, INDEX: int(position), OCCURRENCE: getattr(position, "occurrence", 0)}
 
 
 class CarryingCollator:
@@ -52,12 +60,12 @@ class CarryingCollator:
 
     Args:
         collator: the user's: list of examples to batch.
-        columns: names of integer or boolean columns, or lists of those (overlapping groups), to carry besides the
-            position.
+        columns: names of integer or boolean columns, or lists of those (overlapping groups), to carry besides
+            `POSITION_COLUMNS`.
     """
 
     def __init__(self, collator: Callable[[list[Any]], dict[str, Any]], columns: Sequence[str] = ()) -> None:
-        self.collator, self.columns = collator, (INDEX, *columns)
+        self.collator, self.columns = collator, (*POSITION_COLUMNS, *columns)
 
     def __call__(self, examples: list[Any]) -> dict[str, Any]:
         """The collator's batch, with one int64 tensor `(batch, ...)` for each carried column that every example has."""
@@ -131,8 +139,19 @@ def read_labels(dataset: Any) -> Tensor:
     return torch.as_tensor(labels.astype(np.int64))
 
 
+def is_table(dataset: Any) -> bool:
+    """Whether this is a `datasets.Dataset`; where that package was never imported, it cannot be one.
+
+    Example:
+        >>> is_table([{"label": 1}])
+        False
+    """
+    package = sys.modules.get("datasets")
+    return package is not None and isinstance(dataset, package.Dataset)
+
+
 def _columns_of(dataset: Any) -> list[str]:
-    names = dataset.column_names if isinstance(dataset, datasets.Dataset) else getattr(dataset, "columns", None)
+    names = dataset.column_names if is_table(dataset) else getattr(dataset, "columns", None)
     return list(names or [])
 
 
@@ -140,6 +159,7 @@ def has_column(dataset: Any, name: str) -> bool:
     """Whether `read_column` would find a column of that name.
 
     Example:
+        >>> import datasets
         >>> has_column(datasets.Dataset.from_dict({"environment": [0, 1]}), "attributes")
         False
     """
@@ -161,10 +181,11 @@ def read_column(dataset: Any, name: str, what: str = "training") -> Tensor:
         InvalidInputError: if there is no such column, or it does not hold integers.
 
     Example:
+        >>> import datasets
         >>> read_column(datasets.Dataset.from_dict({"environment": [0, 1, 1]}), "environment")
         tensor([0, 1, 1])
     """
-    if isinstance(dataset, datasets.Dataset):
+    if is_table(dataset):
         held: Any = dataset.with_format(None) if name in dataset.column_names else {}
     else:
         held = getattr(dataset, "columns", None) or {}
@@ -184,7 +205,7 @@ def read_column(dataset: Any, name: str, what: str = "training") -> Tensor:
 
 
 def _raw_labels(dataset: Any) -> Any:
-    if isinstance(dataset, datasets.Dataset):
+    if is_table(dataset):
         for name in LABEL_NAMES:
             if name in dataset.column_names:
                 return list(dataset.with_format(None)[name])

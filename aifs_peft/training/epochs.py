@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from torch.utils.data import SequentialSampler, Subset
 
 from aifs_peft.errors import CheckpointMismatchError
+from aifs_peft.latent._support import evaluating
 from aifs_peft.methods import EpochContext, Latents, Method, RegionPool, Regions, Setup, StepContext
 from aifs_peft.models import TokenMap, resolve_tokens
 from aifs_peft.training.arguments import AIFSTrainingArguments
 from aifs_peft.training.batches import (
     INDEX,
     LABEL_NAMES,
+    POSITION_COLUMNS,
     IndexedDataset,
     check_labels,
     has_column,
@@ -26,12 +28,13 @@ from aifs_peft.training.batches import (
     read_labels,
 )
 from aifs_peft.training.latents import LatentStore, RegionStore
-from aifs_peft.training.method import gives_tokens, head_on_latents, set_modes, trains_encoder
+from aifs_peft.training.method import gives_tokens, head_on_latents
 from aifs_peft.training.parallel import on_main, share_state
 from aifs_peft.training.rng import isolated_rng
 from aifs_peft.training.sampling import EpochSampler
 from aifs_peft.training.upstream import UpstreamTrainer
-from aifs_peft.tuner import AIFSLayer, untuned
+from aifs_peft.tuner import AIFSLayer, initial_encoder
+from aifs_peft.tuner.modes import trains_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +154,7 @@ class EpochMixin(UpstreamTrainer):
 
     def encode_untuned_training_set(self) -> Latents:
         """Latents of the whole training set by the encoder as it was before any tuning."""
-        with untuned(self.adapted):
+        with initial_encoder(self.adapted):
             return self.encode_training_set()
 
     def encode_validation_set(self) -> tuple[Latents, dict[str, Tensor]]:
@@ -239,17 +242,12 @@ class EpochMixin(UpstreamTrainer):
             each: gets positions, inputs and outputs of every batch, and may take the latent output.
             **forward: for the model beside the inputs.
         """
-        modes = {module: module.training for module in self.adapted.modules()}
-        hidden = {*LABEL_NAMES, INDEX, *self.extra_columns()}
-        with isolated_rng(self.args.seed):
+        hidden = {*LABEL_NAMES, *POSITION_COLUMNS, *self.extra_columns()}
+        with isolated_rng(self.args.seed), evaluating(self.adapted):
             loader = self.build_loader(dataset, "training", self.args.eval_batch_size, SequentialSampler)
-            try:
-                self.adapted.eval()
-                for batch in loader:
-                    inputs = {k: v for k, v in self._to_device(batch).items() if k not in hidden}
-                    each(batch[INDEX], inputs, self.adapted(**inputs, **forward))
-            finally:
-                set_modes(self.adapted, modes)
+            for batch in loader:
+                inputs = {k: v for k, v in self._to_device(batch).items() if k not in hidden}
+                each(batch[INDEX], inputs, self.adapted(**inputs, **forward))
 
     def _to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
         return {

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from aifs_peft._checks import parse_json_object
 from aifs_peft.errors import HeadError, InvalidConfigError
 from aifs_peft.methods import Method, MethodSettings, get
 from aifs_peft.training.arguments import AIFSTrainingArguments
@@ -51,31 +49,12 @@ def build_method(model: PeftModel, layer: AIFSLayer, args: AIFSTrainingArguments
         label_smoothing=args.label_smoothing_factor,
         directions=args.directions,
         seed=args.seed,
-        discovery=parse_options(args.discovery_options),
+        discovery=parse_json_object("discovery_options", args.discovery_options),
         balance_groups=args.balance_groups,
         max_repeats=args.max_repeats,
-        method_options=parse_options(args.method_options),
+        method_options=parse_json_object("method_options", args.method_options),
     )
     return get(args.method or RECIPES[config.recipe])(settings)
-
-
-def parse_options(options: dict[str, Any] | str | None) -> dict[str, Any]:
-    """Options given as a dictionary or, on the command line, as a JSON object.
-
-    Raises:
-        InvalidConfigError: for text that is no JSON object.
-    """
-    if not isinstance(options, str):
-        return dict(options or {})
-    try:
-        parsed = json.loads(options)
-    except json.JSONDecodeError as error:
-        raise InvalidConfigError(
-            f"options must be a JSON object such as '{{\"eta\": 0.1}}'; got {options!r}"
-        ) from error
-    if not isinstance(parsed, dict):
-        raise InvalidConfigError(f"options must be a JSON object such as '{{\"eta\": 0.1}}'; got {options!r}")
-    return parsed
 
 
 class SequenceHead(nn.Module):
@@ -112,41 +91,6 @@ def give_own_group(optimizer: torch.optim.Optimizer, module: nn.Module, learning
     for group in optimizer.param_groups:
         group["params"] = [p for p in group["params"] if id(p) not in moved]
     optimizer.add_param_group({"params": list(module.parameters()), "lr": learning_rate, "weight_decay": 0.0})
-
-
-def trains_encoder(model: nn.Module, layer: AIFSLayer) -> bool:
-    """Whether any parameter outside the AIFS layer is trained."""
-    inside = {id(parameter) for parameter in layer.parameters()}
-    return any(p.requires_grad and id(p) not in inside for p in model.parameters())
-
-
-def freeze_modes(model: nn.Module, layer: AIFSLayer, encoder_trains: bool) -> None:
-    """Put what is frozen into evaluation mode, after upstream has put everything into training mode.
-
-    A frozen encoder as a whole: no dropout, no moving statistics. Of one that is trained through an adapter only
-    the normalisation layers with running statistics, whose parameters are frozen.
-
-    Args:
-        model: the whole model.
-        layer: its AIFS layer, left as it is.
-        encoder_trains: see `trains_encoder`.
-    """
-    inside = {id(module) for module in layer.modules()}
-    for module in model.modules():
-        if id(module) in inside or not module.training:
-            continue
-        frozen_statistics = getattr(module, "running_mean", None) is not None and not any(
-            p.requires_grad for p in module.parameters(recurse=False)
-        )
-        if frozen_statistics or not encoder_trains:
-            module.training = False
-
-
-@torch.no_grad()
-def set_modes(model: nn.Module, modes: dict[nn.Module, bool]) -> None:
-    """Put back the training modes that `{m: m.training for m in model.modules()}` noted."""
-    for module in model.modules():
-        module.training = modes[module]
 
 
 def gives_tokens(model: nn.Module) -> bool:

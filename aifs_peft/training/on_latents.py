@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from aifs_peft.errors import InvalidConfigError, NonFiniteError
 from aifs_peft.latent.heads import MLPHead
+from aifs_peft.latent.output import LatentOutput
+from aifs_peft.latent.state import AIFSState
 from aifs_peft.methods import (
     EpochContext,
     Latents,
@@ -26,8 +28,7 @@ from aifs_peft.methods import (
 )
 from aifs_peft.training.batches import check_labels
 from aifs_peft.training.rng import ExampleNoise, private_generator
-from aifs_peft.training.sampling import EpochSampler
-from aifs_peft.tuner import AIFSState, LatentOutput
+from aifs_peft.training.sampling import EpochSampler, occurrences
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ class _Run:
         optimizer, scheduler = self._optimizer()
         for epoch in range(self.schedule.epochs):
             sampler.set_epoch(epoch)
-            numbers = self._epoch(list(sampler), optimizer, scheduler, context)
+            numbers = self._epoch(sampler.order(), optimizer, scheduler, context)
             if objective.collects_latents in ("epoch", "both"):
                 numbers |= objective.end_of_epoch(everything, replace(context, epoch=epoch + 1))
             history.append({"epoch": epoch + 1.0, **numbers})
@@ -204,15 +205,16 @@ class _Run:
 
     def _epoch(
         self,
-        order: list[int],
+        order: Tensor,
         optimizer: torch.optim.Optimizer,
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         context: EpochContext,
     ) -> dict[str, float]:
         sums: dict[str, float] = {}
-        batches = torch.tensor(order).split(self.schedule.batch_size)
-        for index in batches:
-            terms = self._step(index, int(scheduler.last_epoch), context)
+        size = self.schedule.batch_size
+        batches = list(zip(order.split(size), occurrences(order).split(size), strict=True))
+        for index, occurrence in batches:
+            terms = self._step(index, occurrence, int(scheduler.last_epoch), context)
             loss = torch.stack(list(terms.values())).sum()
             if not bool(loss.isfinite()):
                 bad = {name: value.item() for name, value in terms.items() if not bool(value.isfinite())}
@@ -228,12 +230,12 @@ class _Run:
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) / len(batches)
         return sums
 
-    def _step(self, index: Tensor, step: int, context: EpochContext) -> dict[str, Tensor]:
+    def _step(self, index: Tensor, occurrence: Tensor, step: int, context: EpochContext) -> dict[str, Tensor]:
         labels, z = self.y[index], self.Z[index].requires_grad_()
         seen = StepContext(
             head=self.head, state=self.state, labels=labels, index=index,
-            generator=private_generator(self.seed, step, 0, 0), draw=ExampleNoise(self.seed, step, index), step=step,
-            progress=step / self._total_steps(), columns=context.columns, auxiliary=self.auxiliary,
+            generator=private_generator(self.seed, step, 0, 0), draw=ExampleNoise(self.seed, step, index, occurrence),
+            step=step, progress=step / self._total_steps(), columns=context.columns, auxiliary=self.auxiliary,
         )  # fmt: skip
         intervention = self.method.intervention(seen)
         if intervention is None:

@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from aifs_peft.errors import AIFSError
-from aifs_peft.tuner import AIFSState
+from aifs_peft.latent.state import AIFSState
 
 
 def gather_rows(accelerator: Accelerator, rows: Tensor) -> Tensor:

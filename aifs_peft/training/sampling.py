@@ -45,11 +45,58 @@ def drawn_by_weight(weights: Tensor, total: int, generator: torch.Generator) -> 
     return positions[torch.randperm(len(positions), generator=generator)][:total]
 
 
+class Draw(int):
+    """A position in the training set that knows how often it was drawn before in the same epoch.
+
+    An `int` to everybody else, so that batch samplers, workers and data sets need not know about it.
+
+    Args:
+        position: in the training set.
+        occurrence: earlier draws of the same position in this epoch.
+
+    Example:
+        >>> draw = Draw(7, 2)
+        >>> draw == 7, draw.occurrence
+        (True, 2)
+    """
+
+    occurrence: int
+
+    def __new__(cls, position: int, occurrence: int) -> Draw:  # noqa: D102 - see the class
+        draw = super().__new__(cls, position)
+        draw.occurrence = occurrence
+        return draw
+
+    def __reduce__(self) -> tuple[type[Draw], tuple[int, int]]:
+        return Draw, (int(self), self.occurrence)
+
+
+def occurrences(order: Tensor) -> Tensor:
+    """How often each entry has come before.
+
+    Args:
+        order: `(n,)` integers.
+
+    Returns:
+        `(n,)` int64, 0 where a value comes for the first time.
+
+    Example:
+        >>> occurrences(torch.tensor([5, 3, 5, 5, 3]))
+        tensor([0, 0, 1, 2, 1])
+    """
+    by_value = torch.argsort(order, stable=True)
+    ordered, place = order[by_value], torch.arange(len(order))
+    first = torch.ones(len(order), dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    start = torch.cummax(torch.where(first, place, 0), dim=0).values if len(order) else place
+    return torch.empty_like(place).scatter_(0, by_value, place - start)
+
+
 class EpochSampler(Sampler[int]):
     """The order of an epoch: a permutation, or what the method's `sampling` says.
 
     Not a `RandomSampler`, so accelerate leaves it in place and shards the batches made of it; it draws nothing
-    from the global generators.
+    from the global generators. Iterating gives positions; one that was drawn before in the epoch is a `Draw`.
 
     Args:
         size: number of training examples, n; also the number of draws per epoch.
@@ -77,17 +124,36 @@ class EpochSampler(Sampler[int]):
         return self.size
 
     def __iter__(self) -> Iterator[int]:
+        order = self.order()
+        for position, occurrence in zip(order.tolist(), occurrences(order).tolist(), strict=True):
+            yield Draw(position, occurrence) if occurrence else position
+
+    def order(self) -> Tensor:
+        """Positions of the chosen epoch's draws, `(size,)` int64.
+
+        Raises:
+            InvalidInputError: if what the method gives does not fit the training set.
+        """
         generator = private_generator(self.seed, self.epoch)
         plan = self.plan(self.epoch)
         if plan is None:
-            yield from torch.randperm(self.size, generator=generator).tolist()
-        elif plan.order is not None:
-            yield from self._checked(plan.order, "order").tolist()
-        elif plan.weights is not None:
-            weights = self._checked(plan.weights.cpu(), "weights")
-            yield from drawn_by_weight(weights, self.size, generator).tolist()
-        elif plan.cells is not None:
-            yield from self._balanced(self._checked(plan.cells.cpu(), "cells"), generator)
+            return torch.randperm(self.size, generator=generator)
+        if plan.order is not None:
+            return self._positions(plan.order.cpu())
+        if plan.weights is not None:
+            return drawn_by_weight(self._checked(plan.weights.cpu(), "weights"), self.size, generator)
+        if plan.cells is not None:
+            return self._balanced(self._checked(plan.cells.cpu(), "cells"), generator)
+        raise InvalidInputError("the method's sampling is empty: Sampling(...) needs cells, weights or order")
+
+    def _positions(self, order: Tensor) -> Tensor:
+        self._checked(order, "order")
+        if not bool(((order >= 0) & (order < self.size)).all()):
+            raise InvalidInputError(
+                f"the method's sampling gives positions from {int(order.min())} to {int(order.max())}, the training "
+                f"set has {self.size} examples"
+            )
+        return order.long()
 
     def _checked(self, values: Tensor, what: str) -> Tensor:
         if len(values) != self.size:
@@ -97,7 +163,7 @@ class EpochSampler(Sampler[int]):
             )
         return values
 
-    def _balanced(self, code: Tensor, generator: torch.Generator) -> list[int]:
+    def _balanced(self, code: Tensor, generator: torch.Generator) -> Tensor:
         cells = [(code == value).nonzero().squeeze(1) for value in code.unique()]
         counts = balanced_counts([len(cell) for cell in cells], self.size, self.max_repeats)
         drawn = []
@@ -106,4 +172,4 @@ class EpochSampler(Sampler[int]):
             passes = [cell[torch.randperm(len(cell), generator=generator)] for _ in range(-(-count // len(cell)))]
             drawn.append(torch.cat(passes)[:count] if passes else cell[:0])
         order = torch.cat(drawn)
-        return order[torch.randperm(len(order), generator=generator)].tolist()
+        return order[torch.randperm(len(order), generator=generator)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aifs_peft.latent.state import AIFSState
 from aifs_peft.methods.aifs.offsets import assign_groups
-from aifs_peft.tuner import AIFSState
 
 # `AIFSTrainingArguments.selection` -> the metric it stands for.
 SELECTION_METRICS = {

@@ -20,6 +20,8 @@ from aifs_peft.training.arguments import AIFSTrainingArguments
 from aifs_peft.training.batches import (
     INDEX,
     LABEL_NAMES,
+    OCCURRENCE,
+    POSITION_COLUMNS,
     CarryingCollator,
     IndexedDataset,
     check_labels,
@@ -29,7 +31,7 @@ from aifs_peft.training.batches import (
 from aifs_peft.training.callbacks import EpochHook
 from aifs_peft.training.epochs import EpochMixin
 from aifs_peft.training.losses import LossTerms
-from aifs_peft.training.method import build_method, freeze_modes, give_own_group, require_adapter
+from aifs_peft.training.method import build_method, give_own_group, require_adapter
 from aifs_peft.training.rng import ExampleNoise, isolated_rng, private_generator
 from aifs_peft.training.sampling import EpochSampler
 from aifs_peft.training.selection import selection_metrics
@@ -185,21 +187,17 @@ class AIFSTrainer(EpochMixin):
         """Mean loss of a batch: the method's terms in training, the plain cross-entropy in evaluation."""
         del num_items_in_batch
         labels = label_of(inputs)
-        carried, hidden = inputs, {*LABEL_NAMES, INDEX, *self.extra_columns()}
+        carried, hidden = inputs, {*LABEL_NAMES, *POSITION_COLUMNS, *self.extra_columns()}
         inputs = {name: value for name, value in inputs.items() if name not in hidden}
         if not (self.adapted.training and torch.is_grad_enabled()):
             outputs = model(**inputs)
             loss = F.cross_entropy(outputs["logits"].float(), labels)
             return (loss, outputs) if return_outputs else loss
         index = carried[INDEX]
-        freeze_modes(self.adapted, self.layer, self.encoder_trains)
-        context = self._step_context(labels, index)
-        self.layer.arm(self.method.intervention(context))
-        try:
-            wants = {"output_hidden_states": True} if self.method.reads_tokens else {}
+        context = self._step_context(labels, index, carried[OCCURRENCE])
+        wants = {"output_hidden_states": True} if self.method.reads_tokens else {}
+        with self.layer.intervening(self.method.intervention(context)):
             outputs = model(**inputs, **wants)
-        finally:
-            self.layer.arm(None)
         output = self.layer.take_output()
         if self.method.reads_tokens:
             context = self.with_tokens(context, inputs, outputs)
@@ -208,7 +206,7 @@ class AIFSTrainer(EpochMixin):
         self.keep_latents(index, output.z, labels)
         return (loss, outputs) if return_outputs else loss
 
-    def _step_context(self, labels: Tensor, index: Tensor) -> StepContext:
+    def _step_context(self, labels: Tensor, index: Tensor, occurrence: Tensor) -> StepContext:
         step, seed, rank = self.state.global_step, self.args.seed, self.args.process_index
         micro = self._micro_step[1] + 1 if self._micro_step[0] == step else 0
         self._micro_step = (step, micro)
@@ -218,7 +216,7 @@ class AIFSTrainer(EpochMixin):
             labels=labels,
             index=index,
             generator=private_generator(seed, step, micro, rank),
-            draw=ExampleNoise(seed, step, index),
+            draw=ExampleNoise(seed, step, index, occurrence),
             step=step,
             progress=step / max(self.state.max_steps, 1),
             columns=self.method_columns,

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer
 
 from aifs_peft.errors import CheckpointMismatchError, HeadError
-from aifs_peft.training.batches import INDEX
+from aifs_peft.training.batches import POSITION_COLUMNS
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class UpstreamTrainer(Trainer):
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         columns: list[str] = self._signature_columns or []
-        for name in (INDEX, *self.extra_columns()):
+        for name in (*POSITION_COLUMNS, *self.extra_columns()):
             if name not in columns:
                 columns.append(name)
 

@@ -1,14 +1,12 @@
-"""AIFS as a PEFT method: configuration, layer, model and registration.
+"""AIFS as a PEFT method: configuration, layer, model and registration. Importing it registers AIFS with PEFT."""
 
-The only folder that touches PEFT's internals.
-"""
-
+from aifs_peft.latent.output import LatentOutput
+from aifs_peft.latent.state import AIFSState
 from aifs_peft.tuner.config import AIFSConfig, AIFSPeftType
-from aifs_peft.tuner.layer import AIFSLayer, LatentOutput, find_aifs_layer
+from aifs_peft.tuner.initial_encoder import initial_encoder
+from aifs_peft.tuner.layer import AIFSLayer, find_aifs_layer
 from aifs_peft.tuner.model import AIFSModel
 from aifs_peft.tuner.registration import register
-from aifs_peft.tuner.state import AIFSState
-from aifs_peft.tuner.untuned import untuned
 
 __all__ = [
     "AIFSConfig",
@@ -18,6 +16,8 @@ __all__ = [
     "AIFSState",
     "LatentOutput",
     "find_aifs_layer",
+    "initial_encoder",
     "register",
-    "untuned",
 ]
+
+register()

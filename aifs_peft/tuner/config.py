@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from peft import PeftConfig
-from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft import PEFT_TYPE_TO_TUNER_MAPPING, PeftConfig
 
+from aifs_peft._checks import check_choice, check_count, check_number
 from aifs_peft.errors import InvalidConfigError
+from aifs_peft.latent.recipes import RECIPES, Recipe
 
 
 class AIFSPeftType(enum.StrEnum):
@@ -19,27 +21,11 @@ class AIFSPeftType(enum.StrEnum):
     AIFS = "AIFS"
 
 
-# What a recipe sets when the user does not. `paper` is the published formulas taken literally.
-_RECIPES: dict[str, dict[str, Any]] = {
-    "discovery": {
-        "noise": "counterfactual",
-        "mask_rule": "inverse_relative",
-        "mask_scale": "max",
-        "sensitivity_sign": 1,
-        "use_basis": True,
-    },
-    "paper": {
-        "noise": "gaussian",
-        "mask_rule": "inverse",
-        "mask_scale": "sum",
-        "sensitivity_sign": -1,
-        "use_basis": False,
-    },
-}
-_RECIPES["erm"] = _RECIPES["discovery"]
+# What a recipe sets when the user does not; the other numbers are the same in all recipes.
+_SET_BY_RECIPE = ("noise", "mask_rule", "mask_scale", "sensitivity_sign", "use_basis")
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
-    "recipe": ("discovery", "paper", "erm"),
+    "recipe": tuple(RECIPES),
     "noise": ("gaussian", "l1", "l2", "counterfactual"),
     "mask_rule": ("inverse", "inverse_relative", "direct"),
     "mask_scale": ("sum", "max", "mean"),
@@ -50,7 +36,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "pool": ("auto", "cls", "mean", "last"),
 }
 _NOT_NEGATIVE = ("lambda_", "alpha", "beta", "gamma")
-_COUNTS = ("attribution_steps", "top_k", "head_hidden", "num_labels")
+_OPTIONAL_COUNTS = ("top_k", "head_hidden", "num_labels")
 
 
 @dataclass
@@ -101,25 +87,25 @@ class AIFSConfig(PeftConfig):
         Traceback (most recent call last):
         aifs_peft.errors.InvalidConfigError: 2 problems in AIFSConfig:
         - head must be one of 'copy', 'linear', 'mlp'; got 'tree'.
-        - alpha must be a number of at least 0; got -1.0.
+        - alpha must be a finite number of at least 0; got -1.0.
     """
 
     recipe: Literal["discovery", "paper", "erm"] = "discovery"
-    lambda_: float = 0.5
-    alpha: float = 1.0
-    beta: float = 0.5
+    lambda_: float = Recipe.lambda_
+    alpha: float = Recipe.alpha
+    beta: float = Recipe.beta
     noise: Literal["gaussian", "l1", "l2", "counterfactual"] | None = None
-    adversarial: bool = False
+    adversarial: bool = Recipe.adversarial
     mask_rule: Literal["inverse", "inverse_relative", "direct"] | None = None
     mask_scale: Literal["sum", "max", "mean"] | None = None
-    gamma: float = 1.0
-    eps0: float = 0.1
+    gamma: float = Recipe.gamma
+    eps0: float = Recipe.eps0
     sensitivity_sign: int | None = None
     use_basis: bool | None = None
     attribution: Literal["ig", "lrp", "gradient_x_input"] = "ig"
-    attribution_steps: int = 32
-    top_k: int | None = None
-    ema_decay: float = 0.0
+    attribution_steps: int = Recipe.attribution_steps
+    top_k: int | None = Recipe.top_k
+    ema_decay: float = Recipe.ema_decay
     head: Literal["copy", "linear", "mlp"] = "copy"
     head_hidden: int | None = None
     auxiliary: Literal["none", "linear", "mlp"] = "none"
@@ -133,9 +119,10 @@ class AIFSConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = AIFSPeftType.AIFS
-        for name, value in _RECIPES.get(self.recipe, {}).items():
+        recipe = RECIPES.get(self.recipe) if isinstance(self.recipe, str) else None
+        for name in _SET_BY_RECIPE if recipe is not None else ():
             if getattr(self, name) is None:
-                setattr(self, name, value)
+                setattr(self, name, getattr(recipe, name))
         if isinstance(self.target_modules, str):
             self.target_modules = [self.target_modules]
         elif self.target_modules is not None:
@@ -173,23 +160,23 @@ class AIFSConfig(PeftConfig):
         return _jsonable(copy.deepcopy(out))
 
     def _value_problems(self) -> list[str]:
-        out = []
+        checks: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, bool]]] = []
         for name, allowed in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in allowed and not (value is None and self.recipe not in _RECIPES):
-                out.append(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
-        for name in _NOT_NEGATIVE:
-            if not _is_number(getattr(self, name)) or not 0 <= getattr(self, name) < float("inf"):
-                out.append(f"{name} must be a number of at least 0; got {getattr(self, name)!r}.")
-        if not _is_number(self.eps0) or not 0 < self.eps0 < float("inf"):
-            out.append(f"eps0 must be a number above 0; got {self.eps0!r}.")
-        if not _is_number(self.ema_decay) or not 0 <= self.ema_decay < 1:
-            out.append(f"ema_decay must be a number in [0, 1); got {self.ema_decay!r}.")
-        for name in _COUNTS:
-            value = getattr(self, name)
-            optional = name != "attribution_steps"
-            if not (value is None and optional) and (type(value) is not int or value < 1):
-                out.append(f"{name} must be a whole number of at least 1{', or None' * optional}; got {value!r}.")
+            if getattr(self, name) is not None or self.recipe in _CHOICES["recipe"]:
+                checks.append((check_choice, (name, getattr(self, name), allowed), {}))
+        checks += [(check_number, (name, getattr(self, name), 0), {}) for name in _NOT_NEGATIVE]
+        checks.append((check_number, ("eps0", self.eps0, 0), {"above": True}))
+        checks.append((check_number, ("ema_decay", self.ema_decay, 0, 1), {"below": True}))
+        checks.append((check_count, ("attribution_steps", self.attribution_steps), {}))
+        for name in _OPTIONAL_COUNTS:
+            if getattr(self, name) is not None:
+                checks.append((check_count, (name, getattr(self, name)), {}))
+        out = []
+        for check, arguments, options in checks:
+            try:
+                check(*arguments, **options)
+            except InvalidConfigError as error:
+                out.append(str(error))
         if self.adversarial and self.noise == "counterfactual":
             out.append("adversarial noise needs noise='gaussian', 'l1' or 'l2'; counterfactuals are not chosen freely.")
         if self.target_modules is not None and len(self.target_modules) != 1:
@@ -228,10 +215,6 @@ class AIFSConfig(PeftConfig):
             return [f"encoder_adapter has bias={inner.bias!r}, which would not be saved; use bias='none'."]
         self.encoder_adapter = copy.deepcopy(inner)
         return []
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _jsonable(value: Any) -> Any:

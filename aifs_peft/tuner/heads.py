@@ -12,37 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from aifs_peft.errors import HeadError
-from aifs_peft.latent.heads import MLPHead
-
-
-def linear_layers(module: nn.Module) -> list[tuple[str, nn.Linear]]:
-    """Names and linear layers of a head in the order of definition; the head itself is `("", head)`."""
-    return [(name, m) for name, m in module.named_modules() if isinstance(m, nn.Linear)]
-
-
-def head_sizes(head: nn.Module) -> tuple[int, int]:
-    """Latent width and number of classes of a head.
-
-    Args:
-        head: a linear layer, or a block that begins and ends with one.
-
-    Returns:
-        `(dim, classes)`.
-
-    Raises:
-        HeadError: if it holds no linear layer.
-
-    Example:
-        >>> head_sizes(nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)))
-        (4, 2)
-    """
-    layers = linear_layers(head)
-    if not layers:
-        raise HeadError(
-            f"the head is a {type(head).__name__} without a linear layer, so its sizes are unknown; name a linear "
-            "layer in AIFSConfig(target_modules=[...])."
-        )
-    return layers[0][1].in_features, layers[-1][1].out_features
+from aifs_peft.latent._support import evaluating
+from aifs_peft.latent.heads import MLPHead, head_sizes, linear_layers
 
 
 def is_quantised(head: nn.Module) -> bool:
@@ -58,14 +29,8 @@ def takes_sequence(head: nn.Module) -> bool:
     if isinstance(head, nn.Linear | nn.Sequential):
         return False
     weight = linear_layers(head)[0][1].weight
-    modes = {m: m.training for m in head.modules()}
-    head.eval()
-    try:
-        with torch.no_grad():
-            out = head(torch.zeros(1, 1, head_sizes(head)[0], dtype=weight.dtype, device=weight.device))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with torch.no_grad(), evaluating(head):
+        out = head(torch.zeros(1, 1, head_sizes(head)[0], dtype=weight.dtype, device=weight.device))
     return isinstance(out, Tensor) and out.dim() == 2
 
 

@@ -4,40 +4,24 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
 
 from aifs_peft.errors import HeadError
-from aifs_peft.tuner.heads import build_head, head_sizes, takes_sequence
-from aifs_peft.tuner.pooling import PooledHead, pool_latent
-from aifs_peft.tuner.state import AIFSState
+from aifs_peft.latent.heads import head_sizes
+from aifs_peft.latent.output import Intervention, LatentOutput
+from aifs_peft.latent.pooling import PooledHead, pool_latent
+from aifs_peft.latent.state import AIFSState
+from aifs_peft.tuner._peft import TunerLayer, check_adapters_to_merge
+from aifs_peft.tuner.heads import build_head, takes_sequence
 
 if TYPE_CHECKING:
     from aifs_peft.tuner.config import AIFSConfig
-
-Intervention = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class LatentOutput:
-    """What one forward pass left behind, with its graph.
-
-    Attributes:
-        z: latents, `(batch, dim)`, float32 or wider.
-        logits: logits of `z`, `(batch, classes)`.
-        intervened: intervened latents, `(batch, dim)`; None when the layer was not armed or not in training mode.
-        intervened_logits: logits of `intervened`; None likewise.
-    """
-
-    z: Tensor
-    logits: Tensor
-    intervened: Tensor | None = None
-    intervened_logits: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +34,7 @@ class HeadSpec:
     num_labels: int
 
 
-class AIFSLayer(nn.Module, BaseTunerLayer):
+class AIFSLayer(TunerLayer):
     """A classification head under AIFS: the base head, and one trained head and state per adapter.
 
     Args:
@@ -74,7 +58,8 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         self._stash: list[nn.Module] = []  # the base head while merged; a list, so that it is no sub-module
         self._output: LatentOutput | None = None
         self._intervention: Intervention | None = None
-        self._active_adapter = adapter_name
+        self._keeps_graph = False
+        self.set_adapter(adapter_name)
         self.update_layer(adapter_name, config)
 
     def update_layer(self, adapter_name: str, config: AIFSConfig) -> None:
@@ -142,10 +127,38 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         Args:
             intervention: maps `z (batch, dim)` to `z'` of the same shape; None disarms.
         """
-        self._intervention = intervention
+        self._intervention, self._keeps_graph = intervention, intervention is not None
+
+    @contextmanager
+    def intervening(self, intervention: Intervention | None) -> Iterator[None]:
+        """For a block: intervene on latents in training mode, and leave latent outputs with their graph.
+
+        Args:
+            intervention: maps `z (batch, dim)` to `z'` of the same shape; None leaves the latents alone.
+
+        Example:
+            >>> from peft import get_peft_model
+            >>> from aifs_peft.models import LatentClassifier, TabularEncoder
+            >>> from aifs_peft.tuner import AIFSConfig, find_aifs_layer
+            >>> model = get_peft_model(LatentClassifier(TabularEncoder(4, 8), num_labels=2), AIFSConfig()).train()
+            >>> layer = find_aifs_layer(model)
+            >>> with layer.intervening(lambda z: z + 1):
+            ...     _ = model(torch.zeros(3, 4))
+            >>> output = layer.take_output()
+            >>> torch.equal(output.intervened, output.z + 1), output.logits.requires_grad
+            (True, True)
+        """
+        self._intervention, self._keeps_graph = intervention, True
+        try:
+            yield
+        finally:
+            self._intervention, self._keeps_graph = None, False
 
     def take_output(self) -> LatentOutput:
         """Latents and logits of the last forward pass; each can be taken once, which frees its graph.
+
+        They have a graph where the layer was armed or `intervening`. After any other forward pass they are detached: an
+        output that nobody takes must not keep a batch's graph alive.
 
         Raises:
             HeadError: if no forward pass has run since the last call.
@@ -194,7 +207,9 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         z = self.pool(x)
         if not (self.training and self._intervention is not None):
             logits = self.classify(z)
-            self._output = LatentOutput(z, logits)
+            # Copied, not only detached: latents are often a view of all hidden states, which it would keep alive.
+            kept = (z, logits) if self._keeps_graph else (z.detach().clone(), logits.detach())
+            self._output = LatentOutput(*kept)
             return logits
         intervened = self._intervention(z)
         if intervened.shape != z.shape:
@@ -242,8 +257,8 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
         self.base_layer = self._stash.pop().to(device)
         self.merged_adapters.clear()
 
-    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
-        # PEFT's version also casts to the base model's precision: the mask would become bfloat16.
+    def move_adapter(self, adapter_name: str, device: torch.device | None) -> None:
+        """Move one adapter's head and state to a device, None for the base head's."""
         target = device if device is not None else next(self.base_layer.parameters()).device
         for container in (self.aifs_head, self.aifs_auxiliary, self.aifs_state):
             if adapter_name in container and not any(p.is_meta for p in container[adapter_name].parameters()):
@@ -251,7 +266,7 @@ class AIFSLayer(nn.Module, BaseTunerLayer):
 
     def __getstate__(self) -> dict[str, Any]:
         # A pending output is no leaf, which deepcopy refuses; an armed intervention belongs to one training loop.
-        return {**self.__dict__, "_output": None, "_intervention": None}
+        return {**self.__dict__, "_output": None, "_intervention": None, "_keeps_graph": False}
 
     def __repr__(self) -> str:
         return "aifs." + super().__repr__()

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import copy
 import re
-from typing import Any
 
 from peft import PeftConfig, inject_adapter_in_model
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
-from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from aifs_peft.errors import CheckpointMismatchError
+from aifs_peft.latent.heads import head_sizes
+from aifs_peft.tuner._peft import BaseTunerLayer, Tuner
 from aifs_peft.tuner.config import AIFSConfig
-from aifs_peft.tuner.heads import head_sizes
 from aifs_peft.tuner.layer import AIFSLayer, find_aifs_layer
+from aifs_peft.tuner.modes import freeze_modes
 from aifs_peft.tuner.targets import find_head, resolve_encoder
 
 _NESTED_KEY = re.compile(r"\.aifs_state\.")
 
 
-class AIFSModel(BaseTuner):
+class AIFSModel(Tuner):
     """The tuner behind `get_peft_model(model, AIFSConfig(...))`; users meet it as `peft_model.base_model`.
 
     Example:
@@ -35,9 +33,6 @@ class AIFSModel(BaseTuner):
     """
 
     prefix = "aifs_"
-    # All tuner layers, so that switching and deleting adapters reaches the encoder's layers, too.
-    tuner_layer_cls = BaseTunerLayer
-    target_module_mapping: dict[str, Any] = {}  # noqa: RUF012 - PEFT's contract
 
     def inject_adapter(
         self,
@@ -87,62 +82,45 @@ class AIFSModel(BaseTuner):
                     if not hasattr(module, name):
                         setattr(module, name, getattr(module.get_base_layer(), name))
 
-    def _prepare_adapter_config(self, peft_config: AIFSConfig, model_config: dict[str, Any]) -> AIFSConfig:  # noqa: ARG002
-        return peft_config
-
     @staticmethod
-    def _check_target_module_exists(peft_config: AIFSConfig, key: str) -> bool:
-        return [key] == peft_config.target_modules
+    def is_target(config: AIFSConfig, key: str) -> bool:
+        """Whether `key` is the full name of the head."""
+        return [key] == config.target_modules
 
-    def _check_target_module_compatiblity(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing to check: `find_head` did."""
-
-    def _create_and_replace(
-        self,
-        peft_config: AIFSConfig,
-        adapter_name: str,
-        target: nn.Module,
-        target_name: str,
-        parent: nn.Module,
-        current_key: str,  # noqa: ARG002 - PEFT's signature
-        parameter_name: str | None = None,  # noqa: ARG002
-    ) -> None:
-        if isinstance(target, AIFSLayer):
-            target.update_layer(adapter_name, peft_config)
-        else:
-            self._replace_module(parent, target_name, AIFSLayer(target, adapter_name, peft_config), target)
-
-    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:  # noqa: ARG002
-        # PEFT's version copies `.weight`, which head blocks do not have.
-        setattr(parent, child_name, new_module)
+    def place_layer(self, config: AIFSConfig, adapter_name: str, module: nn.Module, key: str) -> nn.Module:  # noqa: ARG002
+        """The AIFS layer for a head: a new one around it, or the one that is there, with one more adapter."""
+        if isinstance(module, AIFSLayer):
+            module.update_layer(adapter_name, config)
+            return module
+        return AIFSLayer(module, adapter_name, config)
 
     @classmethod
-    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
-        # PEFT strips the name only near the end: `aifs_head.default.dense.weight` would keep it.
+    def saved_key(cls, key: str, adapter_name: str) -> str | None:
+        """`...aifs_head.NAME.dense.weight` without the adapter's name; None for keys of other layers."""
         found = re.match(rf"^(.*\.aifs_[a-z]+)\.{re.escape(adapter_name)}(\..*)?$", key)
-        if found:
-            return found.group(1) + (found.group(2) or "")
-        return super()._remove_adapter_name_from_key(key, adapter_name)
+        return found.group(1) + (found.group(2) or "") if found else None
 
     @classmethod
-    def _remap_adapter_state_dict_for_load(
-        cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Map saved keys to the model's, and refuse a checkpoint of another configuration.
+    def check_saved(cls, model: nn.Module, adapter_name: str, tensors: dict[str, Tensor]) -> None:
+        """Refuse a checkpoint of another configuration.
+
+        Args:
+            model: with the adapter injected.
+            adapter_name: its name.
+            tensors: what was saved, by its key in the model.
 
         Raises:
             CheckpointMismatchError: naming missing, unknown and differently shaped tensors.
         """
-        mapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
         own = {k: tuple(v.shape) for k, v in model.state_dict().items() if f".{adapter_name}." in f"{k}."}
         problems = [
             f"{key}: {tuple(value.shape)} saved, {own[key]} here"
-            for key, value in mapped.items()
+            for key, value in tensors.items()
             if key in own and not _NESTED_KEY.search(key) and tuple(value.shape) != own[key]
         ]
         known = {*own, *(k.removeprefix("base_model.model.") for k in own)}
-        plain = {k.removeprefix("base_model.model.") for k in mapped}
-        problems += [f"{key}: not part of this configuration" for key in mapped if key not in known]
+        plain = {k.removeprefix("base_model.model.") for k in tensors}
+        problems += [f"{key}: not part of this configuration" for key in tensors if key not in known]
         problems += [
             f"{key}: not saved"
             for key in own
@@ -154,7 +132,6 @@ class AIFSModel(BaseTuner):
                 f"{'; '.join(problems[:5])}). Load it with the adapter_config.json saved beside it, onto the base "
                 "model it names."
             )
-        return mapped
 
     def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
         """Make one adapter active, and its class names the model's."""
@@ -171,9 +148,9 @@ class AIFSModel(BaseTuner):
         super().disable_adapter_layers()
         self._apply_labels(enabled=False)
 
-    def _unload_and_optionally_merge(self, merge: bool = True, *args: Any, **kwargs: Any) -> nn.Module:
+    def before_unload(self, *, merge: bool) -> None:
+        """The class names of the merged head stay with the base model; an unloaded model gets its own back."""
         self._apply_labels(enabled=merge)
-        return super()._unload_and_optionally_merge(merge, *args, **kwargs)
 
     def _apply_labels(self, *, enabled: bool) -> None:
         """Tell the base model how many classes its head has now: its own loss reads `num_labels`."""
@@ -196,32 +173,26 @@ class AIFSModel(BaseTuner):
             self.model.num_labels = len(names)
 
     def train(self, mode: bool = True) -> AIFSModel:
-        """Training mode for what is trained: a frozen encoder, and every frozen batch norm, stay in eval mode.
-
-        A frozen encoder then gives the same latents in training as in discovery and evaluation; a frozen batch
-        norm in training mode would overwrite its running statistics.
-        """
+        """Training mode for what is trained; what is frozen stays in evaluation mode, see `freeze_modes`."""
         super().train(mode)
-        if not mode:
-            return self
-        inside = set(find_aifs_layer(self.model).modules())
-        active = [self.peft_config[a] for a in self.active_adapters if a in self.peft_config]
-        frozen = all(config.nested is None for config in active)
-        trained = {m for w in self.model.modules() if isinstance(w, AuxiliaryTrainingWrapper) for m in w.modules()}
-        for module in self.model.modules():
-            if module in inside or module is self.model:
-                continue
-            norm = isinstance(module, _BatchNorm) and module not in trained
-            if frozen or (norm and not any(p.requires_grad for p in module.parameters())):
-                module.training = False
-            elif _is_packed(module):
-                # bitsandbytes packs 4-bit weights for inference when a CPU evaluates them, and has no gradient through
-                # that form; writing a state dict unpacks them in place.
-                module.state_dict()
+        if mode:
+            freeze_modes(self.model, find_aifs_layer(self.model))
+            unpack(self.model)
         return self
+
+
+def unpack(model: nn.Module) -> None:
+    """Bring 4-bit layers that will train back from bitsandbytes' inference-only layout.
+
+    It packs the weights when a CPU evaluates them, and has no gradient through that form; writing a state dict unpacks
+    them in place.
+    """
+    for module in model.modules():
+        if module.training and _is_packed(module):
+            module.state_dict()
 
 
 def _is_packed(module: nn.Module) -> bool:
     """Whether a 4-bit layer is in bitsandbytes' inference-only layout."""
-    quant_state = getattr(module._parameters.get("weight"), "quant_state", None)
+    quant_state = getattr(getattr(module, "weight", None), "quant_state", None)
     return bool(getattr(quant_state, "packing_format_for_cpu", False))

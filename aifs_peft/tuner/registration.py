@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
+from aifs_peft.tuner._peft import register_prefix
 from aifs_peft.tuner.config import AIFSConfig, AIFSPeftType
 from aifs_peft.tuner.model import AIFSModel
-
-# Not under "AIFS": a method with an entry of its own gets only that prefix renamed when transformers loads an
-# adapter folder by itself, and the encoder's LoRA weights would be lost. Without one, all known prefixes are tried.
-_PREFIX_KEY = "AIFS_HEAD"
 
 
 def register() -> None:
@@ -26,4 +23,4 @@ def register() -> None:
     """
     PEFT_TYPE_TO_CONFIG_MAPPING.setdefault(AIFSPeftType.AIFS, AIFSConfig)
     PEFT_TYPE_TO_TUNER_MAPPING.setdefault(AIFSPeftType.AIFS, AIFSModel)
-    PEFT_TYPE_TO_PREFIX_MAPPING.setdefault(_PREFIX_KEY, AIFSModel.prefix)
+    register_prefix(AIFSModel.prefix)

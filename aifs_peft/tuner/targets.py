@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from peft import PeftConfig
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from aifs_peft.errors import HeadError, InvalidConfigError
-from aifs_peft.tuner.heads import is_quantised, linear_layers, takes_sequence
+from aifs_peft.latent.heads import linear_layers
+from aifs_peft.tuner._peft import BaseTunerLayer
+from aifs_peft.tuner.heads import is_quantised, takes_sequence
 from aifs_peft.tuner.layer import AIFSLayer
 
 if TYPE_CHECKING:

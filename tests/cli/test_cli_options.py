@@ -1,5 +1,7 @@
 """Options from the command line and from YAML: one set of checks, and the command line wins."""
 
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -145,3 +147,13 @@ def test_main_dispatch(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown command 'finetun' (did you mean 'finetune'?)" in capsys.readouterr().err
     assert cli.main(["env"]) == 0
     assert '"versions"' in capsys.readouterr().out
+
+
+def test_help_needs_no_import_of_what_takes_seconds() -> None:
+    code = (
+        "import sys; from aifs_peft.cli import main; main(['finetune', '--help']); "
+        "print('LOADED', sorted({'torch', 'transformers', 'peft', 'datasets', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("LOADED []")
+    assert done.stderr == ""

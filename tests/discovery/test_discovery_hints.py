@@ -7,6 +7,7 @@ import torch
 
 from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.discovery import discover
+from aifs_peft.discovery.config import DEFAULT_CONFIG
 from aifs_peft.discovery.hints.judge import to_classes
 from aifs_peft.discovery.hints.known import groups_hint, metadata_hints
 from aifs_peft.discovery.hints.sampler import Whitened, sample_attribute
@@ -211,10 +212,10 @@ def test_sampler_gives_offsets_and_shares():
     X = rng.normal(size=(4000, 6))
     X[:, 0] += 3.0 * a
     X[:, 1] += 2.0 * y
-    data = Whitened.of(X, y, 2)
+    data = Whitened.of(X, y, 2, DEFAULT_CONFIG.hints)
     np.testing.assert_allclose(data.V.T @ data.V / 4000, np.eye(6), atol=0.02)
     known = np.where(rng.random(4000) < 0.1, a, -1)
-    fit = sample_attribute(data, known, 2, rng=rng, tied=False)
+    fit = sample_attribute(data, known, 2, rng=rng, config=DEFAULT_CONFIG.hints, tied=False)
     np.testing.assert_allclose(np.diag(fit.prior), [0.7, 0.9], atol=0.04)
     np.testing.assert_allclose(np.diff(fit.offsets, axis=0)[0] @ data.factor.T, [3, 0, 0, 0, 0, 0], atol=0.25)
     R = fit.responsibilities(data, known)
@@ -231,10 +232,9 @@ def test_values_go_to_the_class_where_they_are_over_represented():
     ("hint", "match"),
     [
         ({"groups": np.zeros(10)}, r"groups of shape \(10,\) were given for 100 examples"),
-        ({"groups": np.full(100, 0.5)}, "needed are attribute values 0, 1"),
+        ({"groups": np.full(100, 0.5)}, "needed are attribute values: whole numbers 0, 1"),
         ({"groups": np.full(100, -2)}, "-1 where unknown"),
-        ({"groups": ["a"] * 100}, "pandas.factorize"),
-        ({"groups": np.full(100, np.nan)}, "-1 where unknown"),
+        ({"groups": ["a", 1] * 50}, "or strings with None where unknown"),
         ({"metadata": [1, 2]}, "needed is a pandas DataFrame"),
         ({"metadata": {"site": [1, 2]}}, "column 'site' has 2 values for 100 examples"),
         ({"attributes": {"place": np.ones(7)}}, r"attributes\['place'\] has shape \(7,\)"),
@@ -246,6 +246,36 @@ def test_bad_hints_are_refused(hint, match):
     Z = np.random.default_rng(0).normal(size=(100, 6))
     with pytest.raises(InvalidInputError, match=match):
         discover(Z, np.arange(100) % 2, random_state=0, **hint)
+
+
+def test_known_values_may_be_strings_and_missing_ones_are_unknown():
+    values = np.arange(60) % 3
+    expected = groups_hint(np.where(values == 2, -1, values), 60)
+    names = np.array(["land", "water", None], dtype=object)[values]
+    for given in (
+        names,
+        list(names),
+        pd.Series(names),
+        np.where(values == 2, "", names).astype(str),
+        np.where(values == 2, np.nan, values),
+        np.array(["land", "water", -1])[values],  # NumPy makes strings of it
+    ):
+        hint = groups_hint(given, 60)
+        np.testing.assert_array_equal(hint.values, expected.values)
+        assert not hint.problem
+    assert "0 value(s) known" in groups_hint(np.full(60, np.nan), 60).problem
+
+
+def test_a_hint_in_strings_is_that_in_numbers():
+    Z, y, a, _ = weak(n=2000)
+    known = ten_per_cell(y, a)
+    named = np.array(["night", "day", None], dtype=object)[known]
+    result, numbers = discover(Z, y, groups=named, random_state=0), discover(Z, y, groups=known, random_state=0)
+    assert result.source_ == numbers.source_ == "hint:groups"
+    # Strings are numbered in their order: "day" (1) comes first, which changes the random draws but not the values.
+    rows = known >= 0
+    np.testing.assert_array_equal(result.groups_[rows], known[rows])
+    assert np.mean(result.groups_ == numbers.groups_) > 0.97
 
 
 def test_unusable_columns_say_why():

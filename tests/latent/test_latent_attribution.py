@@ -211,8 +211,8 @@ def test_rejects() -> None:
         ({"baseline": torch.zeros(5)}, r"baseline must have shape \(6,\)"),
         ({"baseline": torch.zeros(3, 6)}, r"baseline must have shape \(4, 6\)"),
         ({"baseline": torch.zeros(6), "method": "lrp"}, "'lrp' has no baseline"),
-        ({"tolerance": -1.0}, "tolerance must be None or a finite number"),
-        ({"tolerance": float("nan")}, "tolerance must be None or a finite number"),
+        ({"tolerance": -1.0}, "tolerance must be a finite number"),
+        ({"tolerance": float("nan")}, "tolerance must be a finite number"),
     ]
     for kind, cases in ((InvalidConfigError, config), (InvalidInputError, values)):
         for options, message in cases:

@@ -33,11 +33,11 @@ def test_generator_decides_alone() -> None:
     [
         ({"activation": "Relu"}, "did you mean 'relu'"),
         ({"hidden": ()}, "hidden must name at least one layer"),
-        ({"hidden": (0,)}, "hidden must be an integer of at least 1, got 0"),
+        ({"hidden": (0,)}, "hidden must be an integer of at least 1; got 0"),
         ({"dim": 0}, "dim must be an integer of at least 1"),
         ({"num_classes": 1}, "num_classes must be an integer of at least 2"),
-        ({"dropout": 1.0}, "dropout must be below 1"),
-        ({"dropout": -0.1}, "dropout must be a finite number of at least 0"),
+        ({"dropout": 1.0}, r"dropout must be a finite number in \[0, 1\); got 1"),
+        ({"dropout": -0.1}, r"dropout must be a finite number in \[0, 1\); got"),
     ],
 )
 def test_rejects(arguments: dict[str, object], message: str) -> None:

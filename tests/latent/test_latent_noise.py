@@ -201,7 +201,7 @@ def test_adversarial_rejects() -> None:
     head, z = heads()["linear"], torch.zeros(4, 12)
     with pytest.raises(InvalidConfigError, match="kind must be one of"):
         adversarial_noise(head, z, torch.ones(12), strength=1.0, kind="counterfactual")
-    with pytest.raises(InvalidConfigError, match="steps must be an integer of at least 1, got 0"):
+    with pytest.raises(InvalidConfigError, match="steps must be an integer of at least 1; got 0"):
         adversarial_noise(head, z, torch.ones(12), strength=1.0, steps=0)
     with pytest.raises(InvalidConfigError, match="strength must be a finite number"):
         adversarial_noise(head, z, torch.ones(12), strength=float("nan"))

@@ -43,7 +43,7 @@ def test_names_and_closest_match():
     assert {"erm", "aifs", "aifs-paper"} <= set(names())
     with pytest.raises(InvalidConfigError, match="did you mean 'erm'"):
         get("emr")
-    with pytest.raises(InvalidConfigError, match=r"unknown method 'zzz' Known"):
+    with pytest.raises(InvalidConfigError, match=r"unknown method 'zzz'; known"):
         get("zzz")
 
 

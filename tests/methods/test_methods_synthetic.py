@@ -137,7 +137,8 @@ def test_a_rough_partition_gives_no_class_offsets(monkeypatch):
     from aifs_peft.discovery import Discovery
 
     rough = Discovery(
-        found=True, classes_=np.arange(2), groups_=np.zeros(4, dtype=int), responsibilities_=np.eye(2)[[0] * 4],
+        found=True, classes_=np.arange(2), labels_=np.array([0, 0, 1, 1]), groups_=np.zeros(4, dtype=int),
+        responsibilities_=np.eye(2)[[0] * 4],
         basis_=np.eye(3)[:, :1], displacements_=BETA.numpy(), class_displacements_=ALPHA.numpy(), evidence_=1.0,
         rough_=True,
     )  # fmt: skip

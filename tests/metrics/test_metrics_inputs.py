@@ -13,16 +13,16 @@ OK = [0, 1]
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (([0.0, 1.0], OK, OK), "y_true must hold integer ids; got float64"),
-        ((OK, [0.2, 0.8], OK), "y_pred must hold integer ids"),
-        ((OK, OK, [0.0, 1.0]), "groups must hold integer ids"),
+        (([0.0, 1.0], OK, OK), "y_true must hold integers; got float64"),
+        ((OK, [0.2, 0.8], OK), "y_pred must hold integers"),
+        ((OK, OK, [0.0, 1.0]), "groups must hold integers"),
         (([[0, 1]], OK, OK), "one length"),
         (([[0], [1]], OK, OK), r"y_true must have shape \(n,\); got \(2, 1\)"),
         ((OK, OK, [0]), "one length"),
         ((OK, OK, 1), "one length"),
-        (([0, 2], OK, OK), r"y_true holds ids from 0 to 2; they must lie in 0\.\.1"),
-        ((OK, [-1, 1], OK), "y_pred holds ids from -1"),
-        ((OK, OK, [0, 3]), r"groups holds ids from 0 to 3; they must lie in 0\.\.2"),
+        (([0, 2], OK, OK), r"y_true must lie in 0\.\.1; got values from 0 to 2"),
+        ((OK, [-1, 1], OK), r"y_pred must lie in 0\.\.1; got values from -1"),
+        ((OK, OK, [0, 3]), r"groups must lie in 0\.\.2; got values from 0 to 3"),
         ((["a", "b"], OK, OK), "must hold numbers or booleans"),
         ((None, OK, OK), "must hold numbers or booleans"),
         (([[0], [1, 2]], OK, OK), "rectangular"),
@@ -94,7 +94,7 @@ def test_attributes_and_their_number_belong_together():
         GroupMetricAccumulator(3).update(OK, OK, OK, attributes=OK)
     with pytest.raises(InvalidInputError, match="2 attributes are configured, and attributes were not given"):
         GroupMetricAccumulator(3, num_attributes=2).update(OK, OK, OK)
-    with pytest.raises(InvalidInputError, match="attributes holds ids"):
+    with pytest.raises(InvalidInputError, match="attributes must lie in"):
         GroupMetricAccumulator(3, num_attributes=2).update(OK, OK, OK, attributes=[0, 2])
 
 

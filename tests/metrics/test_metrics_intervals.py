@@ -46,9 +46,9 @@ def test_clopper_pearson_refuses_impossible_counts(successes, n):
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, 95, -0.1, math.nan])
 def test_confidence_must_be_a_probability(confidence):
-    with pytest.raises(InvalidInputError, match="strictly between 0 and 1"):
+    with pytest.raises(InvalidInputError, match=r"a finite number in \(0, 1\); got"):
         clopper_pearson(1, 2, confidence)
-    with pytest.raises(InvalidInputError, match="strictly between 0 and 1"):
+    with pytest.raises(InvalidInputError, match=r"a finite number in \(0, 1\); got"):
         group_metrics([0], [0], [0], confidence=confidence)
 
 

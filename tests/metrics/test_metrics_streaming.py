@@ -226,7 +226,7 @@ def test_a_refused_update_leaves_no_trace():
     total = accumulator()
     total.update([0, 1], [0, 1], [0, 0], [0.2, 0.8])
     before = result(total)
-    with pytest.raises(InvalidInputError, match=r"groups holds ids from 0 to 4.*0\.\.3"):
+    with pytest.raises(InvalidInputError, match=r"groups must lie in 0\.\.3; got values from 0 to 4"):
         total.update([0, 1], [0, 1], [0, 4], [0.2, 0.8])
     with pytest.raises(InvalidInputError, match="every update, or in none"):
         total.update([0], [0], [0])

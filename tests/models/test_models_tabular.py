@@ -94,7 +94,7 @@ def test_whole_layers_of_a_pretrained_model_train_and_reload_equal(tmp_path: Pat
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(InvalidConfigError, match=r"encoder was 'tree'; it is one of 'mlp', 'identity'"):
+    with pytest.raises(InvalidConfigError, match=r"encoder must be one of 'mlp', 'identity'; got 'tree'"):
         TabularConfig(num_features=3, encoder="tree")
     with pytest.raises(InvalidConfigError, match="must be at least 1; got 0 and 64"):
         TabularConfig(num_features=0)

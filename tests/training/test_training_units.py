@@ -21,8 +21,8 @@ from aifs_peft.methods import Sampling
 from aifs_peft.methods.common.draw_rates import balanced_counts, draw_rates
 from aifs_peft.training.batches import CarryingCollator, IndexedDataset, read_column, read_labels
 from aifs_peft.training.latents import LatentStore
-from aifs_peft.training.rng import ExampleNoise, isolated_rng, mix
-from aifs_peft.training.sampling import EpochSampler, drawn_by_weight
+from aifs_peft.training.rng import isolated_rng, mix
+from aifs_peft.training.sampling import Draw, EpochSampler, drawn_by_weight
 from aifs_peft.training.selection import selection_metrics
 from aifs_peft.tuner import AIFSState
 
@@ -51,14 +51,6 @@ def test_mix_spreads_neighbours():
     seeds = {mix(a, b, c) for a in range(8) for b in range(8) for c in range(64)}
     assert len(seeds) == 8 * 8 * 64
     assert len({seed & 0xFFFFFFFF for seed in seeds}) > 4090
-
-
-def test_noise_follows_the_example_not_the_batch():
-    index = torch.tensor([5, 9, 2])
-    whole = ExampleNoise(0, 3, index)(16, "l2")
-    assert torch.equal(whole[[1, 2]], ExampleNoise(0, 3, index[1:])(16, "l2"))
-    assert not torch.equal(whole, ExampleNoise(0, 4, index)(16, "l2"))
-    assert not torch.equal(whole, ExampleNoise(1, 3, index)(16, "l2"))
 
 
 @settings(max_examples=50, deadline=None)
@@ -98,6 +90,10 @@ def test_sampler_repeats_itself_and_differs_between_epochs():
         assert len(first) == len(sampler) == 40
     given = EpochSampler(40, lambda epoch: Sampling(order=(torch.arange(40) + epoch) % 40), seed=1)
     assert list(given) == list(range(40))
+    with pytest.raises(InvalidInputError, match="positions from 0 to 40, the training set has 40"):
+        list(EpochSampler(40, lambda epoch: Sampling(order=torch.arange(40) + (torch.arange(40) > 38)), seed=1))
+    with pytest.raises(InvalidInputError, match="needs cells, weights or order"):
+        list(EpochSampler(40, lambda epoch: Sampling(), seed=1))
     for plan in (Sampling(cells=torch.zeros(3)), Sampling(weights=torch.ones(3)), Sampling(order=torch.arange(3))):
         with pytest.raises(InvalidInputError, match="of 3 examples, the training set has 40"):
             list(EpochSampler(40, lambda epoch, plan=plan: plan, seed=1))
@@ -149,7 +145,8 @@ def test_collator_carries_columns_around():
     )
     assert batch["keys"] == ["x"]
     assert (batch["aifs_index"].tolist(), batch["group"].tolist()) == ([4, 0], [2, 3])
-    assert IndexedDataset([{"x": 5}, {"x": 6}]).__getitems__([1]) == [{"x": 6, "aifs_index": 1}]
+    wanted = [{"x": 6, "aifs_index": 1, "aifs_occurrence": 0}, {"x": 6, "aifs_index": 1, "aifs_occurrence": 2}]
+    assert IndexedDataset([{"x": 5}, {"x": 6}]).__getitems__([1, Draw(1, 2)]) == wanted
 
 
 def test_latents_of_an_example_seen_twice_are_the_later_ones(tmp_path):

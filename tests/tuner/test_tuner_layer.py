@@ -1,7 +1,9 @@
 """AIFSLayer: pooling, arming, taking, merging."""
 
 import copy
+import gc
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -12,8 +14,8 @@ from tuner_zoo import batch, build, fill_state, logits
 from aifs_peft import AIFSConfig
 from aifs_peft.errors import HeadError
 from aifs_peft.latent.heads import MLPHead
+from aifs_peft.latent.pooling import pool_latent
 from aifs_peft.tuner import AIFSLayer, find_aifs_layer
-from aifs_peft.tuner.pooling import pool_latent
 
 
 def layer_of(base=None, **fields):
@@ -96,6 +98,55 @@ def test_a_latent_output_is_taken_once():
     assert not layer.has_output
     with pytest.raises(HeadError, match="can be taken once"):
         layer.take_output()
+
+
+class Marked(torch.autograd.Function):
+    """The identity; what `marks` holds lives as long as the graph."""
+
+    @staticmethod
+    def forward(ctx, x, marks):
+        ctx.mark = marks.pop()
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_plain_inference_keeps_no_graph_alive(mode):
+    layer = getattr(layer_of(pool="cls"), mode)()
+    mark = nn.Identity()
+    alive = weakref.ref(mark)
+    x = Marked.apply(torch.randn(2, 5, 4, requires_grad=True), [mark])
+    out = layer(x)
+    del mark
+    assert out.requires_grad
+    assert alive() is not None
+    del out, x
+    gc.collect()
+    assert layer.has_output
+    assert alive() is None
+    output = layer.take_output()
+    assert not output.z.requires_grad
+    assert not output.logits.requires_grad
+    assert output.z.untyped_storage().nbytes() == output.z.nbytes  # and no view of the hidden states of all tokens
+
+
+def test_a_block_that_intervenes_keeps_the_graph_and_cleans_up_after_an_error():
+    model = get_peft_model(build("vit"), AIFSConfig()).train()
+    layer = find_aifs_layer(model)
+    for intervention in (None, lambda z: z + 1):
+        with layer.intervening(intervention):
+            model(**batch("vit"))
+        output = layer.take_output()
+        assert output.logits.requires_grad
+        assert (output.intervened is None) == (intervention is None)
+    with pytest.raises(KeyError, match="in the block"), layer.intervening(lambda z: z):
+        raise KeyError("in the block")
+    assert not layer.armed
+    model(**batch("vit"))
+    assert not layer.take_output().logits.requires_grad
 
 
 def test_an_intervention_must_keep_the_shape():

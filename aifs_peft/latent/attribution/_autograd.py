@@ -8,16 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_count
 from aifs_peft.errors import HeadError
-from aifs_peft.latent._support import (
-    Head,
-    check_count,
-    check_latents,
-    evaluating,
-    no_autocast,
-    run_head,
-    work_dtype,
-)
+from aifs_peft.latent._support import Head, check_latents, evaluating, no_autocast, run_head, work_dtype
 from aifs_peft.latent.attribution.targets import (
     Attribution,
     baseline_rows,
@@ -46,7 +39,7 @@ def attribute_by_autograd(
     """Scores `(batch, dim)` of `explain` in chunks, with the head in evaluation mode and autograd on."""
     check_latents(z)
     check_tolerance(tolerance)
-    check_count(chunk_size, "chunk_size")
+    check_count("chunk_size", chunk_size)
 
     def target(points: Tensor, weights: Tensor) -> Tensor:
         value = (weights * F.log_softmax(run_head(head, points), dim=1)).sum(dim=1)

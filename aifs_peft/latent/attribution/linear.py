@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aifs_peft.latent._support import check_count, check_latents, check_shape, no_autocast, work_dtype
+from aifs_peft._checks import check_count
+from aifs_peft.latent._support import check_latents, check_shape, no_autocast, work_dtype
 from aifs_peft.latent.attribution.targets import (
     Attribution,
     baseline_rows,
@@ -68,13 +69,13 @@ def integrated_gradients_linear(
     """
     check_latents(z)
     check_tolerance(tolerance)
-    check_count(chunk_size, "chunk_size")
+    check_count("chunk_size", chunk_size)
     classes = weight.shape[0] if isinstance(weight, Tensor) and weight.ndim == 2 else 1
     check_shape(weight, (classes, z.shape[1]), "weight", "classes by latent dimensions")
     if bias is not None:
         check_shape(bias, (classes,), "bias", "one value per class")
     dtype = work_dtype(z, weight)
-    nodes, parts = _gauss_legendre(check_count(steps, "steps"))
+    nodes, parts = _gauss_legendre(check_count("steps", steps))
     scores, change = [], []
     with torch.no_grad(), no_autocast(z.device):
         rows, offset = weight.to(dtype), None if bias is None else bias.to(dtype)

@@ -10,15 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aifs_peft._checks import check_count, check_number
 from aifs_peft.errors import HeadError
-from aifs_peft.latent._support import (
-    Head,
-    check_count,
-    check_latents,
-    check_number,
-    no_autocast,
-    work_dtype,
-)
+from aifs_peft.latent._support import Head, check_latents, no_autocast, work_dtype
 from aifs_peft.latent.attribution.targets import Attribution, check_tolerance, class_weight_matrix, summarise
 from aifs_peft.latent.heads import leaf_layers
 
@@ -73,8 +67,8 @@ def lrp(
     """
     check_latents(z)
     check_tolerance(tolerance)
-    check_count(chunk_size, "chunk_size")
-    epsilon = check_number(epsilon, "epsilon", low=0.0, strict=True)
+    check_count("chunk_size", chunk_size)
+    epsilon = check_number("epsilon", epsilon, 0.0, above=True)
     layers = _layers(head)
     dtype = work_dtype(z)
     scores, totals, biases = [], [], []

@@ -12,8 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aifs_peft._checks import check_choice, check_count
 from aifs_peft.errors import InvalidInputError
-from aifs_peft.latent._support import Head, check_choice, check_count
+from aifs_peft.latent._support import Head
 from aifs_peft.latent.attribution._autograd import Target, attribute_by_autograd
 from aifs_peft.latent.attribution.linear import integrated_gradients_linear
 from aifs_peft.latent.attribution.lrp import lrp
@@ -81,7 +82,7 @@ def integrated_gradients(
         >>> attribution.scores.shape, attribution.completeness_error < 1e-4
         (torch.Size([2, 4]), True)
     """
-    check_count(steps, "steps")
+    check_count("steps", steps)
 
     def explain(function: Target, point: Tensor, base: Tensor, weights: Tensor, limit: int) -> Tensor:
         from captum.attr import IntegratedGradients  # captum imports matplotlib: only when it is used
@@ -207,7 +208,7 @@ def attribute(
         >>> attribute(head, torch.ones(5, 3), method="ig", tolerance=1e-4).scores.shape
         torch.Size([5, 3])
     """
-    check_choice(method, METHODS, "method")
+    check_choice("method", method, METHODS)
     if method == "lrp":
         if baseline is not None:
             raise InvalidInputError("method 'lrp' has no baseline; leave baseline=None or use method='ig'")

@@ -5,14 +5,14 @@ Source: the method, section 2: `F(z) = sum_k w_k log p(y_k|z)` over the top-K cl
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from aifs_peft._checks import check_count, check_number
 from aifs_peft.errors import AIFSError, InvalidInputError, NonFiniteError
-from aifs_peft.latent._support import check_count, check_shape
+from aifs_peft.latent._support import check_shape
 
 
 class CompletenessError(AIFSError, ArithmeticError):
@@ -98,7 +98,7 @@ def class_weight_matrix(logits: Tensor, top_k: int | None, class_weights: Tensor
         tensor([[0.0000, 0.5000, 0.5000]])
     """
     classes = logits.shape[1]
-    count = classes if top_k is None else min(check_count(top_k, "top_k"), classes)
+    count = classes if top_k is None else min(check_count("top_k", top_k), classes)
     detached = logits.detach()
     if isinstance(class_weights, Tensor):
         check_shape(class_weights, (classes,), "class_weights", "one weight per class")
@@ -123,8 +123,8 @@ def class_weight_matrix(logits: Tensor, top_k: int | None, class_weights: Tensor
 
 def check_tolerance(tolerance: float | None) -> None:
     """Raise InvalidInputError unless `tolerance` is None or a number of at least 0."""
-    if tolerance is not None and not (tolerance >= 0 and math.isfinite(tolerance)):
-        raise InvalidInputError(f"tolerance must be None or a finite number of at least 0, got {tolerance!r}")
+    if tolerance is not None:
+        check_number("tolerance", tolerance, 0, error=InvalidInputError)
 
 
 def baseline_rows(baseline: Tensor | None, z: Tensor, dtype: torch.dtype) -> Tensor:

@@ -31,6 +31,8 @@ from aifs_peft.discovery.mixture.joint import combine, count_attributes, joint_v
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent import counterfactual
 from aifs_peft.latent._support import run_head
+from aifs_peft.latent.output import LatentOutput
+from aifs_peft.latent.state import AIFSState
 from aifs_peft.methods.aifs.intervention import Intervening
 from aifs_peft.methods.aifs.offsets import basis_of, fit_offsets
 from aifs_peft.methods.base import Phase
@@ -38,8 +40,6 @@ from aifs_peft.methods.common.draw_rates import draw_rates
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import MethodSettings, check_range
-from aifs_peft.tuner import AIFSState
-from aifs_peft.tuner.layer import LatentOutput
 
 logger = logging.getLogger(__name__)
 
@@ -235,10 +235,10 @@ class AIFSDiscovery(Intervening):
 
     def _run(self, latents: Latents, num_labels: int, known: Tensor | None) -> dict[str, Tensor] | None:
         from aifs_peft.discovery import discover
-        from aifs_peft.discovery.discover import MAX_ATTRIBUTES
+        from aifs_peft.discovery.config import DEFAULT_CONFIG
 
         # The state has a row per combination of all the head's classes, whether they occur or not.
-        wanted = self.settings.discovery.get("max_attributes", MAX_ATTRIBUTES)
+        wanted = self.settings.discovery.get("max_attributes", DEFAULT_CONFIG.several.max_attributes)
         settings = {**self.settings.discovery, "max_attributes": min(wanted, most_attributes(num_labels))}
         result = discover(
             latents.z.numpy(),

@@ -16,9 +16,9 @@ from aifs_peft.latent import (
     label_log_prob_gradient,
     sensitivity_loss,
 )
+from aifs_peft.latent.output import Intervention, LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.context import StepContext
-from aifs_peft.tuner.layer import Intervention, LatentOutput
 
 
 class Intervening(Method):

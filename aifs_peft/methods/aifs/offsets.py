@@ -33,9 +33,9 @@ def fit_offsets(z: Tensor, y: Tensor, groups: Tensor, num_labels: int, num_value
         >>> bool((alpha[1] - alpha[0] + beta[1] - beta[0] - 7.0).abs() < 0.01)
         True
     """
-    from aifs_peft.discovery.linear_heads.additive import smoothed_offsets
+    from aifs_peft.discovery.mixture.additive import smoothed_offsets
     from aifs_peft.discovery.mixture.joint import combine, count_attributes, joint_offsets, joint_values
-    from aifs_peft.discovery.reduce import MAX_COMPONENTS, principal_components
+    from aifs_peft.discovery.principal_components import principal_components
 
     if not len(z) == len(y) == len(groups):
         raise InvalidInputError(
@@ -48,7 +48,7 @@ def fit_offsets(z: Tensor, y: Tensor, groups: Tensor, num_labels: int, num_value
     code[present] = np.arange(len(present))
     # float64 throughout: processes differ by rounding, which must not grow in components of little variance.
     latents = z.double().numpy()
-    reduction = principal_components(latents, MAX_COMPONENTS, rng=np.random.default_rng(0))
+    reduction = principal_components(latents, rng=np.random.default_rng(0))
     onehot = np.eye(len(present), dtype=np.float32)[code[values]]
     coordinates = reduction.project(latents - reduction.mean)
     classes, attributes = smoothed_offsets(coordinates, code[y.numpy()], onehot)
@@ -76,11 +76,10 @@ def basis_of(displacements: Tensor, tolerance: float = 1e-6) -> Tensor:
         tensor([[1.],
                 [0.]])
     """
-    centred = displacements - displacements.mean(0, keepdim=True)
-    _, singular, rows = torch.linalg.svd(centred, full_matrices=False)
-    rank = int((singular > tolerance * singular.max().clamp_min(1e-12)).sum()) if singular.numel() else 0
-    basis: Tensor = rows[: min(rank, len(displacements) - 1)].T.contiguous()
-    return basis
+    from aifs_peft.discovery.arrays import orthonormal_basis
+
+    centred = (displacements - displacements.mean(0, keepdim=True)).cpu().numpy()
+    return torch.as_tensor(orthonormal_basis(centred, len(displacements) - 1, tolerance=tolerance))
 
 
 def assign_groups(u: Tensor, y: Tensor, offsets: Tensor, steps: int = 20) -> Tensor:

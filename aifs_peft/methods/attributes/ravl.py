@@ -53,6 +53,8 @@ from torch import Tensor
 
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent._support import evaluating
+from aifs_peft.latent.output import LatentOutput
+from aifs_peft.latent.state import AIFSState
 from aifs_peft.methods.attributes.ravl_clusters import RegionClusters, cluster_range, find_spurious_clusters
 from aifs_peft.methods.attributes.ravl_regions import follow_centroids, grid_regions, nearest_cluster, span_regions
 from aifs_peft.methods.base import Method, Phase
@@ -61,8 +63,6 @@ from aifs_peft.methods.common.whole_batch import whole_batch
 from aifs_peft.methods.context import EpochContext, Latents, Regions, Sampling, Setup, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import check_range
-from aifs_peft.tuner import AIFSState
-from aifs_peft.tuner.layer import LatentOutput
 
 logger = logging.getLogger(__name__)
 

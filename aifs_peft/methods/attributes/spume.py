@@ -48,6 +48,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
+from aifs_peft.latent.output import LatentOutput
+from aifs_peft.latent.state import AIFSState
 from aifs_peft.methods.attributes.spume_tasks import (
     ClassPool,
     centroid_loss,
@@ -62,8 +64,6 @@ from aifs_peft.methods.common.whole_batch import whole_batch
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import check_range
-from aifs_peft.tuner import AIFSState
-from aifs_peft.tuner.layer import LatentOutput
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from aifs_peft.errors import HeadError, InvalidConfigError
 from aifs_peft.latent._support import evaluating, run_head
-from aifs_peft.latent.heads import linear_parameters
-from aifs_peft.tuner.heads import linear_layers
+from aifs_peft.latent.heads import linear_layers, linear_parameters
 
 
 def last_linear(head: object) -> nn.Linear:

@@ -25,7 +25,7 @@ def whole_batch(rows: Tensor, context: StepContext) -> Tensor:
     Example:
         >>> import torch
         >>> from aifs_peft.methods import StepContext
-        >>> from aifs_peft.tuner import AIFSState
+        >>> from aifs_peft.latent.state import AIFSState
         >>> one = torch.zeros(2, dtype=torch.long)
         >>> context = StepContext(lambda z: z, AIFSState(1), one, one, torch.Generator(), lambda w, k: one, 0)
         >>> whole_batch(torch.tensor([1.0, 2.0]), context)
@@ -66,7 +66,7 @@ def group_means(values: Tensor, groups: Tensor, num_groups: int, context: StepCo
     Example:
         >>> import torch
         >>> from aifs_peft.methods import StepContext
-        >>> from aifs_peft.tuner import AIFSState
+        >>> from aifs_peft.latent.state import AIFSState
         >>> g = torch.tensor([0, 2, 2])
         >>> context = StepContext(lambda z: z, AIFSState(1), g, g, torch.Generator(), lambda w, k: g, 0)
         >>> group_means(torch.tensor([1.0, 2.0, 4.0]), g, 3, context)

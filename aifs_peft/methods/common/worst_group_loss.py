@@ -112,7 +112,7 @@ def group_dro_loss(
         InvalidConfigError: if `groups` names a group that `weights` has no entry for, or the sizes differ.
 
     Example:
-        >>> from aifs_peft.tuner import AIFSState
+        >>> from aifs_peft.latent.state import AIFSState
         >>> g = torch.tensor([0, 1, 1])
         >>> context = StepContext(lambda z: z, AIFSState(1), g, g, torch.Generator(), lambda w, k: g, 0)
         >>> losses = torch.tensor([1.0, 2.0, 4.0])

@@ -37,13 +37,13 @@ from torch import Tensor
 
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent._support import no_autocast
+from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.last_linear import last_features, last_linear
 from aifs_peft.methods.common.whole_batch import whole_batch
 from aifs_peft.methods.context import Setup, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import check_range
-from aifs_peft.tuner.layer import LatentOutput
 
 
 @dataclass(frozen=True)

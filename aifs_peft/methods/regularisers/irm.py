@@ -51,6 +51,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError
+from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.environments import (
     check_environments,
@@ -63,7 +64,6 @@ from aifs_peft.methods.common.whole_batch import group_means, whole_batch
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import MethodSettings, check_range, read_options
-from aifs_peft.tuner.layer import LatentOutput
 
 logger = logging.getLogger(__name__)
 

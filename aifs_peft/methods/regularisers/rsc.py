@@ -38,11 +38,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft.latent._support import Head, evaluating, no_autocast, run_head
+from aifs_peft.latent.output import Intervention, LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.context import StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import check_range
-from aifs_peft.tuner.layer import Intervention, LatentOutput
 
 
 @dataclass(frozen=True)

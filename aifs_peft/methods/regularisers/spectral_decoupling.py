@@ -31,11 +31,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.context import StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import check_range
-from aifs_peft.tuner.layer import LatentOutput
 
 
 @dataclass(frozen=True)

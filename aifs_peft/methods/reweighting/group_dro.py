@@ -36,13 +36,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft.errors import CheckpointMismatchError
+from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.true_groups import GROUP, read_groups
 from aifs_peft.methods.common.worst_group_loss import group_dro_loss, size_adjustment, uniform_weights
 from aifs_peft.methods.context import EpochContext, Sampling, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import check_range
-from aifs_peft.tuner.layer import LatentOutput
 
 
 @dataclass(frozen=True)

@@ -38,12 +38,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.initial_latents import UntunedLatents
 from aifs_peft.methods.context import EpochContext, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import MethodSettings, check_range
-from aifs_peft.tuner.layer import LatentOutput
 
 # In place of a moving average of an example that no step has seen; losses are at least 0.
 UNSEEN = -1.0

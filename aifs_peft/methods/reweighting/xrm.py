@@ -33,13 +33,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft.errors import CheckpointMismatchError
+from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.twins import TwinOptions, fit_twins
 from aifs_peft.methods.common.worst_group_loss import group_dro_loss, uniform_weights
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import check_range, read_options
-from aifs_peft.tuner.layer import LatentOutput
 
 logger = logging.getLogger(__name__)
 

@@ -1,27 +1,16 @@
-"""Step 1: principal components of the latents, each scaled to unit variance."""
+"""Principal components of the latents, each scaled to unit variance: the coordinates of every later stage."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import eigh
 from sklearn.utils.extmath import randomized_svd
 
+from aifs_peft.discovery.arrays import Array, row_chunks
+from aifs_peft.discovery.config import DEFAULT_CONFIG, ReductionConfig
 from aifs_peft.errors import InvalidInputError
-
-Array = NDArray[np.floating]
-
-# Principal components that discovery and heads look at.
-MAX_COMPONENTS = 256
-# Rows that the principal components are estimated from: more change them little and cost linearly.
-MAX_ROWS = 20_000
-# Above this width the d x d covariance and its eigenvectors cost more than a randomised SVD.
-MAX_COVARIANCE_DIM = 2048
-# Components whose standard deviation is below this share of the largest are noise of the float format.
-RELATIVE_RANK_TOLERANCE = 1e-5
-_CHUNK_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -49,8 +38,7 @@ class Reduction:
         # The division by the scale is folded into the projection, so that no second pass is needed.
         projection = (self.components / self.scale[:, None]).T.astype(np.float32)
         mean = self.mean.astype(np.float32)
-        for start in range(0, Z.shape[0], _CHUNK_ROWS):
-            rows = slice(start, start + _CHUNK_ROWS)
+        for rows in row_chunks(len(Z)):
             out[rows] = (np.asarray(Z[rows], dtype=np.float32) - mean) @ projection
         return out
 
@@ -64,16 +52,22 @@ class Reduction:
         return np.asarray((np.asarray(vectors, dtype=np.float64) * self.scale[:m]) @ self.components[:m])
 
 
-def principal_components(Z: Array, k: int, *, rng: np.random.Generator, max_rows: int = MAX_ROWS) -> Reduction:
+def principal_components(
+    Z: Array,
+    k: int | None = None,
+    *,
+    rng: np.random.Generator,
+    config: ReductionConfig = DEFAULT_CONFIG.reduction,
+) -> Reduction:
     """The leading `k` principal components of `Z`, fewer where the rank is smaller.
 
-    Above `max_rows` rows a random sample of that many is used. Costs `O(max_rows * d * min(d, 2048))`.
+    Above `config.max_rows` rows a random sample of that many is used. Costs `O(max_rows * d * min(d, 2048))`.
 
     Args:
         Z: Latents, shape `(n, d)`, finite.
-        k: Number of components wanted, at least 1.
+        k: Number of components wanted, at least 1; `None` takes `config.components`.
         rng: Source of the row sample and of the randomised SVD's start.
-        max_rows: Rows that the components are estimated from.
+        config: Limits on rows and width, and what counts as rounding.
 
     Returns:
         A `Reduction` with at most `min(k, n - 1, d)` components.
@@ -90,14 +84,14 @@ def principal_components(Z: Array, k: int, *, rng: np.random.Generator, max_rows
         [1.0, 1.0]
     """
     n, d = Z.shape
-    sample = Z if n <= max_rows else Z[np.sort(rng.choice(n, max_rows, replace=False))]
+    sample = Z if n <= config.max_rows else Z[np.sort(rng.choice(n, config.max_rows, replace=False))]
     mean: Array = np.asarray(np.mean(sample, axis=0, dtype=np.float64))
-    k = max(1, min(k, len(sample) - 1, d))
-    if d <= MAX_COVARIANCE_DIM:
+    k = max(1, min(config.components if k is None else k, len(sample) - 1, d))
+    if d <= config.max_covariance_dim:
         covariance = np.zeros((d, d))
         precision = np.result_type(Z.dtype, np.float32)  # float16 is too coarse; float64 is asked for by passing it
-        for start in range(0, len(sample), _CHUNK_ROWS):
-            centred = (sample[start : start + _CHUNK_ROWS] - mean).astype(precision)
+        for chunk in row_chunks(len(sample)):
+            centred = (sample[chunk] - mean).astype(precision)
             covariance += centred.T @ centred
         values, vectors = eigh(covariance / len(sample), subset_by_index=[d - k, d - 1])
         variance, components = values[::-1], vectors.T[::-1]
@@ -107,7 +101,7 @@ def principal_components(Z: Array, k: int, *, rng: np.random.Generator, max_rows
         variance, components = singular.astype(np.float64) ** 2 / len(sample), rows.astype(np.float64)
     scale = np.sqrt(np.maximum(variance, 0.0))
     size = float(np.sqrt(np.mean(mean**2)))
-    keep = scale > max(RELATIVE_RANK_TOLERANCE * float(scale[0]), 1e-7 * size)
+    keep = scale > max(config.rank_tolerance * float(scale[0]), config.mean_tolerance * size)
     if not keep.any():
         raise InvalidInputError(
             f"All {n} latents are equal (shape {Z.shape}): there is no direction of variance to look along. "
@@ -116,8 +110,30 @@ def principal_components(Z: Array, k: int, *, rng: np.random.Generator, max_rows
     return Reduction(mean=mean, components=components[keep], scale=scale[keep])
 
 
+def usable_components(components: tuple[int, ...], width: int, n: int, rows_per_component: int) -> list[int]:
+    """Those numbers of components that the data support; at least one.
+
+    Args:
+        components: Numbers of components wanted, rising.
+        width: Number of components that there are.
+        n: Number of examples.
+        rows_per_component: Fewest examples per component.
+
+    Example:
+        >>> usable_components((16, 64, 256), 200, 1000, 5), usable_components((16, 64), 8, 1000, 5)
+        ([16, 64], [8])
+    """
+    most = min(width, max(n // rows_per_component, 2))
+    return [k for k in components if k <= most] or [most]
+
+
 def without_directions(
-    X: Array, reduction: Reduction, basis: Array, *, rng: np.random.Generator
+    X: Array,
+    reduction: Reduction,
+    basis: Array,
+    *,
+    rng: np.random.Generator,
+    config: ReductionConfig = DEFAULT_CONFIG.reduction,
 ) -> tuple[Array, Reduction]:
     """Reduced latents and their reduction as if the directions `basis` did not exist.
 
@@ -126,6 +142,7 @@ def without_directions(
         reduction: Of the latents.
         basis: Orthonormal directions in the span of its components, shape `(d, r)`, `r < k`.
         rng: Source of a row sample, see `principal_components`.
+        config: See `principal_components`.
 
     Returns:
         New coordinates `(n, k - r)` of unit variance, and the `Reduction` from the latents to them.
@@ -142,7 +159,7 @@ def without_directions(
     U = X * reduction.scale.astype(X.dtype)
     U -= (U @ inside.astype(X.dtype)) @ inside.T.astype(X.dtype)
     # What is left of the directions is rounding: fewer components are asked for, so that it gets none.
-    rest = principal_components(U, X.shape[1] - basis.shape[1], rng=rng)
+    rest = principal_components(U, X.shape[1] - basis.shape[1], rng=rng, config=config)
     composed = Reduction(
         reduction.mean + rest.mean @ reduction.components, rest.components @ reduction.components, rest.scale
     )

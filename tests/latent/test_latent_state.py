@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aifs_peft.errors import CheckpointMismatchError, InvalidInputError
-from aifs_peft.tuner import AIFSState
+from aifs_peft.latent.state import AIFSState
 
 DTYPES = {
     "mask": torch.float32,

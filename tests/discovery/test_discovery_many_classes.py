@@ -5,8 +5,10 @@ import pytest
 
 import aifs_peft.discovery.mixture.refine as refine
 from aifs_peft.discovery import GateThresholds, discover
-from aifs_peft.discovery.linear_heads.additive import additive_model, split_by_signal, with_conflicting_covariance
-from aifs_peft.discovery.linear_heads.choice import HeadSetting, choose_head, default_setting, fit_head
+from aifs_peft.discovery.config import DEFAULT_CONFIG
+from aifs_peft.discovery.linear_heads.choice import choose_head
+from aifs_peft.discovery.linear_heads.families import HeadSetting, default_setting, fit_head
+from aifs_peft.discovery.mixture.additive import additive_model, split_by_signal, with_conflicting_covariance
 from aifs_peft.discovery.mixture.refine import _assign, refine_attribute
 
 
@@ -42,7 +44,7 @@ def test_a_rough_partition_becomes_sharper(tails, least):
     X, y, a = planted(tails=tails, spurious=5.0)
     start = rough_start(y, a, 5)
     assert max(exact(start, y, a)) < 0.6
-    R = refine_attribute(X, y, start, 5, rng=np.random.default_rng(0))
+    R = refine_attribute(X, y, start, 5, rng=np.random.default_rng(0), config=DEFAULT_CONFIG)
     np.testing.assert_allclose(R.sum(axis=1), 1.0, atol=1e-6)
     precision, recall = exact(R.argmax(axis=1), y, a)
     assert precision > least
@@ -52,7 +54,9 @@ def test_a_rough_partition_becomes_sharper(tails, least):
 def test_same_folds_give_the_same_weights():
     X, y, a = planted(n=1500)
     start = rough_start(y, a, 5)
-    first, second = (refine_attribute(X, y, start, 5, rng=np.random.default_rng(3)) for _ in range(2))
+    first, second = (
+        refine_attribute(X, y, start, 5, rng=np.random.default_rng(3), config=DEFAULT_CONFIG) for _ in range(2)
+    )
     np.testing.assert_array_equal(first, second)
 
 
@@ -63,7 +67,7 @@ def test_a_start_that_confuses_values_is_put_right():
     start = np.where((a != y) & (swapped != y), swapped, a)
     rows = (a != y) & np.isin(a, (1, 2)) & ~np.isin(y, (1, 2))
     assert np.all(start[rows] != a[rows])
-    R = refine_attribute(X, y, start, 5, rng=np.random.default_rng(0))
+    R = refine_attribute(X, y, start, 5, rng=np.random.default_rng(0), config=DEFAULT_CONFIG)
     assert np.mean(R.argmax(axis=1)[rows] == a[rows]) > 0.8
 
 
@@ -72,12 +76,12 @@ def test_cells_are_even_in_the_first_rounds_only(monkeypatch):
     seen = []
     assign = refine._assign
 
-    def record(*arguments, even):
+    def record(*arguments, even, config):
         seen.append(even)
-        return assign(*arguments, even=even)
+        return assign(*arguments, even=even, config=config)
 
     monkeypatch.setattr(refine, "_assign", record)
-    refine_attribute(X, y, a, 5, rng=np.random.default_rng(0))
+    refine_attribute(X, y, a, 5, rng=np.random.default_rng(0), config=DEFAULT_CONFIG)
     assert seen == [True] * 5 + [False] * 3
 
 
@@ -90,7 +94,7 @@ def test_clear_evidence_for_unequal_cells_is_followed():
     X = rng.normal(size=(n, 16))
     X[:, :4] += 6 * np.eye(4)[a]
     X[:, 4:8] += 3 * np.eye(4)[y]
-    R = refine_attribute(X.astype(np.float32), y, a, 4, rng=np.random.default_rng(0))
+    R = refine_attribute(X.astype(np.float32), y, a, 4, rng=np.random.default_rng(0), config=DEFAULT_CONFIG)
     assert min(exact(R.argmax(axis=1), y, a)) > 0.9
 
 
@@ -108,7 +112,7 @@ def test_even_rounds_fill_the_cells_of_a_class_alike():
     ratio, position, y = two_values()
     expected = 20 / 300 * 100  # the share of all classes, of class 0
     for even in (True, False):
-        R = _assign(ratio, position, y, 0.5, even=even)
+        R = _assign(ratio, position, y, 0.5, even=even, config=DEFAULT_CONFIG.refinement)
         np.testing.assert_allclose(R.sum(axis=1), 1.0, atol=1e-6)
         np.testing.assert_allclose(R[:100, 1:].sum(), expected, rtol=0.01)
         np.testing.assert_array_equal(R[20:], np.eye(3)[y[20:]])
@@ -122,7 +126,7 @@ def test_even_rounds_fill_the_cells_of_a_class_alike():
 
 def test_the_share_of_conflicting_examples_is_limited():
     ratio, position, y = two_values()
-    R = _assign(ratio, position, y, 0.03, even=True)
+    R = _assign(ratio, position, y, 0.03, even=True, config=DEFAULT_CONFIG.refinement)
     np.testing.assert_allclose(R[:100, 1:].sum(), 3.0, rtol=0.01)
 
 
@@ -130,7 +134,9 @@ def test_examples_just_past_the_middle_do_not_move():
     ratio, position, y = two_values()
     position[:20, 1:] = 0.55
     for even in (True, False):
-        np.testing.assert_array_equal(_assign(ratio, position, y, 0.5, even=even), np.eye(3)[y])
+        np.testing.assert_array_equal(
+            _assign(ratio, position, y, 0.5, even=even, config=DEFAULT_CONFIG.refinement), np.eye(3)[y]
+        )
 
 
 def test_the_second_moment_may_be_given():
@@ -187,14 +193,14 @@ def test_conflicting_covariance_is_that_of_the_residuals():
     R = np.random.default_rng(0).dirichlet(np.ones(3), 600)
     R[a == y] = np.eye(3)[y[a == y]]
     model = additive_model(X, y, R)
-    alpha, beta = split_by_signal(model)
+    alpha, beta = split_by_signal(model, config=DEFAULT_CONFIG.mixture)
     scatter, total = np.zeros((10, 10)), 0.0
     for i in np.flatnonzero(a != y):
         for value in set(range(3)) - {y[i]}:
             residual = X[i] - model.alpha.mean(axis=0) - alpha[y[i]] - beta[value]
             scatter += R[i, value] * np.outer(residual, residual)
             total += R[i, value]
-    mixed = with_conflicting_covariance(model, X, y, R, weight=0.25)
+    mixed = with_conflicting_covariance(model, X, y, R, weight=0.25, config=DEFAULT_CONFIG.mixture)
     np.testing.assert_allclose(mixed.sigma, 0.75 * model.sigma + 0.25 * scatter / total, atol=1e-10)
 
 
