@@ -7,12 +7,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from aifs_peft.cli import options
-from aifs_peft.cli.mistakes import command
+from aifs_peft.cli.mistakes import RunFailedError, command
 from aifs_peft.cli.screen import Progress, print_json, quiet_libraries
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from aifs_peft.experiments import FinetuneResult
     from aifs_peft.training import AIFSTrainingArguments
+
+NOT_PUSHED = (
+    "the adapter was not pushed to {repo!r} ({reason}). It is saved in {folder}; push it again with "
+    "`hf upload {repo} {folder}`"
+)
 
 
 @command
@@ -41,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
 def _finish(result: FinetuneResult, args: AIFSTrainingArguments, output: options.Output, *, push: bool) -> None:
     """Print the result, write the files, push them when asked to."""
     from aifs_peft.experiments.telling import finish_text
-    from aifs_peft.report import push_adapter, save_run
+    from aifs_peft.report import save_run
 
     summary = result.summary
     # With --json stdout is for the JSON alone.
@@ -53,8 +60,17 @@ def _finish(result: FinetuneResult, args: AIFSTrainingArguments, output: options
         print(finish_text(summary))
     tell(f"saved: {folder}")
     if push:
-        repo = args.hub_model_id or folder.name
-        url = push_adapter(
-            result.model, result.processor, summary, repo, token=args.hub_token, private=args.hub_private_repo
-        )
-        tell(f"pushed: {url}")
+        tell(f"pushed: {_push(result, args, folder)}")
+
+
+def _push(result: FinetuneResult, args: AIFSTrainingArguments, folder: Path) -> str:
+    """Push adapter and card; whatever the Hub answers, the adapter is saved already, and the error says where."""
+    from aifs_peft.report import push_adapter
+
+    repo, token, private = args.hub_model_id or folder.name, args.hub_token, args.hub_private_repo
+    try:
+        return push_adapter(result.model, result.processor, result.summary, repo, token=token, private=private)
+    except Exception as error:
+        # Of whatever kind: which library talks to the Hub, and raises, differs between releases of huggingface_hub.
+        reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]}"
+        raise RunFailedError(NOT_PUSHED.format(repo=repo, reason=reason, folder=folder)) from error

@@ -23,6 +23,10 @@ class UsageError(AIFSError, ValueError):
     """A call that cannot be carried out: an unknown option, or a value that is not one of those it takes."""
 
 
+class RunFailedError(AIFSError, RuntimeError):
+    """Something outside the call went wrong; what was done before is kept."""
+
+
 def say(message: str) -> None:
     """Print an error as one line."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
@@ -51,7 +55,7 @@ def command(main: Main) -> Callable[[Sequence[str] | None], int]:
             # Python would try to write the rest once more on its way out.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return FAILED
-        except NonFiniteError as error:
+        except (NonFiniteError, RunFailedError) as error:
             say(str(error))
             return FAILED
         except AIFSError as error:
