@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from peft import get_peft_model
@@ -13,7 +12,6 @@ from transformers.trainer_callback import PrinterCallback
 
 from aifs_peft import data
 from aifs_peft._checks import check_count, check_names, parse_json_object
-from aifs_peft.data.custom import load_custom
 from aifs_peft.errors import AIFSError, InvalidConfigError, InvalidInputError
 from aifs_peft.experiments.prepare import (
     CACHE_BYTES,
@@ -34,6 +32,10 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
     from torch import nn
 
+NOT_OWN = (
+    "{names} tell the columns and cuts of your own data; {dataset!r} is a known data set: leave them out, or give "
+    "dataset_options."
+)
 NO_SPLIT = (
     "The data set {name!r} has the splits {given}; needed are 'train', 'validation' (drawn like train, for "
     "model selection) and 'test'."
@@ -126,7 +128,7 @@ def build_trainer(
     }
     once = config.encoder_adapter is None and not settings.reads_tokens
     prepared = {
-        split: PreparedDataset(rows, encode, 0 if once else CACHE_BYTES, modality, reads.get(split, ()))
+        split: PreparedDataset(rows, encode, 0 if once else CACHE_BYTES, modality, reads.get(split, ()), split)
         for split, rows in splits.items()
     }
     trainer = make_trainer(model, args, prepared["train"], prepared["validation"], callbacks)
@@ -168,23 +170,34 @@ def load_data(spec: FinetuneSpec) -> DatasetDict:
         InvalidInputError: an unknown data set, missing splits, or data that cannot be read.
         DataNotFoundError: a file is missing.
     """
-    if is_own_data(spec.dataset):
-        splits = load_custom(spec.dataset, spec.data_dir, **spec.dataset_options)
-    else:
-        splits = data.load(spec.dataset, spec.data_dir, **spec.dataset_options)
+    splits = data.load(spec.dataset, spec.data_dir, **{**_own_options(spec), **spec.dataset_options})
     if not {"train", "validation", "test"} <= set(splits):
         raise InvalidInputError(NO_SPLIT.format(name=spec.dataset, given=sorted(splits)))
     return splits
 
 
 def is_own_data(dataset: str) -> bool:
-    """Whether a data set's name stands for a folder, a file or a Hub name, and not for one of `data.names()`.
+    """Whether a data set's name stands for a table, a folder or a Hub name, and not for one of `data.names()`.
+
+    Args:
+        dataset: `FinetuneSpec.dataset`.
 
     Example:
-        >>> is_own_data("waterbirds"), is_own_data("somebody/scans")
+        >>> is_own_data("waterbirds"), is_own_data("scans.csv")
         (False, True)
     """
-    return dataset not in data.names() and (Path(dataset).exists() or "/" in dataset)
+    return dataset not in data.names() and data.is_own(dataset)
+
+
+def _own_options(spec: FinetuneSpec) -> dict[str, Any]:
+    """What `load_own` is told of own data; a known data set has columns of its own."""
+    given = {name: getattr(spec, name) for name in ("image", "text", "label", "attribute", "test_share")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if is_own_data(spec.dataset):
+        return {**given, "split": spec.split}
+    if given and spec.dataset in data.names():
+        raise InvalidConfigError(NOT_OWN.format(names=", ".join(given), dataset=spec.dataset))
+    return {}
 
 
 def base_model(name: str, spec: FinetuneSpec, train: Dataset, modality: str) -> nn.Module:

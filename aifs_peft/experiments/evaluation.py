@@ -85,4 +85,4 @@ def _counts(rows: Dataset, names: list[str]) -> NDArray[np.int64]:
     groups = group_array(rows)
     if groups.ndim == 2:
         return np.asarray(groups.sum(axis=0), dtype=np.int64)
-    return np.bincount(groups, minlength=len(names)).astype(np.int64)
+    return np.bincount(groups[groups >= 0], minlength=len(names)).astype(np.int64)

@@ -42,8 +42,8 @@ class FinetuneSpec:
             `"tiny_clip"` for images and `"mlp"` for features.
         revision: branch, tag or commit of the model on the Hub.
         trust_remote_code: run model code from the Hub. Off unless asked for.
-        dataset: a name from `aifs_peft.data.names()`; or your own data as a local folder or Hub name
-            (see `aifs_peft.data.custom.load_custom`).
+        dataset: a name from `aifs_peft.data.names()`; or your own data as a table, a folder or a Hub name
+            (see `aifs_peft.data.load_own`).
         data_dir: folder of a local copy in the data set's official layout.
         dataset_options: options of the data set's `load`, such as `{"aligned_share": 0.95}`.
         adapter: how the encoder is tuned: `none` (frozen), `lora`, `dora`, `rslora`, `ia3`, or `full` (every linear
