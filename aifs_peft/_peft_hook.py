@@ -70,7 +70,7 @@ class _PeftFinder:
         """Take this finder out of `sys.meta_path`; once is enough."""
         with self._lock:
             if self in sys.meta_path:
-                sys.meta_path.remove(self)  # type: ignore[arg-type]
+                sys.meta_path.remove(self)
 
 
 def install() -> None:
@@ -78,7 +78,7 @@ def install() -> None:
     if sys.modules.get("peft") is not None:
         register()
     elif not any(isinstance(finder, _PeftFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _PeftFinder())  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _PeftFinder())
 
 
 def register() -> None:

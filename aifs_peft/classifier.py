@@ -25,7 +25,6 @@ from aifs_peft.discovery.mixture.joint import marginals
 from aifs_peft.discovery.principal_components import Reduction, principal_components
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.latent.heads import linear_parameters
-from aifs_peft.latent.recipes import RECIPES
 from aifs_peft.methods import MethodSettings, get, names
 from aifs_peft.training.on_latents import LatentFit, LatentSchedule, fit_on_latents
 
@@ -190,8 +189,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
     ) -> None:
         """Train a head on the reduced latents with one of the training methods."""
         method = self._method()
-        recipe = RECIPES["paper" if method == "aifs-paper" else "discovery"]
-        settings = MethodSettings.from_config(recipe, seed=seed, method_options=dict(self.recipe_options or {}))
+        settings = MethodSettings.for_method(method, seed=seed, method_options=dict(self.recipe_options or {}))
         # Principal coordinates with one common scale: the latents rotated, as a frozen encoder's head would see them.
         # Whitened ones would hide from a method which directions vary most.
         self._scale = reduction.scale / np.sqrt(np.mean(reduction.scale**2))

@@ -29,7 +29,7 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from transformers import ViTConfig, ViTForImageClassification
 
-from aifs_peft.methods import MethodSettings, get
+from aifs_peft.methods import make
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
 from aifs_peft.tuner import AIFSConfig
 
@@ -66,13 +66,11 @@ def prepare(trainer: AIFSTrainer, arm: str) -> None:
             class_displacements=torch.stack([direction, -direction]).roll(1, dims=1),
             groups=torch.arange(NUM_EXAMPLES) // 2 % 2,
         )
-        settings = MethodSettings(noise="counterfactual", sensitivity_sign=1)
     else:
         nothing = torch.zeros(0)
         state.update(basis=torch.zeros(dim, 0), mask=torch.rand(dim), displacements=torch.zeros(0, dim), groups=nothing)
         state.update(class_displacements=torch.zeros(0, dim))
-        settings = MethodSettings()
-    trainer.method = get(arm)(settings)
+    trainer.method = make(arm)
     trainer.method.prepare(trainer.epoch_context())
 
 

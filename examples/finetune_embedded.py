@@ -10,7 +10,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from aifs_peft import AIFSConfig, AIFSTrainer, AIFSTrainingArguments, data
-from aifs_peft.experiments import PreparedDataset, load_model, load_processor, make_encoder
+from aifs_peft.experiments import PreparedDataset, make_encoder
+from aifs_peft.models import load_model, load_processor
 
 MODEL = "tiny_clip"  # or any Hub name or local directory, such as "openai/clip-vit-base-patch16"
 

@@ -13,7 +13,7 @@ from aifs_peft._checks import check_choice, check_count, check_number, did_you_m
 from aifs_peft.cli.mistakes import UsageError
 
 # Kinds that take several words.
-MANY = ("list", "ints")
+MANY = ("list", "ints", "numbers")
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _KINDS = {str: "str", int: "int", float: "float", bool: "bool", dict: "json", list: "list"}
 # Objects that transformers also reads from a JSON file.
@@ -27,7 +27,8 @@ class Option:
     Args:
         name: field of the dataclass it fills, in underscores.
         kind: "str", "int", "float", "bool", "json" (an object), "list" (one or more words), "ints" (one or more whole
-            numbers), "share" (a number or one of the `words`) or "checkpoint" (a path, or true).
+            numbers), "numbers" (one or more, or one of the `words`), "share" (a number or one of the `words`) or
+            "checkpoint" (a path, or true).
         default: what holds when it is left out.
         help: one sentence, in lower case, without a full stop.
         group: heading that help lists it under; without one it is not listed.
@@ -61,7 +62,7 @@ class Option:
             UsageError: saying what is needed instead.
         """
         name = name or self.flag
-        if self.kind in ("int", "ints", "float"):
+        if self.kind in ("int", "ints", "float", "numbers"):
             return self._number(text, name)
         if self.kind == "share":
             return text if text in self.rules["words"] else self._share(text, name)
@@ -74,6 +75,25 @@ class Option:
         if "choices" in self.rules:
             check_choice(name, text, self.rules["choices"], error=UsageError)
         return text
+
+    def convert_all(self, words: list[str], name: str | None = None) -> Any:
+        """The value of an option that takes several words.
+
+        Args:
+            words: as typed.
+            name: what a message calls the option; None for its flag.
+
+        Raises:
+            UsageError: saying what is needed instead.
+        """
+        if self.kind == "numbers" and len(words) == 1:
+            hint = did_you_mean(words[0], self.rules["words"])
+            if words[0] in self.rules["words"]:
+                return words[0]
+            if hint:
+                known = ", ".join(self.rules["words"])
+                raise UsageError(f"{name or self.flag} must be numbers, or {known}; got {words[0]!r}{hint}")
+        return [self.convert(word, name) for word in words]
 
     def read(self, value: Any, name: str) -> Any:
         """The value of an entry of a YAML file, checked as on the command line.
@@ -96,11 +116,11 @@ class Option:
             # A truth value is no word, though it can be written as one.
             if isinstance(entry, list | dict) or (isinstance(entry, bool) and self.kind in ("str", "list")):
                 raise UsageError(f"{name} must be {_NEEDED[self.kind]}; got {value!r}")
-        read = [self.convert(str(entry), name) for entry in entries]
-        return read if self.kind in MANY else read[0]
+        words = [str(entry) for entry in entries]
+        return self.convert_all(words, name) if self.kind in MANY else self.convert(words[0], name)
 
     def _number(self, text: str, name: str) -> Any:
-        whole = self.kind != "float"
+        whole = self.kind in ("int", "ints")
         value: Any
         try:
             value = int(text) if whole else float(text)
@@ -108,7 +128,8 @@ class Option:
             value = text
         if whole:
             return check_count(name, value, self.rules.get("low", -(2**63)), self.rules.get("high"), error=UsageError)
-        return check_number(name, value, error=UsageError, **self.rules)
+        rules = {key: rule for key, rule in self.rules.items() if key != "words"}
+        return check_number(name, value, error=UsageError, **rules)
 
     def _share(self, text: str, name: str) -> Any:
         rules = {key: value for key, value in self.rules.items() if key != "words"}
@@ -138,6 +159,7 @@ _NEEDED = {
     "int": "a whole number",
     "ints": "whole numbers",
     "float": "a number",
+    "numbers": "one or more numbers",
     "bool": "true or false",
     "json": "a JSON object such as '{\"eta\": 0.1}'",
     "list": "one or more words",
@@ -203,6 +225,8 @@ def kind_of(name: str, hint: Any) -> tuple[str, dict[str, Any], bool]:
             return "str", {"choices": tuple(member.value for member in part)}, optional
     if float in plain and str in plain:
         return "share", {}, optional
+    if any(typing.get_origin(part) is list and typing.get_args(part) == (float,) for part in parts):
+        return "numbers", {"words": ()}, optional
     of_words = any(typing.get_origin(part) is list and typing.get_args(part) == (str,) for part in parts)
     known = [part for part in plain if part in _KINDS and (part is not list or of_words)]
     for preferred in (dict, list, str, float, int, bool):

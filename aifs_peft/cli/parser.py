@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
         for name, option in self.options.items():
             if name in values and values[name] not in (True, False):  # those are written by the parser itself
                 word = values[name]
-                values[name] = [option.convert(w) for w in word] if option.kind in MANY else option.convert(word)
+                values[name] = option.convert_all(word) if option.kind in MANY else option.convert(word)
         return values, rest
 
     def given(self, argv: Sequence[str]) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _add(heading: Any, option: Option, default: Any) -> None:
 def _metavar(option: Option) -> str:
     if "choices" in option.rules and sum(map(len, option.rules["choices"])) < 60:
         return "{" + ",".join(option.rules["choices"]) + "}"
-    named = {"int": "N", "float": "X", "bool": "true|false", "json": "JSON", "share": "X", "ints": "N"}
+    named = {"int": "N", "float": "X", "bool": "true|false", "json": "JSON", "share": "X", "ints": "N", "numbers": "X"}
     return named.get(option.kind, "PATH" if option.name.endswith(("dir", "config", "checkpoint")) else "WORD")
 
 

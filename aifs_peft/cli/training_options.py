@@ -23,6 +23,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("lambda_", "float", None, "strength of the intervention; left out: the adapter's", METHOD, optional=True),
     Option("method_options", "json", None, "the method's own numbers; `aifs methods --json` lists them", METHOD,
            optional=True),
+    Option("class_weights", "numbers", None, "weights of the classes in the paper's attributions: numbers, or 'probability'", METHOD, {"words": ("probability",)}, True),
     Option("discovery_options", "json", None, "keyword arguments of discover, such as '{\"max_attributes\": 1}'",
            METHOD, optional=True),
     Option("directions", "str", "refit", "what happens to discovered directions when the encoder is trained", METHOD,

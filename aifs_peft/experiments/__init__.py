@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from aifs_peft.experiments.prepare import PreparedDataset, make_encoder
     from aifs_peft.experiments.run import FinetuneResult, run_finetune
     from aifs_peft.experiments.spec import FinetuneSpec
-    from aifs_peft.models.loading import load_model, load_processor, resolve_model
 
 # Public name -> the module it lives in; imported when first asked for: `aifs --help` needs the options alone.
 _LAZY = {
@@ -22,11 +21,8 @@ _LAZY = {
     "FinetuneSpec": "aifs_peft.experiments.spec",
     "PreparedDataset": "aifs_peft.experiments.prepare",
     "encode": "aifs_peft.experiments.latents",
-    "load_model": "aifs_peft.models.loading",
-    "load_processor": "aifs_peft.models.loading",
     "make_encoder": "aifs_peft.experiments.prepare",
     "markdown_table": "aifs_peft.experiments.compare",
-    "resolve_model": "aifs_peft.models.loading",
     "rows": "aifs_peft.experiments.compare",
     "run_finetune": "aifs_peft.experiments.run",
     "summarise": "aifs_peft.experiments.compare",
@@ -36,12 +32,9 @@ __all__ = [
     "FinetuneSpec",
     "PreparedDataset",
     "encode",
-    "load_model",
-    "load_processor",
     "make_encoder",
     "markdown_table",
     "provenance",
-    "resolve_model",
     "rows",
     "run_finetune",
     "summarise",

@@ -22,7 +22,7 @@ from aifs_peft.experiments.prepare import (
     modality_of,
 )
 from aifs_peft.experiments.spec import FinetuneSpec
-from aifs_peft.methods import MethodSettings, get
+from aifs_peft.methods import get, make
 from aifs_peft.models.loading import default_model, load_model, load_processor
 from aifs_peft.models.tabular import ENCODERS
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
@@ -85,12 +85,13 @@ def adapter_config(method: str, spec: FinetuneSpec) -> AIFSConfig:
         >>> adapter_config("aifs", FinetuneSpec(adapter="none")).recipe
         'discovery'
     """
-    recipes: dict[str, Literal["discovery", "paper"]] = {"aifs": "discovery", "aifs-paper": "paper"}
+    cls = get(method)
     return AIFSConfig(
-        recipe=recipes.get(method, "erm"),
+        recipe=cls.recipe,
         head=cast(Literal["copy", "linear", "mlp"], spec.head),  # one of them: the spec has checked it
-        auxiliary=get(method).auxiliary,
+        auxiliary=cls.auxiliary,
         encoder_adapter=spec.encoder_adapter(),
+        trained_modules=spec.trained_modules(),
     )
 
 
@@ -113,7 +114,7 @@ def build_trainer(
     # First: a misspelt setting is told before anything is loaded.
     config = adapter_config(method, spec)
     check_discovery_options(parse_json_object("discovery_options", args.discovery_options))
-    settings = get(method)(MethodSettings(method_options=parse_json_object("method_options", args.method_options)))
+    settings = make(method, method_options=parse_json_object("method_options", args.method_options))
     set_seed(args.seed)
     splits = load_data(spec)
     # A model of tables reads the features of a set that has pictures as well.
@@ -126,7 +127,7 @@ def build_trainer(
         "train": (*settings.columns(), *settings.optional_columns()),
         "validation": settings.validation_columns(),
     }
-    once = config.encoder_adapter is None and not settings.reads_tokens
+    once = spec.adapter == "none" and not settings.reads_tokens
     prepared = {
         split: PreparedDataset(rows, encode, 0 if once else CACHE_BYTES, modality, reads.get(split, ()), split)
         for split, rows in splits.items()

@@ -73,8 +73,8 @@ def supervision(method: Method, columns: list[str]) -> str:
         columns: of the training set.
 
     Example:
-        >>> from aifs_peft.methods import MethodSettings, get
-        >>> aifs = get("aifs")(MethodSettings())
+        >>> from aifs_peft.methods import make
+        >>> aifs = make("aifs")
         >>> supervision(aifs, ["image", "label"]), supervision(aifs, ["image", "label", "hint_groups"])
         ('none', 'hints')
     """

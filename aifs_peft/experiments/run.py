@@ -135,7 +135,7 @@ def plain_kind(run: Assembled, spec: FinetuneSpec) -> str:
         return NONE
     if spec.baseline == "erm":
         return ERM
-    return FROZEN if run.config.encoder_adapter is None else UNTUNED
+    return FROZEN if spec.adapter == "none" else UNTUNED
 
 
 def encode_splits(run: Assembled, say: Callable[[str], None]) -> dict[str, Tensor]:

@@ -135,22 +135,19 @@ class FinetuneSpec:
             _check_field(entry.name, getattr(self, entry.name), entry.metadata)
 
     def encoder_adapter(self) -> PeftConfig | None:
-        """The PEFT configuration that tunes the encoder, `None` when it stays frozen.
+        """The PEFT configuration that tunes the encoder, `None` when it stays frozen or is trained whole.
 
         Raises:
             InvalidConfigError: an adapter that does not go with the model or its quantization.
         """
-        from peft import IA3Config, LNTuningConfig, LoraConfig
+        from peft import IA3Config, LoraConfig
 
         if self.model == "identity" and self.adapter != "none":
             raise InvalidConfigError(NOTHING_TO_TUNE.format(given=self.adapter))
-        if self.adapter == "none":
+        if self.adapter == "full" and self.quantization != "none":
+            raise InvalidConfigError(FULL_QUANTISED.format(given=self.quantization))
+        if self.adapter in ("none", "full"):
             return None
-        if self.adapter == "full":
-            if self.quantization != "none":
-                raise InvalidConfigError(FULL_QUANTISED.format(given=self.quantization))
-            # PEFT's LN tuning trains a copy of each target as it is; nothing in it is special to layer norms.
-            return LNTuningConfig(target_modules=self.target_modules or "all-linear")
         if self.adapter == "ia3":
             return IA3Config(target_modules=self.target_modules)
         return LoraConfig(
@@ -161,6 +158,10 @@ class FinetuneSpec:
             use_dora=self.adapter == "dora",
             use_rslora=self.adapter == "rslora",
         )
+
+    def trained_modules(self) -> list[str] | str | None:
+        """Modules of the encoder that are trained whole, `None` for none."""
+        return (self.target_modules or "all-linear") if self.adapter == "full" else None
 
 
 def _check_field(name: str, value: Any, rules: Mapping[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """Interventions on latents: masked noise, along coordinate axes or a basis, and counterfactual displacement.
 
-Source: the method, section 2 (`z' = z + lambda (m * eps)`) and section 3.2 (`z' = z + lambda U (m * eps)` and
-`z' = z + beta_{a'} - beta_a`).
+The published form is `z' = z + lambda (m * eps)`, along single coordinates. `z' = z + lambda U (m * eps)` moves along
+discovered directions `U`, and `z' = z + beta_{a'} - beta_a` to where the example would be with another value of the
+spurious attribute.
 """
 
 from __future__ import annotations

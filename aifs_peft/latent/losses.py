@@ -1,7 +1,7 @@
 """The loss terms on latents and logits: invariance and sensitivity.
 
-Source: the method, section 1. `L = L_ce + alpha L_inv + beta L_sens` with
-`L_inv = mean_b KL(C(z_b) || C(z'_b))` and `L_sens = sign sum_j m_j mean_b |d log p(y_b|z_b) / d z_bj|`.
+The published objective is `L = L_ce + alpha L_inv + beta L_sens` with `L_inv = mean_b KL(C(z_b) || C(z'_b))` and
+`L_sens = sign sum_j m_j mean_b |d log p(y_b|z_b) / d z_bj|`, `sign = -1`.
 
 All are computed in float32 (float64 for float64 inputs) with autocast off.
 """

@@ -1,6 +1,6 @@
 """From attribution scores to the intervention mask.
 
-Source: the method, section 2. Three rules, each a softmax over the latent dimensions:
+Three rules, each a softmax over the latent dimensions:
 
 | rule | exponent of `m_j`, with `a_j = abs(IG_j)` | reading |
 |---|---|---|

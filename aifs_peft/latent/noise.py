@@ -1,8 +1,8 @@
 """Noise for the intervention: Gaussian, on an l1 or l2 sphere, random or adversarial.
 
-Source: the method, sections 2 and 3.2. The adversarial direction is the one-step power method of virtual
-adversarial training (Miyato et al. 2018, "Virtual Adversarial Training", equations 10 to 12), started at the
-full radius and turned into a conditional-gradient ascent, so that it never ends below its random start.
+The adversarial direction is the one-step power method of virtual adversarial training (Miyato et al. 2018, "Virtual
+Adversarial Training", equations 10 to 12), started at the full radius and turned into a conditional-gradient ascent, so
+that it never ends below its random start.
 """
 
 from __future__ import annotations
@@ -57,10 +57,8 @@ def sample_noise(
 ) -> Tensor:
     """Draw noise vectors, independent along all dimensions of `shape` but the last.
 
-    "gaussian" is standard normal. "l2" and "l1" are uniform on the sphere of that norm, at the radius where "
-    "the
-    expected squared Euclidean length equals the Gaussian's, so that one `strength` means the same for all
-    three.
+    "gaussian" is standard normal. "l2" and "l1" are uniform on the sphere of that norm, at the radius where the
+    expected squared Euclidean length equals the Gaussian's, so that one `strength` means the same for all three.
 
     The draw is made on the generator's device in float32 (float64 when asked for) and then moved: the same
     seed gives the same noise on every device and, up to rounding, in every type.
@@ -141,13 +139,11 @@ def adversarial_noise(
 ) -> Tensor:
     """Noise that changes the head's prediction the most: ascent on `KL(C(z) || C(z'))` over the noise sphere.
 
-    It starts at random noise of the same kind (at zero noise the divergence has no gradient). Each step moves
-    to the point of the sphere that maximises the linearised divergence: radius times the unit gradient for
-    "l2" and "gaussian" (there the radius is the length of the random draw, example by example), the vertex "
-    "of the largest
-    absolute gradient for "l1". For a linear head the divergence is convex in the noise, so no step can
-    lower it; for any other head the best point met is kept. The result therefore never has a smaller
-    divergence than the random noise it started from.
+    It starts at random noise of the same kind (at zero noise the divergence has no gradient). Each step moves to the
+    point of the sphere that maximises the linearised divergence: radius times the unit gradient for "l2" and "gaussian"
+    (there the radius is the length of the random draw, example by example), the vertex of the largest absolute gradient
+    for "l1". For a linear head the divergence is convex in the noise, so no step can lower it; for any other head the
+    best point met is kept. The result therefore never has a smaller divergence than the random noise it started from.
 
     The head is evaluated in evaluation mode, in float32 at least; modes are restored, no parameter gradient
     is left, and neither `z` nor `mask` receives one.

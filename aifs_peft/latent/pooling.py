@@ -50,4 +50,5 @@ class PooledHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of whatever the base model feeds its head."""
-        return self.head(pool_latent(x, self.pool))
+        logits: Tensor = self.head(pool_latent(x, self.pool))
+        return logits

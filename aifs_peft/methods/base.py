@@ -1,4 +1,8 @@
-"""The interface of a training method: what it needs, what it does to a batch, what it learns between epochs."""
+"""The interface of a training method: what it needs, what it does to a batch, what it learns between epochs.
+
+The text of a method's module has its paragraphs in a fixed order: Paper, Formula, Supervision, Differs from the paper,
+Cannot, Extra cost, Defaults, and Measured where something was. `docs/methods/` is made of them.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +36,14 @@ class Method:
         name: unique name in the registry.
         title: the method's name as papers write it.
         paper: where it comes from.
-        supervision: what it is told about spurious attributes: "none" (labels only), "hints" (environments,
-            attribute vocabularies, ...), or "groups" (group labels: an oracle).
+        differs: the most important difference from the paper, in a few words, or "nothing". The module's paragraph
+            "Differs from the paper" begins with it.
+        supervision: what it knows about spurious attributes: "none" (labels only), "hints" (environments, attribute
+            vocabularies, ...), or "groups" (group labels: an oracle).
         needs: what it needs beside labels, in short phrases; empty when nothing.
         cost: what it costs beside plain training, in words.
+        recipe: of `AIFSConfig`: "discovery", "paper", or "erm" for a method with neither an intervention nor a mask.
+            Its numbers are the method's defaults (`MethodSettings.for_method`).
         Options: frozen dataclass of the method's own numbers.
         collects_latents: what `start` and `end_of_epoch` want: "none", "initial" (one pass of the encoder over the
             training set before the first epoch), "epoch" (latents seen in training) or "both".
@@ -49,9 +57,11 @@ class Method:
     name: ClassVar[str] = ""
     title: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    differs: ClassVar[str] = ""
     supervision: ClassVar[Literal["none", "hints", "groups"]] = "none"
     needs: ClassVar[tuple[str, ...]] = ()
     cost: ClassVar[str] = "none"
+    recipe: ClassVar[Literal["discovery", "paper", "erm"]] = "erm"
     Options: ClassVar[type[Any]] = NoOptions
     collects_latents: ClassVar[Phase] = "none"
     epoch_samples: ClassVar[int | None] = 2048

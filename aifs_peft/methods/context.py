@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from aifs_peft.latent.state import AIFSState
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,18 @@ class Regions:
 RegionPool = Callable[[Tensor, Tensor | None, tuple[int, int] | None], tuple[Tensor, Tensor]]
 
 
+class OnMain(Protocol):
+    """Runs a function on one process; every process gets its result, or its error."""
+
+    def __call__(self, function: Callable[[], T], /) -> T:
+        """The function's result."""
+        ...
+
+
+def _run_here(function: Callable[[], T], /) -> T:
+    return function()
+
+
 @dataclass(frozen=True)
 class EpochContext:
     """What a method may use to update the adapter's state, called by every process at the same time.
@@ -180,7 +194,7 @@ class EpochContext:
     rank: int = 0
     world_size: int = 1
     reduce_sum: Callable[[Tensor], Tensor] = lambda x: x
-    on_main: Callable[[Callable[[], Any]], Any] = lambda f: f()
+    on_main: OnMain = _run_here
     encode: Callable[[], Latents] | None = None
     encode_untuned: Callable[[], Latents] | None = None
     encode_validation: Callable[[], tuple[Latents, Mapping[str, Tensor]]] | None = None

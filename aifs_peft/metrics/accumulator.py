@@ -110,6 +110,12 @@ class GroupMetricAccumulator:
 
         Raises:
             InvalidInputError: shapes, types or ids that do not fit; scores in some updates and not in others.
+
+        Example:
+            >>> total = GroupMetricAccumulator(num_groups=2)
+            >>> total.update([0, 1, 9], [0, 1, 9], [0, 1, 9], valid=[True, True, False])
+            >>> total.compute()["worst_group_accuracy"]
+            1.0
         """
         batch = read_batch(
             y_true,
@@ -215,6 +221,11 @@ class GroupMetricAccumulator:
 
         Raises:
             InvalidInputError: a negative or non-integer `n_boot`, or a confidence outside (0, 1).
+
+        Example:
+            >>> total = GroupMetricAccumulator(num_groups=2)
+            >>> total.compute()["worst_group_accuracy"]
+            nan
         """
         settings = Settings(
             check_count("n_boot", n_boot, 0, error=InvalidInputError),

@@ -55,10 +55,11 @@ def embedding_of(out: Any, encoder: nn.Module) -> Tensor:
     """The embedding in whatever an encoder returns."""
     if isinstance(out, Tensor):
         return out
-    embeds = getattr(out, "image_embeds", None)
+    embeds: Tensor | None = getattr(out, "image_embeds", None)
     if embeds is not None:
         return embeds
-    pooled, hidden = getattr(out, "pooler_output", None), getattr(out, "last_hidden_state", None)
+    pooled: Tensor | None = getattr(out, "pooler_output", None)
+    hidden: Tensor | None = getattr(out, "last_hidden_state", None)
     # ViT's and BERT's dense poolers are random in many checkpoints; their first token is not.
     dense = hasattr(getattr(encoder, "pooler", None), "dense")
     if pooled is not None and not (dense and hidden is not None):
@@ -108,8 +109,9 @@ def load_transformers(name: str, revision: str | None, kwargs: dict[str, Any]) -
             f"no model {name!r}: it is no folder with a config.json, and the Hub did not give it ({error})."
         ) from error
     # A CLIP's text tower would be loaded for nothing, and its LoRA parameters would stay without gradient.
-    loader = CLIPVisionModelWithProjection if config.model_type in ("clip", "clip_vision_model") else AutoModel
-    return loader.from_pretrained(name, revision=revision, **kwargs)
+    loader: Any = CLIPVisionModelWithProjection if config.model_type in ("clip", "clip_vision_model") else AutoModel
+    encoder: nn.Module = loader.from_pretrained(name, revision=revision, **kwargs)
+    return encoder
 
 
 def load_open_clip(name: str, folder: Path, kwargs: dict[str, Any]) -> nn.Module:
@@ -128,6 +130,7 @@ def load_open_clip(name: str, folder: Path, kwargs: dict[str, Any]) -> nn.Module
         ) from error
     architecture = f"local-dir:{folder}" if folder.is_dir() else name
     try:
-        return open_clip.create_model(architecture, **kwargs)
+        encoder: nn.Module = open_clip.create_model(architecture, **kwargs)
     except (OSError, RuntimeError) as error:
         raise ModelNotFoundError(f"open_clip has no model {name!r}: {error}") from error
+    return encoder

@@ -119,7 +119,7 @@ class LatentClassifier(nn.Module):
         self.encoder = encoder
         library = library_of(encoder)
         if isinstance(encoder, TabularEncoder):
-            described = {"num_features": encoder.num_features, "dim": encoder.dim}
+            described: dict[str, Any] = {"num_features": encoder.num_features, "dim": encoder.dim}
         else:
             config = getattr(encoder, "config", None)
             described = {"class": type(encoder).__name__, "model_type": getattr(config, "model_type", None)}
@@ -149,17 +149,18 @@ class LatentClassifier(nn.Module):
         Raises:
             InvalidInputError: if the batch holds none of them.
         """
+        encoder: Any = self.encoder
         if "features" in inputs:
-            return embedding_of(self.encoder(inputs["features"]), self.encoder)
+            return embedding_of(encoder(inputs["features"]), encoder)
         if "pixel_values" not in inputs and "input_ids" not in inputs:
             raise InvalidInputError("the batch needs pixel_values, input_ids or features; it has none of them.")
         if self.config.library == "open_clip":
-            return self.encoder.encode_image(inputs["pixel_values"])  # type: ignore[operator, unused-ignore]
-        if "pixel_values" in inputs and hasattr(self.encoder, "get_image_features"):
-            return embedding_of(self.encoder.get_image_features(pixel_values=inputs["pixel_values"]), self.encoder)
+            return embedding_of(encoder.encode_image(inputs["pixel_values"]), encoder)
+        if "pixel_values" in inputs and hasattr(encoder, "get_image_features"):
+            return embedding_of(encoder.get_image_features(pixel_values=inputs["pixel_values"]), encoder)
         if self.config.library == "transformers":
-            return embedding_of(self.encoder(**inputs), self.encoder)
-        return embedding_of(self.encoder(next(iter(inputs.values()))), self.encoder)
+            return embedding_of(encoder(**inputs), encoder)
+        return embedding_of(encoder(next(iter(inputs.values()))), encoder)
 
     def forward(
         self,
@@ -227,9 +228,19 @@ class LatentClassifier(nn.Module):
             library: `"transformers"` or `"open_clip"`; None looks.
             **kwargs: passed on to the encoder's loader (`dtype`, `quantization_config`, `pretrained`, ...).
 
+        Returns:
+            The model, in evaluation mode as its encoder is.
+
         Raises:
             ModelNotFoundError: if there is no such model.
             MissingDependencyError: if open_clip is needed and cannot be imported.
+
+        Example:
+            >>> from tempfile import TemporaryDirectory
+            >>> with TemporaryDirectory() as folder:
+            ...     LatentClassifier(TabularEncoder(3, 8), num_labels=5).save_pretrained(folder)
+            ...     LatentClassifier.from_pretrained(folder).num_labels
+            5
         """
         name, folder = str(name_or_path), Path(name_or_path)
         own = folder / _CONFIG_FILE

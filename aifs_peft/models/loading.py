@@ -94,10 +94,18 @@ def load_model(
         train_features: training features `(n, num_features)`, needed for `"mlp"` and `"identity"` only, which
             standardise by them.
 
+    Returns:
+        The model, in float32 unless it is quantised.
+
     Raises:
         ModelNotFoundError: neither a local directory nor to be had from the Hub now.
         InvalidConfigError: the model cannot read this modality, or an unknown quantization.
         InvalidInputError: no such modality, or features that cannot be standardised.
+
+    Example:
+        >>> model = load_model("mlp", modality="features", label_names=["no", "yes"], train_features=torch.rand(9, 4))
+        >>> model(features=torch.rand(2, 4)).logits.shape
+        torch.Size([2, 2])
     """
     check_choice("modality", modality, (*_AUTO, "features"), error=InvalidInputError)
     check_choice("quantization", quantization, ("none", "4bit", "8bit"))
@@ -123,7 +131,9 @@ def load_model(
     config.label2id = {label: i for i, label in enumerate(label_names)}
     extra: dict[str, Any] = {} if quantization == "none" else {"quantization_config": _quantization(quantization)}
     try:
-        model = _AUTO[modality].from_pretrained(source, config=config, ignore_mismatched_sizes=True, **common, **extra)
+        model: nn.Module = _AUTO[modality].from_pretrained(
+            source, config=config, ignore_mismatched_sizes=True, **common, **extra
+        )
     except OSError as error:
         raise _not_found("model", name, error) from error
     # A half-precision checkpoint trains its head and adapter in float32; a quantised base keeps its own types.
@@ -155,10 +165,22 @@ def _tabular(
 
 
 def load_processor(name: str, *, modality: str, revision: str | None = None) -> Any:
-    """The image processor (`modality="image"`) or tokenizer (`"text"`) that belongs to `name`; `None` for features.
+    """What turns inputs into tensors for a model.
+
+    Args:
+        name: a Hub name, a local directory, or `"tiny_clip"`.
+        modality: `"image"`, `"text"` or `"features"`.
+        revision: branch, tag or commit on the Hub.
+
+    Returns:
+        The image processor for images, the tokenizer for texts, None for features.
 
     Raises:
         ModelNotFoundError: neither a local directory nor to be had from the Hub now.
+
+    Example:
+        >>> load_processor("mlp", modality="features") is None
+        True
     """
     if modality == "features":
         return None

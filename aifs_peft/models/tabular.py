@@ -93,10 +93,10 @@ class TabularClassifier(PreTrainedModel):
 
     def __init__(self, config: TabularConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
+        self.num_labels = int(config.num_labels or 0)
         n, identity = config.num_features, config.encoder == "identity"
         self.encoder = Standardise(n) if identity else TabularEncoder(n, config.hidden_size)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, self.num_labels)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -163,6 +163,11 @@ class TabularClassifier(PreTrainedModel):
 
         Raises:
             InvalidInputError: features of another width.
+
+        Example:
+            >>> model = TabularClassifier(TabularConfig(num_features=3, hidden_size=8, num_labels=2))
+            >>> model(torch.zeros(4, 3), labels=torch.tensor([0, 1, 0, 1])).loss.shape
+            torch.Size([])
         """
         if features.dim() != 2 or features.shape[1] != self.config.num_features:
             raise InvalidInputError(

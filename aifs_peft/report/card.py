@@ -27,7 +27,7 @@ classification head, trained so that the head does not lean on a spurious attrib
 ```python
 import aifs_peft  # registers AIFS with PEFT; without it PEFT raises KeyError: 'AIFS'
 from peft import PeftModel
-from aifs_peft.experiments import load_model
+from aifs_peft.models import load_model
 
 base = load_model({{ base_arguments }}, modality={{ modality_literal }}, label_names={{ label_names }})
 model = PeftModel.from_pretrained(base, {{ repo_literal }}).eval()

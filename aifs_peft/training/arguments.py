@@ -29,6 +29,8 @@ class AIFSTrainingArguments(TrainingArguments):
     **Mask**
 
     Args:
+        class_weights: what each class weighs in the attributions of the paper's recipe: a list with one number per
+            class (JSON on the command line), or "probability"; None takes the adapter's configuration.
         mask_update_every: epochs between two updates, at least 1.
         mask_samples: examples whose latents are kept for an update; None takes the method's (2048 for the paper's
             recipe, all for discovery).
@@ -77,6 +79,9 @@ class AIFSTrainingArguments(TrainingArguments):
     lambda_: float | None = field(default=None, metadata={"help": "Strength of the intervention."})
     method_options: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "The method's own numbers, as JSON; `aifs methods` lists them."}
+    )
+    class_weights: list[float] | str | None = field(
+        default=None, metadata={"help": "Weights of the classes in attributions, as JSON, or 'probability'."}
     )
     mask_update_every: int = field(default=1, metadata={"help": "Epochs between two mask updates."})
     mask_samples: int | None = field(default=None, metadata={"help": "Examples used for a mask update."})

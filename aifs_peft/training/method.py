@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
@@ -46,6 +48,7 @@ def build_method(model: PeftModel, layer: AIFSLayer, args: AIFSTrainingArguments
         alpha=args.alpha,
         beta=args.beta,
         lambda_=args.lambda_,
+        class_weights=parse_class_weights(args.class_weights),
         label_smoothing=args.label_smoothing_factor,
         directions=args.directions,
         seed=args.seed,
@@ -55,6 +58,29 @@ def build_method(model: PeftModel, layer: AIFSLayer, args: AIFSTrainingArguments
         method_options=parse_json_object("method_options", args.method_options),
     )
     return get(args.method or RECIPES[config.recipe])(settings)
+
+
+def parse_class_weights(given: list[float] | str | None) -> list[float] | str | None:
+    """Class weights given as a list, as "probability" or, on the command line, as a JSON list.
+
+    Raises:
+        InvalidConfigError: for anything else.
+
+    Example:
+        >>> parse_class_weights("[1.0, 2.0]"), parse_class_weights("probability")
+        ([1.0, 2.0], 'probability')
+    """
+    if given is None or given == "probability":
+        return given
+    try:
+        values = json.loads(given) if isinstance(given, str) else list(given)
+    except json.JSONDecodeError:
+        values = None
+    if not isinstance(values, list) or not values or not all(type(v) in (int, float) for v in values):
+        raise InvalidConfigError(
+            f"class_weights must be one number per class, such as [1.0, 2.0], or 'probability'; got {given!r}"
+        )
+    return [float(value) for value in values]
 
 
 class SequenceHead(nn.Module):

@@ -92,7 +92,7 @@ def fit_on_latents(
         Z: latents `(n, dim)` float32, about unit variance.
         y: labels `(n,)` int64 in `[0, num_labels)`.
         num_labels: number of classes.
-        settings: numbers of the method, its seed included; None takes the defaults.
+        settings: numbers of the method, its seed included, see `MethodSettings.for_method`; None takes its defaults.
         schedule: the optimisation; None takes the defaults.
         columns: what the method reads beside labels, by name, each `(n, ...)` integers.
         validation: latents, labels and columns of a validation set, for methods that fit on one.
@@ -113,7 +113,7 @@ def fit_on_latents(
         >>> bool((fit.head(Z).argmax(1) == y).float().mean() > 0.85)
         True
     """
-    run = _Run(method, Z, y, num_labels, settings or MethodSettings(), schedule or LatentSchedule())
+    run = _Run(method, Z, y, num_labels, settings or MethodSettings.for_method(method), schedule or LatentSchedule())
     return run.train(dict(columns or {}), validation)
 
 

@@ -8,7 +8,7 @@ release of PEFT fails there first. Written against PEFT 0.21.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ __all__ = [
     "check_adapters_to_merge",
     "register_prefix",
     "switched_off",
+    "without_adapters",
 ]
 
 # Not under "AIFS": a method with an entry of its own gets only that prefix renamed when transformers loads an
@@ -35,7 +36,7 @@ _PREFIX_KEY = "AIFS_HEAD"
 
 def register_prefix(prefix: str) -> None:
     """Let transformers' own loader of adapter folders rename keys that begin with `prefix`."""
-    PEFT_TYPE_TO_PREFIX_MAPPING.setdefault(_PREFIX_KEY, prefix)
+    PEFT_TYPE_TO_PREFIX_MAPPING.setdefault(_PREFIX_KEY, prefix)  # type: ignore[arg-type] # strings are supported
 
 
 @contextmanager
@@ -58,8 +59,34 @@ def switched_off(modules: Iterable[nn.Module]) -> Iterator[None]:
             wrapper._disable_adapters = disabled
 
 
-class TunerLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
-    """A module that stands in a base model's place and keeps one set of weights per adapter."""
+def without_adapters(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Modules of the base model by the names they had before any adapter, whatever adapters are on it now.
+
+    Args:
+        model: a base model with or without adapters.
+        name: of `model` itself, prefix of the others.
+
+    Yields:
+        Name and module; for a wrapped one, the base model's own under the name of the wrapper.
+    """
+    if isinstance(model, BaseTunerLayer):
+        yield from without_adapters(model.get_submodule("base_layer"), name)
+    elif isinstance(model, AuxiliaryTrainingWrapper):
+        yield from without_adapters(model.original_module, name)
+    else:
+        yield name, model
+        for child_name, child in model.named_children():
+            yield from without_adapters(child, f"{name}.{child_name}" if name else child_name)
+
+
+class TunerLayer(nn.Module, BaseTunerLayer):
+    """A module that stands in a base model's place and keeps one set of weights per adapter.
+
+    Attributes:
+        rows: the adapter of each row of the next batches, None where all rows go through the active one.
+    """
+
+    rows: list[str] | None = None
 
     def move_adapter(self, adapter_name: str, device: torch.device | None) -> None:
         """Move one adapter's weights to a device, None for the base layer's, and leave their precision alone."""
@@ -70,15 +97,14 @@ class TunerLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         self.move_adapter(adapter_name, device)
 
 
-class Tuner(BaseTuner):  # type: ignore[misc]
+class Tuner(BaseTuner):
     """PEFT's tuner with the decisions that a subclass makes under public names."""
 
     # All tuner layers, so that switching and deleting adapters reaches the encoder's layers, too.
     tuner_layer_cls = BaseTunerLayer
     target_module_mapping: dict[str, Any] = {}  # noqa: RUF012 - PEFT's contract
 
-    @staticmethod
-    def is_target(config: Any, key: str) -> bool:
+    def is_target(self, config: Any, key: str) -> bool:
         """Whether the module with the full name `key` is replaced by a layer of this method."""
         raise NotImplementedError
 
@@ -96,6 +122,10 @@ class Tuner(BaseTuner):  # type: ignore[misc]
         """Refuse saved tensors, by their keys in the model, that do not belong to this configuration."""
         raise NotImplementedError
 
+    def rows_by_adapter(self, names: list[str]) -> AbstractContextManager[None]:
+        """A context in which each row of a batch goes through the adapter named for it."""
+        raise NotImplementedError
+
     def before_unload(self, *, merge: bool) -> None:
         """Called before the adapters are taken off the base model."""
         raise NotImplementedError
@@ -104,9 +134,8 @@ class Tuner(BaseTuner):  # type: ignore[misc]
         # PEFT would look for default targets by the model's type.
         return peft_config
 
-    @classmethod
-    def _check_target_module_exists(cls, peft_config: PeftConfig, key: str) -> bool:
-        return cls.is_target(peft_config, key)
+    def _check_target_module_exists(self, peft_config: PeftConfig, key: str) -> bool:  # type: ignore[override] # static there
+        return self.is_target(peft_config, key)
 
     def _check_target_module_compatiblity(self, *args: Any, **kwargs: Any) -> None:
         """Nothing to check: the subclass did before injecting."""
@@ -144,7 +173,13 @@ class Tuner(BaseTuner):  # type: ignore[misc]
         cls.check_saved(model, adapter_name, mapped)
         return mapped
 
-    def _unload_and_optionally_merge(self, merge: bool = True, *args: Any, **kwargs: Any) -> nn.Module:
+    def _unload_and_optionally_merge(self, merge: bool = True, *args: Any, **kwargs: Any) -> Any:
         self.before_unload(merge=merge)
-        model: nn.Module = super()._unload_and_optionally_merge(merge, *args, **kwargs)
-        return model
+        return super()._unload_and_optionally_merge(merge, *args, **kwargs)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:  # noqa: ARG002 - PEFT's signature
+        # `PeftModel` calls it around a forward pass, and drops `adapter_names` afterwards.
+        names = kwargs.get("adapter_names")
+        with nullcontext() if names is None else self.rows_by_adapter(names):
+            yield

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import enum
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any, Literal
 
 from peft import PEFT_TYPE_TO_TUNER_MAPPING, PeftConfig
@@ -22,7 +24,7 @@ class AIFSPeftType(enum.StrEnum):
 
 
 # What a recipe sets when the user does not; the other numbers are the same in all recipes.
-_SET_BY_RECIPE = ("noise", "mask_rule", "mask_scale", "sensitivity_sign", "use_basis")
+_SET_BY_RECIPE = ("noise", "mask_rule", "mask_scale", "sensitivity_sign", "use_basis", "attribution")
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "recipe": tuple(RECIPES),
@@ -35,6 +37,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "auxiliary": ("none", "linear", "mlp"),
     "pool": ("auto", "cls", "mean", "last"),
 }
+ALL_LINEAR = "all-linear"
 _NOT_NEGATIVE = ("lambda_", "alpha", "beta", "gamma")
 _OPTIONAL_COUNTS = ("top_k", "head_hidden", "num_labels")
 
@@ -45,8 +48,8 @@ class AIFSConfig(PeftConfig):
 
     Fields left at None are filled in by the recipe. `discovery` (the default) intervenes with counterfactual
     displacements in the basis of discovered directions and penalises reliance on them; `paper` is the published
-    method to the letter (Gaussian noise on single dimensions, mask from the inverse attribution, and the printed
-    minus sign of the sensitivity term); `erm` trains the same head without either loss.
+    method to the letter (Gaussian noise on single dimensions, mask from the inverse of the attribution as it is
+    printed, and the printed minus sign of the sensitivity term); `erm` trains the same head without either loss.
 
     Args:
         recipe: `"discovery"`, `"paper"` or `"erm"`.
@@ -61,9 +64,12 @@ class AIFSConfig(PeftConfig):
         eps0: floor of the attribution in the mask rule, above 0, relative to the mean attribution.
         sensitivity_sign: `1` penalises, `-1` (literal) rewards reliance on dimensions with a high mask.
         use_basis: intervene in the basis of discovered directions rather than on single dimensions.
-        attribution: `"ig"`, `"lrp"` or `"gradient_x_input"`.
+        attribution: `"gradient_x_input"` (the printed formula: the gradient at the latent itself), `"ig"` (integrated
+            gradients: its average over the path from zero) or `"lrp"`.
         attribution_steps: steps of the path integral of `"ig"`.
-        top_k: how many classes are attributed; None takes all.
+        top_k: how many classes are attributed, each example's most probable ones; None takes all.
+        class_weights: what each attributed class weighs, `w_k` of the formula: one number per class, or `"probability"`
+            for each example's own class probabilities; None weighs them alike.
         ema_decay: decay of the running attribution scores, in `[0, 1)`; 0 keeps the last update alone.
         head: `"copy"` (structure of the base head, and its weights where they fit), `"linear"` or `"mlp"`.
         head_hidden: hidden width of `"mlp"`; None takes the latent's width.
@@ -72,8 +78,12 @@ class AIFSConfig(PeftConfig):
         target_modules: name of the head in the base model; None finds it.
         pool: how to reduce tokens to a latent: `"auto"`, `"cls"`, `"mean"` or `"last"`.
         encoder_adapter: a PEFT configuration (LoRA, IA3, ...) for the encoder, or its dict; None freezes the encoder.
+        trained_modules: modules of the encoder that are trained whole and saved with the adapter, beside or instead of
+            `encoder_adapter`: names, as PEFT matches them, or `"all-linear"` for every linear layer.
         num_labels: number of classes; None takes the base head's, or the length of `labels`.
         labels: names of the classes.
+        new_layers: layers between encoder and head that the base model's checkpoint does not hold, so that they start
+            at random; trained and saved with the adapter. Found by the adapter itself.
         state_shapes: sizes of the saved mask, basis and so on; filled in by the adapter itself.
 
     Raises:
@@ -102,9 +112,10 @@ class AIFSConfig(PeftConfig):
     eps0: float = Recipe.eps0
     sensitivity_sign: int | None = None
     use_basis: bool | None = None
-    attribution: Literal["ig", "lrp", "gradient_x_input"] = "ig"
+    attribution: Literal["ig", "lrp", "gradient_x_input"] | None = None
     attribution_steps: int = Recipe.attribution_steps
     top_k: int | None = Recipe.top_k
+    class_weights: list[float] | Literal["probability"] | None = None
     ema_decay: float = Recipe.ema_decay
     head: Literal["copy", "linear", "mlp"] = "copy"
     head_hidden: int | None = None
@@ -112,8 +123,10 @@ class AIFSConfig(PeftConfig):
     target_modules: list[str] | str | None = None
     pool: Literal["auto", "cls", "mean", "last"] = "auto"
     encoder_adapter: PeftConfig | dict[str, Any] | None = field(default=None)
+    trained_modules: list[str] | str | None = None
     num_labels: int | None = None
     labels: list[str] | None = None
+    new_layers: list[str] | None = None
     state_shapes: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -129,7 +142,9 @@ class AIFSConfig(PeftConfig):
             self.target_modules = sorted(self.target_modules)
         if self.labels is not None:
             self.labels = list(self.labels)
-        problems = [*self._value_problems(), *self._label_problems(), *self._encoder_problems()]
+        problems = [
+            *self._value_problems(), *self._label_problems(), *self._encoder_problems(), *self._whole_layer_problems()
+        ]  # fmt: skip
         if problems:
             count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
             raise InvalidConfigError("\n- ".join([f"{count} in AIFSConfig:", *problems]))
@@ -140,13 +155,21 @@ class AIFSConfig(PeftConfig):
     def paper(cls, **overrides: Any) -> AIFSConfig:
         """The published method with its published defaults, taken literally.
 
-        `lambda = 0.5, alpha = 1.0, beta = 0.5`, Gaussian noise on single dimensions, integrated gradients, mask
-        proportional to `exp(gamma / (|IG| + eps0))` summing to one, sensitivity term with the printed minus sign.
+        `lambda = 0.5, alpha = 1.0, beta = 0.5`, Gaussian noise on single dimensions, attribution
+        `(z - base) * sum_k w_k d log p(y_k|z) / dz` at the latent itself, mask proportional to
+        `exp(gamma / (|attribution| + eps0))` summing to one, sensitivity term with the printed minus sign. The
+        published text calls the attribution integrated gradients; `attribution="ig"` averages over the path, as
+        these do.
 
         Args:
             **overrides: any other field, for example `encoder_adapter`.
         """
         return cls(recipe="paper", **overrides)
+
+    @property
+    def tunes_encoder(self) -> bool:
+        """Whether the user asked for a tuned encoder; one with `new_layers` alone counts as frozen."""
+        return self.nested is not None or bool(self.trained_modules)
 
     @property
     def nested(self) -> PeftConfig | None:
@@ -157,7 +180,8 @@ class AIFSConfig(PeftConfig):
         """A dictionary of JSON values, the encoder's configuration nested in it."""
         out = {f.name: getattr(self, f.name) for f in fields(self)}
         out["encoder_adapter"] = self.nested.to_dict() if self.nested is not None else None
-        return _jsonable(copy.deepcopy(out))
+        plain: dict[str, Any] = _jsonable(copy.deepcopy(out))
+        return plain
 
     def _value_problems(self) -> list[str]:
         checks: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, bool]]] = []
@@ -177,11 +201,27 @@ class AIFSConfig(PeftConfig):
                 check(*arguments, **options)
             except InvalidConfigError as error:
                 out.append(str(error))
+        out += self._class_weight_problems()
         if self.adversarial and self.noise == "counterfactual":
             out.append("adversarial noise needs noise='gaussian', 'l1' or 'l2'; counterfactuals are not chosen freely.")
         if self.target_modules is not None and len(self.target_modules) != 1:
             out.append(f"target_modules must name one head; got {self.target_modules}.")
         return out
+
+    def _class_weight_problems(self) -> list[str]:
+        """Turn `class_weights` into a list of numbers; say what is wrong with it."""
+        given = self.class_weights
+        if given is None or given == "probability":
+            return []
+        values = list(given) if isinstance(given, list | tuple) else []
+        numbers = all(isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+        if not values or not numbers or not any(values):
+            return [f"class_weights must be finite numbers, not all 0, or 'probability' or None; got {given!r}."]
+        classes = len(self.labels) if self.labels is not None else self.num_labels
+        if classes is not None and len(values) != classes:
+            return [f"class_weights needs one number for each of {classes} classes; got {len(values)}."]
+        self.class_weights = [float(v) for v in values]
+        return []
 
     def _label_problems(self) -> list[str]:
         if self.labels is None:
@@ -192,9 +232,22 @@ class AIFSConfig(PeftConfig):
             return [f"num_labels is {self.num_labels}, but labels names {len(self.labels)} classes; drop one of them."]
         return []
 
+    def _whole_layer_problems(self) -> list[str]:
+        """Turn `trained_modules` into a sorted list, or the word for all linear layers; say what is wrong with it."""
+        given = self.trained_modules
+        if given is None or given == ALL_LINEAR:
+            return []
+        names = [given] if isinstance(given, str) else given
+        if not isinstance(names, list | tuple | set | frozenset) or not all(isinstance(name, str) for name in names):
+            return [f"trained_modules must be names of modules, {ALL_LINEAR!r} or None; got {given!r}."]
+        if not names:
+            return ["trained_modules must name at least one module, or be None; got none."]
+        self.trained_modules = sorted(names)
+        return []
+
     def _encoder_problems(self) -> list[str]:
         """Turn `encoder_adapter` into a private copy of a PEFT configuration; say what is wrong with it."""
-        inner = self.encoder_adapter
+        inner: Any = self.encoder_adapter
         if inner is None:
             return []
         if isinstance(inner, dict):
@@ -203,7 +256,7 @@ class AIFSConfig(PeftConfig):
             inner = PeftConfig.from_peft_type(**inner)
         if not isinstance(inner, PeftConfig):
             return [f"encoder_adapter must be a PEFT configuration, its dict or None; got {type(inner).__name__}."]
-        name = str(getattr(inner.peft_type, "value", inner.peft_type))
+        name: Any = str(getattr(inner.peft_type, "value", inner.peft_type))  # a key of tables that know enums only
         if inner.is_prompt_learning or inner.is_adaption_prompt:
             return [f"encoder_adapter cannot be prompt learning ({name}); use LoRA, IA3 or another weight adapter."]
         if name in ("AIFS", "ADALORA"):
@@ -211,8 +264,9 @@ class AIFSConfig(PeftConfig):
             return [f"encoder_adapter cannot be {name}: {why}; use LoraConfig."]
         if getattr(PEFT_TYPE_TO_TUNER_MAPPING.get(name), "uses_shared_state", False):
             return [f"encoder_adapter cannot be {name}: it shares state between layers; use LoRA, IA3 or LoHa."]
-        if getattr(inner, "bias", "none") != "none":
-            return [f"encoder_adapter has bias={inner.bias!r}, which would not be saved; use bias='none'."]
+        bias = getattr(inner, "bias", "none")
+        if bias != "none":
+            return [f"encoder_adapter has bias={bias!r}, which would not be saved; use bias='none'."]
         self.encoder_adapter = copy.deepcopy(inner)
         return []
 

@@ -7,6 +7,7 @@ sequences (RoBERTa's) are wrapped so that they do, too.
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,23 @@ from torch import Tensor, nn
 from aifs_peft.errors import HeadError
 from aifs_peft.latent._support import evaluating
 from aifs_peft.latent.heads import MLPHead, head_sizes, linear_layers
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """How one adapter reads its latent.
+
+    Attributes:
+        pool: rule by which it is pooled, see `pool_latent`.
+        copied: whether its head is a copy of the base model's.
+        sequence: whether its head wants a token axis.
+        num_labels: number of classes.
+    """
+
+    pool: str
+    copied: bool
+    sequence: bool
+    num_labels: int
 
 
 def is_quantised(head: nn.Module) -> bool:
@@ -63,6 +81,10 @@ def build_head(base: nn.Module, kind: str, num_labels: int, hidden: int | None =
 
     Raises:
         HeadError: for a copy of a quantised block, whose inner layers cannot be copied in full precision.
+
+    Example:
+        >>> build_head(nn.Linear(4, 3), "copy", num_labels=2)
+        Linear(in_features=4, out_features=2, bias=True)
     """
     dim, classes = head_sizes(base)
     device = next(base.parameters()).device

@@ -6,7 +6,6 @@ import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,20 +17,11 @@ from aifs_peft.latent.output import Intervention, LatentOutput
 from aifs_peft.latent.pooling import PooledHead, pool_latent
 from aifs_peft.latent.state import AIFSState
 from aifs_peft.tuner._peft import TunerLayer, check_adapters_to_merge
-from aifs_peft.tuner.heads import build_head, takes_sequence
+from aifs_peft.tuner.heads import HeadSpec, build_head, takes_sequence
+from aifs_peft.tuner.rows import by_row
 
 if TYPE_CHECKING:
     from aifs_peft.tuner.config import AIFSConfig
-
-
-@dataclass(frozen=True)
-class HeadSpec:
-    """How one adapter reads its latent: pooling rule, and whether its head copies the base's and wants tokens."""
-
-    pool: str
-    copied: bool
-    sequence: bool
-    num_labels: int
 
 
 class AIFSLayer(TunerLayer):
@@ -89,7 +79,7 @@ class AIFSLayer(TunerLayer):
         Raises:
             HeadError: if none or several are active: heads cannot be added up.
         """
-        active = [name for name in self.active_adapters if name in self.aifs_head]
+        active: list[str] = [name for name in self.active_adapters if name in self.aifs_head]
         if len(active) != 1:
             raise HeadError(f"AIFS needs exactly one active adapter, got {active}; call model.set_adapter(name).")
         return active[0]
@@ -171,13 +161,17 @@ class AIFSLayer(TunerLayer):
             )
         return output
 
-    def pool(self, x: Tensor) -> Tensor:
+    def pool(self, x: Tensor, adapter: str | None = None) -> Tensor:
         """The latent `z (batch, dim)`, at least float32, in what the base model feeds its head.
+
+        Args:
+            x: see `pool_latent`.
+            adapter: whose pooling; None takes the active adapter's.
 
         Raises:
             HeadError: if a linear head is fed one vector per token and `pool` is `"auto"`.
         """
-        spec = self.aifs_spec[self.adapter]
+        spec = self.aifs_spec[adapter or self.adapter]
         base = self._stash[0] if self._stash else self.base_layer
         if x.dim() == 3 and spec.pool == "auto" and isinstance(base, nn.Linear):
             raise HeadError(
@@ -188,11 +182,17 @@ class AIFSLayer(TunerLayer):
         z = pool_latent(x, spec.pool)
         return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
 
-    def classify(self, z: Tensor) -> Tensor:
-        """Logits `(batch, classes)` of latents `z (batch, dim)` by the active head, at least float32."""
-        head, spec = self.head, self.aifs_spec[self.adapter]
+    def classify(self, z: Tensor, adapter: str | None = None) -> Tensor:
+        """Logits `(batch, classes)`, at least float32, of latents `z (batch, dim)` by one head.
+
+        Args:
+            z: latents.
+            adapter: whose head; None takes the active adapter's.
+        """
+        name = adapter or self.adapter
+        head, spec = self.aifs_head[name], self.aifs_spec[name]
         z = z.to(next(head.parameters()).dtype)
-        logits = head(z.unsqueeze(1) if spec.sequence else z)
+        logits: Tensor = head(z.unsqueeze(1) if spec.sequence else z)
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -203,7 +203,10 @@ class AIFSLayer(TunerLayer):
         if self.disable_adapters and self.merged:
             self.unmerge()
         if self.disable_adapters or self.merged or not self.active_adapters:
-            return self.base_layer(x, *args, **kwargs)
+            return self._base_logits(x, *args, **kwargs)
+        if self.rows is not None:
+            self._output = None  # latents of several adapters are no one's latent output
+            return by_row(self.rows, x, lambda name, part: self._logits_of(name, part, *args, **kwargs))
         z = self.pool(x)
         if not (self.training and self._intervention is not None):
             logits = self.classify(z)
@@ -217,6 +220,16 @@ class AIFSLayer(TunerLayer):
         logits, intervened_logits = self.classify(torch.cat([z, intervened])).chunk(2)
         self._output = LatentOutput(z, logits, intervened, intervened_logits)
         return logits
+
+    def _base_logits(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        logits: Tensor = self.base_layer(x, *args, **kwargs)
+        return logits
+
+    def _logits_of(self, name: str, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Logits by one adapter's head, or by the base head."""
+        if name not in self.aifs_head:
+            return self._base_logits(x, *args, **kwargs)
+        return self.classify(self.pool(x, name), name)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Put the trained head in the base head's place, in the base model's precision.

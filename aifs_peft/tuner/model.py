@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import copy
 import re
+from contextlib import AbstractContextManager
+from typing import Any
 
 from peft import PeftConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from aifs_peft.errors import CheckpointMismatchError
+from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError
 from aifs_peft.latent.heads import head_sizes
-from aifs_peft.tuner._peft import BaseTunerLayer, Tuner
+from aifs_peft.tuner._peft import AuxiliaryTrainingWrapper, BaseTunerLayer, Tuner
 from aifs_peft.tuner.config import AIFSConfig
 from aifs_peft.tuner.layer import AIFSLayer, find_aifs_layer
 from aifs_peft.tuner.modes import freeze_modes
+from aifs_peft.tuner.rows import rows_by_adapter
 from aifs_peft.tuner.targets import find_head, resolve_encoder
+from aifs_peft.tuner.trained_copy import TrainedCopy
+from aifs_peft.tuner.whole_layers import find_new_layers, named_layers
 
 _NESTED_KEY = re.compile(r"\.aifs_state\.")
 
@@ -49,14 +54,17 @@ class AIFSModel(Tuner):
             InvalidConfigError: if the encoder's adapter touches the head.
         """
         # A copy: the caller's configuration stays as it was and can be used for another model.
-        config = self.peft_config[adapter_name] = copy.deepcopy(self.peft_config[adapter_name])
+        config = copy.deepcopy(self._config(adapter_name))
+        self.peft_config[adapter_name] = config
         head = find_head(model, config)
         config.target_modules = [head]
         if config.num_labels is None:
             module = model.get_submodule(head)
             config.num_labels = module.out_features if isinstance(module, AIFSLayer) else head_sizes(module)[1]
+        config.new_layers = find_new_layers(model, head, config)
+        self._whole_layers = [*config.new_layers, *named_layers(model, head, config)]
         if config.nested is not None:
-            resolve_encoder(model, head, config.nested)
+            resolve_encoder(model, head, config.nested, self._whole_layers)
             config.nested.inference_mode = config.inference_mode
             self._inject_nested(model, config.nested, adapter_name, low_cpu_mem_usage)
         # No state dict: the head's place is known, and PEFT would look for it by a prefix.
@@ -64,6 +72,11 @@ class AIFSModel(Tuner):
             model, adapter_name, autocast_adapter_dtype=autocast_adapter_dtype, low_cpu_mem_usage=low_cpu_mem_usage
         )
         self._apply_labels(enabled=True)
+
+    def _config(self, adapter_name: str) -> AIFSConfig:
+        config = self.peft_config[adapter_name]
+        assert isinstance(config, AIFSConfig)  # noqa: S101 - for the type checker; PEFT holds one type per tuner
+        return config
 
     @staticmethod
     def _inject_nested(model: nn.Module, inner: PeftConfig, adapter_name: str, low_cpu_mem_usage: bool) -> None:
@@ -82,17 +95,27 @@ class AIFSModel(Tuner):
                     if not hasattr(module, name):
                         setattr(module, name, getattr(module.get_base_layer(), name))
 
-    @staticmethod
-    def is_target(config: AIFSConfig, key: str) -> bool:
-        """Whether `key` is the full name of the head."""
-        return [key] == config.target_modules
+    def is_target(self, config: AIFSConfig, key: str) -> bool:
+        """Whether `key` is the full name of the head, or of a layer that is trained whole."""
+        return [key] == config.target_modules or key in self._whole_layers
 
-    def place_layer(self, config: AIFSConfig, adapter_name: str, module: nn.Module, key: str) -> nn.Module:  # noqa: ARG002
-        """The AIFS layer for a head: a new one around it, or the one that is there, with one more adapter."""
-        if isinstance(module, AIFSLayer):
-            module.update_layer(adapter_name, config)
+    def place_layer(self, config: AIFSConfig, adapter_name: str, module: nn.Module, key: str) -> nn.Module:
+        """A new layer around the head or a layer trained whole, or the one that is there, with one more adapter."""
+        if [key] == config.target_modules:
+            if isinstance(module, AIFSLayer):
+                module.update_layer(adapter_name, config)
+                return module
+            return AIFSLayer(module, adapter_name, config)
+        is_new = key in (config.new_layers or ())
+        if isinstance(module, TrainedCopy):
+            module.update_layer(adapter_name, is_new=is_new, inference_mode=config.inference_mode)
             return module
-        return AIFSLayer(module, adapter_name, config)
+        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper):
+            raise InvalidConfigError(
+                f"{key!r} carries a {type(module).__name__} of another adapter, so it cannot be trained whole; load "
+                "the base model anew for this adapter, or leave that layer out of trained_modules."
+            )
+        return TrainedCopy(module, adapter_name, is_new=is_new, inference_mode=config.inference_mode)
 
     @classmethod
     def saved_key(cls, key: str, adapter_name: str) -> str | None:
@@ -133,6 +156,15 @@ class AIFSModel(Tuner):
                 "model it names."
             )
 
+    def rows_by_adapter(self, names: list[str]) -> AbstractContextManager[None]:
+        """A context in which row `i` of a batch goes through adapter `names[i]`; `"__base__"` is the base model.
+
+        Raises:
+            InvalidInputError: in training mode, for a merged or unknown adapter, for adapters with different numbers of
+                classes, or where an encoder's adapter cannot tell rows apart.
+        """
+        return rows_by_adapter(self, self.peft_config, names)
+
     def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
         """Make one adapter active, and its class names the model's."""
         super().set_adapter(adapter_name, inference_mode=inference_mode)
@@ -154,15 +186,15 @@ class AIFSModel(Tuner):
 
     def _apply_labels(self, *, enabled: bool) -> None:
         """Tell the base model how many classes its head has now: its own loss reads `num_labels`."""
-        base_config = getattr(self.model, "config", None)
+        base_config: Any = getattr(self.model, "config", None)
         if not hasattr(base_config, "num_labels"):
             return
         if "_base_labels" not in self.__dict__:
             self.__dict__["_base_labels"] = dict(getattr(base_config, "id2label", None) or {})
-        active = [a for a in self.active_adapters if a in self.peft_config]
+        active = [name for name in self.active_adapters if name in self.peft_config]
         names: dict[int, str] = self.__dict__["_base_labels"]
         if enabled and len(active) == 1:
-            config = self.peft_config[active[0]]
+            config = self._config(active[0])
             if config.labels:
                 names = dict(enumerate(config.labels))
             elif config.num_labels and config.num_labels != len(names):

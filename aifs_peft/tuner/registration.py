@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
 from aifs_peft.tuner._peft import register_prefix
@@ -17,10 +19,13 @@ def register() -> None:
 
     Example:
         >>> register()
-        >>> from peft import PEFT_TYPE_TO_TUNER_MAPPING
+        >>> from typing import Any
+
+    from peft import PEFT_TYPE_TO_TUNER_MAPPING
         >>> PEFT_TYPE_TO_TUNER_MAPPING["AIFS"].__name__
         'AIFSModel'
     """
-    PEFT_TYPE_TO_CONFIG_MAPPING.setdefault(AIFSPeftType.AIFS, AIFSConfig)
-    PEFT_TYPE_TO_TUNER_MAPPING.setdefault(AIFSPeftType.AIFS, AIFSModel)
+    name: Any = AIFSPeftType.AIFS  # typed as a member of PEFT's enum there
+    PEFT_TYPE_TO_CONFIG_MAPPING.setdefault(name, AIFSConfig)
+    PEFT_TYPE_TO_TUNER_MAPPING.setdefault(name, AIFSModel)
     register_prefix(AIFSModel.prefix)

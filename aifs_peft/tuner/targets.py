@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from peft import PeftConfig
 from torch import nn
 
 from aifs_peft.errors import HeadError, InvalidConfigError
@@ -14,6 +12,7 @@ from aifs_peft.latent.heads import linear_layers
 from aifs_peft.tuner._peft import BaseTunerLayer
 from aifs_peft.tuner.heads import is_quantised, takes_sequence
 from aifs_peft.tuner.layer import AIFSLayer
+from aifs_peft.tuner.whole_layers import is_inside, matches
 
 if TYPE_CHECKING:
     from aifs_peft.tuner.config import AIFSConfig
@@ -26,14 +25,7 @@ _IA3_TARGETS = (
     (("key", "value"), ("output.dense",)),
     (("k_lin", "v_lin"), ("lin2",)),
 )
-# Layers between encoder and head that a fresh classifier starts at random; they must be trained with it.
-_RANDOM_LAYERS = ("classifier.dense", "pre_classifier")
 _TEXT_TOWER = re.compile(r"(^|\.)text_model\.|^(encoder\.|model\.)*transformer\.resblocks\.")
-
-
-def matches(key: str, names: Iterable[str]) -> bool:
-    """Whether a module's full name is one of `names` or ends in `.name`, as PEFT matches lists."""
-    return any(key == name or key.endswith(f".{name}") for name in names)
 
 
 def find_head(model: nn.Module, config: AIFSConfig) -> str:
@@ -42,8 +34,8 @@ def find_head(model: nn.Module, config: AIFSConfig) -> str:
     Args:
         model: the base model, which may hold adapters already.
         config: its `target_modules` decides; else the usual names are tried. A `RobertaClassificationHead` is
-            wrapped whole when the encoder is frozen (its `dense` starts at random and must be trained); with an
-            encoder adapter that can save modules, only its last layer is, and `dense` belongs to the encoder.
+            wrapped whole when the encoder is frozen; with a tuned encoder only its last layer is, and its dense layer
+            belongs to the encoder.
 
     Raises:
         HeadError: if there is no such module, or several, or it cannot be a head.
@@ -60,14 +52,12 @@ def find_head(model: nn.Module, config: AIFSConfig) -> str:
         found = wrapped or [n for n in HEAD_NAMES if n in modules and not isinstance(modules[n], nn.Identity)][:1]
         if not found:
             raise HeadError(_not_found(model, None, []))
-    key = found[0]
+    key: str = found[0]
     if wrapped and key not in wrapped:
         raise HeadError(
             f"this model already has AIFS on {wrapped[0]!r}; every adapter must wrap that head, not {key!r}."
         )
-    if not wrapped:
-        key = _check_head(model, key, modules[key], config)
-    return key
+    return key if wrapped else _check_head(model, key, modules[key], config)
 
 
 def _check_head(model: nn.Module, key: str, head: nn.Module, config: AIFSConfig) -> str:
@@ -86,9 +76,8 @@ def _check_head(model: nn.Module, key: str, head: nn.Module, config: AIFSConfig)
             f"the head {key!r} of {type(model).__name__} is applied to every token and pooled afterwards, so it sees "
             "no pooled latent. Use an encoder model, or LatentClassifier with a pooled embedding."
         )
-    inner = config.nested
     sequence = config.target_modules is None and not is_quantised(head) and takes_sequence(head)
-    if sequence and inner is not None and hasattr(inner, "modules_to_save"):
+    if sequence and config.tunes_encoder:
         return f"{key}.{layers[-1][0]}"
     return key
 
@@ -110,13 +99,14 @@ def _not_found(model: nn.Module, name: str | None, found: list[str]) -> str:
     )
 
 
-def resolve_encoder(model: nn.Module, head: str, inner: PeftConfig) -> None:
-    """Fill in what the encoder's adapter leaves open, and keep it off the head. Changes `inner`.
+def resolve_encoder(model: nn.Module, head: str, inner: Any, whole: list[str]) -> None:
+    """Fill in what the encoder's adapter leaves open, keep it off the head and off layers trained whole.
 
     Args:
         model: the base model.
         head: full name of the head.
-        inner: configuration of the encoder's adapter.
+        inner: configuration of the encoder's adapter; changed.
+        whole: full names of the layers that are trained whole.
 
     Raises:
         InvalidConfigError: if its `modules_to_save` names the head, or no default target is known.
@@ -128,13 +118,9 @@ def resolve_encoder(model: nn.Module, head: str, inner: PeftConfig) -> None:
             f"modules_to_save={clash} of the encoder's adapter names the head {head!r}, which AIFS trains and saves "
             "itself; take it out."
         )
-    keys = [key for key, _ in model.named_modules()]
-    if hasattr(inner, "modules_to_save"):
-        fresh = [n for n in _RANDOM_LAYERS if n in keys and n != head and not n.startswith(f"{head}.")]
-        inner.modules_to_save = sorted({*saved, *fresh}) or None
     if getattr(inner, "target_modules", "absent") is None and not getattr(inner, "target_parameters", None):
-        _default_targets(model, head, inner)
-    _exclude_head(model, head, inner)
+        _default_targets(model, [head, *whole], inner)
+    _exclude(model, [head, *whole], inner)
 
 
 def _ancestors(key: str) -> list[str]:
@@ -142,9 +128,9 @@ def _ancestors(key: str) -> list[str]:
     return [".".join(parts[:i]) for i in range(1, len(parts))]
 
 
-def _default_targets(model: nn.Module, head: str, inner: PeftConfig) -> None:
+def _default_targets(model: nn.Module, taken: list[str], inner: Any) -> None:
     kinds = (nn.Linear, nn.MultiheadAttention, nn.Conv2d, BaseTunerLayer)
-    keys = [k for k, m in model.named_modules() if isinstance(m, kinds) and k != head and not k.startswith(f"{head}.")]
+    keys = [k for k, m in model.named_modules() if isinstance(m, kinds) and not is_inside(k, taken)]
     if hasattr(inner, "feedforward_modules"):
         if inner.feedforward_modules is not None:
             return
@@ -185,14 +171,14 @@ def _narrow(keys: list[str], names: tuple[str, ...]) -> list[str]:
     return image if image and len(image) < len(hit) else list(names)
 
 
-def _exclude_head(model: nn.Module, head: str, inner: PeftConfig) -> None:
-    """Keep the adapter off the head: its parameters would be dead, which DDP refuses."""
+def _exclude(model: nn.Module, taken: list[str], inner: Any) -> None:
+    """Keep the adapter off modules that are trained whole: its parameters would be dead, which DDP refuses."""
     targets = getattr(inner, "target_modules", None)
     if not hasattr(inner, "exclude_modules") or not targets:
         return
-    own = [k for k, m in model.named_modules() if (k == head or k.startswith(f"{head}.")) and linear_layers(m)]
+    own = [k for k, m in model.named_modules() if is_inside(k, taken) and (k in taken or linear_layers(m))]
     if targets == "all-linear":
-        hit = own
+        hit = [k for k in own if linear_layers(model.get_submodule(k))]
     elif isinstance(targets, str):
         hit = [k for k in own if re.fullmatch(targets, k)]
     else:

@@ -128,7 +128,7 @@ def test_a_pushed_table_model_is_loaded_by_the_lines_of_its_card(tmp_path: Path)
 LOAD = """
 import sys, torch, aifs_peft
 from peft import PeftModel
-from aifs_peft.experiments import load_model
+from aifs_peft.models import load_model
 pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 logits = []
 for source in ("me/adapter", sys.argv[2]):

@@ -70,6 +70,8 @@ TYPED = [
     (["--method-options", "{"], "a JSON object"),
     (["--method-options", "[1]"], "a JSON object"),
     (["--dataset-options", "aligned_share=0.9"], "a JSON object"),
+    (["--class-weights", "probabilty"], "did you mean 'probability'?"),
+    (["--class-weights", "0.5", "much"], "--class-weights must be a finite number; got 'much'"),
     (["--discovery-options", '{"k": 3}'], "discover has no option 'k'"),
     (["--discovery-options", '{"max_atributes": 3}'], "did you mean 'max_attributes'?"),
     (["--discovery-options", '{"max_attributes": "many"}'], "must be an integer of at least 1; got 'many'"),

@@ -92,6 +92,18 @@ def test_every_field_is_an_option_with_help() -> None:
     assert all(option.help for option in options.values())
 
 
+@pytest.mark.parametrize(
+    ("typed", "written", "value"),
+    [(["0.25", "0.75"], "[0.25, 0.75]", [0.25, 0.75]), (["probability"], "probability", "probability")],
+)
+def test_numbers_or_a_word(typed: list[str], written: str, value: object, tmp_path: Path) -> None:
+    common = ["--output-dir", str(tmp_path), "--method", "aifs-paper"]
+    assert parse(["--class-weights", *typed, *common])[1].class_weights == value
+    file = tmp_path / "run.yaml"
+    file.write_text(f"class_weights: {written}\n")
+    assert parse(["--config", str(file), *common])[1].class_weights == value
+
+
 def test_defaults_pass_their_own_checks() -> None:
     for option in [*options_of(FinetuneSpec), *every_option()]:
         if option.default is not None and option.kind in ("int", "float", "str") and option.default != "":

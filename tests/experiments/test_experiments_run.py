@@ -14,9 +14,10 @@ from planted import planted
 
 from aifs_peft.cli.options import DEFAULTS
 from aifs_peft.data import load
-from aifs_peft.experiments import FinetuneSpec, build, encode, load_model, run_finetune
+from aifs_peft.experiments import FinetuneSpec, build, encode, run_finetune
 from aifs_peft.experiments.build import build_trainer
 from aifs_peft.experiments.latents import latents_of
+from aifs_peft.models import load_model
 from aifs_peft.training import AIFSTrainingArguments
 
 SCENES = FinetuneSpec(

@@ -10,7 +10,7 @@ from aifs_peft.experiments.baseline import NOTES, nothing_plain
 from aifs_peft.experiments.describe import needs, selection, shortcut_found, supervision
 from aifs_peft.experiments.jsonable import jsonable
 from aifs_peft.experiments.telling import comparison_table, finish_text, found_sentence
-from aifs_peft.methods import MethodSettings, get, names
+from aifs_peft.methods import get, make, names
 from aifs_peft.training import AIFSTrainingArguments
 
 COLUMNS = ["image", "label", "group", "environment", "attributes"]
@@ -28,7 +28,7 @@ def comparison(plain: bool = True, cells: str = "attribute") -> dict[str, Any]:
 
 def stub(name: str, folder: Path, found: bool | None = None, columns: list[str] = COLUMNS, **options: Any) -> dict:
     """The summary of a run of a method, without the run."""
-    method = get(name)(MethodSettings(method_options=options))
+    method = make(name, method_options=options)
     args = AIFSTrainingArguments(output_dir=str(folder), load_best_model_at_end=True, eval_strategy="epoch",
                                  save_strategy="epoch", use_cpu=True)  # fmt: skip
     plain = name != "erm"
@@ -50,7 +50,7 @@ def test_every_method_is_told_of_truly(name: str, tmp_path: Path) -> None:
     oracle = method.supervision == "groups"
     assert ("an oracle" in text) == oracle
     assert ("attribute values are read for the table alone" in text) == (not oracle)
-    assert summary["selection"]["reads_group_labels"] == ("group" in method(MethodSettings()).validation_columns())
+    assert summary["selection"]["reads_group_labels"] == ("group" in make(name).validation_columns())
     assert ("reads group labels of the validation split" in text) == summary["selection"]["reads_group_labels"]
     if oracle:
         assert "group labels" in text
@@ -91,7 +91,7 @@ def test_the_last_discovery_counts() -> None:
 
 def test_the_last_model_is_no_choice(tmp_path: Path) -> None:
     args = AIFSTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
-    told = selection(get("erm")(MethodSettings()), args, found=None)
+    told = selection(make("erm"), args, found=None)
     assert told == {"rule": "last", "applied": "last", "reads_group_labels": False}
     text = finish_text({**stub("erm", tmp_path), "selection": told})
     assert "the model after the last step was kept" in text

@@ -9,9 +9,10 @@ from datasets import ClassLabel, Dataset, Features, Value
 from transformers import RobertaConfig, ViTConfig, ViTForImageClassification
 
 from aifs_peft.errors import InvalidConfigError, InvalidInputError, ModelNotFoundError
-from aifs_peft.experiments import FinetuneSpec, load_model, load_processor
+from aifs_peft.experiments import FinetuneSpec
 from aifs_peft.experiments.evaluation import evaluate_groups, group_counts, group_definition
 from aifs_peft.experiments.prepare import PreparedDataset, modality_of
+from aifs_peft.models import load_model, load_processor
 from aifs_peft.models.loading import default_model
 
 

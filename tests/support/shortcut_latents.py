@@ -34,7 +34,7 @@ def fit(method, data, *, options=None, schedule=None, validation=None, num_label
         z,
         y,
         num_labels=num_labels,
-        settings=MethodSettings(method_options=options or {}, **settings),
+        settings=MethodSettings.for_method(method, method_options=options or {}, **settings),
         schedule=schedule or LatentSchedule(epochs=20, learning_rate=0.01),
         columns={"group": groups} if columns is None else columns,
         validation=held_out,

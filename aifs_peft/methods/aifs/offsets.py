@@ -20,8 +20,8 @@ def fit_offsets(z: Tensor, y: Tensor, groups: Tensor, num_labels: int, num_value
         num_values: number of attribute values: K for one attribute, `K**m` for m.
 
     Returns:
-        `alpha (K, dim)` and `beta (num_values, dim)`, float64, mean zero over the values that occur; zero for values
-        of classes that do not occur.
+        `alpha (K, dim)` and `beta (num_values, dim)`, float64, mean zero over the classes and the attribute values
+        that occur; zero for the others.
 
     Raises:
         InvalidInputError: if the lengths differ, or all latents are equal.
@@ -55,10 +55,33 @@ def fit_offsets(z: Tensor, y: Tensor, groups: Tensor, num_labels: int, num_value
     alpha, beta = torch.zeros(num_labels, z.shape[1]).double(), torch.zeros(num_values, z.shape[1]).double()
     alpha[present] = torch.as_tensor(reduction.lift(classes - classes.mean(axis=0)))
     each = reduction.lift(attributes).reshape(m, len(present), -1)
-    each -= each.mean(axis=1, keepdims=True)
-    occurring = combine(present[joint_values(len(present), m)], num_labels)
-    beta[occurring] = torch.as_tensor(joint_offsets(each))
+    had = onehot.reshape(len(z), m, len(present)).any(axis=0)
+    for offsets, occurs in zip(each, had, strict=True):
+        # Of a value that no example has there is no estimate, only what is left over of the class's.
+        offsets -= offsets[occurs].mean(axis=0)
+        offsets[~occurs] = 0.0
+    of_classes = combine(present[joint_values(len(present), m)], num_labels)
+    beta[of_classes] = torch.as_tensor(joint_offsets(each))
     return alpha, beta
+
+
+def centred_on(displacements: Tensor, values: Tensor) -> Tensor:
+    """Displacements with mean zero over the values that occur, and zero for the others.
+
+    Args:
+        displacements: `(A, dim)`.
+        values: those that occur, `(v,)` int64.
+
+    Returns:
+        `(A, dim)`.
+
+    Example:
+        >>> centred_on(torch.tensor([[1.0], [7.0], [3.0]]), torch.tensor([0, 2])).squeeze(1)
+        tensor([-1.,  0.,  1.])
+    """
+    out = torch.zeros_like(displacements)
+    out[values] = displacements[values] - displacements[values].mean(0)
+    return out
 
 
 def basis_of(displacements: Tensor, tolerance: float = 1e-6) -> Tensor:
@@ -82,7 +105,7 @@ def basis_of(displacements: Tensor, tolerance: float = 1e-6) -> Tensor:
     return torch.as_tensor(orthonormal_basis(centred, len(displacements) - 1, tolerance=tolerance))
 
 
-def assign_groups(u: Tensor, y: Tensor, offsets: Tensor, steps: int = 20) -> Tensor:
+def assign_groups(u: Tensor, y: Tensor, offsets: Tensor, values: Tensor | None = None, steps: int = 20) -> Tensor:
     """Which attribute value each held-out example has, from its coordinates along the discovered directions.
 
     The displacements are known, the classes' positions are not: in each class, alternate between the nearest value
@@ -93,27 +116,30 @@ def assign_groups(u: Tensor, y: Tensor, offsets: Tensor, steps: int = 20) -> Ten
         u: `(n, r)`, latents in the basis.
         y: `(n,)` int64 in `[0, A)`.
         offsets: `(A, r)`, displacements in the basis.
+        values: those that occur in training, `(v,)` int64: nothing is known of the others, so none is given. None for
+            all.
         steps: most alternations; it stops when nothing changes.
 
     Returns:
-        `(n,)` int64 in `[0, A)`.
+        `(n,)` int64, among `values`.
 
     Example:
         >>> u, y = torch.tensor([[0.0], [0.1], [2.0], [9.0]]), torch.tensor([0, 0, 0, 1])
         >>> assign_groups(u, y, torch.tensor([[-1.0], [1.0]]))
         tensor([0, 0, 1, 1])
     """
-    values = y.clone()
+    known = torch.arange(len(offsets)) if values is None else values
+    groups = y.clone()
     u, offsets = u.double(), offsets.double()
-    for label in y.unique().tolist():
+    for label in torch.unique(y).tolist():
         rows = (y == label).nonzero().squeeze(1)
         position = u[rows].median(0).values - offsets[label]
-        chosen = y[rows]
+        chosen = groups[rows]
         for _ in range(steps):
-            nearest = torch.cdist(u[rows] - position, offsets).argmin(1)
+            nearest = known[torch.cdist(u[rows] - position, offsets[known]).argmin(1)]
             if torch.equal(nearest, chosen):
                 break
             chosen = nearest
             position = (u[rows] - offsets[chosen]).mean(0)
-        values[rows] = chosen
-    return values
+        groups[rows] = chosen
+    return groups

@@ -7,7 +7,7 @@ import torch
 from shortcut_latents import fit, planted, worst_group
 
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
-from aifs_peft.methods import MethodSettings, get
+from aifs_peft.methods import make
 from aifs_peft.methods.common.true_groups import read_groups
 from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
 from aifs_peft.training.sampling import EpochSampler
@@ -17,7 +17,7 @@ TEST = planted(2000, 0.5, seed=9)
 
 def test_draws_have_equal_shares_of_every_group():
     _, y, groups = planted(800)
-    method = get("reweight-oracle")(MethodSettings())
+    method = make("reweight-oracle")
     context = SimpleNamespace(columns={"group": groups})
     order = torch.tensor(list(EpochSampler(800, lambda epoch: method.sampling(y, context), seed=0)))
     assert torch.bincount(groups[order]).tolist() == [200] * 4

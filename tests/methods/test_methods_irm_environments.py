@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from shortcut_latents import planted
 
 from aifs_peft.errors import InvalidConfigError, InvalidInputError, NonFiniteError
-from aifs_peft.methods.common.environments import (
+from aifs_peft.methods.common.twins import TwinOptions, fit_twins, flip_probability
+from aifs_peft.methods.regularisers.irm_environments import (
     check_environments,
     eiil_environments,
     given_environments,
     multiplier_gradients,
     sign_split,
 )
-from aifs_peft.methods.common.twins import TwinOptions, fit_twins, flip_probability
 
 
 def drawn(n, classes, seed=0):

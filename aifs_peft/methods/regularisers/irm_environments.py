@@ -1,18 +1,18 @@
-"""Environments that nobody labelled: EIIL's two, in closed form, and the checks every partition must pass.
+"""Inferred environments for IRM: EIIL's two, in closed form, and the checks that every partition must pass.
 
 EIIL (Creager et al., ICML 2021, "Environment Inference for Invariant Learning") looks for the split of the training
 set that violates IRM's criterion most for a fixed reference model. With `s_i = <p_i - onehot(y_i), logits_i>`, the
 derivative of example i's loss with respect to a multiplier of its logits at 1, and soft assignments `q_i` in [0, 1],
 it maximises `1/2 {(mean_i q_i s_i)^2 + (mean_i (1 - q_i) s_i)^2}`.
 
-The paper ascends on `q` for 10,000 steps. Here the answer is written down: the sum of the two means is fixed, so the
-objective is convex in the scalar `mean_i q_i s_i` and its maximum lies at an end of that scalar's range. One
-environment is `{s_i > 0}`, the other `{s_i <= 0}`. The gradient ascent gives the same split (see the tests).
+The paper maximises over `q` by 10,000 steps of gradient ascent. Here the maximum is computed directly: the sum of the
+two means is fixed, so the objective is convex in the scalar `mean_i q_i s_i` and its maximum lies at an end of that
+scalar's range. One environment is `{s_i > 0}`, the other `{s_i <= 0}`. The gradient ascent gives the same split (see
+the tests).
 
 With two classes `s_i = -(1 - p_true) * margin_i`, so `s_i > 0` exactly where the reference errs: binary EIIL returns
-the error set, the one JTT upweights. What it finds therefore hangs on the reference alone: it must lean on the
-shortcut, hence be under-trained, and it must still make mistakes. One that fits every example leaves an environment
-empty.
+the error set, the one that JTT upweights. What it finds depends on the reference alone, which must rely on the shortcut
+and still make mistakes, hence be under-trained. One that fits every example leaves an environment empty.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ def given_environments(values: Tensor, min_examples: int) -> Tensor:
         >>> given_environments(torch.tensor([7, 3, 7]), 1)
         tensor([1, 0, 1])
     """
-    found, codes, counts = values.unique(return_inverse=True, return_counts=True)
+    codes: Tensor
+    found, codes, counts = torch.unique(values, return_inverse=True, return_counts=True)
     if values.dim() != 1 or len(found) < 2 or int(counts.min()) < min_examples:
         sizes = dict(zip(found.tolist(), counts.tolist(), strict=True))
         raise InvalidInputError(
