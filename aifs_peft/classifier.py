@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
@@ -15,17 +16,17 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from aifs_peft._checks import check_choice, to_numpy
 from aifs_peft.discovery import Discovery
+from aifs_peft.discovery.assemble import rests_on_hint
 from aifs_peft.discovery.discover import collect_hints, discover_reduced
-from aifs_peft.discovery.linear_heads.choice import HeadChoice, choose_head, fit_erm, fit_head, hinted_head
-from aifs_peft.discovery.linear_heads.logistic import LinearHead, softmax
+from aifs_peft.discovery.linear_heads.choice import HeadChoice, choose_head, fit_erm, hinted_head
+from aifs_peft.discovery.linear_heads.families import fit_head
+from aifs_peft.discovery.linear_heads.logistic import LinearHead
 from aifs_peft.discovery.mixture.joint import marginals
-from aifs_peft.discovery.outcome import rests_on_hint
-from aifs_peft.discovery.reduce import MAX_COMPONENTS, Reduction, principal_components
+from aifs_peft.discovery.principal_components import Reduction, principal_components
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.latent.heads import linear_parameters
-from aifs_peft.latent.recipes import RECIPES
 from aifs_peft.methods import MethodSettings, get, names
-from aifs_peft.training.on_latents import LatentFit, LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentFit, LatentSchedule, fit_on_latents
 
 # Share of the rows that a method which refits the last layer on validation data gets as such.
 _HELD_OUT = 0.2
@@ -96,8 +97,8 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         Args:
             Z: Latents.
             y: Labels.
-            groups: Attribute value of each example, integers, `(n,)`. For `recipe="discovery"` a hint: values from 0,
-                -1 where unknown. For an oracle method the true value of every example.
+            groups: Attribute value of each example, integers or strings, `(n,)`. For `recipe="discovery"` a hint: -1
+                (or `None` among strings) where unknown. For an oracle method the true value of every example.
             metadata: Hint for discovery: `DataFrame` or mapping of names to `(n,)` values, each column a candidate.
             attributes: Hint for discovery: mapping of names to directions in the latent space, see `discover`.
             columns: What else a training method reads, by name, each `(n, ...)` integers (`environment`,
@@ -115,7 +116,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
                 f"All {len(index)} labels are {self.classes_[0]!r}: one class was given, at least two are needed."
             )
         seed = check_random_state(self.random_state).randint(2**31)
-        reduction = principal_components(latents, MAX_COMPONENTS, rng=np.random.default_rng(seed))
+        reduction = principal_components(latents, rng=np.random.default_rng(seed))
         X = reduction.transform(latents)
         self.discovery_: Discovery | None = None
         self.head_choice_: HeadChoice | None = None
@@ -188,8 +189,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
     ) -> None:
         """Train a head on the reduced latents with one of the training methods."""
         method = self._method()
-        recipe = RECIPES["paper" if method == "aifs-paper" else "discovery"]
-        settings = MethodSettings.from_config(recipe, seed=seed, method_options=dict(self.recipe_options or {}))
+        settings = MethodSettings.for_method(method, seed=seed, method_options=dict(self.recipe_options or {}))
         # Principal coordinates with one common scale: the latents rotated, as a frozen encoder's head would see them.
         # Whitened ones would hide from a method which directions vary most.
         self._scale = reduction.scale / np.sqrt(np.mean(reduction.scale**2))
@@ -252,7 +252,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, Z: ArrayLike) -> NDArray[np.float64]:
         """Class probabilities, shape `(n, K)`, columns in the order of `classes_`."""
-        return softmax(self._logits(Z)).astype(np.float64)
+        return np.asarray(softmax(self._logits(Z), axis=1))
 
     def predict(self, Z: ArrayLike) -> NDArray[Any]:
         """Most probable class of each latent, shape `(n,)`."""

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.discovery.linear_heads.logistic import LinearHead, fit_logistic
-from aifs_peft.discovery.reduce import principal_components
+from aifs_peft.discovery.principal_components import principal_components
 
 L2 = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 Split = tuple[NDArray[np.floating], NDArray[np.int64], NDArray[np.int64]]

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from sklearn import datasets
 
 from aifs_peft.discovery import discover
-from aifs_peft.discovery.linear_heads.choice import choose_head, fit_erm, fit_head
+from aifs_peft.discovery.linear_heads.choice import choose_head, fit_erm
+from aifs_peft.discovery.linear_heads.families import fit_head
 from aifs_peft.discovery.mixture.joint import marginals
-from aifs_peft.discovery.reduce import principal_components
+from aifs_peft.discovery.principal_components import principal_components
 
 Case = tuple[str, NDArray[np.floating], NDArray[np.integer]]
 

@@ -27,9 +27,10 @@ from transformers import AutoModel
 
 from aifs_peft import AIFSClassifier
 from aifs_peft.discovery import Discovery, discover
-from aifs_peft.discovery.linear_heads.choice import choose_head, fit_head
+from aifs_peft.discovery.linear_heads.choice import choose_head
+from aifs_peft.discovery.linear_heads.families import fit_head
 from aifs_peft.discovery.linear_heads.logistic import fit_logistic
-from aifs_peft.discovery.reduce import principal_components
+from aifs_peft.discovery.principal_components import principal_components
 
 Latents = NDArray[np.floating]
 Labels = NDArray[np.int64]

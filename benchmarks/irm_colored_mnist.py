@@ -36,8 +36,8 @@ from torch import Tensor, nn
 from aifs_peft.data.colored_mnist import CARD
 from aifs_peft.data.sampling import aligned_attribute, noisy_labels
 from aifs_peft.data.sources import read_mnist
-from aifs_peft.methods.common.environments import multiplier_gradients
 from aifs_peft.methods.regularisers.irm import irm_penalties
+from aifs_peft.methods.regularisers.irm_environments import multiplier_gradients
 
 RESULT = Path(__file__).parent / "results" / "irm_colored_mnist.json"
 ARMS = ("irm", "erm", "greyscale", "irm-halves")

@@ -33,13 +33,13 @@ from methods_data import DATA, Draw, Split
 from numpy.typing import NDArray
 
 from aifs_peft.classifier import AIFSClassifier
-from aifs_peft.discovery.reduce import principal_components
+from aifs_peft.discovery.principal_components import principal_components
 from aifs_peft.errors import AIFSError
 from aifs_peft.experiments import provenance
 from aifs_peft.methods import get, names
 from aifs_peft.methods.common.twins import TwinOptions, fit_twins
 from aifs_peft.metrics import mean_interval
-from aifs_peft.training.on_latents import LatentSchedule
+from aifs_peft.training.latent_trainer import LatentSchedule
 
 RULES = ("worst_inferred_group", "worst_class", "oracle")
 DEVELOPMENT = (100, 101)
@@ -51,7 +51,9 @@ SPACE: dict[str, dict[str, list[Any]]] = {
     "gdro-oracle": {"eta": [1e-3, 1e-2, 1e-1], "adjustment": [0.0, 1.0, 3.0]},
     "irm": {"environments": ["eiil", "xrm"], "penalty": [1.0, 10.0, 100.0, 1e3, 1e4]},
     "jtt": {"lambda_up": [5.0, 20.0, 50.0, 100.0], "epochs": [5, 20, 40]},
+    "leia": {"rank": [1, 2, 4], "gamma": [1.0, 3.0, 5.0, 10.0]},
     "lff": {"q": [0.5, 0.7, 0.9]},
+    "neurontune": {"classes": ["all", "any"], "threshold": [0.0, 0.1, 0.3]},
     "rsc": {"feature_share": [0.1, 1 / 3, 0.5], "batch_share": [0.1, 1 / 3, 0.5]},
     "shortcutprobe": {"semantic_weight": [1.0, 5.0, 20.0], "spuriousness_weight": [1.0, 5.0, 20.0]},
     "spectral-decoupling": {"strength": [1e-3, 1e-2, 1e-1, 1.0]},

@@ -7,6 +7,9 @@ in benchmarks/results. `--check` changes nothing and fails if the page is out of
 """
 
 import argparse
+import contextlib
+import functools
+import io
 import json
 import os
 import re
@@ -17,9 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
 from aifs_peft.data import describe, group_spec, load, names
+from aifs_peft.data import images as image_rules
 from aifs_peft.data.preview import image_grid
 from aifs_peft.metrics import mean_interval
 
@@ -88,6 +94,52 @@ def counts(name: str, folder: str | None = None, **options: Any) -> str:
     return group_spec(data).table(data, markdown=True)
 
 
+def write_scans(folder: Path, n: int = 540) -> None:
+    """The example of own data: `n` small pictures, a table beside them, and latents of as many examples."""
+    rng = np.random.default_rng(0)
+    finding = np.arange(n) % 2
+    scanner = np.where(rng.random(n) < 0.88, finding, 1 - finding)
+    names = [f"images/{i:03d}.png" for i in range(n)]
+    (folder / "images").mkdir()
+    for name, grey in zip(names, rng.integers(0, 256, (n, 8, 8), dtype=np.uint8), strict=True):
+        Image.fromarray(grey).save(folder / name)
+    columns = {
+        "path": names, "finding": np.array(["benign", "malignant"])[finding], "scanner": np.array(["A", "B"])[scanner],
+        "age": rng.integers(20, 90, n), "dose": rng.random(n).round(3),
+    }  # fmt: skip
+    pd.DataFrame(columns).to_csv(folder / "scans.csv", index=False)
+    (folder / "latents").mkdir()
+    np.savez(folder / "latents" / "encoded.npz", Z=rng.normal(size=(n, 16)).astype(np.float32), y=finding)
+
+
+@functools.cache
+def examples() -> list[tuple[str, str]]:
+    """Code blocks of the section on own data with what they print, run one after the other in the example's folder."""
+    page = PAGE.read_text(encoding="utf-8")
+    section = page[page.index("## Your own data") : page.index("## Data sets by name")]
+    names: dict[str, Any] = {}
+    found = []
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        write_scans(Path(folder))
+        for code in re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL):
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                exec(compile(code, str(PAGE), "exec"), names)
+            found.append((code, out.getvalue().rstrip()))
+    return found
+
+
+def printed(number: int) -> str:
+    """What a code block on own data prints."""
+    return f"```\n{examples()[number][1]}\n```"
+
+
+def pictures() -> str:
+    """What becomes of each kind of picture, from the docstring of the module that does it."""
+    text = (image_rules.__doc__ or "").split("\n\n")[1]
+    return text.strip()
+
+
 def overview() -> str:
     """One row per set, from its own description."""
     rows = ["| name | what | inputs | groups | terms |", "|---|---|---|---|---|"]
@@ -151,6 +203,10 @@ def speed() -> str:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
+    "own_balanced": lambda: printed(0),
+    "own_sources": lambda: printed(1),
+    "own_missing": lambda: printed(2),
+    "pictures": pictures,
     "overview": overview,
     "layouts": layouts,
     "options": options,

@@ -1,129 +1,245 @@
-"""Draw the pictures of docs/discovery.md from real latents, one per step of the algorithm.
+"""Fill the tables of docs/discovery.md and docs/research_log.md from committed results, and draw their pictures.
 
-    AIFS_SHARED=DIR python benchmarks/render_discovery_docs.py
-
-Dominoes at an aligned share of 0.9, drawn with seed 0. The true attribute decides only the marks in the pictures, never
-the algorithm.
+python benchmarks/render_discovery_docs.py             # tables
+python benchmarks/render_discovery_docs.py --check     # only say whether they are up to date
+python benchmarks/render_discovery_docs.py --pictures  # tables, and pictures of the embedded data
+AIFS_SHARED=DIR python benchmarks/render_discovery_docs.py --pictures --dominoes  # also the log's picture
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from discovery_dominoes import dominoes
-from numpy.typing import NDArray
 
-from aifs_peft.discovery import Discovery, discover
-from aifs_peft.discovery.linear_heads.additive import additive_model
-from aifs_peft.discovery.proposals.margins import L2, held_out_margins
-from aifs_peft.discovery.reduce import principal_components
+from aifs_peft.discovery.config import DEFAULT_CONFIG
 
-FOLDER = Path(__file__).parent.parent / "docs" / "img"
-SHARE, SEED = 0.9, 0
-K_MARGINS = 32
-# Dark and light tell the classes apart in grey, too; conflicting examples differ by their mark.
-COLOURS = ("#0b3c5d", "#f2a65a")
-NAMES = ("automobile", "truck")
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "docs" / "discovery.md", ROOT / "docs" / "research_log.md")
 
 
-def margins(X: NDArray[np.floating], y: NDArray[np.int64], a: NDArray[np.int64]) -> Any:
-    """Held-out margins, aligned against conflicting."""
-    import matplotlib.pyplot as plt
+def result(name: str) -> dict[str, Any]:
+    """A committed result file."""
+    loaded: dict[str, Any] = json.loads((RESULTS / f"discovery_{name}.json").read_text())
+    return loaded
 
-    margin, _ = held_out_margins(X[:, :K_MARGINS], y, 2, rng=np.random.default_rng(SEED))
-    figure, axes = plt.subplots(figsize=(5.6, 3.2))
-    edges = np.linspace(margin.min(), margin.max(), 50)
-    axes.hist(margin[a == y], edges, color="#9aa5b1", label=f"aligned ({np.sum(a == y):,})")
-    axes.hist(
-        margin[a != y], edges, color="#b3261e", alpha=0.75, hatch="///", label=f"conflicting ({np.sum(a != y):,})"
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def pm(entry: dict[str, Any], name: str) -> str:
+    """Mean and standard error."""
+    return f"{entry[name]:.3f} ± {entry[f'{name}_se']:.3f}"
+
+
+def gate() -> str:
+    """The gate of two classes, from the thresholds that the code uses."""
+    g = DEFAULT_CONFIG.gate
+    rows = [
+        ["conflicting examples", f">= {g.min_conflicts}", "single oddities"],
+        [
+            "cosine of class and attribute displacement",
+            f"> {g.cosine}",
+            "hard examples, moved along the class difference",
+        ],
+        ["attribute contrast", f">= {g.refined_strength} standard deviations", "a cloud cut in two"],
+        [
+            "association of attribute and label",
+            f">= {g.association} and >= {g.association_errors} standard errors",
+            "attributes that do not go with the label",
+        ],
+        [
+            "class contrast beside the attribute, chance taken out",
+            f">= {g.class_strength} and >= {g.class_errors:g} standard errors",
+            "**mislabelled** examples: beside the true class nothing of the label is left",
+        ],
+        [
+            "**relative strength**: attribute contrast over class contrast, chance taken out of both",
+            f">= {g.relative}",
+            "natural styles within the classes: a shortcut is the easier of the two",
+        ],
+    ]
+    return table(["test", "threshold", "what it turns away"], rows)
+
+
+def dominoes(shares: tuple[str, ...] = ()) -> str:
+    """Worst group at each aligned share, and how well the minority was found."""
+    rows = []
+    for name, entry in sorted(result("dominoes")["summary"].items()):
+        share = name.removeprefix("dominoes/")
+        if not shares or share in shares:
+            balanced = f"{entry['oracle_balanced']:.3f} / {entry['aifs_balanced']:.3f}"
+            found = f"{entry['precision']:.2f} / {entry['recall']:.2f}"
+            rows.append([share, pm(entry, "erm"), pm(entry, "oracle"), f"**{pm(entry, 'aifs')}**", balanced, found])
+    means = "mean over groups: oracle / AIFS"
+    return table(["aligned share", "plain training", "tuned oracle", "**AIFS**", means, "precision / recall"], rows)
+
+
+def dominoes_short() -> str:
+    """Some shares, for the guide."""
+    return dominoes(("0.5", "0.8", "0.95", "0.99", "0.995"))
+
+
+def alarms() -> str:
+    """False alarms, in a sentence."""
+    null = result("null")
+    draws, false = null["total"]["draws"], null["total"]["alarms"]
+    costs = ", ".join(f"{100 * cost:.1f}" for cost in null["worst_class_cost_of_alarms"])
+    return (
+        f"**False alarms.** {draws} draws without a shortcut raised {false} alarms ({false / draws:.1%}); they cost "
+        f"{costs} points of the worst class."
     )
-    cut = max(np.quantile(margin[y == c], 0.1) for c in (0, 1))
-    axes.axvline(cut, color="black", linestyle="--", linewidth=1, label="smallest margins, 10 %")
-    axes.set_xlabel(f"held-out margin, logits (k = {K_MARGINS}, L2 = {L2:g})")
-    axes.set_ylabel("examples")
-    axes.legend(frameon=False, loc="upper left")
-    axes.set_xlim(margin.min() - 2.0, margin.max())
-    return figure
 
 
-def evidence(with_shortcut: Discovery, without: Discovery) -> Any:
-    """Evidence of every refined partition against the number of components, with and without a shortcut in the data."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(5.6, 3.4))
-    marks = {"margins": ("o", 0.93), "trimmed": ("^", 1.0), "component": ("s", 1.07)}
-    names = {"margins": "held-out margins", "trimmed": "trimmed discriminant", "component": "leading components"}
-    for source, (mark, shift) in marks.items():
-        for found, share, colour in ((with_shortcut, SHARE, "#0b3c5d"), (without, 0.5, "#b3261e")):
-            for accepted in (True, False):
-                shown = [c for c in found.candidates_ if c.source == source and c.accepted == accepted]
-                if not shown:
-                    continue
-                label = f"{share:.0%} aligned, {names[source]}: {'passed' if accepted else 'refused by the gate'}"
-                gains = [c.gain for c in shown]
-                face = colour if accepted else "none"
-                axes.scatter([shift * c.k for c in shown], gains, marker=mark, facecolors=face, edgecolors=colour,
-                             s=36, label=label)  # fmt: skip
-    axes.axhline(0.0, color="black", linestyle="--", linewidth=1)
-    axes.set_xscale("log", base=2)
-    ticks = sorted({c.k for found in (with_shortcut, without) for c in found.candidates_})
-    axes.set_xticks(ticks, [str(k) for k in ticks])
-    axes.set_xlabel("number of principal components k")
-    axes.set_ylabel("evidence: relative strength above its gate, in 1/100")
-    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.3))
-    return figure
+def trained() -> str:
+    """Heads trained by gradient against the closed ones."""
+    names = {
+        "oracle": "tuned oracle (logistic, **true** groups)",
+        "aifs": "closed: `AIFSClassifier()`",
+        "linear_no_synthetic": "trained, linear, without synthetic examples",
+        "linear_synthetic": "**trained, linear**",
+        "mlp_no_synthetic": "trained, MLP, without synthetic examples",
+        "mlp_synthetic": "**trained, MLP**",
+    }
+    summary = result("trained")["summary"]
+    rows = [[name, *[pm(entry, key) for entry in summary.values()]] for key, name in names.items()]
+    return table(["head", *[case.removeprefix("dominoes/") for case in summary]], rows)
 
 
-def groups(X: NDArray[np.floating], y: NDArray[np.int64], a: NDArray[np.int64], found: Discovery) -> Any:
-    """Latents along the class's and the attribute's discriminant, marked by what was inferred."""
-    import matplotlib.pyplot as plt
+def hints() -> str:
+    """Ten known values per cell."""
+    rows = [
+        [name, pm(e, "erm"), f"**{pm(e, 'hint')}**", pm(e, "all_known"), pm(e, "oracle"),
+         f"{e['recovered']:.2f} ± {e['recovered_se']:.2f}"]
+        for name, e in result("hints")["summary"].items()
+    ]  # fmt: skip
+    head = [
+        "attribute",
+        "ERM",
+        "**ten known per cell**",
+        "every value known",
+        "tuned oracle",
+        "share of the gap recovered",
+    ]
+    return table(head, rows)
 
-    model = additive_model(X, y, found.responsibilities_)
-    sigma = model.sigma + 0.2 * np.trace(model.sigma) / len(model.sigma) * np.eye(len(model.sigma))
-    contrasts = np.stack([np.diff(model.beta, axis=0)[0], np.diff(model.alpha, axis=0)[0]])
-    weights = np.linalg.solve(sigma, contrasts.T)
-    weights /= np.sqrt(np.diag(weights.T @ model.sigma @ weights))
-    shown = np.random.default_rng(SEED).permutation(len(y))[:1500]
-    points, moved = (X @ weights)[shown], found.groups_[shown] != y[shown]
-    figure, axes = plt.subplots(figsize=(5.6, 4.0))
-    marks: tuple[tuple[NDArray[np.bool_], str, dict[str, Any]], ...] = (
-        (~moved, "inferred aligned", {"s": 6, "linewidths": 0}),
-        (moved, "inferred conflicting", {"s": 36, "marker": "X", "edgecolors": "black", "linewidths": 0.7}),
+
+def _cases(rows: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    out: dict[str, list[dict[str, Any]]] = {}
+    for key, row in rows.items():
+        out.setdefault(key.rsplit("/", 1)[0], []).append(row)
+    return out
+
+
+def _over_draws(rows: list[dict[str, Any]], name: str) -> str:
+    values = np.array([row[name] for row in rows])
+    return f"{values.mean():.3f} ± {values.std(ddof=1) / np.sqrt(len(values)):.3f}"
+
+
+def two_attributes() -> str:
+    """Two shortcuts at once."""
+    lines = []
+    for case, rows in _cases(result("two_attributes")["rows"]).items():
+        means = " / ".join(
+            f"{np.mean([row[f'{name} balanced'] for row in rows]):.3f}" for name in ("erm", "aifs", "oracle")
+        )
+        wanted = 1 if case.endswith(" and 0.5") else 2
+        found = f"{sum(row['recovered'] for row in rows)} of {wanted * len(rows)}"
+        worst = [_over_draws(rows, name) for name in ("erm", "one attribute", "aifs", "trained", "oracle")]
+        worst[2] = f"**{worst[2]}**"
+        lines.append([case if wanted == 2 else f"{case} (one shortcut)", *worst, means, found])
+    head = ["", "ERM", "AIFS, one attribute", "**AIFS**", "trained `aifs`", "tuned oracle, 8 true cells",
+            "mean over cells: ERM / AIFS / oracle", "shortcuts recovered"]  # fmt: skip
+    return table(head, lines)
+
+
+def hinted_two() -> str:
+    """Two attributes, one or both hinted."""
+    names = ("erm", "aifs", "one hint", "both hints", "oracle")
+    lines = []
+    for case, rows in _cases(result("two_attributes")["hinted"]).items():
+        cells = [_over_draws(rows, name) for name in names]
+        cells[3] = f"**{cells[3]}**"
+        lines.append([case.removeprefix("planted "), *cells])
+    return table(
+        ["contrasts", "ERM", "AIFS alone", "hint of the second", "hints of both", "tuned oracle, 8 true cells"], lines
     )
-    for rows, name, style in marks:
-        for c in (0, 1):
-            chosen = points[rows & (y[shown] == c)]
-            axes.scatter(*chosen.T, color=COLOURS[c], label=f"{NAMES[c]}, {name}", **style)
-    wrong = (found.groups_ != a)[shown]
-    axes.scatter(*points[wrong].T, s=110, facecolors="none", edgecolors="#b3261e", label="inferred wrongly")
-    axes.set_xlabel("along the attribute, standard deviations within a group")
-    axes.set_ylabel("along the class, standard deviations")
-    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.24), ncols=2)
-    return figure
+
+
+def many_classes() -> str:
+    """Subsets of Colored MNIST."""
+    rows = []
+    for case, e in result("many_classes")["summary"].items():
+        classes, share = re.fullmatch(r"colored_mnist_(\d+)/(.+)", case).groups()  # type: ignore[union-attr]
+        rows.append(
+            [f"{classes} classes, {share}", f"{round(e['found'] * e['seeds'])} of {e['seeds']}",
+             *[f"{e[name]:.3f}" for name in ("erm", "oracle", "aifs")],
+             f"{e['oracle_balanced']:.3f} / {e['aifs_balanced']:.3f}"]
+        )  # fmt: skip
+    return table(["", "found", "worst: ERM", "tuned oracle", "AIFS", "balanced: oracle / AIFS"], rows)
+
+
+def colored_mnist() -> str:
+    """Ten classes."""
+    (e,) = result("colored_mnist")["summary"].values()
+    names = {"erm": "ERM", "aifs": "**AIFS, label-free**", "oracle": "tuned oracle"}
+    rows = [[name, pm(e, key), pm(e, f"{key}_balanced"), ""] for key, name in names.items()]
+    rows[1][3] = f"{e['precision']:.2f} / {e['recall']:.2f}"
+    return table(["", "worst group", "balanced accuracy", "exact value, precision / recall"], rows)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "gate": gate,
+    "dominoes": dominoes,
+    "dominoes_short": dominoes_short,
+    "alarms": alarms,
+    "trained": trained,
+    "hints": hints,
+    "hinted_two": hinted_two,
+    "two_attributes": two_attributes,
+    "many_classes": many_classes,
+    "colored_mnist": colored_mnist,
+}
+
+
+def fill(page: str) -> str:
+    """The page with each `<!-- NAME -->` block filled; an unknown name is an error."""
+
+    def block(match: re.Match[str]) -> str:
+        if match[1] not in BLOCKS:
+            raise ValueError(f"nothing renders the block {match[1]!r}; known are {sorted(BLOCKS)}")
+        return f"<!-- {match[1]} -->\n{BLOCKS[match[1]]()}\n<!-- /{match[1]} -->"
+
+    return re.sub(r"<!-- (\w+) -->\n.*?<!-- /\1 -->", block, page, flags=re.DOTALL)
 
 
 def main() -> None:
-    """Draw and save."""
-    import matplotlib as mpl
+    """Render, check or draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--pictures", action="store_true")
+    parser.add_argument("--dominoes", action="store_true")
+    options = parser.parse_args()
+    for path in PAGES:
+        before = path.read_text(encoding="utf-8")
+        after = fill(before)
+        if options.check and after != before:
+            sys.exit(f"{path.name} is out of date: run benchmarks/render_discovery_docs.py")
+        path.write_text(after, encoding="utf-8")
+    if options.pictures:
+        import discovery_pictures
 
-    mpl.use("Agg")
-    mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "savefig.bbox": "tight"})
-    (Z, y, a), _ = dominoes(SHARE, SEED)
-    X = principal_components(Z, 256, rng=np.random.default_rng(SEED)).transform(Z)
-    found = discover(Z, y, random_state=SEED)
-    (balanced, labels, _), _ = dominoes(0.5, SEED)
-    nothing = discover(balanced, labels, random_state=SEED)
-    print(found.summary(), nothing.summary(), sep="\n\n")
-    pictures = {
-        "margins": margins(X, y, a),
-        "evidence": evidence(found, nothing),
-        "groups": groups(X, y, a, found),
-    }
-    for name, figure in pictures.items():
-        # Without dates or versions in the file, the same picture is the same bytes.
-        figure.savefig(FOLDER / f"discovery_{name}.png", dpi=110, metadata={"Software": None})
+        discovery_pictures.draw(ROOT / "docs" / "img", dominoes=options.dominoes)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""Write docs/methods.md from the code and the committed results: `python benchmarks/render_methods_docs.py [--check]`.
+"""Write the pages on methods from code and committed results: `python benchmarks/render_methods_docs.py [--check]`.
 
-The table of methods is what `aifs methods` prints; each method's section is its module's text and its options with
-their defaults; costs and accuracies come from `benchmarks/results/`, where they have been measured.
+`docs/methods.md` is the page of choices: which method for which data, the table that `aifs methods` prints, and the
+worst-group accuracy of each. `docs/methods/` has a page per family, made of the modules' texts and their options, and
+`results.md` with costs and accuracies from `benchmarks/results/`. The tables of `docs/paper.md` are filled in.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import inspect
 import json
 import re
@@ -18,18 +20,111 @@ from aifs_peft.experiments.methods import markdown, table
 from aifs_peft.methods import get
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "methods.md"
+DOCS = ROOT / "docs"
 RESULTS = ROOT / "benchmarks" / "results"
-INTRO = """# Training methods
+NOTICE = "<!-- Written by benchmarks/render_methods_docs.py; change the modules' texts or the script instead. -->\n"
+FAMILIES = {
+    "aifs": "AIFS",
+    "reweighting": "Reweighting and balancing",
+    "regularisers": "Regularisers",
+    "last_layer": "Last-layer retraining",
+    "attributes": "Attributes and regions",
+}
+# The paragraphs of a module's text; see `aifs_peft/methods/base.py`.
+LABELS = ("Paper", "Formula", "Supervision", "Differs from the paper", "Cannot", "Extra cost", "Defaults", "Measured")
+CHOICES = (
+    (
+        "latents of any encoder, labels, no group labels",
+        "`AIFSClassifier()`",
+        "closed form, nothing to tune; plain training where no shortcut is found",
+    ),
+    (
+        "a model to fine-tune, labels, no group labels",
+        "`aifs`",
+        "the same discovery, with a frozen or a tuned encoder and any head",
+    ),
+    (
+        "the same, and a few known attribute values, metadata columns or named directions",
+        "`aifs` with hints",
+        "finds attributes that are too weak to be found alone, see [Discovery](discovery.md)",
+    ),
+    (
+        "classes of unequal size, and discovery finds nothing",
+        "`erm-balanced`",
+        "on `compas` below it doubles the worst group of plain training",
+    ),
+    (
+        "the same, and you still suspect a shortcut",
+        "`xrm-gdro`",
+        "the best baseline without group labels on most of the data sets below",
+    ),
+    (
+        "the group of every training example",
+        "`reweight-oracle`",
+        "about as good as `gdro-oracle` and simpler; `gdro-oracle` with `adjustment` for rare groups",
+    ),
+    (
+        "the group of the validation examples alone",
+        "`dfr-oracle`",
+        "fits the last layer on them; wants some hundred examples of every group",
+    ),
+    (
+        "an environment (site, year, device) per example",
+        '`irm` with `environments="given"`',
+        "asks for a head that is right in each environment; try `xrm-gdro` beside it",
+    ),
+    (
+        "attributes by name: captions, words, columns",
+        "`spume`",
+        "trains on pairs of attributes that a class's accuracy depends on",
+    ),
+    (
+        "a shortcut in another part of the image or text than the class",
+        "`ravl`",
+        "trains on regions; needs the patch or token features of a transformer",
+    ),
+    (
+        "a paper to compare with",
+        "its name in the table",
+        "the column *differs from the paper* says what is not the paper's",
+    ),
+    (
+        "an interest in the published AIFS",
+        "`aifs-paper`",
+        "the formulas as they are printed, see [The published formulas](paper.md)",
+    ),
+)
+PAGE = """# Which method
 
-Every method runs through the same trainer and the same command, `scripts/finetune.py --method NAME`, on frozen and
-tuned encoders, images, texts and tables; those marked "on latents" also through `AIFSClassifier(recipe="NAME")`. A
-method's own numbers go to `--method-options '{"NAME": VALUE}'` or `AIFSTrainingArguments(method_options=...)`. This
-page is written by `benchmarks/render_methods_docs.py`; `aifs methods --json` gives the table to programs.
+Every method runs through the same trainer and the same command, `aifs finetune --method NAME`, on frozen and tuned
+encoders, images, texts and tables; those marked "on latents" also through `AIFSClassifier(recipe="NAME")`. A method's
+own numbers go to `--method-options '{"NAME": VALUE}'` or `AIFSTrainingArguments(method_options=...)`.
+
+## Your data look like this
+
+| what you have | use | why |
+|---|---|---|
+{choices}
 
 A method that needs what it was not given stops before training and says what to pass. Methods named `-oracle` read true
-group labels: they are bounds, not competitors. Methods whose title ends in "-style" are reconstructions where the paper
-or its code leaves parts open; their sections say which.
+group labels: they are bounds, not competitors. A title that ends in "-style" names a reconstruction, where the paper or
+its code leaves parts open.
+"""
+TABLE = """
+## The methods
+
+`aifs methods` prints this table, `aifs methods --json` gives it to programs. Each name links to its text: formula,
+supervision, limits, cost, where its default numbers come from.
+
+"""
+WORST = """
+## How they compare
+
+Worst-group accuracy on frozen latents: mean of 5 draws, the same budget of {budget} settings for each method, chosen
+without group labels. Methods that end in `-oracle` are given the groups in training, `-closed` are `AIFSClassifier()`
+and its plain logistic regression. A dash: not applicable there. On `compas` discovery finds no shortcut. Intervals,
+averages, other rules of choice, tuned encoders and costs are on the page [Results](methods/results.md).
+
 """
 # What the latents are, see `methods_data.py`.
 CAPTIONS = {
@@ -51,18 +146,42 @@ section.
 """
 
 
+def _result(name: str) -> dict[str, Any] | None:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _worst(cell: dict[str, Any]) -> float:
+    return float(cell["summary"]["worst_inferred_group/worst"]["mean"]) if "summary" in cell else -1.0
+
+
+def worst_group_table(record: dict[str, Any]) -> str:
+    """Worst group of every method on every data set, sorted by the sum; a data set it cannot work on counts 0."""
+    data = list(dict.fromkeys(key.split("/")[0] for key in record["results"]))
+    worst: dict[str, dict[str, float]] = {}
+    for key, cell in record["results"].items():
+        where, name = key.split("/")
+        worst.setdefault(name, {})
+        if "summary" in cell:
+            worst[name][where] = _worst(cell)
+    lines = ["| method | " + " | ".join(data) + " |", "|---|" + "---:|" * len(data)]
+    for name in sorted(worst, key=lambda n: (-sum(worst[n].values()), n)):
+        cells = [f"{worst[name][d]:.3f}" if d in worst[name] else "-" for d in data]
+        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def cost_table() -> str:
-    """Time and memory against ERM, where `method_cost.py` has been run."""
-    path = RESULTS / "method_cost.json"
-    if not path.is_file():
+    """Time and memory against plain training, where `method_cost.py` has been run."""
+    record = _result("method_cost")
+    if record is None:
         return ""
-    record = json.loads(path.read_text())
     lines = [
         "\n## Cost\n",
-        "LoRA on the embedded encoder, *digits on scenes*: time of the whole training as a ratio to ERM's",
-        f"(median and range, {record['rounds']} rounds), and peak memory beyond ERM's (`benchmarks/method_cost.py`).",
-        f"ERM takes {record['methods']['erm']['seconds']:.1f} s here, so that what a method does once weighs much:",
-        "encoding and discovery are about 1.5 s of `aifs`. Per step see the README.\n",
+        "LoRA on the embedded encoder, *digits on scenes*: time of the whole training as a ratio to `erm`'s",
+        f"(median and range, {record['rounds']} rounds), and peak memory beyond it (`benchmarks/method_cost.py`).",
+        f"Plain training takes {record['methods']['erm']['seconds']:.1f} s here, so that what a method does once",
+        "weighs much: encoding and discovery are about 1.5 s of `aifs`.\n",
         "| method | time / ERM | range | extra memory, MB |",
         "|---|---:|---:|---:|",
     ]
@@ -75,14 +194,10 @@ def cost_table() -> str:
 
 def accuracy_tables() -> str:
     """Worst-group and mean accuracy on latents, where `methods.py` has been run."""
-    path = RESULTS / "methods.json"
-    if not path.is_file():
+    record = _result("methods")
+    if record is None:
         return ""
-    record = json.loads(path.read_text())
-    out = [
-        "\n## Accuracy on frozen latents\n",
-        RULES.format(budget=record["budget"]),
-    ]
+    out = ["\n## Accuracy on frozen latents\n", RULES.format(budget=record["budget"])]
     for data in dict.fromkeys(key.split("/")[0] for key in record["results"]):
         out += [f"\n### {data}\n", CAPTIONS[data] + "\n"]
         out += [
@@ -94,14 +209,10 @@ def accuracy_tables() -> str:
     return "\n".join(out) + "\n"
 
 
-def _worst(cell: dict[str, Any]) -> float:
-    return float(cell["summary"]["worst_inferred_group/worst"]["mean"]) if "summary" in cell else -1.0
-
-
 def image_table() -> str:
     """Methods trained through the trainer on images, where `methods_images.py` has been run."""
-    path = RESULTS / "methods_images.json"
-    if not path.is_file():
+    record = _result("methods_images")
+    if record is None:
         return ""
     out = [
         "\n## Accuracy with a tuned encoder\n",
@@ -112,7 +223,7 @@ def image_table() -> str:
         "| data | method | worst group | average |",
         "|---|---|---:|---:|",
     ]
-    for key, cell in json.loads(path.read_text())["summary"].items():
+    for key, cell in record["summary"].items():
         data, method = key.split("/")
         worst, average = (_interval(*cell[name]) for name in ("worst", "average"))
         out.append(f"| {data} | `{method}` | {worst} | {average} |")
@@ -137,14 +248,76 @@ def _accuracy_row(name: str, cell: dict[str, Any]) -> str:
     )
 
 
+def readings_table() -> str:
+    """Accuracy of every reading of the published formulas, where `paper_readings.py` has been run."""
+    record = _result("paper_readings")
+    if record is None:
+        return ""
+    rows = record["latents"]
+    lines = ["| training | worst group | mean over groups |", "|---|---:|---:|"]
+    lines += [
+        f"| {name} | {rows[key]['worst_group']:.3f} | {rows[key]['mean_over_groups']:.3f} |"
+        for name, key in (
+            ("plain, `erm`", "erm"),
+            ("`aifs`", "aifs"),
+            ("balanced by the true groups, `reweight-oracle`", "reweight-oracle"),
+            ('`mask_scale="max"`, `beta=0`: invariance alone', "invariance alone"),
+            ('`mask_scale="max"`, `alpha=0`: sensitivity alone, printed sign', "sensitivity alone"),
+        )
+    ]
+    lines += [
+        "",
+        "Worst group (and mean over groups) of every reading; the first row with sign -1 is what is printed:",
+        "",
+        "| attribution | mask rule | mask scale | sign -1 | sign +1 | noise |",
+        "|---|---|---|---:|---:|---:|",
+    ]
+    for key in dict.fromkeys(name.rpartition("/")[0] for name in rows if "/" in name):
+        cells = [f"`{part}`" for part in key.split("/")]
+        for row in (rows[f"{key}/-1"], rows[f"{key}/+1"]):
+            cells.append(f"{row['worst_group']:.3f} ({row['mean_over_groups']:.3f})")
+        lines.append(f"| {' | '.join(cells)} | {rows[f'{key}/-1']['noise_share']:.3f} |")
+    return "\n".join(lines) + "\n"
+
+
+def readings_demo_table() -> str:
+    """Both attributions on the demo's data, one number per seed."""
+    record = _result("paper_readings")
+    if record is None or "demo" not in record:
+        return ""
+    lines = ["| attribution | mask scale | worst group, by seed | average, by seed |", "|---|---|---|---|"]
+    for key, row in record["demo"].items():
+        kind, _, scale = key.partition("/")
+        first = f"`{kind}` | `{scale}`" if scale else "plain training | -"
+        cells = (", ".join(f"{value:.4f}" for value in row[name]) for name in ("worst_group", "average"))
+        lines.append(f"| {first} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def filled(text: str) -> str:
+    """A page of prose with its `<!-- table:NAME -->` blocks filled."""
+    tables = {"readings": readings_table, "readings_demo": readings_demo_table}
+    for name, make in tables.items():
+        block = rf"<!-- table:{name} -->\n.*?<!-- /table:{name} -->"
+        new = f"<!-- table:{name} -->\n{make()}<!-- /table:{name} -->"
+        text = re.sub(block, lambda _, new=new: new, text, flags=re.DOTALL)
+    return text
+
+
+def family_of(name: str) -> str:
+    """The folder of a built-in method."""
+    return get(name).__module__.split(".")[-2]
+
+
 def section(name: str) -> str:
     """A method's text from its module, and its options."""
     method = get(name)
     text = inspect.cleandoc(inspect.getmodule(method).__doc__ or "")
-    lines = [f"\n## `{name}`\n", text, ""]
+    paragraphs = [re.sub(rf"^({'|'.join(LABELS)})\b", r"**\1**", part) for part in text.split("\n\n")]
+    lines = [f"\n## `{name}`\n", "\n\n".join(paragraphs), ""]
     options = [(f.name, f.default) for f in fields(method.Options)]
     if options:
-        lines += ["Options: " + ", ".join(f"`{n}` = {_shown(value)}" for n, value in options) + ".", ""]
+        lines += ["**Options**: " + ", ".join(f"`{n}` = {_shown(value)}" for n, value in options) + ".", ""]
     return "\n".join(lines)
 
 
@@ -154,27 +327,41 @@ def _shown(value: Any) -> str:
     return f"`{value:.4g}`" if isinstance(value, float) else f"`{value!r}`"
 
 
-def render() -> str:
-    """The whole page."""
-    rows = table()
-    known = [row for row in rows if not row["name"].startswith("doctest-")]
-    text = INTRO + "\n" + markdown(known) + "\n" + cost_table() + accuracy_tables() + image_table()
-    text += "".join(section(row["name"]) for row in known)
-    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+def render() -> dict[str, str]:
+    """Every page by its path below `docs/`."""
+    rows = [row for row in table() if not row["name"].startswith("doctest-")]
+    record = _result("methods")
+    linked = markdown(rows)
+    for row in rows:
+        target = f"methods/{family_of(row['name'])}.md#{row['name']}"
+        linked = linked.replace(f"| `{row['name']}` |", f"| [`{row['name']}`]({target}) |")
+    choices = "\n".join(f"| {' | '.join(row)} |" for row in CHOICES)
+    pages = {"methods.md": NOTICE + PAGE.replace("{choices}", choices) + TABLE + linked + "\n"}
+    if record is not None:
+        pages["methods.md"] += WORST.format(budget=record["budget"]) + worst_group_table(record)
+    for family, title in FAMILIES.items():
+        intro = (importlib.import_module(f"aifs_peft.methods.{family}").__doc__ or "").strip()
+        mine = [row["name"] for row in rows if family_of(row["name"]) == family]
+        pages[f"methods/{family}.md"] = f"{NOTICE}# {title}\n\n{intro}\n" + "".join(map(section, mine))
+    pages["paper.md"] = filled((DOCS / "paper.md").read_text())
+    pages["methods/results.md"] = f"{NOTICE}# Results\n" + accuracy_tables() + image_table() + cost_table()
+    return {name: re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n" for name, text in pages.items()}
 
 
 def main() -> int:
-    """Write the page, or with `--check` only say whether it is up to date."""
+    """Write the pages, or with `--check` only say which are not up to date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
-    text = render()
-    if parser.parse_args().check:
-        if not PAGE.is_file() or PAGE.read_text() != text:
-            print("docs/methods.md is not what the code says; run: python benchmarks/render_methods_docs.py")
-            return 1
-        return 0
-    PAGE.write_text(text)
-    return 0
+    check, stale = parser.parse_args().check, 0
+    for name, text in render().items():
+        path = DOCS / name
+        if not check:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+        elif not path.is_file() or path.read_text() != text:
+            print(f"docs/{name} is not what the code says; run: python benchmarks/render_methods_docs.py")
+            stale = 1
+    return stale
 
 
 if __name__ == "__main__":

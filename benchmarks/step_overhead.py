@@ -29,7 +29,7 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from transformers import ViTConfig, ViTForImageClassification
 
-from aifs_peft.methods import MethodSettings, get
+from aifs_peft.methods import make
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
 from aifs_peft.tuner import AIFSConfig
 
@@ -48,9 +48,7 @@ def build(batch_size: int, folder: str, layers: int) -> AIFSTrainer:
     args = AIFSTrainingArguments(
         output_dir=folder, per_device_train_batch_size=batch_size, use_cpu=not torch.cuda.is_available()
     )
-    trainer = AIFSTrainer(model, args, train_dataset=data)
-    trainer.begin_training()
-    return trainer
+    return AIFSTrainer(model, args, train_dataset=data)
 
 
 def prepare(trainer: AIFSTrainer, arm: str) -> None:
@@ -66,14 +64,12 @@ def prepare(trainer: AIFSTrainer, arm: str) -> None:
             class_displacements=torch.stack([direction, -direction]).roll(1, dims=1),
             groups=torch.arange(NUM_EXAMPLES) // 2 % 2,
         )
-        settings = MethodSettings(noise="counterfactual", sensitivity_sign=1)
     else:
         nothing = torch.zeros(0)
         state.update(basis=torch.zeros(dim, 0), mask=torch.rand(dim), displacements=torch.zeros(0, dim), groups=nothing)
         state.update(class_displacements=torch.zeros(0, dim))
-        settings = MethodSettings()
-    trainer.method = get(arm)(settings)
-    trainer.method.prepare(trainer.epoch_context())
+    trainer.method, trainer._runner = make(arm), None  # the runner of the new method is made when asked for
+    trainer.method.prepare(trainer.runner.contexts.epoch(0))
 
 
 def synchronise() -> None:
@@ -120,11 +116,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             print(f"round {turn}: " + ", ".join(f"{a} {s[-1][0]:.3f} s" for a, s in seconds.items() if s), flush=True)
         prepare(trainer, "aifs-paper")
         dim = trainer.layer.state.dim
-        trainer._store.add(
-            torch.arange(NUM_EXAMPLES), torch.randn(NUM_EXAMPLES, dim), torch.arange(NUM_EXAMPLES) % 2, step=0
-        )
+        runner, rows = trainer.runner, torch.arange(NUM_EXAMPLES)
+        runner.store.add(rows, torch.randn(NUM_EXAMPLES, dim), rows % 2, step=0)
         start = time.perf_counter()
-        trainer.finish_epoch(1)
+        runner.finish_epoch(1)
         update = time.perf_counter() - start
     wall = {arm: [pair[0] for pair in pairs] for arm, pairs in seconds.items()}
     cpu = {arm: [pair[1] for pair in pairs] for arm, pairs in seconds.items()}

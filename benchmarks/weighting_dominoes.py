@@ -25,9 +25,9 @@ import torch
 from discovery_dominoes import dominoes, group_accuracies
 from numpy.typing import NDArray
 
-from aifs_peft.discovery.reduce import principal_components
-from aifs_peft.methods import MethodSettings, get
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.discovery.principal_components import principal_components
+from aifs_peft.methods import MethodSettings, make
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 
 METHODS = ("erm", "erm-balanced", "jtt", "afr", "reweight-oracle", "gdro-oracle", "dfr-oracle")
 DEFAULT = LatentSchedule()
@@ -59,7 +59,7 @@ def scores(head: torch.nn.Module, part: Part) -> dict[str, float]:
 def fitted(method: str, parts: tuple[Part, Part, Part], schedule: LatentSchedule, seed: int) -> dict[str, float]:
     """One training: its scores on validation and test."""
     (Z, y, _), validation, test = parts
-    wanted = get(method)(MethodSettings())
+    wanted = make(method)
     group, held_group = (torch.as_tensor(part[1] * 2 + part[2]) for part in parts[:2])
     held_columns = {"group": held_group} if wanted.validation_columns() else {}
     fit = fit_on_latents(
@@ -67,7 +67,7 @@ def fitted(method: str, parts: tuple[Part, Part, Part], schedule: LatentSchedule
         Z,
         torch.as_tensor(y),
         num_labels=2,
-        settings=MethodSettings(seed=seed),
+        settings=MethodSettings.for_method(method, seed=seed),
         schedule=schedule,
         columns={"group": group} if wanted.columns() else {},
         validation=(validation[0], torch.as_tensor(validation[1]), held_columns),

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from aifs_peft.methods import MethodSettings
 from aifs_peft.methods.common.twins import TwinOptions, Twins, fit_twins
-from aifs_peft.training.on_latents import LatentFit, LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentFit, LatentSchedule, fit_on_latents
 
 RESULT = Path(__file__).parent / "results" / "xrm_dominoes.json"
 SCHEDULES = (
@@ -82,7 +82,7 @@ def run_arm(name: str, train: Set, held_out: Set, test: Set, twins: Twins, seed:
     z, y, a = train
     bits = twins.mistakes(z, y) if source == "inferred" else (y != a).long()
     columns = {} if column is None else {column: bits if column == "environment" else 2 * y + bits}
-    settings = MethodSettings(seed=seed, method_options=options)
+    settings = MethodSettings.for_method(method, seed=seed, method_options=options)
     scores = []
     for schedule in SCHEDULES:
         fit = fit_on_latents(method, z, y, num_labels=2, settings=settings, schedule=schedule, columns=columns)
@@ -96,10 +96,13 @@ def run_arm(name: str, train: Set, held_out: Set, test: Set, twins: Twins, seed:
 def check_method(train: Set, twins: Twins, seed: int) -> None:
     """The method of that name is what the arm of that name ran."""
     z, y, _ = train
-    settings, schedule = MethodSettings(seed=seed), SCHEDULES[1]
-    whole = fit_on_latents("xrm-gdro", z, y, num_labels=2, settings=settings, schedule=schedule)
+    schedule = SCHEDULES[1]
+    settings = {name: MethodSettings.for_method(name, seed=seed) for name in ("xrm-gdro", "gdro-oracle")}
+    whole = fit_on_latents("xrm-gdro", z, y, num_labels=2, settings=settings["xrm-gdro"], schedule=schedule)
     groups = {"group": 2 * y + twins.mistakes(z, y)}
-    arm = fit_on_latents("gdro-oracle", z, y, num_labels=2, settings=settings, schedule=schedule, columns=groups)
+    arm = fit_on_latents(
+        "gdro-oracle", z, y, num_labels=2, settings=settings["gdro-oracle"], schedule=schedule, columns=groups
+    )
     if not torch.equal(whole.head.weight, arm.head.weight):
         raise SystemExit("xrm-gdro and its arm differ: the twins' bits or the group weights are not the same")
 

@@ -1,7 +1,8 @@
 """Data sets with groups: local files or the Hub in, `datasets.DatasetDict` out.
 
 `load(name)` gives train, validation and test with the columns a model reads, `label`, `group` (class x
-attribute, for evaluation only) and metadata. Nothing is read or imported before a set is asked for.
+attribute, for evaluation only) and metadata; `load_own` and `from_table` read the user's own data. Nothing is read or
+imported before it is asked for.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aifs_peft._checks import check_names, did_you_mean
+from aifs_peft._checks import check_count, check_names, did_you_mean
 from aifs_peft.data.groups import GroupSpec, group_array, spec_of
 from aifs_peft.data.sources import DataCard
 from aifs_peft.errors import InvalidInputError
@@ -21,7 +22,14 @@ from aifs_peft.errors import InvalidInputError
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, IterableDatasetDict
 
-__all__ = ["DataCard", "GroupSpec", "describe", "group_array", "group_spec", "load", "names"]
+    from aifs_peft.data.own import from_table, is_own, load_own
+
+__all__ = [
+    "DataCard", "GroupSpec", "describe", "from_table", "group_array", "group_spec", "is_own", "load", "load_own",
+    "names",
+]  # fmt: skip
+
+_OWN = ("from_table", "is_own", "load_own")
 
 # name: (module, loader, card)
 _REGISTRY: dict[str, tuple[str, str, str]] = {
@@ -40,6 +48,13 @@ _REGISTRY: dict[str, tuple[str, str, str]] = {
 }
 
 
+def __getattr__(name: str) -> Any:
+    # Own data are read with pandas and pyarrow, which the other names do not need.
+    if name in _OWN:
+        return getattr(importlib.import_module("aifs_peft.data.own"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def names() -> tuple[str, ...]:
     """The names that `load` knows, sorted.
 
@@ -56,13 +71,13 @@ def load(
     """Load a data set with its groups.
 
     Args:
-        name: one of `names()`.
+        name: one of `names()`; or own data, as for `load_own`: the path of a table or folder, or OWNER/NAME of the Hub.
         data_dir: folder of local files in the official layout (`describe(name).layout`); None for the Hub,
             for a generated set, or for what is embedded in the package.
         streaming: give `IterableDataset`s: the same examples in the same order, decoded as they are read. Scenes of
             `spurious_scenes` are drawn only then; of the other sets the table is read first, its pictures as files
             on disk (CelebA, Waterbirds) or as PNG in memory. Methods that look at all examples need a map-style set.
-        **options: options of that set (`describe(name).options`).
+        **options: options of that set (`describe(name).options`), or of `load_own`.
 
     Returns:
         `datasets.DatasetDict` (`IterableDatasetDict` when streaming) with `train`, `validation` and `test`; columns:
@@ -79,12 +94,15 @@ def load(
         ...
         aifs_peft.errors.InvalidInputError: no data set 'coloured_mnist' (did you mean 'colored_mnist'?); known: ...
     """
-    loader = _entry(name, "loader")
+    own = name not in _REGISTRY and __getattr__("is_own")(name)
+    loader = __getattr__("load_own") if own else _entry(name, "loader")
     known = _options(loader)
     check_names(options, known, f"{name} has no option", error=InvalidInputError)
+    if "seed" in options:
+        check_count("seed", options["seed"], low=0, error=InvalidInputError)
     if streaming and "streaming" in inspect.signature(loader).parameters:
         return loader(data_dir, streaming=True, **options)
-    result: DatasetDict = loader(data_dir, **options)
+    result: DatasetDict = loader(name, data_dir=data_dir, **options) if own else loader(data_dir, **options)
     if not streaming:
         return result
     from aifs_peft.data.tables import stream
@@ -135,4 +153,4 @@ def _entry(name: str, part: str) -> Any:
 
 def _options(loader: Callable[..., Any]) -> dict[str, Any]:
     parameters = inspect.signature(loader).parameters.values()
-    return {p.name: p.default for p in parameters if p.name not in ("data_dir", "streaming")}
+    return {p.name: p.default for p in parameters if p.name not in ("source", "data_dir", "streaming")}

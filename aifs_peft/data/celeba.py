@@ -1,7 +1,8 @@
 """CelebA: faces with 40 attributes; by default blond hair with gender as the shortcut.
 
 Liu et al., "Deep Learning Face Attributes in the Wild" (2015); as a group benchmark Sagawa et al. (2020). The
-official files are read where they lie; images stay files on disk and are opened when a row is read.
+official files are read where they lie, and so are the CSV files that robustness repositories work with
+(`celeba_lists`); images stay files on disk and are opened when a row is read.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aifs_peft.data.celeba_lists import find_images, find_lists, read_lists
 from aifs_peft.data.groups import GroupSpec
-from aifs_peft.data.sources import DataCard, load_hub, missing, require_dir, require_file, verify_md5
+from aifs_peft.data.sources import DataCard, load_hub, missing, require_dir
 from aifs_peft.data.tables import assemble, build_split, group_features, image_column
 from aifs_peft.errors import InvalidInputError
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OFFICIAL_ROWS = 202_599
+"""Rows of the official list; another count is a part of it, and has no published checksum."""
 MD5 = {
     "list_attr_celeba.txt": "75e246fa4810816ffd6ee81facbd244c",
     "list_eval_partition.txt": "d32c9cbf5e040fd4025c592c306e6668",
@@ -33,7 +36,9 @@ CARD = DataCard(
     source="https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (aligned and cropped images, attributes, partition)",
     layout=(
         "data_dir/list_attr_celeba.txt, data_dir/list_eval_partition.txt and data_dir/img_align_celeba/000001.jpg ... "
-        "(all three also under data_dir/celeba/); or data_dir=None for flwrlabs/celeba from the Hub"
+        "(all three also under data_dir/celeba/, data_dir/data/ or data_dir/celebA/data/), the two lists also as .csv; "
+        "or metadata_celeba.csv, celeba_metadata.csv or metadata.csv with the columns filename (or img_filename), "
+        "split, y and a (or place), for the default pair; or data_dir=None for flwrlabs/celeba from the Hub"
     ),
     terms="non-commercial research only, no redistribution; pictures of real persons",
     md5=MD5,
@@ -73,13 +78,10 @@ def load_celeba(
         raise InvalidInputError(f"target and attribute must differ; both are {target!r}")
     if data_dir is None:
         return _from_hub(target, attribute, revision)
-    folder = require_dir(data_dir, CARD)
-    folder = folder / "celeba" if (folder / "celeba").is_dir() else folder
-    table, partition = _read(folder, verify)
+    paths = find_lists(require_dir(data_dir, CARD), CARD)
+    table, partition = read_lists(paths, CARD, OFFICIAL_ROWS if verify else None)
     _check_attributes(target, attribute, list(table.columns))
-    images = folder / "img_align_celeba"
-    if not images.is_dir():
-        raise missing(images, CARD)
+    images = find_images(paths[0].parent, CARD)
     # One scan of the folder: 200,000 separate existence checks would take far longer.
     present = {entry.name for entry in os.scandir(images)}
     absent = next((name for name in table.index if name not in present), None)
@@ -90,7 +92,7 @@ def load_celeba(
     for split, code in SPLITS.items():
         part = table[partition == code]
         if part.empty:
-            raise InvalidInputError(f"celeba: list_eval_partition.txt has no row for {split} (code {code})")
+            raise InvalidInputError(f"celeba: {paths[-1].name} has no row for {split} (code {code})")
         splits[split] = _split(part, [str(images / name) for name in part.index], spec, target, attribute)
     return assemble(splits, spec, f"CelebA, {target} x {attribute}, official split.")
 
@@ -103,31 +105,7 @@ def _spec(target: str, attribute: str) -> GroupSpec:
 def _check_attributes(target: str, attribute: str, known: list[str]) -> None:
     for name in (target, attribute):
         if name not in known:
-            raise InvalidInputError(f"celeba has no attribute {name!r}; it has {', '.join(known)}")
-
-
-def _read(folder: Path, verify: bool) -> tuple[pd.DataFrame, Any]:
-    """Attributes as booleans, indexed by file name, and the partition code of every row."""
-    import pandas as pd
-
-    paths = {name: require_file(folder, (name,), CARD) for name in MD5}
-    attributes = paths["list_attr_celeba.txt"]
-    with attributes.open(encoding="ascii") as stream:
-        first = stream.readline().strip()
-    if not first.isdigit():
-        raise InvalidInputError(f"celeba: {attributes} must begin with the number of images; it begins with {first!r}")
-    if verify and int(first) == OFFICIAL_ROWS:
-        for name, path in paths.items():
-            verify_md5(path, MD5[name], CARD)
-    table = pd.read_csv(attributes, sep=r"\s+", skiprows=1, header=0)
-    if len(table) != int(first):
-        raise InvalidInputError(f"celeba: {attributes} announces {first} images and lists {len(table)}: truncated?")
-    if table.shape[1] != 40 or not np.isin(table.to_numpy(), (-1, 1)).all():
-        raise InvalidInputError(f"celeba: {attributes} must have 40 columns of -1 or 1; it has {table.shape[1]}")
-    partition = pd.read_csv(paths["list_eval_partition.txt"], sep=r"\s+", header=None, index_col=0)[1]
-    if not table.index.equals(partition.index):
-        raise InvalidInputError("celeba: the two lists do not name the same images in the same order")
-    return table == 1, partition.to_numpy()
+            raise InvalidInputError(f"celeba has no attribute {name!r} here; it has {', '.join(known)}")
 
 
 def _columns(

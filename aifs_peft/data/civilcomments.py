@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifs_peft.data.groups import GroupSpec
+from aifs_peft.data.reading import known_values, numbers, read_csv, reading, require_columns
 from aifs_peft.data.sources import DataCard, load_hub, require_dir, require_file
 from aifs_peft.data.tables import assemble, build_split, group_features
 from aifs_peft.errors import DataNotFoundError, InvalidInputError
@@ -127,7 +128,11 @@ def load_civilcomments_hub(
     for split in SPLITS.values():
         part = raw[split]
         part = part.select(range(_limit(max_per_split, len(part))))
-        toxicity, attack = np.asarray(part["toxicity"][:]), np.asarray(part["identity_attack"][:])
+        table = part.select_columns(["text", "toxicity", "identity_attack"]).to_pandas()
+        where = f"civilcomments_hub, {split}"
+        toxicity, attack = (numbers(table, name, where, low=0, high=1) for name in ("toxicity", "identity_attack"))
+        if not all(isinstance(text, str) for text in part["text"][:]):
+            raise InvalidInputError(f"{where}: column 'text' holds values that are no text")
         label, attribute = (toxicity >= 0.5).astype(np.int64), (attack >= 0.5).astype(np.int64)
         columns = {
             "text": part["text"][:],
@@ -160,11 +165,16 @@ def _arrow(files: list[Path]) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return pa.concat_tables([pq.read_table(f, columns=["text", "toxicity", "identity_attack"]) for f in files])
+    tables = []
+    for file in files:
+        with reading(file, "a Parquet table", "civilcomments_hub"):
+            tables.append(pq.ParquetFile(file).read().select(["text", "toxicity", "identity_attack"]))
+    with reading(files[0].parent, "Parquet tables of the same columns", "civilcomments_hub"):
+        return pa.concat_tables(tables)
 
 
 def _limit(wanted: int | None, available: int) -> int:
-    if wanted is not None and wanted < 1:
+    if wanted is not None and (not isinstance(wanted, int) or wanted < 1):
         raise InvalidInputError(f"max_per_split must be at least 1; got {wanted}")
     return available if wanted is None else min(wanted, available)
 
@@ -189,17 +199,22 @@ def _load_wilds(data_dir: str | Path | None, limit: int | None, spec: GroupSpec,
 
 
 def _read_csv(path: Path, card: DataCard) -> pd.DataFrame:
-    import pandas as pd
-
-    needed = ["comment_text", "split", "toxicity", "identity_any", *IDENTITIES]
-    absent = [name for name in needed if name not in pd.read_csv(path, nrows=0).columns]
-    if absent:
-        raise InvalidInputError(f"{card.name}: {path} lacks the columns {', '.join(absent)}; get it from {card.source}")
+    scores = ["toxicity", "identity_any", *IDENTITIES]
+    needed = ["comment_text", "split", *scores]
     # A comment that reads "nan" or "NA" is text.
-    table = pd.read_csv(path, usecols=needed, keep_default_na=False, na_values={n: [""] for n in needed[2:]})
-    scores = table[needed[2:]]
-    if scores["toxicity"].isna().any():
-        raise InvalidInputError(f"{card.name}: {path} has {int(scores['toxicity'].isna().sum())} rows without toxicity")
+    table = read_csv(
+        path, where=card.name, usecols=lambda name: name in needed, keep_default_na=False,
+        na_values={name: ["", "nan", "NaN"] for name in scores}, dtype={"comment_text": str, "split": str},
+    )  # fmt: skip
+    require_columns(table, needed, path, card.name, card.source)
+    where = f"{card.name}: {path}"
+    known_values(table, "split", tuple(SPLITS), where)
+    missing = int(table["toxicity"].isna().sum())
+    if missing:
+        raise InvalidInputError(f"{where} has {missing} rows without toxicity")
+    # An identity nobody was asked about is empty.
+    for name in scores:
+        table[name] = numbers(table, name, where, low=0, high=1, missing=name != "toxicity")
     return table
 
 

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifs_peft.data.groups import GroupSpec
-from aifs_peft.data.sampling import check_share, subsample
+from aifs_peft.data.reading import filled, known_values, numbers, read_csv, require_columns
+from aifs_peft.data.sampling import check_share, stratified_cut, subsample
 from aifs_peft.data.sources import DataCard, require_dir, require_file
 from aifs_peft.data.tables import assemble, build_split, group_features, vector_column
 from aifs_peft.errors import InvalidInputError
@@ -77,7 +78,7 @@ def load_compas(
     """
     if attribute not in ("race", "sex"):
         raise InvalidInputError(f"attribute must be 'race' or 'sex'; got {attribute!r}")
-    table = _read(data_dir)
+    table, total = _read(data_dir)
     known = sorted(table["race"].unique())
     kept = known if races is None else list(races)
     if not kept or set(kept) - set(known):
@@ -88,7 +89,7 @@ def load_compas(
     label = table["two_year_recid"].to_numpy(dtype=np.int64)
     index = table[attribute].map({v: i for i, v in enumerate(values)}).to_numpy(dtype=np.int64)
     group = spec.encode(label, index)
-    rows = _stratified(group, validation_share, test_share, np.random.default_rng([seed, 0]))
+    rows = stratified_cut(group, validation_share, test_share, np.random.default_rng([seed, 0]))
     if aligned is not None:
         if len(values) != 2:
             raise InvalidInputError(f"aligned needs an attribute with two values; {attribute} has {len(values)}")
@@ -97,48 +98,38 @@ def load_compas(
             rows[split] = subsample(rows[split], label == index, check_share("aligned", aligned), rng)
     encoded = _encode(table, rows["train"], include_protected)
     splits = {s: _split(table, encoded, r, label, index, spec) for s, r in rows.items()}
-    return assemble(splits, spec, f"COMPAS, {len(table)} rows after ProPublica's filter, seed {seed}.")
+    text = f"COMPAS, {len(table)} of {total} rows: ProPublica's filter, races {', '.join(kept)}. Seed {seed}."
+    return assemble(splits, spec, text)
 
 
-def _read(data_dir: str | Path | None) -> pd.DataFrame:
-    """The filtered table, only with the columns that are used."""
-    import pandas as pd
-
+def _read(data_dir: str | Path | None) -> tuple[pd.DataFrame, int]:
+    """The filtered table, only with the columns that are used, and how many rows the file has."""
     path = require_file(require_dir(data_dir, CARD), FILES, CARD)
-    needed = dict.fromkeys((*_FILTER, *NUMERIC, *CATEGORICAL, "race", "sex", "decile_score"))
-    header = list(pd.read_csv(path, nrows=0).columns)
-    absent = [name for name in needed if name not in header]
-    if absent:
-        raise InvalidInputError(f"compas: {path} lacks the columns {', '.join(absent)}; get it from {CARD.source}")
+    needed = list(dict.fromkeys((*_FILTER, *NUMERIC, *CATEGORICAL, "race", "sex", "decile_score")))
     # "N/A" is a value of score_text, and the filter of the source drops it like a missing one.
-    table = pd.read_csv(path, usecols=list(needed))
-    keep = (
-        table["days_b_screening_arrest"].between(-30, 30)
-        & (table["is_recid"] != -1)
-        & (table["c_charge_degree"] != "O")
-        & table["score_text"].notna()
-    )
+    table = read_csv(path, where="compas", usecols=lambda name: name in needed)
+    require_columns(table, needed, path, "compas", CARD.source)
+    where = f"compas: {path}"
+    days = numbers(table, "days_b_screening_arrest", where, missing=True)
+    recid = numbers(table, "is_recid", where, allowed=(-1, 0, 1))
+    # A day that is missing lies in no range.
+    with np.errstate(invalid="ignore"):
+        keep = (days >= -30) & (days <= 30) & (recid != -1)
+    keep &= (table["c_charge_degree"] != "O").to_numpy() & table["score_text"].notna().to_numpy()
     if not keep.any():
         raise InvalidInputError(f"compas: no row of {path} passes ProPublica's filter; is it the original file?")
-    return table[keep].reset_index(drop=True)
+    return _checked(table[keep].reset_index(drop=True), f"{where}, after ProPublica's filter"), len(table)
 
 
-def _stratified(
-    group: NDArray[np.int64], validation: float, test: float, rng: np.random.Generator
-) -> dict[str, NDArray[np.int64]]:
-    check_share("validation_share", validation)
-    check_share("test_share", test)
-    if validation <= 0 or test <= 0 or validation + test >= 1:
-        raise InvalidInputError(
-            f"validation_share and test_share must be positive and leave rows to train on; got {validation}, {test}"
-        )
-    parts: dict[str, list[NDArray[np.int64]]] = {"train": [], "validation": [], "test": []}
-    for value in np.unique(group):
-        rows = rng.permutation(np.flatnonzero(group == value))
-        first, second = round(len(rows) * test), round(len(rows) * (test + validation))
-        for split, part in zip(("test", "validation", "train"), np.split(rows, [first, second]), strict=True):
-            parts[split].append(part)
-    return {split: np.sort(np.concatenate(pieces)) for split, pieces in parts.items()}
+def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Refuse what cannot be a person's age, count or score: it would become a feature that is not finite."""
+    for column, low, high in (("age", 0, 150), ("decile_score", -1, 10), *((name, 0, 10_000) for name in NUMERIC[1:])):
+        table[column] = numbers(table, column, where, low=low, high=high, whole=True).astype(np.int64)
+    known_values(table, "two_year_recid", (0, 1), where)
+    for column in (*CATEGORICAL, "race", "sex"):
+        filled(table, column, where)
+        table[column] = table[column].astype(str)
+    return table
 
 
 def _encode(table: pd.DataFrame, train: NDArray[np.int64], include_protected: bool) -> NDArray[np.float32]:

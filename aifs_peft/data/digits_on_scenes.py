@@ -152,7 +152,7 @@ def _shrink(photo: NDArray[np.uint8], factor: int) -> NDArray[np.float32]:
     """Average over blocks of `factor` x `factor` pixels; what does not fill a block is cut off."""
     height, width = photo.shape[0] // factor, photo.shape[1] // factor
     blocks = photo[: height * factor, : width * factor].reshape(height, factor, width, factor, 3)
-    return (blocks.mean(axis=(1, 3)) / 255).astype(np.float32)
+    return np.asarray(blocks.mean(axis=(1, 3)) / 255, dtype=np.float32)
 
 
 def compose(

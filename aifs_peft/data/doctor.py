@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aifs_peft.data import describe, group_array, group_spec, load
+import numpy as np
+
+from aifs_peft.data import describe, group_array, group_spec, is_own, load
+from aifs_peft.data.groups import find_spec, render
+from aifs_peft.data.images import damage_line, damaged
+from aifs_peft.data.notes import DataWarning
+from aifs_peft.data.own.sources import KINDS
 from aifs_peft.data.sources import DataCard, md5
 from aifs_peft.errors import AIFSError, InvalidInputError
 
@@ -15,6 +22,10 @@ if TYPE_CHECKING:
 
 UNLIKE = 0.1
 """Share of examples that must lie in other groups before a validation split is called unlike training."""
+MOST = 10_000
+"""Pictures of a split of own data that are decoded, evenly spread."""
+LISTED = 20
+"""Damaged pictures that are named one by one."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +57,13 @@ class DataReport:
 
 
 def check_data_set(name: str, data_dir: str | Path | None = None, **options: Any) -> DataReport:
-    """Load a data set, count its groups, read a first and a last example, compare published checksums.
+    """Load a data set, count its groups, look at its pictures, compare published checksums.
 
     Args:
-        name: one of `aifs_peft.data.names()`.
+        name: one of `aifs_peft.data.names()`, of which the first and the last picture of every split are decoded; or
+            own data, as for `load_own`, of which all are, up to `MOST` of a split.
         data_dir: folder of a local copy, as for `load`.
-        **options: of that set.
+        **options: of that set, or of `load_own`.
 
     Returns:
         The report; a missing or wrong file is among its problems.
@@ -64,16 +76,66 @@ def check_data_set(name: str, data_dir: str | Path | None = None, **options: Any
         >>> report.ok, report.table.splitlines()[0].split()
         (True, ['group', 'train', 'validation', 'test'])
     """
-    card = describe(name)
-    problems, notes = _checksums(card, data_dir)
-    try:
-        data: Any = load(name, data_dir, **options)
-        for split, part in data.items():
-            _read_ends(split, part)
-    except AIFSError as error:  # an example's picture is opened here for the first time, hence in the block
-        return DataReport(card, "", (*problems, str(error)), tuple(notes))
-    notes += _group_notes(data)
-    return DataReport(card, group_spec(data).table(data), tuple(problems), tuple(notes))
+    own = is_own(name)
+    card = _own_card(name) if own else describe(name)
+    problems, notes = ([], []) if own else _checksums(card, data_dir)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            data: Any = load(name, data_dir, **options)
+            if not own:
+                _read_ends(data)
+        except AIFSError as error:  # an example's picture is opened here for the first time, hence in the block
+            data, problems = None, [*problems, str(error)]
+    for warning in told:
+        if issubclass(warning.category, DataWarning):
+            notes.append(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if data is None:
+        return DataReport(card, "", tuple(problems), tuple(notes))
+    if own and "image" in data["train"].column_names:
+        broken, note = _read_all(data)
+        problems, notes = [*problems, *broken], [*notes, *note]
+    grouped = find_spec(data) is not None
+    notes += _group_notes(data) if grouped else []
+    table = group_spec(data).table(data) if grouped else _class_table(data)
+    return DataReport(card, table, tuple(problems), tuple(notes))
+
+
+def _own_card(name: str) -> DataCard:
+    return DataCard(
+        name=name,
+        title="your own data",
+        inputs=("image, text or features",),
+        groups="label x attribute, where an attribute is named",
+        source="you",
+        layout=KINDS,
+        terms="yours",
+    )
+
+
+def _class_table(data: DatasetDict) -> str:
+    """Examples per class and split, of a set without groups."""
+    names = data["train"].features["label"].names
+    counts = {split: np.bincount(part["label"][:], minlength=len(names)) for split, part in data.items()}
+    rows = [["class", *counts], *([name, *(str(c[i]) for c in counts.values())] for i, name in enumerate(names))]
+    return render([*rows, ["examples", *(str(len(part)) for part in data.values())]])
+
+
+def _read_all(data: DatasetDict) -> tuple[list[str], list[str]]:
+    """Decode the pictures of own data: a line for each that cannot be read, and how many were looked at."""
+    broken, looked = [], 0
+    for split, part in data.items():
+        rows = np.unique(np.linspace(0, len(part) - 1, min(MOST, len(part))).round().astype(int)).tolist()
+        looked += len(rows)
+        broken += [damage_line(split, *found) for found in damaged(part, rows)]
+    total = sum(map(len, data.values()))
+    if not broken:
+        which = f"all {total}" if looked == total else f"{looked} of {total}"
+        return [], [f"{which} pictures can be read"]
+    more = [f"{len(broken) - LISTED} more pictures cannot be read"] if len(broken) > LISTED else []
+    return [*broken[:LISTED], *more], [f"{len(broken)} of {looked} pictures that were looked at cannot be read"]
 
 
 def _checksums(card: DataCard, data_dir: str | Path | None) -> tuple[list[str], list[str]]:
@@ -98,15 +160,14 @@ def _checksums(card: DataCard, data_dir: str | Path | None) -> tuple[list[str], 
     return differing, agreeing
 
 
-def _read_ends(split: str, part: Any) -> None:
-    """Decode the first and the last example of a split."""
-    for index in {0, len(part) - 1}:
-        try:
-            part[index]
-        except OSError as error:  # Pillow's UnidentifiedImageError is one
-            raise InvalidInputError(
-                f"example {index} of {split} cannot be read ({error}); fetch its file again"
-            ) from error
+def _read_ends(data: DatasetDict) -> None:
+    """Decode the first and the last picture of every split."""
+    for split, part in data.items():
+        if "image" not in part.column_names:
+            continue
+        for row, path, reason in damaged(part, sorted({0, len(part) - 1})):
+            where = f": {path}" if path else ""
+            raise InvalidInputError(f"example {row} of {split} cannot be read ({reason}); fetch its file again{where}")
 
 
 def _group_notes(data: DatasetDict) -> list[str]:

@@ -23,6 +23,7 @@ from aifs_peft.data.sources import (
     DataCard,
     load_hub,
     read_mnist,
+    read_npz,
     require_dir,
     require_file,
 )
@@ -214,6 +215,8 @@ def _read_cifar(data_dir: str | Path | None) -> Source:
         if not raw or len(raw) % 3073:
             raise InvalidInputError(f"dominoes: {folder}: the {split} files do not hold records of 3,073 bytes")
         records = np.frombuffer(raw, dtype=np.uint8).reshape(-1, 3073)
+        if records[:, 0].max() > 9:
+            raise InvalidInputError(f"dominoes: {folder}: a record of the {split} files begins with no class 0 to 9")
         parts[split] = (records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), records[:, 0].astype(np.int64))
     return parts
 
@@ -254,13 +257,16 @@ def load_dominoes_latents(
     arrays = {}
     for split in ("train", "test"):
         path = require_file(folder, (f"{split}.npz",), LATENTS_CARD)
-        with np.load(path, allow_pickle=False) as file:
-            if not {"z", "y"} <= set(file) or file["z"].ndim != 3 or file["z"].shape[:2] != (len(file["y"]), 2):
-                raise InvalidInputError(f"dominoes_latents: {path} needs z (n, 2, d) and y (n,)")
-            arrays[split] = file["z"], file["y"].astype(np.int64)
+        file = read_npz(path, "dominoes_latents")
+        if not {"z", "y"} <= set(file) or file["z"].ndim != 3 or file["z"].shape[:2] != (file["y"].size, 2):
+            raise InvalidInputError(f"dominoes_latents: {path} needs z (n, 2, d) and y (n,)")
+        if file["z"].dtype.kind != "f" or not np.isfinite(file["z"]).all() or not np.isin(file["y"], (0, 1)).all():
+            raise InvalidInputError(f"dominoes_latents: {path} needs finite real numbers in z and 0 or 1 in y")
+        arrays[split] = file["z"], file["y"].astype(np.int64).ravel()
     rng = np.random.default_rng(seed)
     held = exact_flips(arrays["train"][1], validation_share, rng)
-    rows = {"train": ("train", ~held), "validation": ("train", held), "test": ("test", slice(None))}
+    everything = np.ones(len(arrays["test"][1]), dtype=bool)
+    rows = {"train": ("train", ~held), "validation": ("train", held), "test": ("test", everything)}
     splits = {}
     for split, (name, index) in rows.items():
         z, label = arrays[name][0][index], arrays[name][1][index]

@@ -24,7 +24,8 @@ class GroupSpec:
 
     Two kinds exist. In a partition every example lies in exactly one group, `group = class * attributes +
     attribute`, an integer column. Overlapping groups (a comment can mention several identities) are a boolean
-    matrix with one column per group: such a set cannot be written as one integer per example.
+    matrix with one column per group: such a set cannot be written as one integer per example. In a partition, -1 says
+    that the attribute of an example is missing: it lies in no group.
 
     Args:
         definition: name of this definition of the groups; two definitions on one data set have two names.
@@ -70,8 +71,8 @@ class GroupSpec:
         """Number the groups of examples.
 
         Args:
-            labels: class indices, shape `(n,)`.
-            attributes: attribute indices, shape `(n,)`; refused for overlapping groups.
+            labels: class indices or class names, shape `(n,)`.
+            attributes: attribute indices or names, shape `(n,)`; refused for overlapping groups.
 
         Returns:
             Group numbers `label * len(attributes) + attribute`, int64, shape `(n,)`.
@@ -81,7 +82,8 @@ class GroupSpec:
         """
         if self.overlapping:
             raise InvalidInputError(f"the groups of {self.definition!r} overlap: use membership(labels, matrix)")
-        label, attribute = np.asarray(labels), np.asarray(attributes)
+        label = _numbered("labels", np.asarray(labels), self.classes)
+        attribute = _numbered("attributes", np.asarray(attributes), self.attributes)
         if label.shape != attribute.shape or label.ndim != 1:
             raise InvalidInputError(
                 f"labels and attributes must both have shape (n,); got {label.shape} and {attribute.shape}"
@@ -94,7 +96,7 @@ class GroupSpec:
         """Boolean membership of overlapping groups.
 
         Args:
-            labels: class indices, shape `(n,)`.
+            labels: class indices or class names, shape `(n,)`.
             attributes: boolean, shape `(n, len(attributes))`: which identities an example carries.
 
         Returns:
@@ -103,7 +105,7 @@ class GroupSpec:
         Raises:
             InvalidInputError: a shape does not fit.
         """
-        label, carried = np.asarray(labels), np.asarray(attributes, dtype=bool)
+        label, carried = _numbered("labels", np.asarray(labels), self.classes), np.asarray(attributes, dtype=bool)
         if carried.shape != (len(label), len(self.attributes)):
             raise InvalidInputError(
                 f"attributes must be boolean of shape ({len(label)}, {len(self.attributes)}); got {carried.shape}"
@@ -114,18 +116,20 @@ class GroupSpec:
         return np.asarray(cells.reshape(len(label), self.num_groups), dtype=np.bool_)
 
     def class_of(self, groups: ArrayLike) -> NDArray[np.int64]:
-        """Class index of each group number, shape as given."""
+        """Class index of each group number, shape as given; -1 stays -1."""
         return np.asarray(groups, dtype=np.int64) // len(self.attributes)
 
     def attribute_of(self, groups: ArrayLike) -> NDArray[np.int64]:
-        """Attribute index of each group number, shape as given."""
-        return np.asarray(groups, dtype=np.int64) % len(self.attributes)
+        """Attribute index of each group number, shape as given; -1 stays -1."""
+        numbers = np.asarray(groups, dtype=np.int64)
+        return np.where(numbers < 0, -1, numbers % len(self.attributes))
 
     def counts(self, groups: ArrayLike) -> NDArray[np.int64]:
         """Count examples per group; a group without an example counts 0 and stays in the list.
 
         Args:
-            groups: group numbers `(n,)`, or the boolean matrix `(n, num_groups)` of overlapping groups.
+            groups: group numbers `(n,)` (-1 is in no group) or names, or the boolean matrix `(n, num_groups)` of
+                overlapping groups.
 
         Returns:
             Counts, int64, shape `(num_groups,)`. With overlapping groups they need not add up to `n`.
@@ -145,6 +149,8 @@ class GroupSpec:
             return np.asarray(array.astype(bool).sum(axis=0), dtype=np.int64)
         if array.ndim != 1:
             raise InvalidInputError(f"{self.definition!r} is a partition: need groups of shape (n,), got {array.shape}")
+        array = _numbered("groups", array, self.names)
+        array = array[array != -1]
         _check_range("groups", array, self.num_groups)
         return np.bincount(array.astype(np.int64), minlength=self.num_groups).astype(np.int64)
 
@@ -162,8 +168,11 @@ class GroupSpec:
         columns = {split: self.counts(group_array(part)) for split, part in named.items()}
         rows = [["group", *columns]]
         rows += [[name, *(str(c[i]) for c in columns.values())] for i, name in enumerate(self.names)]
+        if not self.overlapping:
+            outside = [len(part) - int(columns[split].sum()) for split, part in named.items()]
+            rows += [["in no group", *map(str, outside)]] if any(outside) else []
         rows.append(["examples", *(str(len(part)) for part in named.values())])
-        return _render(rows, markdown)
+        return render(rows, markdown)
 
     def to_json(self) -> str:
         """One line of JSON from which `from_json` gives an equal object."""
@@ -256,6 +265,17 @@ def _strip(names: Sequence[str], first_class: str) -> tuple[str, ...]:
     return tuple(name.removeprefix(f"{first_class} x ") for name in names)
 
 
+def _numbered(role: str, values: NDArray[Any], names: Sequence[str]) -> NDArray[Any]:
+    """Names as the numbers they stand for; numbers as they are."""
+    if values.dtype.kind not in "OUST" or not values.size:
+        return values
+    numbers = {name: number for number, name in enumerate(names)}
+    unknown = sorted({str(value) for value in values.ravel().tolist() if str(value) not in numbers})
+    if unknown:
+        raise InvalidInputError(f"{role} hold {', '.join(map(repr, unknown[:5]))}; known are {', '.join(names)}")
+    return np.asarray([numbers[str(value)] for value in values.ravel().tolist()]).reshape(values.shape)
+
+
 def _check_range(name: str, values: NDArray[Any], size: int) -> None:
     if not np.issubdtype(values.dtype, np.integer) and values.size:
         raise InvalidInputError(f"{name} must be integers; got dtype {values.dtype}")
@@ -263,7 +283,8 @@ def _check_range(name: str, values: NDArray[Any], size: int) -> None:
         raise InvalidInputError(f"{name} must lie in 0..{size - 1}; got {values.min()}..{values.max()}")
 
 
-def _render(rows: list[list[str]], markdown: bool) -> str:
+def render(rows: list[list[str]], markdown: bool = False) -> str:
+    """Rows of cells, the first the header, as aligned text or as a Markdown table."""
     if markdown:
         lines = ["| " + " | ".join(row) + " |" for row in rows]
         lines.insert(1, "|---|" + "---:|" * (len(rows[0]) - 1))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifs_peft.data.attributes import Attributes, frequent, from_word_sets, words_of
+from aifs_peft.data.images import to_rgb
 from aifs_peft.errors import InvalidInputError, MissingDependencyError, ModelNotFoundError
 
 TINY_CLIP = "tiny_clip"
@@ -253,7 +254,7 @@ def _tagged(texts: Sequence[str], name: str) -> list[set[str]]:
 
 def _batches(images: Sequence[Any], size: int) -> Iterator[list[Any]]:
     for start in range(0, len(images), size):
-        yield [images[i].convert("RGB") for i in range(start, min(start + size, len(images)))]
+        yield [to_rgb(images[i]) for i in range(start, min(start + size, len(images)))]
 
 
 def _load(name: str, kind: str) -> tuple[Any, Any]:

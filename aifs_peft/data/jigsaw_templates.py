@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifs_peft.data.groups import GroupSpec
-from aifs_peft.data.sampling import check_share, exact_flips, subsample
+from aifs_peft.data.reading import read_csv, require_columns
+from aifs_peft.data.sampling import check_cut, check_share, exact_flips, subsample
 from aifs_peft.data.sources import DataCard, require_dir, require_file
 from aifs_peft.data.tables import assemble, build_split, group_features
 from aifs_peft.errors import InvalidInputError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 FILES = ("en_sentence_templates.csv", "en_sentence_templates.csv.gz")
 CLASSES = ("nontoxic", "toxic")
+_COLUMNS = ("template", "toxicity", "phrase", "identity")
 CARD = DataCard(
     name="jigsaw_templates",
     title="synthetic toxic and nontoxic sentences about identity terms",
@@ -78,17 +80,23 @@ def load_jigsaw_templates(
     for split in ("train", "validation"):
         rows[split] = subsample(rows[split], label == attribute, check_share("aligned", aligned), rng)
     splits = {s: _split(table.iloc[r], label[r], attribute[r], spec) for s, r in rows.items()}
-    return assemble(splits, spec, f"Jigsaw sentence templates, aligned {aligned}, seed {seed}.")
+    used = sum(map(len, rows.values()))
+    text = (
+        f"Jigsaw sentence templates, aligned {aligned}: {used} of {len(table)} sentences with an identity. Seed {seed}."
+    )
+    return assemble(splits, spec, text)
 
 
 def _read(data_dir: str | Path | None) -> pd.DataFrame:
-    import pandas as pd
-
     path = require_file(require_dir(data_dir, CARD), FILES, CARD)
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    absent = [name for name in ("template", "toxicity", "phrase", "identity") if name not in table]
-    if absent:
-        raise InvalidInputError(f"jigsaw_templates: {path} lacks the columns {', '.join(absent)}")
+    table = read_csv(path, where="jigsaw_templates", dtype=str, keep_default_na=False, na_values=[])
+    require_columns(table, _COLUMNS, path, "jigsaw_templates", CARD.source)
+    for column in _COLUMNS:
+        empty = np.flatnonzero(table[column].isna() | (table[column].str.strip() == ""))
+        if len(empty):
+            raise InvalidInputError(
+                f"jigsaw_templates: {path}: column {column!r} is empty in {len(empty)} rows (the first is {empty[0]})"
+            )
     wrong = set(table["toxicity"]) - set(CLASSES)
     if wrong:
         raise InvalidInputError(f"jigsaw_templates: {path} has unknown values of toxicity: {sorted(wrong)}")
@@ -99,12 +107,7 @@ def _split_rows(
     table: pd.DataFrame, validation: float, test: float, rng: np.random.Generator
 ) -> dict[str, NDArray[np.int64]]:
     """Split within each cell of toxicity x identity, so that the test stays balanced."""
-    check_share("validation_share", validation)
-    check_share("test_share", test)
-    if validation <= 0 or test <= 0 or validation + test >= 1:
-        raise InvalidInputError(
-            f"validation_share and test_share must be positive and leave rows to train on; got {validation}, {test}"
-        )
+    check_cut(validation, test)
     cells = table.groupby(["toxicity", "identity"]).ngroup().to_numpy(dtype=np.int64)
     in_test = exact_flips(cells, test, rng)
     rest = np.flatnonzero(~in_test)

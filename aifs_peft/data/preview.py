@@ -30,6 +30,8 @@ def image_grid(dataset: Any, *, per_group: int = 8, size: int = 64, max_groups: 
     """
     from PIL import Image, ImageOps
 
+    from aifs_peft.data.images import read_images
+
     if "image" not in dataset.column_names:
         raise InvalidInputError(f"a picture grid needs an 'image' column; this set has {dataset.column_names}")
     spec = spec_of(dataset)
@@ -39,7 +41,8 @@ def image_grid(dataset: Any, *, per_group: int = 8, size: int = 64, max_groups: 
     grid = Image.new("RGB", (per_group * step, shown * step), "white")
     for row in range(shown):
         member = groups[:, row] if spec.overlapping else groups == row
-        for column, index in enumerate(np.flatnonzero(member)[:per_group].tolist()):
-            picture = ImageOps.contain(dataset[index]["image"].convert("RGB"), (size, size))
+        rows = np.flatnonzero(member)[:per_group].tolist()
+        for column, image in enumerate(read_images(dataset, rows)):
+            picture = ImageOps.contain(image, (size, size))
             grid.paste(picture, (column * step + 1, row * step + 1))
     return grid

@@ -6,6 +6,8 @@ fixed, spread over the classes by largest remainders, and only *which* examples 
 
 from __future__ import annotations
 
+from numbers import Integral, Real
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,9 +20,55 @@ def check_share(name: str, value: float) -> float:
     Raises:
         InvalidInputError: it does not.
     """
-    if not 0.0 <= float(value) <= 1.0:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0.0 <= float(value) <= 1.0:
         raise InvalidInputError(f"{name} must be a share in [0, 1]; got {value}")
     return float(value)
+
+
+def check_cut(validation: float, test: float) -> None:
+    """Check the shares of validation and test.
+
+    Raises:
+        InvalidInputError: one is not positive, or together they leave nothing to train on.
+    """
+    check_share("validation_share", validation)
+    check_share("test_share", test)
+    if validation <= 0 or test <= 0 or validation + test >= 1:
+        raise InvalidInputError(
+            f"validation_share and test_share must be positive and leave rows to train on; got {validation}, {test}"
+        )
+
+
+def stratified_cut(
+    strata: NDArray[np.int64], validation: float, test: float, rng: np.random.Generator
+) -> dict[str, NDArray[np.int64]]:
+    """Cut rows into train, validation and test, in the same shares within every stratum.
+
+    Args:
+        strata: stratum index (class, cell, ...) per row, shape `(n,)`.
+        validation: share of validation, in (0, 1).
+        test: share of the test, in (0, 1).
+        rng: decides which rows of a stratum go where.
+
+    Returns:
+        Row numbers of `train`, `validation` and `test`, sorted.
+
+    Raises:
+        InvalidInputError: shares out of range, or that leave nothing to train on.
+
+    Example:
+        >>> parts = stratified_cut(np.array([0] * 80 + [1] * 20), 0.1, 0.2, np.random.default_rng(0))
+        >>> {split: int((rows >= 80).sum()) for split, rows in parts.items()}
+        {'train': 14, 'validation': 2, 'test': 4}
+    """
+    check_cut(validation, test)
+    parts: dict[str, list[NDArray[np.int64]]] = {"train": [], "validation": [], "test": []}
+    for value in np.unique(strata):
+        rows = rng.permutation(np.flatnonzero(strata == value))
+        first, second = round(len(rows) * test), round(len(rows) * (test + validation))
+        for split, part in zip(("test", "validation", "train"), np.split(rows, [first, second]), strict=True):
+            parts[split].append(part)
+    return {split: np.sort(np.concatenate(pieces)) for split, pieces in parts.items()}
 
 
 def check_count(name: str, value: int | None, available: int) -> int:
@@ -31,7 +79,7 @@ def check_count(name: str, value: int | None, available: int) -> int:
     """
     if value is None:
         return available
-    if not 1 <= value <= available:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= value <= available:
         raise InvalidInputError(f"{name} must lie in 1..{available} (what the source offers); got {value}")
     return int(value)
 

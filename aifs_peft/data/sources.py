@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aifs_peft.data.reading import reading
 from aifs_peft.errors import DataNotFoundError, InvalidInputError
 
 
@@ -170,11 +171,34 @@ def read_mnist(
     digits = {}
     for split in ("train", "test"):
         path = require_file(folder, (f"{split}.npz",), card)
-        with np.load(path, allow_pickle=False) as arrays:
-            if not {"x", "y"} <= set(arrays):
-                raise InvalidInputError(f"{card.name}: {path} needs arrays x and y; it has {sorted(arrays)}")
-            digits[split] = _checked_digits(arrays["x"], arrays["y"], path, card)
+        arrays = read_npz(path, card.name)
+        if not {"x", "y"} <= set(arrays):
+            raise InvalidInputError(f"{card.name}: {path} needs arrays x and y; it has {sorted(arrays)}")
+        digits[split] = _checked_digits(arrays["x"], arrays["y"], path, card)
     return digits
+
+
+def read_npz(path: Path, where: str) -> dict[str, NDArray[Any]]:
+    """All arrays of an `npz` file; none that would need pickle, which could run code.
+
+    Args:
+        path: the file.
+        where: name of the data set, for messages.
+
+    Returns:
+        Name to array.
+
+    Raises:
+        DataNotFoundError: it does not exist.
+        InvalidInputError: it is damaged, no `npz` file, or holds Python objects.
+    """
+    # Opened here: NumPy leaves a file open that it cannot read.
+    with reading(path, "a file of NumPy arrays (npz)", where), path.open("rb") as stream:
+        loaded = np.load(stream, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise InvalidInputError(f"{where}: {path} holds one array without a name; write it by numpy.savez")
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
 
 
 def _read_idx(folder: Path, prefix: str, card: DataCard, verify: bool) -> Digits:
@@ -183,12 +207,13 @@ def _read_idx(folder: Path, prefix: str, card: DataCard, verify: bool) -> Digits
         path = require_file(folder, (f"{prefix}-{kind}-ubyte.gz",), card)
         if verify:
             verify_md5(path, MNIST_MD5[path.name], card)
-        with gzip.open(path, "rb") as stream:
-            raw = stream.read()
-        magic, *shape = struct.unpack(f">{1 + dims}I", raw[: 4 * (1 + dims)])
-        if magic != 0x800 + dims:
-            raise InvalidInputError(f"{card.name}: {path} is not an IDX file of bytes with {dims} dimensions")
-        arrays.append(np.frombuffer(raw, dtype=np.uint8, offset=4 * (1 + dims)).reshape(shape))
+        with reading(path, f"an IDX file of bytes with {dims} dimensions", card.name):
+            with gzip.open(path, "rb") as stream:
+                raw = stream.read()
+            magic, *shape = struct.unpack(f">{1 + dims}I", raw[: 4 * (1 + dims)])
+            if magic != 0x800 + dims:
+                raise InvalidInputError(f"{card.name}: {path} is not an IDX file of bytes with {dims} dimensions")
+            arrays.append(np.frombuffer(raw, dtype=np.uint8, offset=4 * (1 + dims)).reshape(shape))
     return _checked_digits(arrays[0], arrays[1], folder / prefix, card)
 
 
@@ -198,4 +223,6 @@ def _checked_digits(images: Any, digits: Any, path: Path, card: DataCard) -> Dig
             f"{card.name}: {path} must hold uint8 images (n, height, width) with one digit each; got "
             f"{images.dtype} {images.shape} and {digits.shape}"
         )
+    if digits.ndim != 1 or digits.dtype.kind not in "ui" or digits.min() < 0 or digits.max() > 9:
+        raise InvalidInputError(f"{card.name}: {path} must hold whole digits from 0 to 9, (n,); got {digits.dtype}")
     return images, digits.astype(np.int64)

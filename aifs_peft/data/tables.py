@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,11 @@ from aifs_peft.data.groups import GroupSpec, describe_spec
 from aifs_peft.errors import InvalidInputError
 
 
-def encode_png(images: NDArray[np.uint8]) -> list[bytes]:
+def encode_png(images: Iterable[NDArray[np.uint8]]) -> list[bytes]:
     """Encode images as PNG, losslessly.
 
     Args:
-        images: uint8, shape `(n, height, width, 3)` or `(n, height, width)`.
+        images: uint8, each `(height, width, 3)` or `(height, width)`.
 
     Returns:
         One PNG file per image, as bytes.
@@ -71,19 +71,25 @@ def build_split(columns: Mapping[str, Any], features: Any) -> Any:
     if len(set(lengths.values())) > 1:
         raise InvalidInputError(f"columns of different lengths: {lengths}")
     schema = features.arrow_schema
-    arrays = [
-        values.cast(field.type) if isinstance(values, pa.Array) else pa.array(values, type=field.type)
-        for field, values in ((field, columns[field.name]) for field in schema)
-    ]
+    arrays = [_column(columns[field.name], field) for field in schema]
     return Dataset(pa.Table.from_arrays(arrays, schema=schema))
 
 
-def assemble(splits: Mapping[str, Any], spec: GroupSpec, text: str) -> Any:
+def _column(values: Any, field: pa.Field) -> pa.Array:
+    try:
+        return values.cast(field.type) if isinstance(values, pa.Array) else pa.array(values, type=field.type)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidInputError(f"column {field.name!r} does not hold {field.type} throughout: {reason}") from error
+
+
+def assemble(splits: Mapping[str, Any], spec: GroupSpec | None, text: str) -> Any:
     """A dictionary of splits that carry a description and the definition of their groups.
 
     Args:
-        splits: split name to `datasets.Dataset`, or `IterableDataset`, each with the columns `label` and `group`.
-        spec: what the numbers in `group` mean.
+        splits: split name to `datasets.Dataset`, or `IterableDataset`, each with a column `label`, and `group` where
+            there is a definition.
+        spec: what the numbers in `group` mean; None where there are no groups.
         text: a sentence or two on where the data come from and with which options.
 
     Returns:
@@ -91,7 +97,7 @@ def assemble(splits: Mapping[str, Any], spec: GroupSpec, text: str) -> Any:
     """
     from datasets import DatasetDict, IterableDataset, IterableDatasetDict
 
-    description = describe_spec(spec, text)
+    description = text if spec is None else describe_spec(spec, text)
     for part in splits.values():
         part.info.description = description
     streams = any(isinstance(part, IterableDataset) for part in splits.values())

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifs_peft.data.groups import GroupSpec
+from aifs_peft.data.reading import filled, inside, known_values, numbers, read_csv, require_columns
 from aifs_peft.data.sampling import exact_flips
 from aifs_peft.data.sources import DataCard, load_hub, missing, require_dir, require_file
 from aifs_peft.data.tables import assemble, build_split, group_features, image_column
@@ -33,8 +34,9 @@ CARD = DataCard(
     groups="bird x place (4)",
     source="https://nlp.stanford.edu/data/dro/waterbird_complete95_forest2water2.tar.gz",
     layout=(
-        f"data_dir/{FOLDER}/metadata.csv with the images beside it as it names them (or data_dir/metadata.csv); "
-        f"or data_dir=None for {HUB} from the Hub"
+        f"data_dir/{FOLDER}/metadata.csv with the images beside it as it names them, up to two folders further out "
+        f"(data_dir/waterbirds/{FOLDER}, data_dir/cub/data/{FOLDER}) or in (data_dir/metadata.csv); or data_dir=None "
+        f"for {HUB} from the Hub"
     ),
     terms="CUB-200-2011 and Places: non-commercial research",
 )
@@ -73,8 +75,7 @@ def load_waterbirds(
         raise InvalidInputError(f"validation_from_train must lie in (0, 1); got {validation_from_train}")
     if data_dir is None:
         return _from_hub(validation_from_train, seed, revision)
-    folder = require_dir(data_dir, CARD)
-    folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+    folder = _folder(require_dir(data_dir, CARD))
     table = _read(require_file(folder, ("metadata.csv",), CARD))
     codes = table["split"].to_numpy(dtype=np.int64)
     if validation_from_train is not None:
@@ -88,6 +89,19 @@ def load_waterbirds(
             raise InvalidInputError(f"waterbirds: metadata.csv has no row for {split} (split {code})")
         splits[split] = _split(table[codes == code], folder)
     return assemble(splits, SPEC, "Waterbirds, forest2water2, 95 % aligned in training.")
+
+
+def _folder(outer: Path) -> Path:
+    """The folder of the table: the given one, or below it where the archive or a repository puts it."""
+    if (outer / "metadata.csv").is_file():
+        return outer
+    # WILDS' archive has a name of its own.
+    places = (outer / inner / name for name in (FOLDER, "waterbirds_v1.0") for inner in ("", "*", "*/*"))
+    for place in places:
+        found = sorted(outer.glob(str(place.relative_to(outer) / "metadata.csv")))
+        if found:
+            return found[0].parent
+    return outer / FOLDER if (outer / FOLDER).is_dir() else outer
 
 
 def _held_out(label: NDArray[Any], place: NDArray[Any], share: float, seed: int) -> NDArray[np.bool_]:
@@ -115,22 +129,20 @@ def _from_hub(validation_from_train: float | None, seed: int, revision: str) -> 
 
 
 def _read(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    table = pd.read_csv(path)
-    absent = [name for name in _COLUMNS if name not in table]
-    if absent:
-        raise InvalidInputError(f"waterbirds: {path} lacks the columns {', '.join(absent)}; get it from {CARD.source}")
+    table = read_csv(path, where="waterbirds")
+    require_columns(table, _COLUMNS, path, "waterbirds", CARD.source)
+    where = f"waterbirds: {path}"
     for name, allowed in (("y", (0, 1)), ("place", (0, 1)), ("split", (0, 1, 2))):
-        if not table[name].isin(allowed).all():
-            raise InvalidInputError(f"waterbirds: {path}: {name} must be one of {allowed}")
+        known_values(table, name, allowed, where)
+    filled(table, "img_filename", where)
+    table["img_id"] = numbers(table, "img_id", where, low=0, high=2**53, whole=True)
     return table
 
 
 def _split(part: pd.DataFrame, folder: Path) -> Any:
     from datasets import Features, Image, Value
 
-    paths = [folder / name for name in part["img_filename"]]
+    paths = inside(folder, part["img_filename"].tolist(), f"waterbirds: {folder / 'metadata.csv'}")
     absent = next((path for path in paths if not path.is_file()), None)
     if absent is not None:
         raise missing(absent, CARD)
@@ -142,7 +154,7 @@ def _split(part: pd.DataFrame, folder: Path) -> Any:
         "group": SPEC.encode(label, place),
         "img_id": part["img_id"].to_numpy(dtype=np.int64),
         "img_filename": part["img_filename"].tolist(),
-        "place_filename": part["place_filename"].astype(str).tolist(),
+        "place_filename": part["place_filename"].astype(object).fillna("").astype(str).tolist(),
     }
     text = {"img_id": Value("int64"), "img_filename": Value("string"), "place_filename": Value("string")}
     return build_split(columns, Features({"image": Image(), **group_features(SPEC), **text}))

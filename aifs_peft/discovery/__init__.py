@@ -1,8 +1,14 @@
-"""Discovery: the spurious directions of latents, found without group labels."""
+"""Discovery: the spurious directions of latents, found without group labels.
 
+To read it in the order in which data flow: `discover` (the call), `inputs`, `principal_components`, `hints` (what the
+user knows), `search` (one attribute with two or more classes, then several), which uses `proposals`, `mixture` and
+`gate`; `assemble` and `result`; and `linear_heads`, which `AIFSClassifier` trains for what was found. Every number is
+in `config`.
+"""
+
+from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
 from aifs_peft.discovery.discover import discover
-from aifs_peft.discovery.gate import GateThresholds
 from aifs_peft.discovery.hints.prompts import embed_prompts
 from aifs_peft.discovery.result import Candidate, Discovery
 
-__all__ = ["Candidate", "Discovery", "GateThresholds", "discover", "embed_prompts"]
+__all__ = ["Candidate", "Discovery", "DiscoveryConfig", "GateThresholds", "discover", "embed_prompts"]

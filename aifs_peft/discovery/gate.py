@@ -1,4 +1,7 @@
-"""Step 5: which candidates are evidence of a spurious attribute, and which only of hard examples."""
+"""The gate: which partitions are evidence of a spurious attribute, and which only of hard or mislabelled examples.
+
+Each test has a name in `GateThresholds`; the verdict of a candidate is `"accepted"` or the first reason against it.
+"""
 
 from __future__ import annotations
 
@@ -8,62 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aifs_peft.discovery.arrays import BoolArray, IntArray
+from aifs_peft.discovery.config import GateThresholds
 from aifs_peft.discovery.mixture.em import Mixture
 from aifs_peft.discovery.proposals.trimmed import TrimmedDiscriminant
-
-Array = NDArray[np.floating]
-IntArray = NDArray[np.integer]
-
-
-@dataclass(frozen=True)
-class GateThresholds:
-    """Where the gate stands; calibrated on draws with and without a shortcut, see `docs/discovery.md`.
-
-    Args:
-        cosine: Mixtures below it move examples along the class difference: hard examples.
-        strength: Smallest attribute contrast, in within-group standard deviations.
-        ratio: Smallest attribute contrast relative to the class contrast: a shortcut is the easier one.
-        association: Smallest association of attribute and label; raised for small `n` by its standard error.
-        further_association: The same once an attribute has been found. Its directions take part of the class with
-            them, and a style of the class is then easily stronger than what is left of it.
-        class_strength: Smallest class contrast beside the attribute, after subtracting what chance gives.
-            Mislabelled examples of well separated classes look like an attribute beside which the class has
-            no contrast of its own.
-        trimmed_class_strength: The same for a trimmed discriminant's partition of more than two classes: it calls
-            some of the hard examples conflicting, which gives the class a contrast where it has none.
-        hint_class_strength: The same for known values, which are tested as they were given, not the best of many
-            partitions; nothing is subtracted, but what chance gives must be exceeded.
-        clear_ratio: From this ratio on, confirmation at one other number of components is enough, otherwise
-            two.
-        refined_strength: Smallest attribute contrast of a partition refined by cross-fitted EM (two classes).
-        relative: Smallest `relative_strength` of such a partition.
-        min_conflicts: Fewest conflicting examples.
-        trimmed_score: Smallest score of a trimmed discriminant, see `trimmed_score`.
-        jaccard: Conflicting sets at least this similar confirm each other.
-    """
-
-    cosine: float = -0.8
-    strength: float = 2.6
-    ratio: float = 1.0
-    association: float = 0.15
-    further_association: float = 0.6
-    class_strength: float = 0.7
-    trimmed_class_strength: float = 1.5
-    hint_class_strength: float = 0.5
-    clear_ratio: float = 1.5
-    refined_strength: float = 2.9
-    relative: float = 1.5
-    min_conflicts: int = 5
-    trimmed_score: float = 0.95
-    jaccard: float = 0.5
-
-
-DEFAULT_GATE = GateThresholds()
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Class and attribute contrast of a fit in the `Sigma^-1` metric."""
+    """Class and attribute contrast of a fit, measured in the `Sigma^-1` metric.
+
+    Args:
+        cosine: Between the centred class and attribute offsets.
+        strength: `sqrt(2 mean_a |beta_a|^2)`: for two classes the distance between the attribute's clusters over
+            `sqrt(2)`, in within-group standard deviations.
+        class_strength: The same of the class offsets.
+    """
 
     cosine: float
     strength: float
@@ -83,7 +46,22 @@ def geometry(fit: Mixture) -> Geometry:
 
 
 def association(attribute: IntArray, y: IntArray, n_classes: int) -> float:
-    """Mean over `a` of `P(a | y=a) - mean over y != a of P(a | y)`; 0 when independent, 1 when equal."""
+    """How much more often an attribute value occurs in its own class than in the others.
+
+    Mean over `a` of `P(a | y=a) - mean over y != a of P(a | y)`.
+
+    Args:
+        attribute: Attribute values in `0..n_classes-1`, shape `(n,)`.
+        y: Labels, likewise.
+        n_classes: `K`.
+
+    Returns:
+        0 when independent, 1 when equal.
+
+    Example:
+        >>> association(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), 2)
+        0.6666666666666667
+    """
     table = np.zeros((n_classes, n_classes))
     np.add.at(table, (y, attribute), 1.0)
     table /= np.maximum(table.sum(axis=1, keepdims=True), 1.0)
@@ -92,33 +70,87 @@ def association(attribute: IntArray, y: IntArray, n_classes: int) -> float:
     return float(np.mean(own - others))
 
 
-def association_noise(y: IntArray) -> float:
-    """3.5 standard errors of the association of an attribute that is independent of the label."""
+def association_error(y: IntArray) -> float:
+    """Standard error of the association of an attribute that is independent of the label and evenly split.
+
+    Example:
+        >>> association_error(np.array([0, 1] * 200))
+        0.05
+    """
     counts = np.bincount(y)
-    return 3.5 * float(np.sqrt(np.sum(0.25 / counts))) / (len(counts) / 2.0)
+    return float(np.sqrt(np.sum(0.25 / counts))) / (len(counts) / 2.0)
 
 
-def jaccard(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Size of the intersection over that of the union; 0 when both are empty."""
+def association_noise(y: IntArray, gate: GateThresholds) -> float:
+    """What the association with the label must exceed to be beyond chance.
+
+    Args:
+        y: Labels in `0..K-1`, shape `(n,)`.
+        gate: Its `association_errors` says how many standard errors.
+
+    Example:
+        >>> association_noise(np.array([0, 1] * 200), GateThresholds(association_errors=3.0))
+        0.15000000000000002
+    """
+    return gate.association_errors * association_error(y)
+
+
+def jaccard(first: BoolArray, second: BoolArray) -> float:
+    """Similarity of two sets: size of the intersection over that of the union; 0 when both are empty.
+
+    Args:
+        first: Membership in the first set, shape `(n,)`.
+        second: In the second.
+
+    Example:
+        >>> jaccard(np.array([True, True, False]), np.array([False, True, False]))
+        0.5
+    """
     union = int(np.count_nonzero(first | second))
     return float(np.count_nonzero(first & second) / union) if union else 0.0
 
 
-def trimmed_score(fit: TrimmedDiscriminant) -> float:
+def trimmed_score(fit: TrimmedDiscriminant, gate: GateThresholds) -> float:
     """How much the conflicting examples lie *at* another class's centre, and not between two.
 
-    `(t - 0.5) / 0.13 * min(1, sep / 6.5)`: hard examples lie just past the middle (`t` little above 0.5), or
-    the classes are not apart (`sep` small). Without conflicting examples 0.
+    `(t - 0.5) / trimmed_position * min(1, separation / trimmed_separation)`, where `t` is the position of the
+    conflicting examples between their own class centre (0) and the nearest other one (1). Hard examples lie just past
+    the middle, or the classes are not apart. Without conflicting examples 0.
+
+    Args:
+        fit: The trimmed discriminant.
+        gate: Its `trimmed_position` and `trimmed_separation`.
+
+    Example:
+        >>> nothing = np.zeros((2, 1))
+        >>> fit = TrimmedDiscriminant(nothing, nothing, np.array([0, 1]), position=0.9, separation=8.0)
+        >>> round(trimmed_score(fit, GateThresholds()), 2)
+        3.08
     """
     if not np.isfinite(fit.position):
         return 0.0
-    # Beyond the other centre is no better than at it: with classes on top of each other t is arbitrarily
-    # large.
-    return float((min(fit.position, 1.0) - 0.5) / 0.13 * min(1.0, fit.separation / 6.5))
+    # Beyond the other centre is no better than at it: with classes on top of each other t is arbitrarily large.
+    apart = min(1.0, fit.separation / gate.trimmed_separation)
+    return float((min(fit.position, 1.0) - 0.5) / gate.trimmed_position * apart)
 
 
 def class_noise(attribute: IntArray, y: IntArray, n_classes: int, k: int) -> tuple[float, float]:
-    """`noise_of_counts` of the aligned and conflicting examples of each class."""
+    """`noise_of_counts` of the aligned and conflicting examples of each class.
+
+    Args:
+        attribute: Attribute values in `0..n_classes-1`, shape `(n,)`.
+        y: Labels, likewise.
+        n_classes: `K`.
+        k: Number of components.
+
+    Returns:
+        Mean and standard deviation.
+
+    Example:
+        >>> y = np.array([0, 1] * 50); moved = np.where(np.arange(100) < 10, 1 - y, y)
+        >>> [round(value, 2) for value in class_noise(moved, y, 2, 8)]
+        [0.49, 0.24]
+    """
     moved = attribute != y
     aligned, conflicting = (np.bincount(y[part], minlength=n_classes) for part in (~moved, moved))
     return noise_of_counts(aligned, conflicting, k)
@@ -131,6 +163,18 @@ def noise_of_counts(aligned: NDArray[Any], conflicting: NDArray[Any], k: int) ->
     dimension, of which centring takes one part in `K`; the sum over `k` dimensions is a chi-square. With `K` classes
     what tells the class from the attribute are differences over the `K (K - 1)` conflicting cells, and least squares
     over them give the second part `2 (K - 1) / K` times.
+
+    Args:
+        aligned: Number of aligned examples of each class, shape `(K,)`.
+        conflicting: Number of conflicting examples of each class, likewise.
+        k: Number of components.
+
+    Returns:
+        Mean and standard deviation.
+
+    Example:
+        >>> [round(value, 2) for value in noise_of_counts(np.array([45.0, 45.0]), np.array([5.0, 5.0]), 8)]
+        [0.49, 0.24]
     """
     n_classes = len(aligned)
     off_diagonal = 2.0 * (n_classes - 1.0) / n_classes / np.maximum(conflicting, 1)
@@ -143,7 +187,20 @@ def noise_of_counts(aligned: NDArray[Any], conflicting: NDArray[Any], k: int) ->
 
 
 def relative_strength(shape: Geometry, attribute: IntArray, y: IntArray, k: int, gate: GateThresholds) -> float:
-    """Attribute contrast over class contrast, each without what chance gives; comparable at the same `k` only."""
+    """Attribute contrast over class contrast, each without what chance gives; comparable at the same `k` only.
+
+    Args:
+        shape: Contrasts of the fit.
+        attribute: Attribute values in `0..K-1`, shape `(n,)`.
+        y: Labels, likewise.
+        k: Number of components.
+        gate: The class contrast counts as `gate.class_strength` where it is smaller.
+
+    Example:
+        >>> y = np.arange(400) % 2; moved = np.where(np.arange(400) < 40, 1 - y, y)
+        >>> round(relative_strength(Geometry(0.0, 4.0, 2.0), moved, y, 8, GateThresholds()), 2)
+        2.02
+    """
     noise, _ = class_noise(attribute, y, len(np.bincount(y)), k)
     strength = np.sqrt(max(shape.strength**2 - noise, 0.0))
     return float(strength / np.sqrt(max(shape.class_strength**2 - noise, gate.class_strength**2)))
@@ -155,6 +212,19 @@ def refined_verdict(
     """`"accepted"`, or the first reason against a partition that cross-fitted EM has refined.
 
     The likelihood is not asked: with natural clusters inside the classes it prefers the larger, wrong partition.
+
+    Args:
+        relative: `relative_strength` of the fit.
+        shape: Contrasts of the fit.
+        attribute: Attribute values in `0..K-1`, shape `(n,)`.
+        y: Labels, likewise.
+        k: Number of components.
+        gate: Thresholds.
+
+    Example:
+        >>> y = np.arange(400) % 2; moved = np.where(np.arange(400) < 40, 1 - y, y)
+        >>> refined_verdict(1.33, Geometry(0.0, 4.0, 3.0), moved, y, 8, GateThresholds())
+        'not clearly stronger than the class (1.33 < 1.5)'
     """
     verdict = mixture_verdict(np.inf, shape, attribute, y, k, gate)
     if verdict != "accepted":
@@ -166,10 +236,21 @@ def refined_verdict(
     return verdict
 
 
-def class_verdict(shape: Geometry, noise: tuple[float, float], least: float) -> str:
-    """`"accepted"`, or that the class has no contrast of its own beside the attribute: mislabelled examples."""
+def class_verdict(shape: Geometry, noise: tuple[float, float], least: float, gate: GateThresholds) -> str:
+    """`"accepted"`, or that the class has no contrast of its own beside the attribute: mislabelled examples.
+
+    Args:
+        shape: Contrasts of the fit.
+        noise: Mean and standard deviation of the squared class contrast that chance gives, see `noise_of_counts`.
+        least: Smallest class contrast beyond chance.
+        gate: Its `class_errors` is by how many standard deviations chance must be exceeded.
+
+    Example:
+        >>> class_verdict(Geometry(0.0, 4.0, 0.8), (0.5, 0.1), 0.7, GateThresholds())
+        'nothing of the class beside it: mislabelled? (0.80 < 0.99)'
+    """
     expected, spread = noise
-    needed = max(expected + least**2, expected + 3.0 * spread)
+    needed = max(expected + least**2, expected + gate.class_errors * spread)
     if shape.class_strength**2 < needed:
         return f"nothing of the class beside it: mislabelled? ({shape.class_strength:.2f} < {np.sqrt(needed):.2f})"
     return "accepted"
@@ -178,11 +259,25 @@ def class_verdict(shape: Geometry, noise: tuple[float, float], least: float) -> 
 def mixture_verdict(
     gain: float, shape: Geometry, attribute: IntArray, y: IntArray, k: int, gate: GateThresholds
 ) -> str:
-    """`"accepted"`, or the first reason against a mixture."""
+    """`"accepted"`, or the first reason against a mixture.
+
+    Args:
+        gain: Its penalised likelihood gain over the model without attribute; must be positive.
+        shape: Its contrasts.
+        attribute: Attribute values in `0..K-1`, shape `(n,)`.
+        y: Labels, likewise.
+        k: Number of components.
+        gate: Thresholds.
+
+    Example:
+        >>> y = np.arange(400) % 2; moved = np.where(np.arange(400) < 40, 1 - y, y)
+        >>> mixture_verdict(10.0, Geometry(-0.95, 4.0, 3.0), moved, y, 8, GateThresholds())
+        'moves hard examples along the class difference (cosine -0.95)'
+    """
     K = len(np.bincount(y))
     associated = association(attribute, y, K)
     n_conflicts = int(np.count_nonzero(attribute != y))
-    needed = max(gate.association, association_noise(y))
+    needed = max(gate.association, association_noise(y, gate))
     if n_conflicts < gate.min_conflicts:
         return f"only {n_conflicts} conflicting examples (needs {gate.min_conflicts})"
     if gain <= 0.0:
@@ -195,4 +290,4 @@ def mixture_verdict(
         return f"weaker than the class itself ({shape.strength:.2f} < {shape.class_strength:.2f})"
     if associated < needed:
         return f"not tied to the label (association {associated:.2f} < {needed:.2f})"
-    return class_verdict(shape, class_noise(attribute, y, K, k), gate.class_strength)
+    return class_verdict(shape, class_noise(attribute, y, K, k), gate.class_strength, gate)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
-IntArray = NDArray[np.integer]
+from aifs_peft.discovery.arrays import Array, BoolArray, IntArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Candidate:
     reason: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Discovery:
     """A spurious attribute found without group labels, or the statement that none was found.
 
@@ -65,8 +67,12 @@ class Discovery:
         found: Whether a candidate passed the gate and was confirmed.
         classes_: The distinct labels, sorted, shape `(K,)`. Attribute value `a < K` is the one that goes with
             `classes_[a]`.
-        groups_: Inferred attribute value per example, in `[0, A)`, shape `(n,)`. Equal to the label's index where
-            aligned; equal to it everywhere when nothing was found.
+        labels_: Index of each example's label in `classes_`, shape `(n,)`.
+        groups_: Inferred attribute value per example, in `[0, A)`, shape `(n,)`. Equal to `labels_` where aligned;
+            equal to it everywhere when nothing was found. Compare it with `labels_`, not with the labels themselves,
+            or take `conflicting_`.
+        conflicting_: Which examples carry another class's attribute value, bool, shape `(n,)`; of several attributes in
+            at least one. All `False` when nothing was found.
         responsibilities_: Posterior of the attribute, shape `(n, A)`, rows sum to one.
         basis_: Orthonormal spurious directions in the input space, shape `(d, r)`, `r <= m (K - 1)`; `r = 0`
             when nothing was found.
@@ -74,12 +80,12 @@ class Discovery:
             nothing was found. Adding `displacements_[b] - displacements_[a]` to a latent gives its
             counterfactual. Smoothed: components in which the class shows no signal go to the attribute.
         class_displacements_: Class offsets `alpha_y` with the attribute held constant, `(K, d)`, mean zero.
-        evidence_: How far the accepted candidate lies above its gate. For two classes, 100 times the
-            attribute's strength relative to the class's, minus the gate's. For more, of a mixture, its
-            penalised log-likelihood gain `2 (ll - ll_null) - p log n` per 1,000 examples; of a trimmed
-            discriminant, 100 times its score minus the gate's. Of a hint, the attribute's association with the label
-            in standard errors of chance. Above 0 when found, 0.0 when nothing passed; of several attributes the
-            smallest, a sign only where their sources, and so the units, differ.
+        evidence_: How far the accepted candidate lies above its gate; above 0 when found, 0.0 when nothing passed. Its
+            unit depends on the source. Two classes: 100 times the attribute's strength relative to the class's, minus
+            the gate's. More classes, a mixture: its penalised log-likelihood gain `2 (ll - ll_null) - p log n` per
+            1,000 examples; a trimmed discriminant: 100 times its score minus the gate's. A hint: the attribute's
+            association with the label in standard errors of chance. Several attributes: the smallest of theirs, a sign
+            only where their sources, and so the units, differ.
         candidates_: Everything that was tried in searches that found something, or in the first one, with the gate's
             measurements.
         message_: What was found, or why nothing was; which hint was used, and why another was not.
@@ -92,6 +98,7 @@ class Discovery:
 
     found: bool
     classes_: NDArray[Any]
+    labels_: IntArray
     groups_: IntArray
     responsibilities_: Array
     basis_: Array
@@ -103,6 +110,63 @@ class Discovery:
     source_: str = ""
     rough_: bool = False
     parts_: tuple[Discovery, ...] = ()
+
+    @property
+    def conflicting_(self) -> BoolArray:
+        """Which examples carry another class's attribute value, shape `(n,)`; see the class."""
+        return np.asarray(self.groups_ != self.labels_)
+
+    def __repr__(self) -> str:
+        n, d = len(self.labels_), len(self.basis_)
+        if not self.found:
+            return f"Discovery(found=False, {n:,} examples, width {d})"
+        conflicting = int(np.count_nonzero(self.conflicting_))
+        several = f"{len(self.parts_)} attributes, " if self.parts_ else ""
+        return (
+            f"Discovery(found=True, {several}{conflicting:,} of {n:,} examples conflicting, "
+            f"evidence={self.evidence_:.1f}, {self.basis_.shape[1]} direction(s) of width {d}, source={self.source_!r})"
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per example, in the order given, as a `pandas.DataFrame`.
+
+        Returns:
+            Columns `row` (position of the example), `label`, `inferred` (the class whose attribute value it carries; of
+            several attributes a tuple of classes, see `parts_` for each alone), `confidence` (posterior of that value)
+            and `conflicting`. When nothing was found `inferred` is `None` and `confidence` NaN: nothing was inferred.
+
+        Example:
+            >>> from aifs_peft.discovery import discover
+            >>> rng = np.random.default_rng(0)
+            >>> y = rng.integers(0, 2, 1000); a = np.where(rng.random(1000) < 0.95, y, 1 - y)
+            >>> Z = rng.normal(size=(1000, 16)); Z[:, 0] += 7 * a; Z[:, 1] += 2 * y
+            >>> frame = discover(Z, np.array(["car", "truck"])[y], random_state=0).to_frame()
+            >>> frame[frame.conflicting].sort_values("confidence", ascending=False).columns.tolist()
+            ['row', 'label', 'inferred', 'confidence', 'conflicting']
+            >>> set(frame[frame.conflicting & (frame.label == "car")].inferred)
+            {'truck'}
+        """
+        import pandas as pd
+
+        n = len(self.labels_)
+        inferred: Any = np.full(n, None, dtype=object)
+        confidence = np.full(n, np.nan)
+        if self.found:
+            confidence = self.responsibilities_[np.arange(n), self.groups_].astype(np.float64)
+            if self.parts_:
+                columns = (part.classes_[part.groups_].tolist() for part in self.parts_)
+                inferred = pd.Series(list(zip(*columns, strict=True)), dtype=object)
+            else:
+                inferred = self.classes_[self.groups_]
+        return pd.DataFrame(
+            {
+                "row": np.arange(n),
+                "label": self.classes_[self.labels_],
+                "inferred": inferred,
+                "confidence": confidence,
+                "conflicting": self.conflicting_,
+            }
+        )
 
     def summary(self) -> str:
         """A text that a person can read: the verdict, the cells, and the candidates that came closest."""

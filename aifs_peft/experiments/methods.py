@@ -13,7 +13,8 @@ def table() -> list[dict[str, Any]]:
 
     Returns:
         Dictionaries with `name`, `title`, `supervision` ("none", "hints" or "groups"), `needs` (a list of phrases),
-        `paper`, `latents` (whether `AIFSClassifier(recipe=name)` works), `cost` and `options` (names with defaults).
+        `paper`, `differs` (from the paper, in a few words), `latents` (whether `AIFSClassifier(recipe=name)` works),
+        `cost` and `options` (names with defaults).
 
     Example:
         >>> next(row for row in table() if row["name"] == "erm")["latents"]
@@ -29,6 +30,7 @@ def table() -> list[dict[str, Any]]:
                 "supervision": method.supervision,
                 "needs": list(method.needs),
                 "paper": method.paper,
+                "differs": method.differs,
                 "latents": method.on_latents,
                 "cost": method.cost,
                 "options": {f.name: None if f.default is MISSING else f.default for f in fields(method.Options)},
@@ -40,16 +42,18 @@ def table() -> list[dict[str, Any]]:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The table of `aifs methods` and of `docs/methods.md`."""
-    lines = ["| name | method | told | needs | on latents | extra cost |", "|---|---|---|---|---|---|"]
-    told = {"none": "labels only", "hints": "hints", "groups": "**group labels (oracle)**"}
+    columns = ("name", "method", "supervision", "needs", "on latents", "extra cost", "differs from the paper")
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    supervision = {"none": "labels only", "hints": "hints", "groups": "**group labels (oracle)**"}
     for row in rows:
         cells = (
             f"`{row['name']}`",
             row["title"],
-            told[row["supervision"]],
+            supervision[row["supervision"]],
             "; ".join(row["needs"]) or "-",
             "yes" if row["latents"] else "no",
             row["cost"],
+            row["differs"] or "-",
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

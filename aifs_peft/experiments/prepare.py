@@ -10,6 +10,7 @@ import torch
 from datasets import ClassLabel, Dataset
 from torch import Tensor
 
+from aifs_peft.data.images import read_images, to_rgb, undecoded
 from aifs_peft.errors import InvalidInputError
 
 # Up to this many bytes of processed pixels are kept in memory; beyond it images are decoded when asked for.
@@ -57,7 +58,7 @@ def _names(dataset: Dataset, column: str, *, prefix: str) -> list[str]:
     return [f"{prefix}{i}" for i in range(number)]
 
 
-class PreparedDataset(torch.utils.data.Dataset):
+class PreparedDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
     """A map-style data set of `{input tensors, "labels"}`; groups stay outside the model's reach.
 
     Args:
@@ -67,6 +68,10 @@ class PreparedDataset(torch.utils.data.Dataset):
         column: which input column; `None` takes the first of those three that is there.
         keep: names of integer columns that a training method reads; where present they are in `columns`, and never
             in an example.
+        split: name of the split, for messages about damaged pictures.
+
+    Raises:
+        InvalidInputError: no input column, or a picture that cannot be read.
 
     Example:
         >>> rows = Dataset.from_dict({"text": ["a", "bb"], "label": [0, 1]})
@@ -82,24 +87,40 @@ class PreparedDataset(torch.utils.data.Dataset):
         cache_bytes: int = CACHE_BYTES,
         column: str | None = None,
         keep: Sequence[str] = (),
+        split: str = "",
     ) -> None:
         self.column = modality_of(source, (column,) if column else MODALITIES)
         self.columns = {name: np.asarray(source[name][:]) for name in keep if name in source.column_names}
-        self.source, self.encode = source, encode
+        self.source = undecoded(source, self.column) if self.column == "image" else source
+        self.encode, self.split = encode, split
         self.labels = torch.as_tensor(np.asarray(source["label"]), dtype=torch.long)
         self._cache: dict[str, Tensor] | None = None
-        if len(source):
-            first = encode([source[0][self.column]])
+        if len(source) and cache_bytes > 0:
+            first = encode(self._inputs(range(1)))
             size = sum(t.numel() * t.element_size() for t in first.values()) * len(source)
             if size <= cache_bytes:
                 self._cache = self._encode_all()
 
+    def _inputs(self, rows: range) -> list[Any]:
+        if self.column == "image":
+            return list(read_images(self.source, rows, split=self.split))
+        return list(self.source[rows.start : rows.stop][self.column])
+
     def _encode_all(self, chunk: int = 256) -> dict[str, Tensor]:
-        parts = [
-            self.encode(list(self.source[start : start + chunk][self.column]))
-            for start in range(0, len(self.source), chunk)
-        ]
+        size = len(self.source)
+        parts = [self.batch(start, min(start + chunk, size)) for start in range(0, size, chunk)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def batch(self, start: int, stop: int) -> dict[str, Tensor]:
+        """Inputs of the rows from `start` up to `stop`, without their labels; nothing is kept.
+
+        Args:
+            start: first row.
+            stop: one after the last.
+        """
+        if self._cache is not None:
+            return {name: values[start:stop] for name, values in self._cache.items()}
+        return self.encode(self._inputs(range(start, stop)))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -108,7 +129,7 @@ class PreparedDataset(torch.utils.data.Dataset):
         if self._cache is not None:
             row = {name: values[index] for name, values in self._cache.items()}
         else:
-            encoded = self.encode([self.source[int(index)][self.column]])
+            encoded = self.encode(self._inputs(range(int(index), int(index) + 1)))
             row = {name: values[0] for name, values in encoded.items()}
         return {**row, "labels": self.labels[index]}
 
@@ -117,7 +138,7 @@ def make_encoder(processor: Any, modality: str, *, max_length: int = 128) -> Cal
     """The function that turns a list of images, texts or feature vectors into model inputs of fixed shape."""
 
     def encode_images(images: list[Any]) -> dict[str, Tensor]:
-        pixels = processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
+        pixels = processor(images=[to_rgb(image) for image in images], return_tensors="pt")
         return {"pixel_values": pixels["pixel_values"]}
 
     def encode_texts(texts: list[str]) -> dict[str, Tensor]:

@@ -31,13 +31,21 @@ class Recipe:
     attribution: str = "ig"
     attribution_steps: int = 32
     top_k: int | None = None
+    class_weights: list[float] | str | None = None
     ema_decay: float = 0.0
 
 
 RECIPES: dict[str, Recipe] = {
     "discovery": Recipe(),
     # The published formulas taken literally.
-    "paper": Recipe(noise="gaussian", mask_rule="inverse", mask_scale="sum", sensitivity_sign=-1, use_basis=False),
+    "paper": Recipe(
+        noise="gaussian",
+        mask_rule="inverse",
+        mask_scale="sum",
+        sensitivity_sign=-1,
+        use_basis=False,
+        attribution="gradient_x_input",
+    ),
     # Trains the head of `discovery` without its losses.
     "erm": Recipe(),
 }

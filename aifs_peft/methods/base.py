@@ -1,4 +1,8 @@
-"""The interface of a training method: what it needs, what it does to a batch, what it learns between epochs."""
+"""The interface of a training method: what it needs, what it does to a batch, what it learns between epochs.
+
+The text of a method's module has its paragraphs in a fixed order: Paper, Formula, Supervision, Differs from the paper,
+Cannot, Extra cost, Defaults, and Measured where something was. `docs/methods/` is made of them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from torch import Tensor
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent.output import Intervention, LatentOutput
 from aifs_peft.latent.state import AIFSState
-from aifs_peft.methods.context import EpochContext, Latents, Sampling, Setup, StepContext
+from aifs_peft.methods.context import EpochContext, Latents, Sampling, Setup, StepContext, TrainingPlan
 from aifs_peft.methods.settings import MethodSettings, NoOptions, read_options
 
 Phase = Literal["none", "initial", "epoch", "both"]
@@ -32,10 +36,14 @@ class Method:
         name: unique name in the registry.
         title: the method's name as papers write it.
         paper: where it comes from.
-        supervision: what it is told about spurious attributes: "none" (labels only), "hints" (environments,
-            attribute vocabularies, ...), or "groups" (group labels: an oracle).
+        differs: the most important difference from the paper, in a few words, or "nothing". The module's paragraph
+            "Differs from the paper" begins with it.
+        supervision: what it knows about spurious attributes: "none" (labels only), "hints" (environments, attribute
+            vocabularies, ...), or "groups" (group labels: an oracle).
         needs: what it needs beside labels, in short phrases; empty when nothing.
         cost: what it costs beside plain training, in words.
+        recipe: of `AIFSConfig`: "discovery", "paper", or "erm" for a method with neither an intervention nor a mask.
+            Its numbers are the method's defaults (`MethodSettings.for_method`).
         Options: frozen dataclass of the method's own numbers.
         collects_latents: what `start` and `end_of_epoch` want: "none", "initial" (one pass of the encoder over the
             training set before the first epoch), "epoch" (latents seen in training) or "both".
@@ -44,14 +52,18 @@ class Method:
         latent_head: the head it trains there: "linear", or "mlp" where a linear one is degenerate.
         auxiliary: a second head beside the trained one: "none", "linear" or "mlp".
         reads_tokens: whether `StepContext.tokens` is wanted.
+        learns_first: names of the adapter's buffers that `prepare` or `start` fills before the first step, whatever it
+            finds. A run that goes on from a checkpoint without them is refused.
     """
 
     name: ClassVar[str] = ""
     title: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    differs: ClassVar[str] = ""
     supervision: ClassVar[Literal["none", "hints", "groups"]] = "none"
     needs: ClassVar[tuple[str, ...]] = ()
     cost: ClassVar[str] = "none"
+    recipe: ClassVar[Literal["discovery", "paper", "erm"]] = "erm"
     Options: ClassVar[type[Any]] = NoOptions
     collects_latents: ClassVar[Phase] = "none"
     epoch_samples: ClassVar[int | None] = 2048
@@ -59,6 +71,7 @@ class Method:
     latent_head: ClassVar[Literal["linear", "mlp"]] = "linear"
     auxiliary: ClassVar[Literal["none", "linear", "mlp"]] = "none"
     reads_tokens: ClassVar[bool] = False
+    learns_first: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: MethodSettings) -> None:
         self.settings = settings
@@ -105,6 +118,18 @@ class Method:
                 f"method {self.name!r} reads the encoder's patch or token features, which this model does not give; "
                 "use a transformer of transformers whose output has hidden_states"
             )
+
+    def idle(self, plan: TrainingPlan) -> str | None:
+        """Why, under a plan, the method would be plain training; the user is warned before it begins.
+
+        Args:
+            plan: how long training is.
+
+        Returns:
+            The reason and the remedy, as the end of a sentence; None if the method will act.
+        """
+        del plan
+        return None
 
     def prepare(self, context: EpochContext) -> None:
         """Called whenever training begins, resumed or not, before `start`: make what is not in the state.
@@ -166,12 +191,10 @@ class Method:
         Returns:
             Scalars with their graph, among them "cross_entropy".
         """
-        del context
-        return {
-            "cross_entropy": F.cross_entropy(
-                output.logits.float(), labels, label_smoothing=self.settings.label_smoothing
-            )
-        }
+        if context.given_loss is not None:
+            return {"cross_entropy": context.given_loss()}
+        smoothing = self.settings.label_smoothing
+        return {"cross_entropy": F.cross_entropy(output.logits.float(), labels, label_smoothing=smoothing)}
 
     def collects(self, state: AIFSState, encoder_trains: bool) -> bool:
         """Whether `end_of_epoch` will look at the latents of the coming epoch; they are not kept otherwise.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from aifs_peft.latent.state import AIFSState
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,34 @@ class Setup:
     auxiliary: nn.Module | None = None
     has_validation: bool = False
     tokens: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How long a training is.
+
+    Attributes:
+        steps: optimizer steps of the whole training.
+        steps_per_epoch: optimizer steps of one epoch, at least 1.
+        update_every: epochs between two calls of `Method.end_of_epoch`.
+
+    Example:
+        >>> TrainingPlan(steps=10, steps_per_epoch=5).used_updates(), TrainingPlan(11, 5).used_updates()
+        (1, 2)
+    """
+
+    steps: int
+    steps_per_epoch: int
+    update_every: int = 1
+
+    def used_updates(self, first_epoch: int = 1) -> int:
+        """How often `Method.end_of_epoch` is called with a step after it, which can use what was learnt.
+
+        Args:
+            first_epoch: calls at the ends of earlier epochs do not count; epochs are counted from 1.
+        """
+        ends = range(self.update_every, self.steps // self.steps_per_epoch + 1, self.update_every)
+        return sum(epoch >= first_epoch and epoch * self.steps_per_epoch < self.steps for epoch in ends)
 
 
 @dataclass(frozen=True)
@@ -58,8 +88,9 @@ class StepContext:
         labels: `(batch,)` int64.
         index: position of each example in the training set, `(batch,)` int64.
         generator: private source of randomness of this batch, seeded by (seed, step, micro step, rank).
-        draw: `draw(width, kind)` gives noise `(batch, width)` that depends on (seed, step, example) alone: the same
-            whatever the batch size, the accumulation and the number of processes.
+        draw: `draw(width, kind)` gives noise `(batch, width)` that depends on (seed, step, example, and how often the
+            example was drawn before in the epoch) alone: the same whatever the batch size, the accumulation and the
+            number of processes.
         step: optimizer steps so far.
         progress: share of all optimizer steps that is done, in [0, 1).
         columns: the columns a method asked for, each `(n, ...)` over the whole training set.
@@ -71,6 +102,8 @@ class StepContext:
             and without class or register tokens, for methods that ask.
         token_grid: rows and columns of an image's patch tokens; None for a sequence.
         token_mask: `(batch, tokens)`, 1 for real tokens; None where all are.
+        given_loss: the user's loss on this batch (`AIFSTrainer(compute_loss_func=...)`), for a method whose
+            "cross_entropy" is a plain mean; None without one. A method that does not call it is refused beside one.
     """
 
     head: Callable[[Tensor], Tensor]
@@ -89,6 +122,7 @@ class StepContext:
     tokens: Tensor | None = None
     token_mask: Tensor | None = None
     token_grid: tuple[int, int] | None = None
+    given_loss: Callable[[], Tensor] | None = None
 
     def column(self, name: str) -> Tensor:
         """A column's values for this batch, `(batch, ...)`."""
@@ -143,6 +177,18 @@ class Regions:
 RegionPool = Callable[[Tensor, Tensor | None, tuple[int, int] | None], tuple[Tensor, Tensor]]
 
 
+class OnMain(Protocol):
+    """Runs a function on one process; every process gets its result, or its error."""
+
+    def __call__(self, function: Callable[[], T], /) -> T:
+        """The function's result."""
+        ...
+
+
+def _run_here(function: Callable[[], T], /) -> T:
+    return function()
+
+
 @dataclass(frozen=True)
 class EpochContext:
     """What a method may use to update the adapter's state, called by every process at the same time.
@@ -180,7 +226,7 @@ class EpochContext:
     rank: int = 0
     world_size: int = 1
     reduce_sum: Callable[[Tensor], Tensor] = lambda x: x
-    on_main: Callable[[Callable[[], Any]], Any] = lambda f: f()
+    on_main: OnMain = _run_here
     encode: Callable[[], Latents] | None = None
     encode_untuned: Callable[[], Latents] | None = None
     encode_validation: Callable[[], tuple[Latents, Mapping[str, Tensor]]] | None = None

@@ -4,35 +4,38 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aifs_peft._checks import did_you_mean
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.methods.base import Method
+from aifs_peft.methods.settings import MethodSettings
 
 ENTRY_POINT_GROUP = "aifs_peft.methods"
 
 # Built-in method -> the module that registers it, imported when first asked for.
 _BUILT_IN = {
-    "erm": "aifs_peft.methods.reweighting.erm",
-    "irm": "aifs_peft.methods.regularisers.irm",
-    "xrm-gdro": "aifs_peft.methods.reweighting.xrm",
-    "spectral-decoupling": "aifs_peft.methods.regularisers.spectral_decoupling",
-    "erm-balanced": "aifs_peft.methods.reweighting.balanced",
-    "reweight-oracle": "aifs_peft.methods.reweighting.balanced",
-    "gdro-oracle": "aifs_peft.methods.reweighting.group_dro",
-    "dfr-oracle": "aifs_peft.methods.last_layer.dfr",
-    "jtt": "aifs_peft.methods.reweighting.jtt",
     "afr": "aifs_peft.methods.last_layer.afr",
     "aifs": "aifs_peft.methods.aifs.discovery",
     "aifs-paper": "aifs_peft.methods.aifs.paper",
-    "ravl": "aifs_peft.methods.attributes.ravl",
-    "spume": "aifs_peft.methods.attributes.spume",
+    "dfr-oracle": "aifs_peft.methods.last_layer.dfr",
     "elrep": "aifs_peft.methods.regularisers.elrep",
-    "rsc": "aifs_peft.methods.regularisers.rsc",
+    "erm": "aifs_peft.methods.reweighting.erm",
+    "erm-balanced": "aifs_peft.methods.reweighting.erm_balanced",
+    "gdro-oracle": "aifs_peft.methods.reweighting.group_dro",
+    "irm": "aifs_peft.methods.regularisers.irm",
+    "jtt": "aifs_peft.methods.reweighting.jtt",
+    "leia": "aifs_peft.methods.last_layer.leia",
     "lff": "aifs_peft.methods.reweighting.lff",
-    "ule": "aifs_peft.methods.regularisers.ule",
+    "neurontune": "aifs_peft.methods.last_layer.neurontune",
+    "ravl": "aifs_peft.methods.attributes.ravl",
+    "reweight-oracle": "aifs_peft.methods.reweighting.reweight_oracle",
+    "rsc": "aifs_peft.methods.regularisers.rsc",
     "shortcutprobe": "aifs_peft.methods.last_layer.shortcutprobe",
+    "spectral-decoupling": "aifs_peft.methods.regularisers.spectral_decoupling",
+    "spume": "aifs_peft.methods.attributes.spume",
+    "ule": "aifs_peft.methods.regularisers.ule",
+    "xrm-gdro": "aifs_peft.methods.reweighting.xrm",
 }
 _REGISTRY: dict[str, type[Method]] = {}
 
@@ -106,6 +109,26 @@ def get(name: str) -> type[Method]:
     if name in _REGISTRY:
         return _REGISTRY[name]
     raise InvalidConfigError(f"unknown method {name!r}{did_you_mean(name, names())}; known: {', '.join(names())}")
+
+
+def make(name: str, **settings: Any) -> Method:
+    """The method called `name`, with its default numbers and these instead of some of them.
+
+    Args:
+        name: one of `names()`.
+        **settings: fields of `MethodSettings`; the method's own numbers go into `method_options`.
+
+    Returns:
+        The method, for a training loop.
+
+    Raises:
+        InvalidConfigError: as `get` and `MethodSettings.for_method` do.
+
+    Example:
+        >>> make("jtt", method_options={"lambda_up": 6.0}).options.lambda_up
+        6.0
+    """
+    return get(name)(MethodSettings.for_method(name, **settings))
 
 
 def _load_entry_point(name: str) -> None:

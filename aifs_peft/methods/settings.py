@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
-from aifs_peft.errors import InvalidConfigError
+from aifs_peft._checks import check_choice, check_names, check_number
+from aifs_peft.latent.recipes import RECIPES
 
 T = TypeVar("T")
 
@@ -16,9 +16,12 @@ class NoOptions:
     """Of a method that has no numbers of its own."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MethodSettings:
     """The numbers a method works with: the adapter's configuration, with the training arguments on top.
+
+    Made by `for_method` (a method's default numbers) or `from_config` (those of an adapter). The numbers that the
+    recipes of `AIFSConfig` set have no default here, so that there is one source of them.
 
     Attributes:
         alpha: weight of the invariance term, at least 0.
@@ -30,10 +33,12 @@ class MethodSettings:
         mask_scale: "sum", "max" or "mean".
         gamma: sharpness of the mask.
         eps0: floor of the attribution.
-        sensitivity_sign: -1 (published formula) or +1 (published text: penalise reliance).
-        attribution: "ig", "lrp" or "gradient_x_input".
+        sensitivity_sign: -1 (published formula: reward reliance) or +1 (published text: penalise it).
+        attribution: "gradient_x_input" (published formula), "ig" (published name) or "lrp".
         attribution_steps: quadrature steps of integrated gradients.
         top_k: classes whose attributions are added up; None for all.
+        class_weights: weights of these classes, one number per class; "probability" for each example's own
+            probabilities, None for equal weights.
         ema_decay: weight of the previous scores in the running mean, in [0, 1).
         label_smoothing: in [0, 1), for the cross-entropy of training.
         directions: what happens to the discovered directions at an epoch's end when the encoder is trained:
@@ -45,20 +50,21 @@ class MethodSettings:
         method_options: the method's own numbers, keyword arguments of its `Options`.
     """
 
-    alpha: float = 1.0
-    beta: float = 0.5
-    lambda_: float = 0.5
-    noise: str = "gaussian"
-    adversarial: bool = False
-    mask_rule: str = "inverse"
-    mask_scale: str = "max"
-    gamma: float = 1.0
-    eps0: float = 0.1
-    sensitivity_sign: int = -1
-    attribution: str = "ig"
-    attribution_steps: int = 32
-    top_k: int | None = 1
-    ema_decay: float = 0.0
+    alpha: float
+    beta: float
+    lambda_: float
+    noise: str
+    adversarial: bool
+    mask_rule: str
+    mask_scale: str
+    gamma: float
+    eps0: float
+    sensitivity_sign: int
+    attribution: str
+    attribution_steps: int
+    top_k: int | None
+    class_weights: list[float] | str | None
+    ema_decay: float
     label_smoothing: float = 0.0
     directions: str = "refit"
     seed: int = 0
@@ -68,31 +74,54 @@ class MethodSettings:
     method_options: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_config(cls, config: object, **overrides: Any) -> MethodSettings:
-        """Read the fields that `config` (an `AIFSConfig`) has, then apply the overrides that are not None.
+    def for_method(cls, name: str, **changes: Any) -> MethodSettings:
+        """The default numbers of a method: those of the adapter's recipe that it names.
 
         Args:
-            config: object with some of these fields as attributes.
-            **overrides: fields of this class; None means "the configuration's".
+            name: one of `aifs_peft.methods.names()`.
+            **changes: fields of this class; None means "the default".
 
         Returns:
             The settings.
 
         Raises:
-            InvalidConfigError: for a negative weight.
+            InvalidConfigError: for an unknown method or field, or a value out of range.
 
         Example:
-            >>> MethodSettings.from_config(object(), alpha=0.25, beta=None).alpha
-            0.25
+            >>> MethodSettings.for_method("aifs").noise, MethodSettings.for_method("aifs-paper").noise
+            ('counterfactual', 'gaussian')
         """
-        values = {f.name: getattr(config, f.name) for f in fields(cls) if hasattr(config, f.name)}
-        values |= {name: value for name, value in overrides.items() if value is not None}
+        from aifs_peft.methods.registry import get
+
+        return cls.from_config(RECIPES[get(name).recipe], **changes)
+
+    @classmethod
+    def from_config(cls, config: object, **changes: Any) -> MethodSettings:
+        """The numbers of an adapter's configuration, and these instead of some of them.
+
+        Args:
+            config: an `AIFSConfig` or a `Recipe`.
+            **changes: fields of this class; None means "the configuration's".
+
+        Returns:
+            The settings.
+
+        Raises:
+            InvalidConfigError: for an unknown field (with the closest one), or a value out of range.
+
+        Example:
+            >>> from aifs_peft.tuner import AIFSConfig
+            >>> MethodSettings.from_config(AIFSConfig(beta=2.0), alpha=0.25, lambda_=None).beta
+            2.0
+        """
+        known = [f.name for f in fields(cls)]
+        check_names(changes, known, "MethodSettings has no field")
+        values = {name: getattr(config, name) for name in known if hasattr(config, name)}
+        values |= {name: value for name, value in changes.items() if value is not None}
         settings = cls(**values)
         for name in ("alpha", "beta"):
-            if not getattr(settings, name) >= 0:
-                raise InvalidConfigError(f"{name} must be at least 0, got {getattr(settings, name)}; 0 turns it off")
-        if settings.directions not in ("refit", "rediscover", "keep"):
-            raise InvalidConfigError(f'directions must be "refit", "rediscover" or "keep", got {settings.directions!r}')
+            check_number(name, getattr(settings, name), 0)
+        check_choice("directions", settings.directions, ("refit", "rediscover", "keep"))
         return settings
 
 
@@ -112,27 +141,5 @@ def read_options(options: type[T], values: dict[str, Any], method: str) -> T:
         NoOptions()
     """
     known = [f.name for f in fields(options)]  # type: ignore[arg-type]
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise InvalidConfigError(
-            f"method {method!r} has no option {unknown[0]!r}{hint}; its options: {', '.join(known) or 'none'}"
-        )
+    check_names(values, known, f"method {method!r} has no option")
     return options(**values)
-
-
-def check_range(name: str, value: float, low: float, high: float = float("inf"), *, above: bool = False) -> None:
-    """Refuse an option outside `[low, high]`, or outside `(low, high]` with `above`.
-
-    Raises:
-        InvalidConfigError: naming the option and its range.
-
-    Example:
-        >>> check_range("temperature", 0.0, 0.0, above=True)
-        Traceback (most recent call last):
-        aifs_peft.errors.InvalidConfigError: temperature must be a number in (0.0, inf]; got 0.0
-    """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not (low < value <= high if above else low <= value <= high):
-        raise InvalidConfigError(f"{name} must be a number in {'(' if above else '['}{low}, {high}]; got {value!r}")

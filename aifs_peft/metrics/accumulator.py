@@ -80,6 +80,7 @@ class GroupMetricAccumulator:
         self._parts = [self._new_part(n) for n in (self.num_groups, self.num_attributes)]
         self._has_score: bool | None = None
         self._probabilities = True
+        self._outside = 0
 
     def _new_part(self, slots: int) -> tuple[SlotStatistics, ExactScores | BinnedScores]:
         classes, bins = self.num_classes, self.score_bins
@@ -101,7 +102,7 @@ class GroupMetricAccumulator:
         Args:
             y_true: class ids, `(n,)`.
             y_pred: class ids, `(n,)`.
-            groups: group ids `(n,)`, or a boolean matrix `(n, num_groups)` where groups overlap.
+            groups: group ids `(n,)`, or a boolean matrix `(n, num_groups)` where groups overlap; -1 is in no group.
             y_score: for two classes the score of class 1 `(n,)` or probabilities `(n, 2)`; for more, class
                 probabilities `(n, num_classes)`. Given in every update or in none.
             attributes: attribute ids `(n,)` or a boolean matrix, exactly when `num_attributes > 0`.
@@ -147,6 +148,8 @@ class GroupMetricAccumulator:
         self._has_score = given
 
     def _add(self, batch: Batch) -> None:
+        if batch.groups.ndim == 2:
+            self._outside += int((~batch.groups.any(axis=1)).sum())
         rows = describe_rows(batch, self.num_classes, self.calibration_bins)
         for (statistics, ranking), ids in zip(self._parts, (batch.groups, batch.attributes), strict=True):
             if ids is None:
@@ -180,6 +183,7 @@ class GroupMetricAccumulator:
         if other._has_score is not None:
             self._require_scores(other._has_score)
         self._probabilities &= other._probabilities
+        self._outside += other._outside
         self._overall.merge(other._overall)
         for (statistics, ranking), (counts, scores) in zip(self._parts, other._parts, strict=True):
             statistics.merge(counts)
@@ -248,6 +252,7 @@ class GroupMetricAccumulator:
             "compared_over": "attributes" if self.num_attributes else "groups",
             "confidence": settings.confidence,
             "n_boot": settings.n_boot,
+            "in_no_group": self._outside,
             "empty_groups": [name for name, entry in groups.items() if entry["n"] == 0],
             "small_groups": [name for name, entry in groups.items() if entry["small"]],
             "reasons": overall_reasons | accuracy_reasons | fairness_reasons,

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from aifs_peft.errors import InvalidInputError
 from aifs_peft.metrics.accumulator import GroupMetricAccumulator
+from aifs_peft.metrics.encoding import encode_classes, encode_groups
 from aifs_peft.metrics.inputs import to_numpy
 
 
@@ -39,16 +40,17 @@ def group_metrics(
     batches.
 
     Args:
-        y_true: class ids, `(n,)`; NumPy, torch or a list.
-        y_pred: class ids, `(n,)`.
-        groups: group ids `(n,)`, or a boolean matrix `(n, groups)` where groups overlap.
+        y_true: class ids or names, `(n,)`; NumPy, torch, pandas or a list. Names are numbered in sorted order.
+        y_pred: class ids or names, `(n,)`.
+        groups: group ids or names `(n,)`, or a boolean matrix `(n, groups)` where groups overlap. A missing value (-1,
+            NaN, None, an empty name) is in no group; its example counts in the averages alone.
         y_score: for two classes the score of class 1 `(n,)` (any real numbers; in [0, 1] for calibration) or
             probabilities `(n, 2)`; for more, probabilities `(n, classes)`. `None` leaves score metrics NaN.
         n_boot: stratified bootstrap replicates. 0 keeps the exact intervals (accuracies, binary rates) and
             the normal one of the Brier score; the others are then NaN.
         confidence: coverage of every interval.
         random_state: seed or generator of the bootstrap.
-        attributes: attribute ids `(n,)` or a boolean matrix. For groups that are class x attribute, whose
+        attributes: attribute ids or names `(n,)` or a boolean matrix. For groups that are class x attribute, whose
             every group holds one class: ROC-AUC and fairness are then compared between attributes.
         group_shares: shares or counts of the groups in the training data, for the adjusted average.
         valid: boolean `(n,)`; rows with `False` (padding) are dropped.
@@ -65,12 +67,12 @@ def group_metrics(
         A dictionary with these keys. `n`, `average_accuracy`, `adjusted_average_accuracy` (by training shares),
         `expected_calibration_error`, `brier_score`; `worst_group_accuracy` and `worst_group` (its name);
         `worst_group_roc_auc`, `worst_roc_auc_group`; `equal_opportunity_difference`, the largest gap in true positive
-        rates; `equalized_odds_difference`, the larger of the gaps in true and in false positive rates (both of class 1,
-        or of each class against the rest); each of these also as `<name>_interval`, `[low, high]`. `compared_over`
-        ("groups" or "attributes"), `empty_groups`, `small_groups`, `reasons`, `confidence`, `n_boot`. `groups` and
-        `attributes`: per name `n`, `class_counts`, `small`, `accuracy`, `roc_auc`, `true_positive_rate`,
-        `false_positive_rate` (and both `..._per_class`), `expected_calibration_error`, `brier_score`, intervals,
-        `reasons`.
+        rates; `equalized_odds_difference`, the larger of the gaps in true and in false positive rates (both of class
+        1, or of each class against the rest); each of these also as `<name>_interval`, `[low, high]`. `compared_over`
+        ("groups" or "attributes"), `in_no_group` (how many examples), `empty_groups`, `small_groups`, `reasons`,
+        `confidence`, `n_boot`. `groups` and `attributes`: per name `n`, `class_counts`, `small`, `accuracy`,
+        `roc_auc`, `true_positive_rate`, `false_positive_rate` (and both `..._per_class`),
+        `expected_calibration_error`, `brier_score`, intervals, `reasons`.
 
     Raises:
         InvalidInputError: arrays, ids or options that do not fit; see `GroupMetricAccumulator`.
@@ -82,6 +84,10 @@ def group_metrics(
         >>> result["empty_groups"]
         ['2']
     """
+    y_true, y_pred = encode_classes(y_true, y_pred)
+    groups, group_names = encode_groups(groups, group_names, "groups")
+    if attributes is not None:
+        attributes, attribute_names = encode_groups(attributes, attribute_names, "attributes")
     mask = None if valid is None else to_numpy(valid, "valid")
     accumulator = GroupMetricAccumulator(
         num_groups=_slots(num_groups, group_names, groups, mask, "groups"),
@@ -130,4 +136,6 @@ def _largest(array: Any, mask: Any) -> int:
     """Largest id of the valid rows, -1 without any; whatever does not fit is refused later, by name."""
     if mask is not None and mask.shape == array.shape and mask.dtype == np.bool_:
         array = array[mask]
+    if array.dtype.kind == "f":
+        array = array[np.isfinite(array)]
     return int(array.max()) if array.size else -1

@@ -95,6 +95,8 @@ def class_or_group_ids(array: NDArray[Any], name: str, upper: int) -> NDArray[An
 def membership(array: NDArray[Any], name: str, slots: int) -> NDArray[Any]:
     """Check group ids `(n,)` or a boolean membership matrix `(n, slots)` of overlapping groups.
 
+    Where an id is -1 (a missing value), the example is in no group, and the ids become a matrix.
+
     Raises:
         InvalidInputError: a matrix that is not boolean or has another number of columns, or bad ids.
 
@@ -102,6 +104,11 @@ def membership(array: NDArray[Any], name: str, slots: int) -> NDArray[Any]:
         >>> membership(np.eye(2, dtype=bool), "groups", 2).shape
         (2, 2)
     """
+    if array.ndim == 1 and array.dtype.kind == "i" and (array == -1).any():
+        known = array != -1
+        inside = np.zeros((len(array), slots), dtype=bool)
+        inside[np.flatnonzero(known), class_or_group_ids(array[known], name, slots)] = True
+        return inside
     if array.ndim != 2:
         return class_or_group_ids(array, name, slots)
     if array.dtype != np.bool_:

@@ -43,7 +43,8 @@ def selection_metrics(
     metrics = {"accuracy": accuracy, "worst_class_accuracy": by_class}
     if u is None:
         return metrics | {"worst_inferred_group_accuracy": by_class}
-    groups = assign_groups(u, labels, state.displacements.cpu() @ state.basis.cpu())
+    known = torch.unique(state.groups.cpu()) if state.groups.numel() else None
+    groups = assign_groups(u, labels, state.displacements.cpu() @ state.basis.cpu(), known)
     cells = labels * len(state.displacements) + groups
     return metrics | {
         "worst_inferred_group_accuracy": _worst(correct, cells, min_cell),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import enum
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any, Literal
 
 from peft import PEFT_TYPE_TO_TUNER_MAPPING, PeftConfig
@@ -22,7 +24,7 @@ class AIFSPeftType(enum.StrEnum):
 
 
 # What a recipe sets when the user does not; the other numbers are the same in all recipes.
-_SET_BY_RECIPE = ("noise", "mask_rule", "mask_scale", "sensitivity_sign", "use_basis")
+_SET_BY_RECIPE = ("noise", "mask_rule", "mask_scale", "sensitivity_sign", "use_basis", "attribution")
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "recipe": tuple(RECIPES),
@@ -46,8 +48,8 @@ class AIFSConfig(PeftConfig):
 
     Fields left at None are filled in by the recipe. `discovery` (the default) intervenes with counterfactual
     displacements in the basis of discovered directions and penalises reliance on them; `paper` is the published
-    method to the letter (Gaussian noise on single dimensions, mask from the inverse attribution, and the printed
-    minus sign of the sensitivity term); `erm` trains the same head without either loss.
+    method to the letter (Gaussian noise on single dimensions, mask from the inverse of the attribution as it is
+    printed, and the printed minus sign of the sensitivity term); `erm` trains the same head without either loss.
 
     Args:
         recipe: `"discovery"`, `"paper"` or `"erm"`.
@@ -62,9 +64,12 @@ class AIFSConfig(PeftConfig):
         eps0: floor of the attribution in the mask rule, above 0, relative to the mean attribution.
         sensitivity_sign: `1` penalises, `-1` (literal) rewards reliance on dimensions with a high mask.
         use_basis: intervene in the basis of discovered directions rather than on single dimensions.
-        attribution: `"ig"`, `"lrp"` or `"gradient_x_input"`.
+        attribution: `"gradient_x_input"` (the printed formula: the gradient at the latent itself), `"ig"` (integrated
+            gradients: its average over the path from zero) or `"lrp"`.
         attribution_steps: steps of the path integral of `"ig"`.
-        top_k: how many classes are attributed; None takes all.
+        top_k: how many classes are attributed, each example's most probable ones; None takes all.
+        class_weights: what each attributed class weighs, `w_k` of the formula: one number per class, or `"probability"`
+            for each example's own class probabilities; None weighs them alike.
         ema_decay: decay of the running attribution scores, in `[0, 1)`; 0 keeps the last update alone.
         head: `"copy"` (structure of the base head, and its weights where they fit), `"linear"` or `"mlp"`.
         head_hidden: hidden width of `"mlp"`; None takes the latent's width.
@@ -107,9 +112,10 @@ class AIFSConfig(PeftConfig):
     eps0: float = Recipe.eps0
     sensitivity_sign: int | None = None
     use_basis: bool | None = None
-    attribution: Literal["ig", "lrp", "gradient_x_input"] = "ig"
+    attribution: Literal["ig", "lrp", "gradient_x_input"] | None = None
     attribution_steps: int = Recipe.attribution_steps
     top_k: int | None = Recipe.top_k
+    class_weights: list[float] | Literal["probability"] | None = None
     ema_decay: float = Recipe.ema_decay
     head: Literal["copy", "linear", "mlp"] = "copy"
     head_hidden: int | None = None
@@ -149,8 +155,11 @@ class AIFSConfig(PeftConfig):
     def paper(cls, **overrides: Any) -> AIFSConfig:
         """The published method with its published defaults, taken literally.
 
-        `lambda = 0.5, alpha = 1.0, beta = 0.5`, Gaussian noise on single dimensions, integrated gradients, mask
-        proportional to `exp(gamma / (|IG| + eps0))` summing to one, sensitivity term with the printed minus sign.
+        `lambda = 0.5, alpha = 1.0, beta = 0.5`, Gaussian noise on single dimensions, attribution
+        `(z - base) * sum_k w_k d log p(y_k|z) / dz` at the latent itself, mask proportional to
+        `exp(gamma / (|attribution| + eps0))` summing to one, sensitivity term with the printed minus sign. The
+        published text calls the attribution integrated gradients; `attribution="ig"` averages over the path, as
+        these do.
 
         Args:
             **overrides: any other field, for example `encoder_adapter`.
@@ -192,11 +201,27 @@ class AIFSConfig(PeftConfig):
                 check(*arguments, **options)
             except InvalidConfigError as error:
                 out.append(str(error))
+        out += self._class_weight_problems()
         if self.adversarial and self.noise == "counterfactual":
             out.append("adversarial noise needs noise='gaussian', 'l1' or 'l2'; counterfactuals are not chosen freely.")
         if self.target_modules is not None and len(self.target_modules) != 1:
             out.append(f"target_modules must name one head; got {self.target_modules}.")
         return out
+
+    def _class_weight_problems(self) -> list[str]:
+        """Turn `class_weights` into a list of numbers; say what is wrong with it."""
+        given = self.class_weights
+        if given is None or given == "probability":
+            return []
+        values = list(given) if isinstance(given, list | tuple) else []
+        numbers = all(isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+        if not values or not numbers or not any(values):
+            return [f"class_weights must be finite numbers, not all 0, or 'probability' or None; got {given!r}."]
+        classes = len(self.labels) if self.labels is not None else self.num_labels
+        if classes is not None and len(values) != classes:
+            return [f"class_weights needs one number for each of {classes} classes; got {len(values)}."]
+        self.class_weights = [float(v) for v in values]
+        return []
 
     def _label_problems(self) -> list[str]:
         if self.labels is None:

@@ -14,6 +14,10 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "data.md"
 # The rest takes the whole of MNIST or thousands of pictures: `benchmarks/render_data_docs.py --check` covers it.
 QUICK = (
+    "own_balanced",
+    "own_sources",
+    "own_missing",
+    "pictures",
     "overview",
     "layouts",
     "options",
@@ -71,7 +75,7 @@ def test_plain_training_fails_and_the_oracle_succeeds_beyond_the_spread_of_seeds
 def test_no_block_is_empty():
     page = PAGE.read_text(encoding="utf-8")
     blocks = re.findall(r"<!-- (\w+) -->\n(.*?)<!-- /\1 -->", page, flags=re.DOTALL)
-    assert len(blocks) == 15
+    assert len(blocks) == 19
     assert all(text.strip() for _, text in blocks)
 
 
@@ -83,7 +87,8 @@ def test_unknown_and_missing_blocks_are_refused(script):
 
 
 def test_the_example_runs(capsys, monkeypatch):
-    code = re.search(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)[1]
+    section = PAGE.read_text(encoding="utf-8").partition("## Data sets by name")[2]
+    code = re.search(r"```python\n(.*?)```", section, flags=re.DOTALL)[1]
     small = code.replace('world="shapes"', 'world="shapes", n_train=40, n_validation=20, n_test=20, image_size=16')
     assert small != code
     exec(compile(small, str(PAGE), "exec"), {})

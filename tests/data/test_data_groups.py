@@ -46,6 +46,23 @@ def test_overlapping_membership():
         spec.membership([0, 1, 1], [[1, 1, 0]] * 3)
 
 
+def test_names_stand_for_their_numbers():
+    assert SPEC.encode(["yes", "no"], np.array(["a", "c"])).tolist() == [3, 2]
+    assert SPEC.counts(["no x c", "no x c", "yes x a"]).tolist() == [0, 0, 2, 1, 0, 0]
+    with pytest.raises(InvalidInputError, match="attributes hold 'd'; known are a, b, c"):
+        SPEC.encode([0], ["d"])
+
+
+def test_a_missing_group_is_in_none():
+    assert SPEC.counts([-1, 2, -1]).tolist() == [0, 0, 1, 0, 0, 0]
+    assert SPEC.class_of([-1, 5]).tolist() == [-1, 1]
+    assert SPEC.attribute_of([-1, 5]).tolist() == [-1, 2]
+    rows = _dataset(np.array([0, 1]), np.array([2, 0])).to_dict()
+    part = datasets.Dataset.from_dict({**rows, "group": [2, -1]}, features=datasets.Features(group_features(SPEC)))
+    assert SPEC.table(part).splitlines()[-2].split() == ["in", "no", "group", "1"]
+    assert "in no group" not in SPEC.table(_dataset(np.array([0]), np.array([1])))
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [

@@ -106,6 +106,63 @@ def test_celeba_files_that_do_not_fit_are_named(celeba, tmp_path):
         load("celeba", folder)
 
 
+def _as_csv(folder, target):
+    """The two lists as the CSV files of robustness repositories."""
+    target.mkdir(parents=True, exist_ok=True)
+    table = pd.read_csv(folder / "list_attr_celeba.txt", sep=r"\s+", skiprows=1)
+    table.rename_axis("image_id").to_csv(target / "list_attr_celeba.csv")
+    codes = pd.read_csv(folder / "list_eval_partition.txt", sep=" ", header=None, names=["image_id", "partition"])
+    codes.to_csv(target / "list_eval_partition.csv", index=False)
+    for name in ("list_attr_celeba.txt", "list_eval_partition.txt"):
+        (folder / name).unlink()
+
+
+@pytest.mark.parametrize("place", [".", "celeba", "celebA/data"])
+def test_celeba_lists_as_csv_give_the_same_set(celeba, place):
+    folder, _ = celeba
+    wanted = load("celeba", folder)
+    _as_csv(folder, folder / place)
+    # Kaggle's archive holds the pictures one folder deeper.
+    (folder / place / "img_align_celeba").mkdir(exist_ok=True)
+    nested = folder / place / "img_align_celeba" / "img_align_celeba"
+    (folder / "img_align_celeba").rename(folder / "aside")
+    nested.parent.mkdir(exist_ok=True)
+    (folder / "aside").rename(nested)
+    data = load("celeba", folder)
+    for split, part in data.items():
+        assert part.column_names == wanted[split].column_names
+        for name in ("label", "attribute", "group", "file", "Attribute_7"):
+            assert part[name][:] == wanted[split][name][:]
+    assert data["train"][0]["image"].size == (178, 218)
+    (folder / place / "list_eval_partition.csv").unlink()
+    with pytest.raises(DataNotFoundError, match=r"list_eval_partition\.csv is missing"):
+        load("celeba", folder)
+
+
+@pytest.mark.parametrize(("name", "file", "value"), [
+    ("metadata_celeba.csv", "filename", "a"),
+    ("celeba_metadata.csv", "img_filename", "place"),
+    ("metadata.csv", "img_filename", "place"),
+])  # fmt: skip
+def test_celeba_from_one_metadata_table(celeba, name, file, value):
+    folder, values = celeba
+    wanted = load("celeba", folder)
+    rows = {
+        file: [f"{i + 1:06d}.jpg" for i in range(N)], "y": (values[:, 38] == 1).astype(int),
+        value: (values[:, 39] == 1).astype(int), "split": [0] * 20 + [1] * 10 + [2] * 10,
+    }  # fmt: skip
+    pd.DataFrame(rows).to_csv(folder / name, index=False)
+    for list_name in ("list_attr_celeba.txt", "list_eval_partition.txt"):
+        (folder / list_name).unlink()
+    data = load("celeba", folder)
+    for split, part in data.items():
+        assert group_array(part).tolist() == group_array(wanted[split]).tolist()
+        assert part["file"][:] == wanted[split]["file"][:]
+    assert group_spec(data) == group_spec(wanted)
+    with pytest.raises(InvalidInputError, match="no attribute 'Young' here; it has Blond_Hair, Male"):
+        load("celeba", folder, target="Young")
+
+
 def test_celeba_without_its_image_folder(celeba):
     folder, _ = celeba
     (folder / "img_align_celeba").rename(folder / "images")
@@ -166,6 +223,21 @@ def test_waterbirds_official_split(waterbirds):
     assert data["train"][0]["image"].size == (4, 3)
     assert group_array(load("waterbirds", folder)["test"]).tolist() == group_array(data["test"]).tolist()
     assert group_spec(data).names[1] == "landbird x water"
+
+
+@pytest.mark.parametrize("outer", ["waterbirds", "cub/data", "."])
+def test_waterbirds_from_an_outer_folder(waterbirds, tmp_path, outer):
+    folder = waterbirds[1]
+    wanted = group_array(load("waterbirds", folder)["train"]).tolist()
+    (tmp_path / "outermost" / outer).mkdir(parents=True)
+    folder.rename(tmp_path / "outermost" / outer / folder.name)
+    assert group_array(load("waterbirds", tmp_path / "outermost")["train"]).tolist() == wanted
+
+
+def test_waterbirds_under_the_name_that_wilds_gives_it(waterbirds):
+    root, folder, _ = waterbirds
+    folder.rename(root / "waterbirds_v1.0")
+    assert len(load("waterbirds", root)["train"]) == 100
 
 
 def test_waterbirds_validation_can_be_cut_from_train(waterbirds):

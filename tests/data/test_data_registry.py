@@ -1,10 +1,13 @@
 """The one entrance: names, options, descriptions."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import aifs_peft
 from aifs_peft.data import describe, load, names
 from aifs_peft.data.sources import DataCard
 from aifs_peft.errors import AIFSError, DataNotFoundError, InvalidInputError
@@ -41,6 +44,18 @@ def test_a_missing_folder_is_a_file_not_found_error_that_says_what_to_do(name, t
     assert isinstance(caught.value, AIFSError)
     assert str(folder) in str(caught.value)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("folder", ["data", "metrics"])
+def test_no_module_imports_a_deep_learning_library_when_it_is_imported(folder):
+    root = Path(aifs_peft.__file__).parent / folder
+    for path in root.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            found += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.partition(".")[0] for name in found} & {"torch", "transformers", "peft", "accelerate"}, (
+                path
+            )
 
 
 def test_import_reads_nothing_and_imports_no_data_set_library():

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from aifs_peft import AIFSClassifier, discover
-from aifs_peft.discovery.linear_heads.additive import additive_model, split_by_signal
-from aifs_peft.discovery.linear_heads.choice import balanced_weights, choose_head, counterfactuals
+from aifs_peft.discovery.config import DEFAULT_CONFIG
+from aifs_peft.discovery.linear_heads.choice import choose_head
+from aifs_peft.discovery.linear_heads.families import balanced_weights, counterfactuals
+from aifs_peft.discovery.mixture.additive import additive_model, split_by_signal
 from aifs_peft.discovery.mixture.joint import (
     combine,
     conflicts,
@@ -14,7 +16,7 @@ from aifs_peft.discovery.mixture.joint import (
     joint_values,
     marginals,
 )
-from aifs_peft.discovery.reduce import principal_components, without_directions
+from aifs_peft.discovery.principal_components import principal_components, without_directions
 from aifs_peft.errors import InvalidConfigError
 
 
@@ -163,7 +165,7 @@ def test_offsets_of_two_attributes_are_fitted_together():
     first, second = model.beta.reshape(2, 2, 30)
     np.testing.assert_allclose(first[1] - first[0], [0, 0, -4, 4, *[0] * 26], atol=0.25)
     np.testing.assert_allclose(second[1] - second[0], [0, 0, 0, 0, -3, 3, *[0] * 24], atol=0.25)
-    alpha, beta = split_by_signal(model)
+    alpha, beta = split_by_signal(model, config=DEFAULT_CONFIG.mixture)
     total = alpha + beta.reshape(2, 2, 30).sum(axis=0)
     expected = model.alpha - model.alpha.mean(axis=0) + model.beta.reshape(2, 2, 30).sum(axis=0)
     np.testing.assert_allclose(total, expected, atol=1e-9)

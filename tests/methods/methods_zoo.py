@@ -4,7 +4,7 @@ import torch
 import transformers as hf
 from peft import LoraConfig, get_peft_model
 
-from aifs_peft.methods import get
+from aifs_peft.methods import get, names
 from aifs_peft.models.tabular import TabularClassifier, TabularConfig
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
 from aifs_peft.tuner import AIFSConfig
@@ -15,8 +15,17 @@ OPTIONS = {
     "irm": {"environments": "given", "min_examples": 1},
     "xrm-gdro": {"twins": {"draws": 2, "steps": 200}},
     "afr": {"steps": 50},
+    "leia": {"steps": 50},
     "shortcutprobe": {"detector_epochs": 5, "epochs": 5},
 }
+
+
+METHODS = [name for name in names() if not name.startswith("doctest-")]
+
+
+def runs_on(method, modality):
+    """Whether the method is defined on this modality; some need tokens, which tables do not have."""
+    return modality != "table" or not get(method).reads_tokens
 
 
 class Rows(torch.utils.data.Dataset):
@@ -72,11 +81,10 @@ def base_model(modality):
 
 def make_trainer(method, modality, adapter, folder, rows=None, **options):
     cls = get(method)
-    recipe = {"aifs": "discovery", "aifs-paper": "paper"}.get(method, "erm")
     lora = LoraConfig(r=4, target_modules=None if modality != "table" else ["fc1", "fc2"])
     head = "mlp" if adapter == "frozen" and cls.latent_head == "mlp" else "copy"
     config = AIFSConfig(
-        recipe=recipe, head=head, auxiliary=cls.auxiliary, encoder_adapter=lora if adapter == "lora" else None
+        recipe=cls.recipe, head=head, auxiliary=cls.auxiliary, encoder_adapter=lora if adapter == "lora" else None
     )
     torch.manual_seed(1)
     model = get_peft_model(base_model(modality), config)

@@ -1,4 +1,4 @@
-"""Objectives on tensors alone: registry, terms against hand-computed values, masks, directions."""
+"""Methods on tensors alone: registry, terms against hand-computed values, masks, directions."""
 
 import math
 
@@ -9,10 +9,21 @@ import torch.nn.functional as F
 from torch import nn
 
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
-from aifs_peft.methods import EpochContext, Latents, Method, MethodSettings, StepContext, get, names, register
+from aifs_peft.methods import (
+    EpochContext,
+    Latents,
+    Method,
+    MethodSettings,
+    Setup,
+    StepContext,
+    get,
+    make,
+    names,
+    register,
+)
 from aifs_peft.methods.aifs.offsets import assign_groups, basis_of, fit_offsets
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
-from aifs_peft.tuner import AIFSState, LatentOutput
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
+from aifs_peft.tuner import AIFSConfig, AIFSState, LatentOutput
 
 
 def context(head, state, labels):
@@ -90,18 +101,21 @@ def test_entry_points_are_offered_and_checked(monkeypatch):
 
 
 def test_settings_override_and_check():
-    assert MethodSettings.from_config(MethodSettings(alpha=3.0), beta=0.0).alpha == 3.0
-    with pytest.raises(InvalidConfigError, match="alpha must be at least 0"):
-        MethodSettings(alpha=1).from_config(object(), alpha=-1.0)
+    assert MethodSettings.from_config(AIFSConfig(alpha=3.0), beta=0.0).alpha == 3.0
+    assert MethodSettings.for_method("erm", alpha=None).alpha == AIFSConfig(recipe="erm").alpha
+    with pytest.raises(InvalidConfigError, match="alpha must be a finite number of at least 0"):
+        MethodSettings.from_config(AIFSConfig(), alpha=-1.0)
     with pytest.raises(InvalidConfigError, match="directions must be"):
-        MethodSettings.from_config(object(), directions="up")
+        MethodSettings.for_method("aifs", directions="up")
+    with pytest.raises(InvalidConfigError, match=r"no field 'ema_deca' \(did you mean 'ema_decay'"):
+        make("aifs-paper", ema_deca=0.5)
 
 
 def test_paper_terms_equal_the_formulas(head):
     state = AIFSState(3)
     mask = torch.tensor([0.5, 0.0, 1.0])
     state.update(mask=mask)
-    method = get("aifs-paper")(MethodSettings(alpha=2.0, beta=0.25, lambda_=0.5, sensitivity_sign=-1))
+    method = make("aifs-paper", alpha=2.0, beta=0.25, lambda_=0.5, sensitivity_sign=-1)
     z, y = torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
     step = context(head, state, y)
     moved = method.intervention(step)(z)
@@ -119,20 +133,53 @@ def test_paper_terms_equal_the_formulas(head):
 def test_empty_mask_and_zero_weights_do_nothing(head):
     y = torch.tensor([0, 1])
     z = torch.randn(2, 3)
-    for settings, mask in ((MethodSettings(), torch.zeros(3)), (MethodSettings(alpha=0, beta=0), torch.ones(3))):
+    for settings, mask in (({}, torch.zeros(3)), ({"alpha": 0.0, "beta": 0.0}, torch.ones(3))):
         state = AIFSState(3)
         state.update(mask=mask)
-        method = get("aifs-paper")(settings)
+        method = make("aifs-paper", **settings)
         step = context(head, state, y)
         assert method.intervention(step) is None
         assert set(method.loss(LatentOutput(z, head(z)), y, step)) == {"cross_entropy"}
+
+
+def printed_scores(head, z, weights):
+    """The published formula, written out: `(z_j - 0) * sum_k w_k d log p(y_k|z) / d z_j` at `z` itself."""
+    W, p = head.weight.detach().double(), head(z).detach().double().softmax(1)
+    slope = weights @ W - weights.sum(-1, keepdim=True) * (p @ W)
+    return (z.double() * slope).abs().mean(0)
+
+
+def test_paper_attributes_by_the_printed_formula(head):
+    z = torch.randn(20, 3)
+    latents = Latents(z, torch.arange(20) % 2, torch.arange(20), 20)
+    p = head(z).detach().double().softmax(1)
+    cases = (
+        ({}, torch.full((20, 2), 0.5, dtype=torch.float64)),
+        ({"class_weights": [3.0, 1.0]}, torch.tensor([[3.0, 1.0]]).double().expand(20, 2)),
+        ({"class_weights": "probability"}, p),
+        ({"class_weights": [3.0, 1.0], "top_k": 1}, F.one_hot(p.argmax(1)) * torch.tensor([3.0, 1.0]).double()),
+    )
+    for changes, weights in cases:
+        state = AIFSState(3)
+        make("aifs-paper", **changes).end_of_epoch(latents, epoch(head, state))
+        wanted = printed_scores(head, z, weights)
+        torch.testing.assert_close(state.ema, wanted, rtol=1e-4, atol=1e-7)
+        mask = (1.0 / (wanted + 0.1)).softmax(0)  # gamma 1, eps0 0.1, summing to one
+        torch.testing.assert_close(state.mask, mask.float(), rtol=1e-4, atol=1e-6)
+
+
+def test_class_weights_must_fit_the_classes(head):
+    setup = Setup(head, encoder_trains=False, num_labels=2)
+    make("aifs-paper", class_weights=[1.0, 2.0]).check(setup)
+    with pytest.raises(InvalidConfigError, match="one number for each of 2 classes, got 3"):
+        make("aifs-paper", class_weights=[1.0, 2.0, 3.0]).check(setup)
 
 
 def test_paper_mask_comes_from_attributions_and_follows_the_ema(head):
     with torch.no_grad():
         head.weight[:, 1] = 0.0  # the head ignores this dimension: inverse rule, largest mask
     state = AIFSState(3)
-    method = get("aifs-paper")(MethodSettings(ema_decay=0.5, mask_rule="inverse_relative"))
+    method = make("aifs-paper", attribution="ig", ema_decay=0.5, mask_rule="inverse_relative")
     latents = Latents(torch.randn(20, 3), torch.arange(20) % 2, torch.arange(20), 20)
     numbers = method.end_of_epoch(latents, epoch(head, state))
     assert state.mask.argmax() == 1
@@ -148,7 +195,7 @@ def test_paper_mask_comes_from_attributions_and_follows_the_ema(head):
 
 def test_shares_of_two_processes_add_up_to_the_same_mask(head):
     latents = Latents(torch.randn(21, 3), torch.arange(21) % 2, torch.arange(21), 21)
-    method = get("aifs-paper")(MethodSettings())
+    method = make("aifs-paper")
     whole = AIFSState(3)
     method.end_of_epoch(latents, epoch(head, whole))
     sums = []
@@ -166,7 +213,7 @@ def test_poor_completeness_keeps_the_mask(head, caplog):
     with torch.no_grad():
         deep[0].weight.mul_(40)
     state = AIFSState(3)
-    method = get("aifs-paper")(MethodSettings(attribution_steps=1))
+    method = make("aifs-paper", attribution="ig", attribution_steps=1)
     latents = Latents(torch.randn(20, 3) * 5, torch.arange(20) % 2, torch.arange(20), 20)
     method.end_of_epoch(latents, epoch(deep, state))
     assert "raise attribution_steps" in caplog.text
@@ -178,9 +225,10 @@ def test_counterfactual_swaps_the_attribute(head):
     beta = torch.tensor([[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
     groups = torch.tensor([0, 1])
     state.update(basis=basis_of(beta), mask=torch.ones(1), displacements=beta, groups=groups)
-    method = get("aifs")(MethodSettings(noise="counterfactual", sensitivity_sign=1))
+    method = make("aifs", noise="counterfactual", sensitivity_sign=1)
     z = torch.randn(2, 3)
     step = context(head, state, torch.tensor([0, 1]))
+    method.prepare(epoch(head, state, labels=torch.tensor([0, 1])))
     torch.testing.assert_close(method.intervention(step)(z), z + torch.tensor([[2.0, 0, 0], [-2.0, 0, 0]]))
     terms = method.loss(LatentOutput(z, head(z)), torch.tensor([0, 1]), step)
     assert terms["sensitivity"] > 0
@@ -199,7 +247,7 @@ def test_discovery_fills_the_state_for_labels_with_a_gap():
     full = EpochContext(
         head=nn.Linear(8, 3), state=state, num_labels=3, encoder_trains=False, device=torch.device("cpu")
     )
-    numbers = get("aifs")(MethodSettings()).start(Latents(z, labels, torch.arange(n), n), full)
+    numbers = make("aifs").start(Latents(z, labels, torch.arange(n), n), full)
     assert numbers["spurious_direction_found"] == 1
     assert state.displacements.shape == (3, 8)
     assert not state.displacements[1].any()
@@ -207,7 +255,7 @@ def test_discovery_fills_the_state_for_labels_with_a_gap():
     assert (state.groups == 2 * attribute).float().mean() > 0.98
     assert state.basis[1].abs().item() > 0.9
     with pytest.raises(InvalidConfigError, match=f"all {n} training examples, got 1"):
-        get("aifs")(MethodSettings()).start(Latents(z[:1], labels[:1], torch.tensor([0]), n), full)
+        make("aifs").start(Latents(z[:1], labels[:1], torch.tensor([0]), n), full)
 
 
 def test_offsets_are_the_planted_ones_where_the_data_tell_them():

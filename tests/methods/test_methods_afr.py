@@ -7,9 +7,10 @@ from shortcut_latents import fit, planted, worst_group
 from torch import nn
 
 from aifs_peft.errors import InvalidConfigError, InvalidInputError, NonFiniteError
-from aifs_peft.methods import MethodSettings, Setup, get
-from aifs_peft.methods.last_layer.afr import afr_weights, held_out_rows, retrain_last_layer
-from aifs_peft.training.on_latents import LatentSchedule
+from aifs_peft.methods import Setup, make
+from aifs_peft.methods.common.held_out import stratified_rows
+from aifs_peft.methods.last_layer.afr import afr_weights, retrain_last_layer
+from aifs_peft.training.latent_trainer import LatentSchedule
 
 TEST = planted(2000, 0.5, seed=9)
 SHORT = LatentSchedule(epochs=3)
@@ -73,7 +74,7 @@ def test_first_stage_never_sees_the_held_out_fifth_of_each_class():
     z, y, groups = data
     untouched = {"steps": 1, "learning_rate": 1e-12}
     fitted = fit("afr", data, options=untouched, schedule=SHORT, seed=3)
-    held = held_out_rows(y, 0.2, 3)
+    held = stratified_rows(y, 0.2, 3)
     assert torch.equal(fitted.state.weights, (~held).double())
     for label in (0, 1):
         assert int(held[y == label].sum()) == round(0.2 * int((y == label).sum()))
@@ -117,7 +118,7 @@ def test_it_repeats_itself_and_follows_the_seed():
 def test_a_head_that_is_not_linear_is_refused():
     head = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
     with pytest.raises(InvalidConfigError, match=r"needs a linear head, got Sequential; build the adapter with"):
-        get("afr")(MethodSettings()).check(Setup(head, encoder_trains=False, num_labels=2))
+        make("afr").check(Setup(head, encoder_trains=False, num_labels=2))
 
 
 @pytest.mark.parametrize(
@@ -130,8 +131,8 @@ def test_numbers_out_of_range_are_refused(options):
 
 
 def test_a_class_of_one_example_and_a_diverged_stage_are_refused():
-    with pytest.raises(InvalidInputError, match="class 1 has one example"):
-        held_out_rows(torch.tensor([0, 0, 1]), 0.2, 0)
+    with pytest.raises(InvalidInputError, match=r"class 1 has 1 training.*at least 2 are needed"):
+        fit("afr", (torch.randn(3, 2), torch.tensor([0, 0, 1]), torch.zeros(3, dtype=torch.long)), schedule=SHORT)
     with pytest.raises(NonFiniteError, match="lower its learning_rate"):
         retrain_last_layer(
             torch.full((1, 1), float("inf")), torch.tensor([0]), torch.ones(1), torch.ones(2, 1), None,

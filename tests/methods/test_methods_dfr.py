@@ -8,9 +8,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
-from aifs_peft.methods import EpochContext, Latents, MethodSettings, Setup, get
+from aifs_peft.methods import EpochContext, Latents, Setup, make
 from aifs_peft.methods.last_layer.dfr import balanced_subset
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSState
 
 TEST = planted(2000, 0.5, seed=9)
@@ -107,7 +107,7 @@ def test_it_repeats_itself():
 def test_a_head_without_bias_is_fitted_without_one():
     z, y, groups = planted(300, 0.7)
     head = nn.Linear(10, 2, bias=False)
-    method = get("dfr-oracle")(MethodSettings())
+    method = make("dfr-oracle")
     latents = Latents(z, y, torch.arange(300), 300)
     method.finish(
         EpochContext(
@@ -119,7 +119,7 @@ def test_a_head_without_bias_is_fitted_without_one():
 
 
 def test_what_is_missing_is_refused_before_training():
-    method = get("dfr-oracle")(MethodSettings())
+    method = make("dfr-oracle")
     mlp = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
     with pytest.raises(InvalidConfigError, match="needs a linear head, got Sequential"):
         method.check(Setup(mlp, encoder_trains=False, num_labels=2, has_validation=True))

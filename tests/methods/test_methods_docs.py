@@ -1,18 +1,80 @@
-"""docs/methods.md is what the code and the committed results say; `aifs methods` prints its table."""
+"""The pages on methods are what code and committed results say; the texts have their fixed places."""
 
+import importlib
+import inspect
 import json
+import re
 import runpy
 from pathlib import Path
 
+import pytest
+from methods_zoo import METHODS
+
 from aifs_peft.cli import main
 from aifs_peft.experiments.methods import markdown, table
+from aifs_peft.methods import get
 
 ROOT = Path(__file__).parents[2]
+RENDERER = runpy.run_path(str(ROOT / "benchmarks" / "render_methods_docs.py"))
+# Words of a document or a conversation that a reader does not have.
+FOREIGN = re.compile("the method, section|as remembered|not checked|from memory|described to us", re.IGNORECASE)
 
 
-def test_page_is_up_to_date():
-    render = runpy.run_path(str(ROOT / "benchmarks" / "render_methods_docs.py"))["render"]
-    assert (ROOT / "docs" / "methods.md").read_text() == render()
+def test_pages_are_up_to_date_and_short():
+    pages = RENDERER["render"]()
+    for name, text in pages.items():
+        assert (ROOT / "docs" / name).read_text() == text, name
+    assert len(pages["methods.md"].splitlines()) < 150
+    written = {f"methods/{path.name}" for path in (ROOT / "docs" / "methods").glob("*.md")}
+    assert written == set(pages) - {"methods.md", "paper.md"}
+
+
+def test_every_method_has_one_section_and_a_link_to_it():
+    pages = RENDERER["render"]()
+    for name in METHODS:
+        page = f"methods/{RENDERER['family_of'](name)}.md"
+        assert pages[page].count(f"\n## `{name}`\n") == 1
+        assert pages["methods.md"].count(f"[`{name}`]({page}#{name})") == 1
+
+
+def test_methods_that_are_advised_exist():
+    for _, method, _ in RENDERER["CHOICES"]:
+        for name in re.findall(r"`([a-z-]+)`", method):
+            assert name in METHODS
+
+
+def test_results_cover_the_methods_on_latents():
+    results = RENDERER["render"]()["methods/results.md"]
+    for name in METHODS:
+        assert (f"| `{name}` |" in results) or not get(name).on_latents
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_text_of_a_method_has_its_paragraphs_in_their_order(name):
+    method = get(name)
+    text = inspect.cleandoc(inspect.getmodule(method).__doc__)
+    labels = [re.match(rf"({'|'.join(RENDERER['LABELS'])})\b", part) for part in text.split("\n\n")]
+    found = [label[1] for label in labels if label]
+    assert found == [label for label in RENDERER["LABELS"] if label in found]
+    assert set(RENDERER["LABELS"]) - set(found) <= {"Measured"}
+    # The table's few words are how the paragraph begins.
+    assert f"Differs from the paper: {method.differs}." in " ".join(text.split())
+    assert bool(re.search('"[^"]+-style"', text)) == method.title.endswith("-style")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_alone_in_a_file_of_a_family(name):
+    cls = get(name)
+    assert [n for n in METHODS if get(n).__module__ == cls.__module__] == [name]
+    assert RENDERER["family_of"](name) in RENDERER["FAMILIES"]
+
+
+def test_texts_cite_nothing_that_a_reader_does_not_have():
+    for folder in ("methods", "latent/attribution"):
+        for path in (ROOT / "aifs_peft" / folder).rglob("*.py"):
+            assert not FOREIGN.search(path.read_text()), path
+    for family in RENDERER["FAMILIES"]:
+        assert importlib.import_module(f"aifs_peft.methods.{family}").__doc__
 
 
 def test_command_prints_the_table_and_json(capsys):
@@ -20,7 +82,8 @@ def test_command_prints_the_table_and_json(capsys):
     assert capsys.readouterr().out.strip() == markdown(table())
     assert main(["methods", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert {"name", "supervision", "needs", "paper", "latents"} <= set(rows[0])
+    assert {"name", "supervision", "needs", "paper", "differs", "latents"} <= set(rows[0])
+    assert all(row["differs"] for row in rows if not row["name"].startswith("doctest-"))
     names = {row["name"] for row in rows}
     wanted = "aifs aifs-paper erm erm-balanced irm elrep spume ravl ule jtt lff afr xrm-gdro spectral-decoupling rsc "
     assert set((wanted + "shortcutprobe gdro-oracle dfr-oracle reweight-oracle").split()) <= names

@@ -9,15 +9,15 @@ from torch import nn
 
 from aifs_peft.errors import HeadError, InvalidConfigError
 from aifs_peft.latent import MLPHead
-from aifs_peft.methods import MethodSettings, Setup, get
+from aifs_peft.methods import MethodSettings, Setup, make
 from aifs_peft.methods.common.last_linear import last_features, last_linear
 from aifs_peft.methods.regularisers.elrep import norm_penalties
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import LatentOutput
 
 
-def make(**options):
-    return get("elrep")(MethodSettings(method_options=options))
+def built(**options):
+    return make("elrep", method_options=options)
 
 
 def test_norms_equal_numpy():
@@ -32,7 +32,7 @@ def test_norms_equal_numpy():
 def test_the_loss_is_cross_entropy_plus_weighted_norms_of_the_hidden_layer():
     head = MLPHead(3, 2, (4,), "tanh", dropout=0.5, generator=torch.Generator().manual_seed(0))
     z, y = torch.randn(5, 3), torch.tensor([0, 1, 1, 0, 1])
-    terms = make(theta1=0.5, theta2=0.25).loss(LatentOutput(z, head(z)), y, step_context(head, y))
+    terms = built(theta1=0.5, theta2=0.25).loss(LatentOutput(z, head(z)), y, step_context(head, y))
     hidden = np.tanh(z.numpy() @ head.hidden_0.weight.detach().numpy().T + head.hidden_0.bias.detach().numpy())
     singular = np.linalg.svd(hidden, compute_uv=False)
     assert float(terms["nuclear"].detach()) == pytest.approx(0.5 * singular.sum() / 5, rel=1e-5)
@@ -45,21 +45,21 @@ def test_the_loss_is_cross_entropy_plus_weighted_norms_of_the_hidden_layer():
 def test_the_gradient_is_zero_on_frozen_latents_with_a_linear_head_and_that_is_refused():
     head, y = nn.Linear(3, 2), torch.tensor([0, 1, 1, 0])
     z = torch.randn(4, 3)
-    terms = make().loss(LatentOutput(z, head(z)), y, step_context(head, y))
+    terms = built().loss(LatentOutput(z, head(z)), y, step_context(head, y))
     assert not (terms["nuclear"] + terms["frobenius"]).requires_grad
     with pytest.raises(InvalidConfigError, match=r"exactly zero.*encoder_adapter.*head=\"mlp\""):
-        make().check(Setup(head, encoder_trains=False, num_labels=2))
+        built().check(Setup(head, encoder_trains=False, num_labels=2))
     with pytest.raises(InvalidConfigError, match="exactly zero"):
-        make().check(Setup(nn.Sequential(nn.Dropout(0.1), head), encoder_trains=False, num_labels=2))
-    make().check(Setup(head, encoder_trains=True, num_labels=2))
-    make().check(Setup(MLPHead(3, 2, (4,)), encoder_trains=False, num_labels=2))
+        built().check(Setup(nn.Sequential(nn.Dropout(0.1), head), encoder_trains=False, num_labels=2))
+    built().check(Setup(head, encoder_trains=True, num_labels=2))
+    built().check(Setup(MLPHead(3, 2, (4,)), encoder_trains=False, num_labels=2))
 
 
 def test_options_are_checked():
     with pytest.raises(InvalidConfigError, match="theta1 must be"):
-        make(theta1=-1.0)
+        built(theta1=-1.0)
     with pytest.raises(InvalidConfigError, match=r"both 0.*\"erm\""):
-        make(theta1=0, theta2=0)
+        built(theta1=0, theta2=0)
 
 
 def test_a_head_without_one_row_per_example_is_refused():
@@ -83,7 +83,7 @@ def test_two_processes_give_the_gradient_of_the_whole_batch():
     def gradient(rows, rank, world, gather):
         head = MLPHead(3, 2, (4,), "tanh", generator=torch.Generator().manual_seed(0))
         context = step_context(head, y[rows], rank=rank, world_size=world, gather=gather)
-        terms = make(theta1=0.5, theta2=0.25).loss(LatentOutput(z[rows], head(z[rows])), y[rows], context)
+        terms = built(theta1=0.5, theta2=0.25).loss(LatentOutput(z[rows], head(z[rows])), y[rows], context)
         sum(terms.values()).backward()
         return [p.grad for p in head.parameters()]
 
@@ -100,7 +100,7 @@ def test_the_penalty_shrinks_the_norms_of_the_features():
     schedule = LatentSchedule(epochs=5, learning_rate=1e-2, hidden=16)
 
     def fit(**options):
-        settings = MethodSettings(method_options=options)
+        settings = MethodSettings.for_method("elrep", method_options=options)
         return fit_on_latents("elrep", z, y, num_labels=2, settings=settings, schedule=schedule).head
 
     heads = [fit(theta1=1e-6, theta2=0.0), fit(theta1=1.0, theta2=0.1)]

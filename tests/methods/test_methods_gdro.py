@@ -8,15 +8,15 @@ from shortcut_latents import fit, planted, worst_group
 from torch import nn
 
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError, InvalidInputError
-from aifs_peft.methods import EpochContext, MethodSettings, StepContext, get
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.methods import EpochContext, StepContext, make
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSState, LatentOutput
 
 TEST = planted(2000, 0.5, seed=9)
 
 
 def prepared(groups, head, state, fresh=True, **options):
-    method = get("gdro-oracle")(MethodSettings(method_options=options))
+    method = make("gdro-oracle", method_options=options)
     method.prepare(
         EpochContext(
             head, state, 2, encoder_trains=False, device=torch.device("cpu"), columns={"group": groups}, labels=groups,

@@ -88,5 +88,5 @@ def test_what_it_refuses():
     groups = torch.tensor([0, 1])
     with pytest.raises(InvalidConfigError, match="one value per group, 2; got 3"):
         group_dro_loss(torch.ones(2), groups, torch.ones(2) / 2, step(groups), eta=0.1, adjustment=torch.ones(3))
-    with pytest.raises(InvalidConfigError, match="adjustment must be a number"):
+    with pytest.raises(InvalidConfigError, match="adjustment must be a finite number"):
         size_adjustment(groups, 2, -1.0)

@@ -10,17 +10,17 @@ from shortcut_latents import fit, planted, worst_group
 from torch import nn
 
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError, InvalidInputError
-from aifs_peft.methods import EpochContext, MethodSettings, StepContext, get
-from aifs_peft.methods.common.environments import multiplier_gradients
+from aifs_peft.methods import EpochContext, StepContext, get, make
 from aifs_peft.methods.regularisers.irm import irm_penalties
-from aifs_peft.training.on_latents import LatentSchedule
+from aifs_peft.methods.regularisers.irm_environments import multiplier_gradients
+from aifs_peft.training.latent_trainer import LatentSchedule
 from aifs_peft.tuner import AIFSState, LatentOutput
 
 LIMITS = {"min_examples": 1}
 
 
 def made(**options):
-    return get("irm")(MethodSettings(method_options={**LIMITS, **options}))
+    return make("irm", method_options={**LIMITS, **options})
 
 
 def epoch(state, environments=None, **options):
@@ -187,7 +187,7 @@ def test_names_supervision_and_columns_follow_the_source():
 
 def test_it_refuses_what_it_cannot_work_with():
     for options, text in (
-        ({"environments": "guess"}, 'environments must be "given", "eiil" or "xrm"'),
+        ({"environments": "guess"}, "environments must be one of 'given', 'eiil', 'xrm'"),
         ({"penalty": -1.0}, "penalty"),
         ({"anneal": 1.5}, "anneal"),
         ({"min_examples": 0}, "min_examples"),
@@ -197,7 +197,7 @@ def test_it_refuses_what_it_cannot_work_with():
         ({"twins": {"step": 3}}, "did you mean 'steps'"),
     ):
         with pytest.raises(InvalidConfigError, match=text):
-            get("irm")(MethodSettings(method_options=options))
+            make("irm", method_options=options)
     data = planted(n=200)
     with pytest.raises(InvalidConfigError, match=r"pass columns=.'environment'"):
         fit("irm", data, options={"environments": "given"}, columns={})
@@ -233,5 +233,5 @@ def test_a_resumed_run_keeps_its_environments_and_balances_over_them():
     resumed = made(environments="given")
     resumed.prepare(epoch(state, torch.zeros(40, dtype=torch.long), fresh=False))
     assert torch.equal(resumed.sampling(y, epoch(state)).cells, environment)
-    flat = get("irm")(MethodSettings(balance_groups=False))
+    flat = make("irm", balance_groups=False)
     assert flat.sampling(y, epoch(state)) is None

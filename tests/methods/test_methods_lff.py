@@ -8,19 +8,20 @@ from planted import cell_accuracies, planted
 from torch import nn
 
 from aifs_peft.errors import InvalidConfigError
-from aifs_peft.methods import Latents, MethodSettings, Setup, get
-from aifs_peft.methods.common.initial_latents import UntunedLatents
-from aifs_peft.methods.reweighting.lff import UNSEEN, generalised_cross_entropy, relative_difficulty, update_averages
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.methods import Latents, Setup, make
+from aifs_peft.methods.common.generalised_cross_entropy import generalised_cross_entropy
+from aifs_peft.methods.common.initial_latents import InitialLatents
+from aifs_peft.methods.reweighting.lff import UNSEEN, relative_difficulty, update_averages
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSState, LatentOutput
 
 
-def make(**options):
-    return get("lff")(MethodSettings(method_options=options))
+def built(**options):
+    return make("lff", method_options=options)
 
 
 def prepared(labels, **options):
-    method, state = make(**options), AIFSState(3)
+    method, state = built(**options), AIFSState(3)
     method.prepare(epoch_context(nn.Identity(), state=state, labels=labels))
     return method, state
 
@@ -78,7 +79,7 @@ def test_the_biased_head_does_not_reach_the_encoder_and_reads_untuned_latents():
     torch.manual_seed(0)
     labels, head, biased = torch.tensor([0, 1, 1]), nn.Linear(3, 2), nn.Linear(3, 2)
     before = torch.randn(3, 3)
-    method = make()
+    method = built()
     untuned = lambda: Latents(before, labels, torch.arange(3), 3)  # noqa: E731 - one line
     state = AIFSState(3)
     method.prepare(epoch_context(head, state=state, encoder_trains=True, labels=labels, encode_untuned=untuned))
@@ -93,12 +94,12 @@ def test_the_biased_head_does_not_reach_the_encoder_and_reads_untuned_latents():
 
 def test_untuned_latents_are_halved_only_where_they_fit(monkeypatch):
     monkeypatch.setattr("aifs_peft.methods.common.initial_latents.FULL_PRECISION_LIMIT", 3)
-    assert UntunedLatents(torch.ones(2, 2)).z.dtype == torch.float16
-    assert UntunedLatents(torch.full((2, 2), 1e6)).z.dtype == torch.float32
-    assert UntunedLatents(torch.ones(1, 2)).z.dtype == torch.float32
-    assert UntunedLatents(torch.ones(2, 2)).rows(torch.tensor([1]), torch.zeros(1)).dtype == torch.float32
+    assert InitialLatents(torch.ones(2, 2)).z.dtype == torch.float16
+    assert InitialLatents(torch.full((2, 2), 1e6)).z.dtype == torch.float32
+    assert InitialLatents(torch.ones(1, 2)).z.dtype == torch.float32
+    assert InitialLatents(torch.ones(2, 2)).rows(torch.tensor([1]), torch.zeros(1)).dtype == torch.float32
     with pytest.raises(InvalidConfigError, match="untuned encoder"):
-        make().prepare(epoch_context(nn.Identity(), encoder_trains=True, labels=torch.tensor([0, 1])))
+        built().prepare(epoch_context(nn.Identity(), encoder_trains=True, labels=torch.tensor([0, 1])))
 
 
 def test_a_resumed_run_keeps_its_averages_and_a_finished_one_drops_them():
@@ -136,11 +137,11 @@ def test_two_processes_weigh_as_one():
 
 def test_checks():
     with pytest.raises(InvalidConfigError, match="q must be"):
-        make(q=0.0)
+        built(q=0.0)
     with pytest.raises(InvalidConfigError, match="decay must be"):
-        make(decay=1.0)
+        built(decay=1.0)
     with pytest.raises(InvalidConfigError, match=r"second head.*auxiliary=\"linear\""):
-        make().check(Setup(nn.Linear(3, 2), encoder_trains=False, num_labels=2))
+        built().check(Setup(nn.Linear(3, 2), encoder_trains=False, num_labels=2))
 
 
 def test_conflicting_examples_are_learned_where_plain_training_fails():

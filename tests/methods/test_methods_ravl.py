@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from aifs_peft.errors import InvalidConfigError, InvalidInputError, NonFiniteError
-from aifs_peft.methods import EpochContext, MethodSettings, Regions, Setup, StepContext, get
+from aifs_peft.methods import EpochContext, Regions, Setup, StepContext, make
 from aifs_peft.methods.attributes.ravl_clusters import (
     cluster_gaps,
     cluster_influence,
@@ -30,7 +30,7 @@ from aifs_peft.methods.attributes.ravl_clusters import (
 from aifs_peft.methods.attributes.ravl_regions import follow_centroids, grid_regions, nearest_cluster, span_regions
 from aifs_peft.methods.common.held_out import stratified_rows
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
-from aifs_peft.training.on_latents import fit_on_latents
+from aifs_peft.training.latent_trainer import fit_on_latents
 from aifs_peft.tuner import AIFSConfig, AIFSState, LatentOutput
 
 MODULES = (
@@ -161,7 +161,7 @@ def test_loss_equals_numpy():
     head, tokens, labels = nn.Linear(3, 2), torch.randn(4, 4, 3), torch.tensor([0, 1, 1, 0])
     memory = torch.tensor([[1.0, 0.0, 0.0, 1.0], [-1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
     tokens[3] = torch.tensor([2.0, 0.1, 0.0])  # every region of this example is spurious
-    method = get("ravl")(MethodSettings(method_options={"region_weight": 0.7, "uniform_weight": 0.3}))
+    method = make("ravl", method_options={"region_weight": 0.7, "uniform_weight": 0.3})
     z = tokens.mean(1)
     terms = method.loss(LatentOutput(z, head(z)), labels, step(head, labels, memory, tokens=tokens, token_grid=(2, 2)))
     inside = nearest_cluster(tokens, memory[:, :3]).numpy() == 0
@@ -185,14 +185,14 @@ def test_loss_equals_numpy():
 
 def test_plain_training_before_discovery_and_when_nothing_was_found():
     head, labels, z = nn.Linear(3, 2), torch.tensor([0, 1]), torch.randn(2, 3)
-    method = get("ravl")(MethodSettings())
+    method = make("ravl")
     for memory in (torch.zeros(0), torch.tensor([[1.0, 0.0, 0.0, 0.0]])):
         assert set(method.loss(LatentOutput(z, head(z)), labels, step(head, labels, memory))) == {"cross_entropy"}
 
 
 def test_held_out_examples_are_left_out_until_discovery():
     labels = torch.arange(200) % 2
-    method, state = get("ravl")(MethodSettings()), AIFSState(3)
+    method, state = make("ravl"), AIFSState(3)
     context = EpochContext(nn.Linear(3, 2), state, 2, False, torch.device("cpu"), labels=labels, seed=5)
     plan = method.sampling(labels, context)
     out = stratified_rows(labels, 0.2, 5)
@@ -322,7 +322,7 @@ def test_refusals(tmp_path):
         train(tmp_path, mobilenet, patches(20, 0.9))
     with pytest.raises(InvalidConfigError, match="needs a validation set"):
         train(tmp_path, local_clip(), patches(20, 0.9), source="validation")
-    method = get("ravl")(MethodSettings())
+    method = make("ravl")
     with pytest.raises(InvalidConfigError, match="train with AIFSTrainer on a transformer"):
         method.end_of_epoch(None, EpochContext(nn.Linear(3, 2), AIFSState(3), 2, False, torch.device("cpu"), epoch=2))
     for options, message in (
@@ -330,24 +330,23 @@ def test_refusals(tmp_path):
         ({"cells": 1}, "cells must be"),
         ({"holdout": 0.9}, "holdout must be"),
         ({"min_influence": 2}, "min_influence must be"),
-        ({"source": "test"}, 'source must be "train"'),
+        ({"source": "test"}, "source must be one of 'train'"),
     ):
         with pytest.raises(InvalidConfigError, match=message):
-            get("ravl")(MethodSettings(method_options=options))
+            make("ravl", method_options=options)
     method.check(Setup(nn.Linear(3, 2), False, 2, tokens=True))
 
 
 def test_region_store_refuses_nan_and_drops_repeats():
-    from accelerate import Accelerator
-
     from aifs_peft.training.latents import RegionStore
+    from aifs_peft.training.processes import Processes
 
     store = RegionStore()
     for rows, width in (([4, 1], 3), ([1, 0], 2)):
         index = torch.tensor(rows)
         features = index.float()[:, None, None].expand(2, width, 5)
         store.add(index, torch.zeros(2, 5), features, torch.ones(2, width, dtype=torch.bool), index % 2)
-    regions = store.gather(Accelerator(cpu=True))
+    regions = store.gather(Processes(), dim=5)
     assert isinstance(regions, Regions)
     assert regions.index.tolist() == [0, 1, 4]
     assert regions.present.sum(1).tolist() == [2, 3, 3]
@@ -360,4 +359,4 @@ def test_region_store_refuses_nan_and_drops_repeats():
         torch.tensor([0]),
     )
     with pytest.raises(NonFiniteError, match="token features are NaN"):
-        store.gather(Accelerator(cpu=True))
+        store.gather(Processes(), dim=5)

@@ -10,14 +10,14 @@ from torch import nn
 
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent import MLPHead
-from aifs_peft.methods import MethodSettings, get
+from aifs_peft.methods import MethodSettings, make
 from aifs_peft.methods.regularisers.rsc import dominant_features
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import LatentOutput
 
 
-def make(**options):
-    return get("rsc")(MethodSettings(method_options=options))
+def built(**options):
+    return make("rsc", method_options=options)
 
 
 def softmax(logits):
@@ -43,7 +43,7 @@ def muted_by_hand(head, z, y, share, batch_share):
 def test_muted_latents_and_loss_equal_the_published_steps(share, batch_share):
     torch.manual_seed(0)
     head, z, y = nn.Linear(6, 3), torch.randn(9, 6), torch.arange(9) % 3
-    method = make(feature_share=share, batch_share=batch_share)
+    method = built(feature_share=share, batch_share=batch_share)
     context = step_context(head, y)
     moved = method.intervention(context)(z)
     expected = muted_by_hand(head, z.numpy(), y.numpy(), share, batch_share)
@@ -77,7 +77,7 @@ def test_gradients_reach_the_encoder_through_what_is_not_muted():
     torch.manual_seed(0)
     head, y = nn.Linear(6, 2), torch.tensor([0, 1])
     z = torch.randn(2, 6, requires_grad=True)
-    moved = make(batch_share=1.0).intervention(step_context(head, y))(z)
+    moved = built(batch_share=1.0).intervention(step_context(head, y))(z)
     moved.sum().backward()
     assert torch.equal(z.grad, (moved != 0).float())
     assert (moved == 0).sum(1).tolist() == [2, 2]
@@ -86,7 +86,7 @@ def test_gradients_reach_the_encoder_through_what_is_not_muted():
 def test_two_processes_mute_what_one_does():
     torch.manual_seed(0)
     head, z, y = nn.Linear(6, 2), torch.randn(12, 6), torch.arange(12) % 2
-    method = make()
+    method = built()
     whole = method.intervention(step_context(head, y))(z)
     _, falls = dominant_features(head, z, y, 1 / 3)
     halves = [
@@ -98,16 +98,16 @@ def test_two_processes_mute_what_one_does():
 
 def test_options_are_checked():
     with pytest.raises(InvalidConfigError, match="feature_share must be"):
-        make(feature_share=0)
+        built(feature_share=0)
     with pytest.raises(InvalidConfigError, match="batch_share must be"):
-        make(batch_share=1.5)
+        built(batch_share=1.5)
 
 
 def test_weights_are_more_even_than_under_plain_training():
     """The paper's claim: more features are used, here beside one dominant coordinate."""
     z, y, _ = planted(n=1000, core=1.0, core_dims=12, shortcut_dims=1)
     schedule = LatentSchedule(epochs=20, learning_rate=1e-2)
-    settings = MethodSettings(method_options={"feature_share": 0.07, "batch_share": 0.5})
+    settings = MethodSettings.for_method("rsc", method_options={"feature_share": 0.07, "batch_share": 0.5})
 
     def weights(method, settings=None):
         fit = fit_on_latents(method, z, y, num_labels=2, settings=settings, schedule=schedule)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from aifs_peft import AIFSClassifier
-from aifs_peft.methods import EpochContext, Latents, MethodSettings, get
+from aifs_peft.methods import EpochContext, Latents, make
 from aifs_peft.methods.aifs.offsets import basis_of, fit_offsets
 from aifs_peft.training.selection import selection_metrics
 from aifs_peft.tuner import AIFSState
@@ -30,7 +30,7 @@ def started(num_labels=2, labels=(0, 1), **options):
         device=torch.device("cpu"),
     )  # fmt: skip
     latents = Latents(torch.as_tensor(Z), places[torch.as_tensor(y)], torch.arange(len(y)), len(y))
-    method = get("aifs")(MethodSettings(**options))
+    method = make("aifs", **options)
     return method, method.start(latents, context), latents, context, torch.as_tensor(values)
 
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from aifs_peft.errors import HeadError, InvalidConfigError, InvalidInputError
 from aifs_peft.latent import MLPHead
-from aifs_peft.methods import Latents, MethodSettings, Setup, get
+from aifs_peft.methods import Latents, Setup, make
+from aifs_peft.methods.common.held_out import stratified_rows
 from aifs_peft.methods.common.last_linear import last_features, last_linear
-from aifs_peft.methods.last_layer.shortcutprobe import held_out
 from aifs_peft.methods.last_layer.shortcutprobe_directions import (
     Descent,
     high_loss_half,
@@ -20,11 +20,11 @@ from aifs_peft.methods.last_layer.shortcutprobe_directions import (
     mistake_directions,
     shortcut_basis,
 )
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 
 
-def make(**options):
-    return get("shortcutprobe")(MethodSettings(method_options=options))
+def built(**options):
+    return make("shortcutprobe", method_options=options)
 
 
 def shortcut_head(width=16):
@@ -39,7 +39,7 @@ def shortcut_head(width=16):
 
 
 def finished(head, z, y, **options):
-    method = make(**options)
+    method = built(**options)
     everything = Latents(z, y, torch.arange(len(y)), len(y))
     context = epoch_context(head, labels=y, encode=lambda: everything, seed=3)
     method.prepare(context)
@@ -48,14 +48,14 @@ def finished(head, z, y, **options):
 
 def test_the_probe_set_is_a_share_of_each_class_and_never_trained_on():
     y = torch.tensor([0] * 50 + [1] * 20 + [2] * 5)
-    probe = held_out(y, 0.2, seed=1)
+    probe = stratified_rows(y, 0.2, seed=1, fewest=2)
     assert [int(probe[y == c].sum()) for c in (0, 1, 2)] == [10, 4, 2]
-    assert torch.equal(probe, held_out(y, 0.2, seed=1))
-    assert not torch.equal(probe, held_out(y, 0.2, seed=2))
-    plan = make().sampling(y, epoch_context(nn.Identity(), seed=1))
+    assert torch.equal(probe, stratified_rows(y, 0.2, seed=1, fewest=2))
+    assert not torch.equal(probe, stratified_rows(y, 0.2, seed=2, fewest=2))
+    plan = built().sampling(y, epoch_context(nn.Identity(), seed=1))
     assert torch.equal(plan.weights == 0, probe)
     with pytest.raises(InvalidInputError, match=r"class 1 has 3 training.*at least 4"):
-        make().prepare(epoch_context(nn.Identity(), labels=torch.tensor([0, 0, 0, 0, 1, 1, 1])))
+        built().prepare(epoch_context(nn.Identity(), labels=torch.tensor([0, 0, 0, 0, 1, 1, 1])))
 
 
 def test_halves_are_by_loss_within_each_class():
@@ -166,15 +166,15 @@ def test_a_probe_set_without_mistakes_leaves_the_layer_and_says_so(caplog):
 def test_checks():
     for options, match in (
         ({"base_vectors": 0}, "base_vectors must be"),
-        ({"epochs": 1.5}, "epochs must be a whole number"),
+        ({"epochs": 1.5}, "epochs must be an integer"),
         ({"misclassified_ratio": 1.5}, "misclassified_ratio must be"),
         ({"probe_share": 0.6}, "probe_share must be"),
         ({"learning_rate": 0}, "learning_rate must be"),
     ):
         with pytest.raises(InvalidConfigError, match=match):
-            make(**options)
+            built(**options)
     with pytest.raises(HeadError, match="without a linear layer"):
-        make().check(Setup(nn.Tanh(), encoder_trains=True, num_labels=2))
+        built().check(Setup(nn.Tanh(), encoder_trains=True, num_labels=2))
 
 
 def test_a_planted_shortcut_is_handled_after_plain_training_and_runs_repeat():

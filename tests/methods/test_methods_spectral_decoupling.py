@@ -7,13 +7,13 @@ from shortcut_latents import worst_group
 from torch import nn
 
 from aifs_peft.errors import InvalidConfigError
-from aifs_peft.methods import MethodSettings, StepContext, get
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.methods import MethodSettings, StepContext, make
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSState, LatentOutput
 
 
 def made(strength):
-    return get("spectral-decoupling")(MethodSettings(method_options={"strength": strength}))
+    return make("spectral-decoupling", method_options={"strength": strength})
 
 
 def test_loss_equals_numpy():
@@ -67,9 +67,8 @@ def test_the_weak_feature_is_learnt_beside_the_strong_one():
     schedule = LatentSchedule(epochs=30, learning_rate=0.01, weight_decay=0.0)
 
     def train(name, **options):
-        return fit_on_latents(
-            name, z, y, num_labels=2, schedule=schedule, settings=MethodSettings(method_options=options)
-        )
+        settings = MethodSettings.for_method(name, method_options=options)
+        return fit_on_latents(name, z, y, num_labels=2, schedule=schedule, settings=settings)
 
     first, again = (train("spectral-decoupling", strength=1.0) for _ in range(2))
     assert worst_group(train("erm").head, *test) < 0.1
@@ -84,6 +83,6 @@ def test_strength_is_checked_and_zero_is_erm():
     schedule = LatentSchedule(epochs=2)
     off = fit_on_latents(
         "spectral-decoupling", z, y, num_labels=2, schedule=schedule,
-        settings=MethodSettings(method_options={"strength": 0.0}),
+        settings=MethodSettings.for_method("spectral-decoupling", method_options={"strength": 0.0}),
     )  # fmt: skip
     assert torch.equal(off.head.weight, fit_on_latents("erm", z, y, num_labels=2, schedule=schedule).head.weight)

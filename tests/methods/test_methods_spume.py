@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from aifs_peft.errors import HeadError, InvalidConfigError, InvalidInputError
-from aifs_peft.methods import EpochContext, MethodSettings, StepContext, get
+from aifs_peft.methods import EpochContext, MethodSettings, StepContext, make
 from aifs_peft.methods.attributes.spume_tasks import (
     UNKNOWN,
     centroid_loss,
@@ -22,7 +22,7 @@ from aifs_peft.methods.attributes.spume_tasks import (
     tasks_of,
 )
 from aifs_peft.methods.common.last_linear import embed_all, last_features, last_linear
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSState, LatentOutput
 
 SCHEDULE = LatentSchedule(epochs=20, batch_size=120, learning_rate=5e-3)
@@ -200,19 +200,18 @@ def test_planted_shortcut_with_words_and_with_clusters():
 
 def test_same_seed_same_result():
     Z, y, a = planted(240)
-    heads = [
-        fit_on_latents(
-            "spume", Z, y, num_labels=2, schedule=SCHEDULE, columns=vocabulary(a), settings=MethodSettings(seed=s)
-        ).head(Z)
-        for s in (3, 3, 4)
-    ]
+    heads = []
+    for seed in (3, 3, 4):
+        settings = MethodSettings.for_method("spume", seed=seed)
+        fit = fit_on_latents("spume", Z, y, num_labels=2, schedule=SCHEDULE, columns=vocabulary(a), settings=settings)
+        heads.append(fit.head(Z))
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
 
 
 def test_head_variant_is_the_loss_on_queries():
     head = nn.Linear(3, 2)
-    method = prepared(get("spume")(MethodSettings()), head)
+    method = prepared(make("spume"), head)
     z, labels = torch.randn(5, 3), torch.tensor([0, 0, 1, 1, 0])
     terms = method.loss(LatentOutput(z, head(z)), labels, step(head, labels))
     assert set(terms) == {"cross_entropy"}
@@ -221,7 +220,7 @@ def test_head_variant_is_the_loss_on_queries():
 
 def test_readout_does_not_move_the_embedding():
     head = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
-    method = prepared(get("spume")(MethodSettings()), head)
+    method = prepared(make("spume"), head)
     z, labels = torch.randn(8, 3), torch.tensor([0, 0, 1, 1, 0, 0, 1, 1])
     terms = method.loss(LatentOutput(z, head(z)), labels, step(head, labels))
     terms["readout"].backward()
@@ -242,7 +241,7 @@ def test_clusters_are_deterministic_and_survive_duplicates():
 
 def test_refusals():
     head = nn.Linear(3, 2)
-    method = get("spume")(MethodSettings())
+    method = make("spume")
     with pytest.raises(InvalidConfigError, match="at least 4 for 2 classes, got 3"):
         prepared(method, head, batch_size=3)
     for column, message in (
@@ -256,13 +255,14 @@ def test_refusals():
         ({"temperature": 0}, "temperature must be"),
         ({"shots": 0}, "shots must be"),
         ({"clusters": 1}, "clusters must be"),
-        ({"attributes": "words"}, 'attributes must be "auto"'),
+        ({"attributes": "words"}, "attributes must be one of 'auto'"),
     ):
         with pytest.raises(InvalidConfigError, match=message):
-            get("spume")(MethodSettings(method_options=options))
+            make("spume", method_options=options)
     Z, y, _ = planted(40)
+    settings = MethodSettings.for_method("spume", method_options={"attributes": "column"})
     with pytest.raises(InvalidConfigError, match="reads 'attributes' of every training example"):
-        fit_on_latents("spume", Z, y, num_labels=2, settings=MethodSettings(method_options={"attributes": "column"}))
+        fit_on_latents("spume", Z, y, num_labels=2, settings=settings)
     blind = EpochContext(head, AIFSState(3), 2, False, torch.device("cpu"), batch_size=8)
     method.prepare(blind)
     with pytest.raises(InvalidConfigError, match="it needs `encode`"):

@@ -8,8 +8,8 @@ from torch import nn
 
 from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.errors import InvalidConfigError
-from aifs_peft.methods import EpochContext, Latents, MethodSettings, StepContext, get
-from aifs_peft.training.on_latents import LatentSchedule
+from aifs_peft.methods import EpochContext, Latents, StepContext, make
+from aifs_peft.training.latent_trainer import LatentSchedule
 from aifs_peft.tuner import AIFSState, LatentOutput
 
 ALPHA = torch.tensor([[-1.0, 0, 0], [1.0, 0, 0]])
@@ -35,14 +35,15 @@ def step(head, state, labels, draw):
     )
 
 
-def prepared(encoder_trains=False, **options):
-    method = get("aifs")(MethodSettings(method_options=options, alpha=0.0, beta=0.0))
+def prepared(encoder_trains=False, labels=(0, 0, 1, 1), balance_groups=False, **options):
+    method = make("aifs", method_options=options, alpha=0.0, beta=0.0, balance_groups=balance_groups)
     context = EpochContext(
         head=nn.Linear(3, 2),
         state=AIFSState(3),
         num_labels=2,
         encoder_trains=encoder_trains,
         device=torch.device("cpu"),
+        labels=torch.as_tensor(labels),
     )
     method.prepare(context)
     return method
@@ -81,7 +82,7 @@ def test_classes_that_do_not_occur_are_never_drawn():
     head, labels = nn.Linear(3, 3), torch.tensor([0, 2] * 50)
     alpha, beta = (torch.stack([v[0], torch.zeros(3), v[1]]) for v in (ALPHA, BETA))
     context = step(head, state_with(alpha, beta, (0, 2) * 50), labels, torch.linspace(-9, 9, 200).view(100, 2))
-    z, label = get("aifs")._synthetic(torch.zeros(100, 3), labels, context)
+    z, label = prepared(labels=labels)._synthetic(torch.zeros(100, 3), labels, context)
     assert set(label.tolist()) == {0, 2}
     assert set(z[:, 0].tolist()) == {-2.0, 0.0, 2.0}
 
@@ -101,12 +102,7 @@ def test_repeated_examples_do_not_count_more_in_the_synthetic_population():
     labels = torch.tensor([0, 1] * 50)
     groups = torch.where(torch.arange(100) < 10, 1 - labels, labels)
     state, head, z = state_with(groups=groups.tolist()), nn.Linear(3, 2), torch.randn(100, 3)
-    method = prepared()
-    method.prepare(
-        EpochContext(
-            head=head, state=state, num_labels=2, encoder_trains=False, device=torch.device("cpu"), labels=labels
-        )
-    )
+    method = prepared(labels=labels, balance_groups=True)
     draw = torch.randn(100, 2)
     term = method.loss(LatentOutput(z, head(z)), labels, step(head, state, labels, draw))["synthetic"]
     label, value = (draw > 0).long().unbind(1)
@@ -137,7 +133,8 @@ def test_a_rough_partition_gives_no_class_offsets(monkeypatch):
     from aifs_peft.discovery import Discovery
 
     rough = Discovery(
-        found=True, classes_=np.arange(2), groups_=np.zeros(4, dtype=int), responsibilities_=np.eye(2)[[0] * 4],
+        found=True, classes_=np.arange(2), labels_=np.array([0, 0, 1, 1]), groups_=np.zeros(4, dtype=int),
+        responsibilities_=np.eye(2)[[0] * 4],
         basis_=np.eye(3)[:, :1], displacements_=BETA.numpy(), class_displacements_=ALPHA.numpy(), evidence_=1.0,
         rough_=True,
     )  # fmt: skip
@@ -146,7 +143,7 @@ def test_a_rough_partition_gives_no_class_offsets(monkeypatch):
     context = EpochContext(
         head=nn.Linear(3, 2), state=state, num_labels=2, encoder_trains=False, device=torch.device("cpu")
     )
-    get("aifs")(MethodSettings()).start(Latents(torch.randn(4, 3), labels, torch.arange(4), 4), context)
+    make("aifs").start(Latents(torch.randn(4, 3), labels, torch.arange(4), 4), context)
     assert state.displacements.shape == (2, 3)
     assert state.class_displacements.shape == (0, 3)
 
@@ -157,7 +154,7 @@ def test_options_out_of_range_are_refused():
         ({"observed": -1.0}, "observed"),
     ):
         with pytest.raises(InvalidConfigError, match=message):
-            get("aifs")(MethodSettings(method_options=options))
+            make("aifs", method_options=options)
     with pytest.raises(InvalidConfigError, match="head must be 'auto', 'linear' or 'mlp'; got 'tree'"):
         LatentSchedule(head="tree")
 

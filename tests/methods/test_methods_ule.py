@@ -9,18 +9,18 @@ from torch import nn
 
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent import MLPHead
-from aifs_peft.methods import Latents, MethodSettings, Setup, get
+from aifs_peft.methods import Latents, MethodSettings, Setup, make
 from aifs_peft.methods.regularisers.ule import coordinate_change, cosine_penalty, output_gradient, saliency_penalty
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import LatentOutput
 
 
-def make(**options):
-    return get("ule")(MethodSettings(method_options=options))
+def built(**options):
+    return make("ule", method_options=options)
 
 
 def prepared(z, y, *, encoder_trains=False, **options):
-    method = make(**options)
+    method = built(**options)
     everything = Latents(z, y, torch.arange(len(y)), len(y))
     method.prepare(epoch_context(nn.Identity(), encoder_trains=encoder_trains, encode_untuned=lambda: everything))
     return method
@@ -79,9 +79,9 @@ def test_the_loss_equals_the_formula(coordinates, penalty):
 
 
 def test_the_penalty_waits_for_the_student_and_grows():
-    options = make(head_start=0.1, ramp=0.4, lambda2=2.0).options
+    options = built(head_start=0.1, ramp=0.4, lambda2=2.0).options
     assert [options.weight(p) for p in (0.0, 0.1, 0.3, 0.5, 0.9)] == pytest.approx([0.0, 0.0, 1.0, 2.0, 2.0])
-    step = make(head_start=0.1, ramp=0.0, lambda2=2.0).options
+    step = built(head_start=0.1, ramp=0.0, lambda2=2.0).options
     assert [step.weight(p) for p in (0.0, 0.1, 0.9)] == [0.0, 2.0, 2.0]
     z, y = torch.randn(4, 3), torch.tensor([0, 1, 0, 1])
     head = MLPHead(3, 2, (4,))
@@ -108,11 +108,11 @@ def test_a_linear_teacher_on_frozen_latents_has_one_gradient_and_is_refused():
     torch.testing.assert_close(gradient, (head.weight[1] - head.weight[0]).detach().expand(5, -1))
     given = {"num_labels": 2, "auxiliary": nn.Linear(3, 2)}
     with pytest.raises(InvalidConfigError, match=r"degenerates.*head=\"mlp\".*encoder_adapter"):
-        make().check(Setup(head, encoder_trains=False, **given))
-    make().check(Setup(head, encoder_trains=True, **given))
-    make().check(Setup(MLPHead(3, 2, (4,)), encoder_trains=False, **given))
+        built().check(Setup(head, encoder_trains=False, **given))
+    built().check(Setup(head, encoder_trains=True, **given))
+    built().check(Setup(MLPHead(3, 2, (4,)), encoder_trains=False, **given))
     with pytest.raises(InvalidConfigError, match=r"second head.*auxiliary=\"linear\""):
-        make().check(Setup(head, encoder_trains=True, num_labels=2))
+        built().check(Setup(head, encoder_trains=True, num_labels=2))
 
 
 def test_a_right_angle_to_a_discriminant_in_whitened_latents_leaves_no_class_means_apart():
@@ -146,7 +146,7 @@ def test_options_are_checked():
         ({"student_q": 2}, "student_q must be"),
     ):
         with pytest.raises(InvalidConfigError, match=match):
-            make(**options)
+            built(**options)
 
 
 def test_a_shortcut_on_one_dimension_is_unlearned_and_runs_repeat():
@@ -155,7 +155,7 @@ def test_a_shortcut_on_one_dimension_is_unlearned_and_runs_repeat():
     schedule = LatentSchedule(epochs=20, learning_rate=1e-2)
 
     def fit(**own):
-        settings = MethodSettings(method_options=own)
+        settings = MethodSettings.for_method("ule", method_options=own)
         return fit_on_latents("ule", z, y, num_labels=2, settings=settings, schedule=schedule).head
 
     plain, unlearned = fit(lambda2=0.0), fit()

@@ -7,14 +7,14 @@ from shortcut_latents import fit, planted, worst_group
 from torch import nn
 
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError
-from aifs_peft.methods import EpochContext, Latents, MethodSettings, StepContext, get
+from aifs_peft.methods import EpochContext, Latents, StepContext, make
 from aifs_peft.tuner import AIFSState, LatentOutput
 
 QUICK = {"twins": {"draws": 3, "steps": 500}}
 
 
 def made(**options):
-    return get("xrm-gdro")(MethodSettings(method_options={**QUICK, **options}))
+    return make("xrm-gdro", method_options={**QUICK, **options})
 
 
 def epoch(state, data=None, **options):
@@ -65,7 +65,7 @@ def test_batches_are_balanced_over_class_and_bit():
     state, y = AIFSState(10), torch.tensor([0, 0, 1, 1])
     state.update(count=False, groups=torch.tensor([0, 1, 0, 1]))
     assert made().sampling(y, epoch(state)).cells.tolist() == [0, 1, 2, 3]
-    assert get("xrm-gdro")(MethodSettings(balance_groups=False)).sampling(y, epoch(state)) is None
+    assert make("xrm-gdro", balance_groups=False).sampling(y, epoch(state)) is None
 
 
 def test_no_mistakes_are_said_aloud(caplog):

@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import torch
 
+import aifs_peft
+
 
 def launch(script: Path, command: list[str], out: Path, timeout: float = 300):
     """Run `python *command` with the script's folder importable; what it wrote to `out / "results.pt"`.
@@ -18,7 +20,9 @@ def launch(script: Path, command: list[str], out: Path, timeout: float = 300):
     Where it takes too long all its processes are ended, and tell where each thread was.
     """
     out.mkdir()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parent), "GLOO_SOCKET_IFNAME": "lo"}
+    # The copy of the package that the test itself imports, whichever is installed.
+    path = os.pathsep.join([str(script.parent), str(Path(aifs_peft.__file__).parents[1])])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "GLOO_SOCKET_IFNAME": "lo"}
     environment["PYTHONFAULTHANDLER"] = "1"
     with (out / "output.txt").open("w+") as output:
         process = subprocess.Popen([sys.executable, *command], env=environment, stdout=output, stderr=output)

@@ -23,7 +23,7 @@ def test_paper_is_the_published_method_literally():
         "mask_rule": "inverse",
         "mask_scale": "sum",
         "noise": "gaussian",
-        "attribution": "ig",
+        "attribution": "gradient_x_input",
     }
     assert config.use_basis is False
     assert config == AIFSConfig(recipe="paper")
@@ -59,6 +59,10 @@ def test_every_problem_is_reported_at_once():
         ({"sensitivity_sign": 0}, "sensitivity_sign must be one of -1, 1; got 0"),
         ({"attribution": "shap"}, "attribution must be one of"),
         ({"pool": "max"}, "pool must be one of"),
+        ({"class_weights": "equal"}, "class_weights must be finite numbers, not all 0, or 'probability' or None"),
+        ({"class_weights": [0.0, 0.0]}, "class_weights must be finite numbers, not all 0"),
+        ({"class_weights": [1.0, float("nan")]}, "class_weights must be finite numbers"),
+        ({"class_weights": [1.0], "num_labels": 2}, "class_weights needs one number for each of 2 classes; got 1"),
         ({"alpha": float("nan")}, "alpha must be a finite number of at least 0; got nan"),
         ({"beta": "0.5"}, "beta must be a finite number of at least 0; got '0.5'"),
         ({"gamma": float("inf")}, "gamma must be a finite number"),
@@ -85,7 +89,9 @@ def test_each_wrong_field_is_named(fields, message):
 
 def test_json_round_trip_with_a_nested_configuration(tmp_path):
     inner = LoraConfig(r=3, lora_alpha=5, target_modules=["v_proj", "q_proj"], modules_to_save=["norm"], use_dora=True)
-    config = AIFSConfig.paper(encoder_adapter=inner, labels=["cat", "dog"], target_modules="classifier", top_k=2)
+    config = AIFSConfig.paper(
+        encoder_adapter=inner, labels=["cat", "dog"], target_modules="classifier", class_weights=[1, 2]
+    )
     config.save_pretrained(tmp_path)
     for cls in (AIFSConfig, PeftConfig):
         again = cls.from_pretrained(tmp_path)

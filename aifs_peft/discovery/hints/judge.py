@@ -6,34 +6,17 @@ and the class must keep a contrast beside it. A hint that fails is recorded with
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from aifs_peft.discovery.gate import GateThresholds, association_noise, noise_of_counts
+from aifs_peft.discovery.arrays import Array, IntArray
+from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
+from aifs_peft.discovery.gate import association_noise, noise_of_counts
+from aifs_peft.discovery.hints.held_out import choose_fit, errors_needed, rows_with
 from aifs_peft.discovery.hints.known import Hint
-from aifs_peft.discovery.hints.sampler import SWEEPS, AttributeFit, Whitened, sample_attribute
+from aifs_peft.discovery.hints.sampler import AttributeFit, Whitened, sample_attribute
 from aifs_peft.discovery.result import Candidate
-
-Array = NDArray[np.floating]
-IntArray = NDArray[np.integer]
-
-COMPONENTS = (16, 64, 256)
-FOLDS = 5
-# Held-out prediction must beat chance by this many standard errors: with up to so many examples known, and with more.
-# A true attribute beats it by 5 or more then, a column that repeats the label with errors by 3 at most.
-FEW_KNOWN, FEW_ERRORS, MANY_ERRORS = 200, 2.5, 4.0
-MIN_FREEDOM = 10
-# The held-out check looks at most at this many rows and known examples; it needs no more.
-HELD_OUT_ROWS = 5000
-HELD_OUT_KNOWN = 500
-HELD_OUT_SWEEPS = 80
-HELD_OUT_CHAINS = 3
-# Chains of the final fit, where few values are known.
-CHAINS = 5
-# With most values known there is little left to sample.
-SWEEPS_KNOWN = 40
 
 
 @dataclass(frozen=True)
@@ -52,73 +35,8 @@ class Hinted:
     offsets: Array | None = None
 
 
-def _held_out(data: Whitened, hint: Hint, *, tied: bool, rng: np.random.Generator) -> tuple[float, float]:
-    """How far the known values are predicted beyond chance when held out, mean and standard error.
-
-    The prediction is the posterior under even shares, and every cell of label and value counts the same: most examples
-    of a column lie where the label alone would put them, and any offsets, those of noise, too, call them likely.
-    """
-    A, K = hint.n_values, len(data.means)
-    rows = _evenly(data.y * A + hint.values, np.flatnonzero(hint.values >= 0), HELD_OUT_KNOWN, rng)
-    _, cell, counts = np.unique(data.y[rows] * A + hint.values[rows], return_inverse=True, return_counts=True)
-    # Dealt value by value and within it class by class, so that every fold holds each value that can be in all.
-    fold = np.empty(len(rows), dtype=np.int64)
-    fold[np.argsort(hint.values[rows] * K + data.y[rows], kind="stable")] = np.arange(len(rows)) % FOLDS
-    sweeps, chains = (HELD_OUT_SWEEPS, HELD_OUT_CHAINS) if np.mean(hint.values < 0) > 0.5 else (SWEEPS_KNOWN, 1)
-    scores = np.empty(len(rows))
-    for j in range(FOLDS):
-        test = rows[fold == j]
-        known = hint.values.copy()
-        known[test] = -1
-        fit = sample_attribute(data, known, A, rng=rng, tied=tied, sweeps=sweeps, chains=chains)
-        scores[fold == j] = fit.probability(data, test, hint.values[test]) - 1.0 / A
-    means = np.bincount(cell, scores) / counts
-    # With hardly more examples than cells the cells' own means leave nothing to estimate a variance from.
-    freedom = len(rows) - len(counts)
-    spread = scores - means[cell] if freedom >= MIN_FREEDOM else scores - scores.mean()
-    variance = float(np.sum(spread**2)) / (freedom if freedom >= MIN_FREEDOM else len(rows) - 1)
-    return float(means.mean()), float(np.sqrt(variance * np.mean(1.0 / counts) / len(counts)))
-
-
-def _evenly(cell: IntArray, rows: IntArray, most: int, rng: np.random.Generator) -> IntArray:
-    """At most `most` of `rows`, as many of each cell as there are."""
-    shuffled = rng.permutation(rows)
-    in_order = shuffled[np.argsort(cell[shuffled], kind="stable")]
-    _, starts, counts = np.unique(cell[in_order], return_index=True, return_counts=True)
-    place = np.arange(len(in_order)) - np.repeat(starts, counts)
-    return in_order[np.argsort(place, kind="stable")[:most]]
-
-
-def _errors_needed(hint: Hint) -> float:
-    """By how many standard errors held-out examples must be predicted better than by chance."""
-    return FEW_ERRORS if np.count_nonzero(hint.values >= 0) <= FEW_KNOWN else MANY_ERRORS
-
-
-def _choose(
-    X: Array, y: IntArray, K: int, hint: Hint, rng: np.random.Generator
-) -> tuple[int, bool, tuple[float, float]]:
-    """Number of components and kind of shares that predict held-out examples, with how far beyond chance.
-
-    The most components whose prediction is within a standard error of the best one.
-    """
-    most = min(X.shape[1], max(len(X) // 5, 2))
-    data = {k: Whitened.of(np.ascontiguousarray(X[:, :k]), y, K) for k in sorted({min(k, most) for k in COMPONENTS})}
-    mostly_known = float(np.mean(hint.values >= 0)) > 0.5
-    tried = {(k, not mostly_known): _held_out(data[k], hint, tied=not mostly_known, rng=rng) for k in data}
-    # Within a standard error more components win: what the class keeps beside the attribute lies in all of them.
-    needed = _errors_needed(hint)
-    shown = {setting: score for setting, score in tried.items() if score[0] >= needed * score[1]} or tried
-    highest, error = max(shown.values())
-    best = max(setting for setting, (beyond, _) in shown.items() if beyond >= highest - error)
-    if not mostly_known:
-        free = tried[best[0], False] = _held_out(data[best[0]], hint, tied=False, rng=rng)
-        if free[0] > max(tried[best][0], needed * free[1]):
-            best = (best[0], False)
-    return (*best, tried[best])
-
-
 def to_classes(prior: Array) -> Array:
-    """Which class each value goes with, as a 0/1 matrix `(A, K)`: where it is most over-represented.
+    """Which class each value goes with, as a 0/1 matrix `(A, K)`: where it is most over-represented in `prior (K, A)`.
 
     Example:
         >>> to_classes(np.array([[0.9, 0.1], [0.2, 0.8]])).tolist()
@@ -140,8 +58,22 @@ def _summed(fit: AttributeFit, counts: IntArray) -> tuple[Array, Array]:
 def hint_verdict(
     record: dict[str, float], n: int, y: IntArray, used: int, gate: GateThresholds, class_strength: float
 ) -> str:
-    """`"accepted"`, or the first reason against a fitted hint; `class_strength` is what the class needs beside it."""
-    needed = max(gate.association, association_noise(y))
+    """`"accepted"`, or the first reason against a fitted hint.
+
+    Args:
+        record: Its `association`, `conflicts` and `class_strength`, see `Candidate`.
+        n: Number of examples it was fitted on.
+        y: Their labels.
+        used: Number of classes that some value goes with.
+        gate: Thresholds.
+        class_strength: What the class needs beside it.
+
+    Example:
+        >>> numbers = {"association": 0.9, "conflicts": 0.001, "class_strength": 2.0}
+        >>> hint_verdict(numbers, 1000, np.arange(1000) % 2, 2, GateThresholds(), 0.5)
+        'only 1 conflicting examples (needs 5)'
+    """
+    needed = max(gate.association, association_noise(y, gate))
     if used < 2:
         return "every value goes with the same class: not tied to the label"
     if record["association"] < needed:
@@ -154,7 +86,12 @@ def hint_verdict(
 
 
 def measure(fit: AttributeFit, data: Whitened) -> dict[str, float]:
-    """The numbers of a `Candidate`: cosine, contrasts, association and conflicts of a fit with values in classes."""
+    """The numbers of a `Candidate`: cosine, contrasts, association and conflicts of a fit, its values put into classes.
+
+    Args:
+        fit: Offsets and shares of the attribute's values.
+        data: The latents that it was fitted on.
+    """
     counts = np.bincount(data.y, minlength=len(fit.prior))
     offsets, prior = _summed(fit, counts)
     K = len(prior)
@@ -174,13 +111,26 @@ def measure(fit: AttributeFit, data: Whitened) -> dict[str, float]:
 
 
 def rejected(source: str, reason: str, k: int = 0) -> Hinted:
-    """A hint that was not fitted, and why."""
+    """A hint that was not fitted, and why.
+
+    Args:
+        source: Its name.
+        reason: Why.
+        k: Number of components that it was looked at in.
+    """
     nan = float("nan")
     return Hinted(Candidate(source, k, nan, nan, nan, nan, nan, nan, nan, accepted=False, reason=reason))
 
 
 def judge_hint(
-    X: Array, y: IntArray, n_classes: int, hint: Hint, *, rng: np.random.Generator, gate: GateThresholds, rows: IntArray
+    X: Array,
+    y: IntArray,
+    n_classes: int,
+    hint: Hint,
+    *,
+    rng: np.random.Generator,
+    config: DiscoveryConfig,
+    rows: IntArray,
 ) -> Hinted:
     """Check a hint on held-out known examples, fit it, and put the fit to the gate.
 
@@ -190,8 +140,11 @@ def judge_hint(
         n_classes: `K`.
         hint: Values of the attribute where they are known.
         rng: Source of folds and draws.
-        gate: Its association, conflicts and class contrast count here, too.
+        config: The gate's association, conflicts and class contrast count here, too.
         rows: Rows to fit on; the result covers all.
+
+    Returns:
+        The hint with its verdict.
     """
     if hint.problem:
         return rejected(hint.source, hint.problem)
@@ -200,21 +153,39 @@ def judge_hint(
         return rejected(
             hint.source, "each value occurs in one class only: give attribute values, not (label, attribute) cells"
         )
-    sample = _rows_with(known, rows, HELD_OUT_ROWS, rng)
+    sample = rows_with(known, rows, config.hints.held_out_rows, rng)
     part = Hint(hint.source, hint.values[sample])
-    k, tied, (beyond, error) = _choose(X[sample], y[sample], n_classes, part, rng)
-    if beyond < _errors_needed(hint) * error:
-        return rejected(
-            hint.source, f"known examples, held out, are not predicted ({beyond:.2f} +- {error:.2f} over chance)", k
-        )
-    rows = _rows_with(known, rows, len(rows), rng)
-    fit_data = Whitened.of(np.ascontiguousarray(X[rows, :k]), y[rows], n_classes)
-    sweeps, chains = (SWEEPS, CHAINS) if np.mean(hint.values[rows] < 0) >= 0.5 else (SWEEPS_KNOWN, 1)
-    fit = sample_attribute(fit_data, hint.values[rows], hint.n_values, rng=rng, tied=tied, sweeps=sweeps, chains=chains)
+    k, tied, held_out = choose_fit(X[sample], y[sample], n_classes, part, rng, config)
+    if not held_out.clear(errors_needed(hint, config.gate)):
+        over = f"{held_out.beyond:.2f} +- {held_out.error:.2f} over chance"
+        return rejected(hint.source, f"known examples, held out, are not predicted ({over})", k)
+    rows = rows_with(known, rows, len(rows), rng)
+    return _fit_and_judge(X, y, n_classes, hint, k, tied, rng=rng, config=config, rows=rows)
+
+
+def _fit_and_judge(
+    X: Array,
+    y: IntArray,
+    n_classes: int,
+    hint: Hint,
+    k: int,
+    tied: bool,
+    *,
+    rng: np.random.Generator,
+    config: DiscoveryConfig,
+    rows: IntArray,
+) -> Hinted:
+    """Fit a hint that predicts held-out examples on `rows` of the first `k` components, and ask the gate."""
+    own, gate = config.hints, config.gate
+    fit_data = Whitened.of(np.ascontiguousarray(X[rows, :k]), y[rows], n_classes, own)
+    sweeps, chains = (own.sweeps, own.chains) if np.mean(hint.values[rows] < 0) >= 0.5 else (own.sweeps_known, 1)
+    fit = sample_attribute(
+        fit_data, hint.values[rows], hint.n_values, rng=rng, config=own, tied=tied, sweeps=sweeps, chains=chains
+    )
     R = fit.responsibilities(fit_data, hint.values[rows]).astype(np.float64)
     # Which value goes with which class is read off all rows: of values that look alike the sampler may empty one.
     table = np.stack([R[y[rows] == c].mean(axis=0) for c in range(n_classes)])
-    shown = AttributeFit(fit.offsets, table)
+    shown = replace(fit, prior=table)
     numbers = measure(shown, fit_data)
     classes = to_classes(table)
     counts = np.bincount(y[rows], minlength=n_classes)
@@ -225,15 +196,6 @@ def judge_hint(
     record = Candidate(hint.source, k, float("nan"), accepted=reason == "accepted", reason=reason, **numbers)
     if not record.accepted:
         return Hinted(record)
-    R = fit.responsibilities(Whitened.of(np.ascontiguousarray(X[:, :k]), y, n_classes), hint.values) @ classes
+    R = fit.responsibilities(Whitened.of(np.ascontiguousarray(X[:, :k]), y, n_classes, own), hint.values) @ classes
     offsets = _summed(shown, counts)[0] @ fit_data.factor.T
     return Hinted(record, R.astype(np.float32), offsets)
-
-
-def _rows_with(known: IntArray, rows: IntArray, limit: int, rng: np.random.Generator) -> IntArray:
-    """At most `limit` of `rows`, the known ones among all first, up to half of the limit."""
-    if len(rows) <= limit and len(known) == len(np.intersect1d(known, rows)):
-        return rows
-    first = rng.permutation(known)[: limit // 2]
-    rest = rng.permutation(np.setdiff1d(rows, first))[: limit - len(first)]
-    return np.sort(np.concatenate([first, rest]))

@@ -12,15 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from aifs_peft.discovery.arrays import IntArray
+from aifs_peft.discovery.config import DEFAULT_CONFIG, HintConfig
 from aifs_peft.errors import InvalidInputError
-
-IntArray = NDArray[np.integer]
-
-# A value known for fewer examples than this is treated as unknown; so few say nothing about it.
-MIN_KNOWN = 5
-MAX_VALUES = 20
-# A numeric column with more distinct values is cut at its quartiles.
-MAX_DISTINCT = 10
 
 
 @dataclass(frozen=True)
@@ -43,48 +37,79 @@ class Hint:
         return int(self.values.max()) + 1
 
 
-def _renumbered(source: str, codes: IntArray) -> Hint:
+def _renumbered(source: str, codes: IntArray, config: HintConfig) -> Hint:
     """A hint from codes `>= 0`, -1 unknown; rare values become unknown."""
     values, counts = np.unique(codes[codes >= 0], return_counts=True)
-    kept = values[counts >= MIN_KNOWN]
+    kept = values[counts >= config.min_known]
     out = np.full(len(codes), -1, dtype=np.int64)
     for index, value in enumerate(kept):
         out[codes == value] = index
     if len(kept) < 2:
-        return Hint(source, out, f"{len(kept)} value(s) known for {MIN_KNOWN} examples or more (needs 2)")
-    if len(kept) > MAX_VALUES:
-        return Hint(source, out, f"{len(kept)} values (at most {MAX_VALUES}): merge them")
+        return Hint(source, out, f"{len(kept)} value(s) known for {config.min_known} examples or more (needs 2)")
+    if len(kept) > config.max_values:
+        return Hint(source, out, f"{len(kept)} values (at most {config.max_values}): merge them")
     return Hint(source, out)
 
 
-def groups_hint(groups: ArrayLike, n: int) -> Hint:
-    """The hint of attribute values `groups (n,)`: integers, -1 for unknown.
+def groups_hint(groups: ArrayLike, n: int, *, config: HintConfig = DEFAULT_CONFIG.hints) -> Hint:
+    """The hint of attribute values that are known for some examples.
+
+    Args:
+        groups: Value of each example, shape `(n,)`: whole numbers from 0, or strings. Unknown are -1, `None`, NaN and
+            the empty string.
+        n: Number of examples.
+        config: How often a value must be known, and how many values there may be.
+
+    Returns:
+        The hint; one that cannot be used says why in `problem`.
 
     Raises:
-        InvalidInputError: When they are not one integer per example.
+        InvalidInputError: When they are not one whole number or string per example.
 
     Example:
-        >>> groups_hint([0, 1, -1] * 5, 15).n_values
-        2
+        >>> groups_hint([0, 1, -1] * 5, 15).n_values, groups_hint(["land", "water", None] * 5, 15).n_values
+        (2, 2)
     """
     if hasattr(groups, "detach"):
         groups = groups.detach().cpu().numpy()
-    given = np.asarray(groups)
+    # As objects first: NumPy alone would turn a list of strings and missing values into strings, "None" and "nan".
+    given = np.asarray(groups if isinstance(groups, np.ndarray) else np.asarray(groups, dtype=object))
     if given.shape != (n,):
         raise InvalidInputError(f"groups of shape {given.shape} were given for {n} examples; needed is ({n},).")
-    whole = given.dtype.kind in "iub" or (given.dtype.kind == "f" and bool(np.all(given == np.round(given))))
-    if not whole or (len(given) and given.min() < -1):
+    return _renumbered("hint:groups", _codes(given), config)
+
+
+def _codes(given: NDArray[Any]) -> IntArray:
+    """Whole numbers from 0 as they are, strings numbered in their order; -1 where unknown."""
+    import pandas as pd
+
+    column = pd.Series(given).infer_objects()
+    unknown = column.isna() | column.isin(["", "-1", -1])
+    known = column[~unknown]
+    codes = np.full(len(column), -1, dtype=np.int64)
+    if all(isinstance(value, str) for value in known):
+        codes[~unknown] = pd.factorize(known, sort=True)[0]
+        return codes
+    numbers = pd.to_numeric(known, errors="coerce").to_numpy(dtype=np.float64)
+    if not np.all(numbers == np.round(numbers)) or numbers.min() < 0:
         raise InvalidInputError(
-            f"groups of dtype {given.dtype} were given; needed are attribute values 0, 1, ... and -1 where unknown. "
-            "Number the values, for example with pandas.factorize, which also gives -1 for missing ones."
+            f"groups of dtype {given.dtype} were given, for example {known.iloc[0]!r}; needed are attribute values: "
+            "whole numbers 0, 1, ... with -1 where unknown, or strings with None where unknown."
         )
-    return _renumbered("hint:groups", given.astype(np.int64))
+    codes[~unknown] = numbers.astype(np.int64)
+    return codes
 
 
-def metadata_hints(metadata: Any, n: int) -> list[Hint]:
-    """One hint per column of a `DataFrame` or mapping of names to `n` values; missing values are unknown.
+def metadata_hints(metadata: Any, n: int, *, config: HintConfig = DEFAULT_CONFIG.hints) -> list[Hint]:
+    """One hint per column; missing values are unknown.
 
-    Numeric columns with more than 10 distinct values are cut at their quartiles.
+    Args:
+        metadata: `DataFrame`, or mapping of names to `n` values.
+        n: Number of examples.
+        config: Its `max_distinct`: numeric columns with more distinct values are cut at their `quantiles`.
+
+    Returns:
+        A hint per column; one that cannot be used says why in `problem`.
 
     Raises:
         InvalidInputError: When it has no named columns, or one is not `n` values long.
@@ -107,7 +132,7 @@ def metadata_hints(metadata: Any, n: int) -> list[Hint]:
         )
         if len(column) != n:
             raise InvalidInputError(f"metadata column {name!r} has {len(column)} values for {n} examples; give {n}.")
-        if pd.api.types.is_numeric_dtype(column) and column.nunique() > MAX_DISTINCT:
-            column = pd.qcut(column, 4, labels=False, duplicates="drop")
-        hints.append(_renumbered(f"hint:metadata:{name}", np.asarray(pd.factorize(column)[0], dtype=np.int64)))
+        if pd.api.types.is_numeric_dtype(column) and column.nunique() > config.max_distinct:
+            column = pd.qcut(column, config.quantiles, labels=False, duplicates="drop")
+        hints.append(_renumbered(f"hint:metadata:{name}", np.asarray(pd.factorize(column)[0], dtype=np.int64), config))
     return hints

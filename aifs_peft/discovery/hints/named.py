@@ -13,26 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.special import softmax
 
-from aifs_peft.discovery.gate import GateThresholds
+from aifs_peft.discovery.arrays import Array, IntArray, one_hot, softmax_in_place
+from aifs_peft.discovery.config import DiscoveryConfig, HintConfig
 from aifs_peft.discovery.hints.judge import Hinted, hint_verdict, measure, rejected, to_classes
 from aifs_peft.discovery.hints.sampler import AttributeFit, Whitened
-from aifs_peft.discovery.reduce import Reduction
+from aifs_peft.discovery.principal_components import Reduction
 from aifs_peft.discovery.result import Candidate
 from aifs_peft.errors import InvalidInputError
-
-Array = NDArray[np.floating]
-IntArray = NDArray[np.integer]
-
-STEPS = 300
-TOLERANCE = 1e-6
-# Clusters closer than this, in standard deviations within a cluster, are one cloud cut in two. Lower than for
-# candidates without a hint, which had every direction to choose from.
-MIN_CONTRAST = 1.5
-# Of a direction of which less lies in the latents only rounding is left.
-MIN_LEFT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -52,7 +42,12 @@ class Named:
     left: float
 
     def within(self, old: Reduction, new: Reduction) -> Named:
-        """The same attribute in the coordinates of another reduction of the same latents; it was given in `old`'s."""
+        """The same attribute in the coordinates of another reduction of the same latents.
+
+        Args:
+            old: Reduction in whose coordinates it is given.
+            new: Reduction in whose coordinates it is wanted.
+        """
         before = self.weights / old.scale
         inside = before @ (old.components @ new.components.T)
         left = self.left * float(np.linalg.norm(inside) / max(float(np.linalg.norm(before)), 1e-300))
@@ -69,11 +64,14 @@ def named_hints(attributes: Any, reduction: Reduction) -> list[Named]:
             with two values.
         reduction: Of the latents of width `d`.
 
+    Returns:
+        One `Named` per attribute.
+
     Raises:
         InvalidInputError: For another shape, values that are not finite, or values that do not differ.
 
     Example:
-        >>> from aifs_peft.discovery.reduce import principal_components
+        >>> from aifs_peft.discovery.principal_components import principal_components
         >>> Z = np.random.default_rng(0).normal(size=(50, 3))
         >>> reduction = principal_components(Z, 3, rng=np.random.default_rng(0))
         >>> [(h.source, h.values.shape) for h in named_hints({"colour": np.eye(3)[:2]}, reduction)]
@@ -120,23 +118,19 @@ class _Shared:
         return np.asarray(density + np.log(np.maximum(self.prior, 1e-12))[y] - 0.5 * t.shape[1] * np.log(2 * np.pi))
 
 
-def _fit_shared(t: Array, y: IntArray, K: int, R: Array) -> tuple[_Shared, float]:
+def _fit_shared(t: Array, y: IntArray, K: int, R: Array, config: HintConfig) -> tuple[_Shared, float]:
     """EM from responsibilities `R (n, A)`: the fit and its log-likelihood."""
     n, previous = len(t), -np.inf
-    onehot = np.eye(K)[y]
-    for _ in range(STEPS):
+    onehot = one_hot(y, K)
+    for _ in range(config.named_steps):
         weight = np.maximum(R.sum(axis=0), 1e-9)
         centres = (R.T @ t) / weight[:, None]
         covariance = (t.T @ t - (centres * weight[:, None]).T @ centres) / n + 1e-6 * np.eye(t.shape[1])
         prior = (onehot.T @ R + 1.0) / (onehot.sum(axis=0) + R.shape[1])[:, None]
         fit = _Shared(centres, covariance, prior)
-        logits = fit.logits(t, y)
-        top = logits.max(axis=1, keepdims=True)
-        R = np.exp(logits - top)
-        norm = R.sum(axis=1, keepdims=True)
-        R /= norm
-        current = float(np.sum(top) + np.sum(np.log(norm)))
-        if current - previous < TOLERANCE * n:
+        R = fit.logits(t, y)
+        current = softmax_in_place(R)
+        if current - previous < config.named_tolerance * n:
             break
         previous = current
     return fit, current
@@ -153,7 +147,7 @@ def _null(t: Array, y: IntArray, K: int) -> float:
     return float(-0.5 * quadratic - len(t) * (log_det + 0.5 * t.shape[1] * np.log(2 * np.pi)))
 
 
-def _mixture(data: Whitened, directions: Array) -> tuple[_Shared, Array, float]:
+def _mixture(data: Whitened, directions: Array, config: HintConfig) -> tuple[_Shared, Array, float]:
     """Shared clusters in the span of whitened `directions (k, A)`: the fit, the span's basis `(k, r)`, and the gain."""
     basis, sizes, _ = np.linalg.svd(directions - directions.mean(axis=1, keepdims=True), full_matrices=False)
     basis = basis[:, sizes > 1e-6 * sizes[0]]
@@ -163,7 +157,7 @@ def _mixture(data: Whitened, directions: Array) -> tuple[_Shared, Array, float]:
     (n, A), K = scores.shape, len(data.means)
     start = np.full((n, A), 0.1 / A)
     start[np.arange(n), scores.argmax(axis=1)] += 0.9
-    fit, likelihood = _fit_shared(t, data.y, K, start)
+    fit, likelihood = _fit_shared(t, data.y, K, start, config)
     # A centres of r numbers and K (A - 1) shares, against K centres.
     extra = (A - K) * basis.shape[1] + K * (A - 1)
     return fit, basis, 2.0 * (likelihood - _null(t, data.y, K)) - max(extra, 1) * float(np.log(n))
@@ -177,7 +171,9 @@ def _contrast(fit: _Shared) -> float:
     return float(np.sqrt(2.0 * A / (A - 1) * np.mean(np.sum(white**2, axis=0))))
 
 
-def judge_named(X: Array, y: IntArray, n_classes: int, hint: Named, *, gate: GateThresholds, rows: IntArray) -> Hinted:
+def judge_named(
+    X: Array, y: IntArray, n_classes: int, hint: Named, *, config: DiscoveryConfig, rows: IntArray
+) -> Hinted:
     """Fit the shared clusters along a named attribute's directions and put them to the gate.
 
     A direction may say how the attribute moves latents, or, as a text embedding does, which product of latent and
@@ -188,27 +184,31 @@ def judge_named(X: Array, y: IntArray, n_classes: int, hint: Named, *, gate: Gat
         y: Labels in `0..n_classes-1`, shape `(n,)`.
         n_classes: `K`.
         hint: The directions.
-        gate: Its association, conflicts and class contrast count here, too.
+        config: The gate's association, conflicts and class contrast count here, too.
         rows: Rows to fit on; the result covers all.
+
+    Returns:
+        The hint with its verdict.
     """
-    if hint.left < MIN_LEFT:
+    gate, own = config.gate, config.hints
+    if hint.left < own.named_left:
         return rejected(hint.source, "nothing of the direction is left in the latents, or beside what was found")
-    k = min(X.shape[1], max(len(rows) // 5, 2))
-    data = Whitened.of(np.ascontiguousarray(X[rows, :k]), y[rows], n_classes)
+    k = min(X.shape[1], max(len(rows) // config.reduction.rows_per_component, 2))
+    data = Whitened.of(np.ascontiguousarray(X[rows, :k]), y[rows], n_classes, own)
     displaced = solve_triangular(data.factor, hint.values[:, :k].T, lower=True)
     weighed = data.factor.T @ hint.weights[:, :k].T
     tried = []
     for directions in (displaced, weighed):
-        fit, basis, gain = _mixture(data, directions)
+        fit, basis, gain = _mixture(data, directions, own)
         contrast = _contrast(fit)
         centred = fit.centres - fit.centres.mean(axis=0)
-        numbers = measure(AttributeFit(centred @ basis.T, fit.prior), data) | {"gain": gain}
+        numbers = measure(AttributeFit(centred @ basis.T, fit.prior, own.max_explained), data) | {"gain": gain}
         used = int(np.count_nonzero(to_classes(fit.prior).sum(axis=0)))
         reason = hint_verdict(numbers, len(rows), y[rows], used, gate, gate.class_strength)
         if gain <= 0.0:
             reason = "along this direction the classes differ, or nothing does: no clusters that they share"
-        elif contrast < MIN_CONTRAST:
-            reason = f"attribute contrast too small along this direction ({contrast:.2f} < {MIN_CONTRAST})"
+        elif contrast < gate.named_contrast:
+            reason = f"attribute contrast too small along this direction ({contrast:.2f} < {gate.named_contrast})"
         accepted = reason == "accepted"
         record = Candidate(hint.source, k, float("nan"), accepted=accepted, reason=reason, **numbers)
         tried.append((accepted, contrast, record, fit, basis))
@@ -217,6 +217,5 @@ def judge_named(X: Array, y: IntArray, n_classes: int, hint: Named, *, gate: Gat
         return Hinted(record)
     whole = np.asarray(solve_triangular(data.factor, basis, lower=True, trans="T"))
     logits = fit.logits((X[:, :k] - data.centres.mean(axis=0)) @ whole, y)
-    R = np.exp(logits - logits.max(axis=1, keepdims=True))
-    R = (R / R.sum(axis=1, keepdims=True)) @ to_classes(fit.prior)
+    R = softmax(logits, axis=1) @ to_classes(fit.prior)
     return Hinted(record, R.astype(np.float32))

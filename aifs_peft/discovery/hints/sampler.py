@@ -3,12 +3,12 @@
 `z | y, a ~ N(alpha_y + beta_a, Sigma)` with `a` known for a few examples. The most likely offsets, which is what EM
 climbs to, are useless for a weak attribute: in many dimensions its likelihood is flat, and the maximum lies where the
 noise is. The posterior *mean* is what a head needs, and sampling gives it with everything that is uncertain averaged
-over: who carries which value, the shares, and the offsets.
+over: who carries which value, the shares, and the offsets. (Data augmentation, Tanner and Wong, 1987.)
 
 Two things carry the estimate. The class means are known precisely, and an attribute tied to the label must show in
 them, so `beta` is free along the class contrasts and shrunk beside them. And independent properties tend to move
 latents in unrelated directions: how far `beta` reaches beside the class contrasts is drawn towards the size at which
-class and attribute offsets are orthogonal in the `Sigma^-1` metric, with the weight of `ORTHOGONAL` observations.
+class and attribute offsets are orthogonal in the `Sigma^-1` metric, with the weight of `orthogonal` observations.
 """
 
 from __future__ import annotations
@@ -16,23 +16,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cholesky, qr, solve_triangular
+from scipy.special import softmax
 
+from aifs_peft.discovery.arrays import Array, IntArray, one_hot, softmax_in_place
+from aifs_peft.discovery.config import HintConfig
 from aifs_peft.discovery.mixture.em import shrink
-
-Array = NDArray[np.floating]
-IntArray = NDArray[np.integer]
-
-SWEEPS = 400
-# Weight of orthogonal class and attribute offsets in the prior of the offsets' size, in observations.
-ORTHOGONAL = 30.0
-# Largest share of the variance along an offset that the attribute itself may explain.
-MAX_EXPLAINED = 0.9
-# Prior of the one aligned share of tied values, as aligned and conflicting examples seen before.
-ALIGNED, CONFLICTING = 20.0, 2.0
-# Starting shares stay inside this distance from 0 and 1.
-START_MARGIN = 0.05
 
 
 @dataclass(frozen=True)
@@ -54,13 +43,13 @@ class Whitened:
     centres: Array
 
     @staticmethod
-    def of(X: Array, y: IntArray, n_classes: int) -> Whitened:
-        """Whiten reduced latents `X (n, k)`."""
+    def of(X: Array, y: IntArray, n_classes: int, config: HintConfig) -> Whitened:
+        """Whiten reduced latents `X (n, k)` with labels `y (n,)` in `0..n_classes-1`."""
         n, k = X.shape
-        onehot = np.eye(n_classes)[y]
+        onehot = one_hot(y, n_classes)
         centres = (onehot.T @ X) / np.maximum(onehot.sum(axis=0), 1.0)[:, None]
         residual = X - centres[y].astype(X.dtype)
-        covariance = shrink((residual.T @ residual).astype(np.float64) / n, min(0.05, 0.1 * k / n))
+        covariance = shrink((residual.T @ residual).astype(np.float64) / n, min(config.max_shrinkage, 0.1 * k / n))
         factor = cholesky(covariance, lower=True)
         V = solve_triangular(factor, residual.T, lower=True, check_finite=False).T
         means = solve_triangular(factor, (centres - centres.mean(axis=0)).T, lower=True).T
@@ -74,22 +63,24 @@ class AttributeFit:
     Args:
         offsets: In whitened coordinates, mean zero, shape `(A, k)`.
         prior: `pi(a | y)`, shape `(K, A)`.
+        max_explained: See `HintConfig`.
     """
 
     offsets: Array
     prior: Array
+    max_explained: float
 
     def log_likelihood(self, data: Whitened) -> Array:
         """`log p(z | y, a)` up to a constant of `a`, shape `(n, A)`."""
-        turned, penalty = _metric(self.offsets, self.prior, np.bincount(data.y, minlength=len(self.prior)))
+        counts = np.bincount(data.y, minlength=len(self.prior))
+        turned, penalty = _metric(self.offsets, self.prior, counts, self.max_explained)
         scores = data.V @ (turned @ self.offsets).T.astype(np.float32)
         return np.asarray(scores + penalty[data.y].astype(np.float32))
 
     def probability(self, data: Whitened, rows: IntArray, values: IntArray) -> Array:
         """Posterior of the true `values` of some rows under even shares, so that neither label nor share helps."""
-        logits = self.log_likelihood(data)[rows].astype(np.float64)
-        p = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(p[np.arange(len(rows)), values] / p.sum(axis=1))
+        p = softmax(self.log_likelihood(data)[rows].astype(np.float64), axis=1)
+        return np.asarray(p[np.arange(len(rows)), values])
 
     def responsibilities(self, data: Whitened, known: IntArray) -> Array:
         """Posterior of the attribute, shape `(n, A)`; certain where `known` is not -1."""
@@ -97,7 +88,7 @@ class AttributeFit:
         return _clamped(logits, known)
 
 
-def _metric(offsets: Array, prior: Array, counts: IntArray) -> tuple[Array, Array]:
+def _metric(offsets: Array, prior: Array, counts: IntArray, max_explained: float) -> tuple[Array, Array]:
     """`T (A, A)` with `P B' = B' T'` for the precision within cells, and each value's quadratic part `(K, A)`.
 
     The unit covariance within classes contains the attribute's own spread, `B' M B`. Without it the covariance is
@@ -108,7 +99,7 @@ def _metric(offsets: Array, prior: Array, counts: IntArray) -> tuple[Array, Arra
     M = np.diag(share @ prior) - (prior * share[:, None]).T @ prior
     gram = offsets @ offsets.T
     explained = float(np.max(np.abs(np.linalg.eigvals(M @ gram))))
-    M = M * min(1.0, MAX_EXPLAINED / max(explained, 1e-12))
+    M = M * min(1.0, max_explained / max(explained, 1e-12))
     turned = np.linalg.inv(np.eye(A) - M @ gram)
     inner = gram @ turned
     return turned.T, prior @ inner - 0.5 * np.diag(inner)
@@ -116,9 +107,7 @@ def _metric(offsets: Array, prior: Array, counts: IntArray) -> tuple[Array, Arra
 
 def _clamped(logits: Array, known: IntArray) -> Array:
     """Row-wise softmax, in place, with certainty where the value is known."""
-    np.subtract(logits, logits.max(axis=1, keepdims=True), out=logits)
-    np.exp(logits, out=logits)
-    np.divide(logits, logits.sum(axis=1, keepdims=True), out=logits)
+    softmax_in_place(logits)
     rows = np.flatnonzero(known >= 0)
     logits[rows] = 0.0
     logits[rows, known[rows]] = 1.0
@@ -136,6 +125,11 @@ class _Chain:
     prior: Array
     size: float
     tied: bool
+    config: HintConfig
+
+    def fit(self) -> AttributeFit:
+        """The offsets and shares as they are now."""
+        return AttributeFit(self.offsets, self.prior, self.config.max_explained)
 
     def draw_prior(self, counts: Array, rng: np.random.Generator) -> Array:
         """Shares `(K, A)` given counts: a free table, or one share with which each class has its own value.
@@ -148,7 +142,7 @@ class _Chain:
             gammas = rng.standard_gamma(counts + 1.0)
             return np.asarray(gammas / gammas.sum(axis=1, keepdims=True))
         aligned = float(np.sum(counts[own, np.arange(len(own))]))
-        rho = float(rng.beta(aligned + ALIGNED, float(counts.sum()) - aligned + CONFLICTING))
+        rho = float(rng.beta(aligned + self.config.aligned, float(counts.sum()) - aligned + self.config.conflicting))
         K = len(own)
         rho = min(max(rho, 1.0 / K + 1e-3), 1.0 - 1e-4)
         prior = np.full((K, K), (1.0 - rho) / (K - 1))
@@ -168,13 +162,13 @@ class _Chain:
         return float(max((seen - taken) / max(spread, 1e-6), least, 1e-6) / max(beside, 1))
 
 
-def _start(data: Whitened, known: IntArray, n_values: int, *, tied: bool) -> _Chain:
+def _start(data: Whitened, known: IntArray, n_values: int, *, tied: bool, config: HintConfig) -> _Chain:
     """Offsets from the known examples alone, and shares that explain the class means by them."""
     K, k = data.means.shape
     contrasts = qr(data.means.T, mode="economic", pivoting=True)[0][:, : min(K - 1, k)]
     rows = np.flatnonzero(known >= 0)
-    value, label = np.eye(n_values)[known[rows]], data.y[rows]
-    cells = np.eye(K)[label].T @ value
+    value, label = one_hot(known[rows], n_values), data.y[rows]
+    cells = one_hot(label, K).T @ value
     centred = value - (cells / np.maximum(cells.sum(axis=1, keepdims=True), 1.0))[label]
     gram = centred.T @ centred + 0.5 * np.eye(n_values)
     offsets = np.linalg.solve(gram, centred.T @ data.V[rows].astype(np.float64))
@@ -185,8 +179,9 @@ def _start(data: Whitened, known: IntArray, n_values: int, *, tied: bool) -> _Ch
     offsets = inside + (offsets - inside) * np.sqrt(max(1.0 - noise / max(beside, 1e-12), 0.05))
     inner = offsets @ offsets.T + 1e-3 * np.eye(n_values)
     prior = 1.0 / n_values + np.linalg.solve(inner, offsets @ data.means.T).T
-    prior = np.clip(prior, START_MARGIN, 1.0 - START_MARGIN)
-    chain = _Chain(data, known, contrasts, offsets, prior / prior.sum(axis=1, keepdims=True), 1.0, tied)
+    prior = np.clip(prior, config.start_margin, 1.0 - config.start_margin)
+    prior /= prior.sum(axis=1, keepdims=True)
+    chain = _Chain(data, known, contrasts, offsets, prior, size=1.0, tied=tied, config=config)
     chain.size = chain.orthogonal_size()
     return chain
 
@@ -194,7 +189,7 @@ def _start(data: Whitened, known: IntArray, n_values: int, *, tied: bool) -> _Ch
 def _sweep(chain: _Chain, rng: np.random.Generator) -> Array:
     """One Gibbs sweep over values, shares, offsets and their size; the conditional mean of the offsets."""
     data, (K, A) = chain.data, chain.prior.shape
-    R = AttributeFit(chain.offsets, chain.prior).responsibilities(data, chain.known)
+    R = chain.fit().responsibilities(data, chain.known)
     drawn = np.minimum((rng.random((len(R), 1)) > np.cumsum(R, axis=1)).sum(axis=1), A - 1)
     drawn = np.where(chain.known >= 0, chain.known, drawn)
     counts = np.bincount(data.y * A + drawn, minlength=K * A).reshape(K, A).astype(np.float64)
@@ -204,9 +199,7 @@ def _sweep(chain: _Chain, rng: np.random.Generator) -> Array:
     shown = shown if free.mean() > 0.5 else counts
     chain.prior = chain.draw_prior(shown, rng)
     # Residuals sum to zero in each class, so the indicators need no centring on this side.
-    onehot = np.zeros((len(drawn), A), dtype=np.float32)
-    onehot[np.arange(len(drawn)), drawn] = 1.0
-    total = (onehot.T @ data.V).astype(np.float64)
+    total = (one_hot(drawn, A, np.float32).T @ data.V).astype(np.float64)
     gram = np.diag(counts.sum(axis=0)) - counts.T @ (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0))
     Q = chain.contrasts
     inside = (total @ Q) @ Q.T
@@ -217,8 +210,9 @@ def _sweep(chain: _Chain, rng: np.random.Generator) -> Array:
     chain.offsets = draw_in + draw_out
     chain.offsets -= chain.offsets.mean(axis=0)
     out = draw_out - draw_out.mean(axis=0)
-    freedom = (A - 1) * max(Q.shape[0] - Q.shape[1], 1) + ORTHOGONAL
-    chain.size = float((np.sum(out**2) + ORTHOGONAL * chain.orthogonal_size()) / rng.chisquare(freedom))
+    freedom = (A - 1) * max(Q.shape[0] - Q.shape[1], 1) + chain.config.orthogonal
+    prior = chain.config.orthogonal * chain.orthogonal_size()
+    chain.size = float((np.sum(out**2) + prior) / rng.chisquare(freedom))
     mean = mean_in + mean_out
     return np.asarray(mean - mean.mean(axis=0))
 
@@ -238,8 +232,9 @@ def sample_attribute(
     n_values: int,
     *,
     rng: np.random.Generator,
+    config: HintConfig,
     tied: bool = True,
-    sweeps: int = SWEEPS,
+    sweeps: int | None = None,
     chains: int = 1,
 ) -> AttributeFit:
     """Posterior means of offsets and shares, given the values that are known.
@@ -251,13 +246,13 @@ def sample_attribute(
         known: Attribute value of each example in `0..n_values-1`, or -1, shape `(n,)`.
         n_values: `A`, at least 2; each value known for at least one example.
         rng: Source of the draws.
+        config: Priors, and how many sweeps are left out.
         tied: One aligned share for all classes, where values and classes go together one to one; else a free table.
-        sweeps: Gibbs sweeps; the first third is left out of the averages.
+        sweeps: Gibbs sweeps, `config.sweeps` if `None`; the first ones are left out of the averages.
         chains: Of so many, the one that predicts the known values best. On real latents a chain can drift, early or
             late, to a style within the classes, and a few known examples do not hold it back.
 
     Example:
-        >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> y = rng.integers(0, 2, 3000); a = np.where(rng.random(3000) < 0.9, y, 1 - y)
         >>> X = rng.normal(size=(3000, 8)); X[:, 0] += 3 * a; X[:, 1] += 2 * y
@@ -265,12 +260,12 @@ def sample_attribute(
         >>> for c in range(2):
         ...     for b in range(2):
         ...         known[np.flatnonzero((y == c) & (a == b))[:10]] = b
-        >>> fit = sample_attribute(Whitened.of(X, y, 2), known, 2, rng=rng)
+        >>> fit = sample_attribute(Whitened.of(X, y, 2, HintConfig()), known, 2, rng=rng, config=HintConfig())
         >>> bool(np.all(np.abs(np.diag(fit.prior) - 0.9) < 0.05))
         True
     """
-    start = _start(data, known, n_values, tied=tied)
-    fits = [_run(replace(start), sweeps, rng) for _ in range(chains)]
+    start = _start(data, known, n_values, tied=tied, config=config)
+    fits = [_run(replace(start), config.sweeps if sweeps is None else sweeps, rng) for _ in range(chains)]
     if chains == 1:
         return fits[0]
     rows = np.flatnonzero(known >= 0)
@@ -280,12 +275,12 @@ def sample_attribute(
 
 
 def _run(chain: _Chain, sweeps: int, rng: np.random.Generator) -> AttributeFit:
-    """Means over all sweeps of a chain but the first third."""
+    """Means over all sweeps of a chain but the first ones."""
     offsets, prior = np.zeros_like(chain.offsets), np.zeros_like(chain.prior)
-    burn = sweeps // 3
+    burn = int(chain.config.burn * sweeps)
     for step in range(sweeps):
         mean = _sweep(chain, rng)
         if step >= burn:
             offsets += mean
             prior += chain.prior
-    return AttributeFit(offsets / (sweeps - burn), prior / (sweeps - burn))
+    return AttributeFit(offsets / (sweeps - burn), prior / (sweeps - burn), chain.config.max_explained)

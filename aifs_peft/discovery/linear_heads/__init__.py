@@ -1,1 +1,1 @@
-"""Linear heads on latents: logistic, additive, and the choice among them."""
+"""Last stage: linear heads for the inferred groups. Logistic, additive, and the choice among them."""

@@ -1,214 +1,21 @@
 """The additive head: the linear discriminant of the class with the attribute's effect held constant.
 
-In `z | y, a ~ N(alpha_y + beta_a, Sigma)` the aligned examples, nearly all of the data, show only the sum
-`alpha_y + beta_y`. How it splits rests on the few conflicting examples, and their noise in many dimensions is what
-makes reweighting fail when conflicts are rare. Two things help. Empirical Bayes: along the principal components the
-class offsets are shrunk by their estimated signal-to-noise ratio, and what is taken from the class is given to the
-attribute, since the sum is well known. And the attribute's directions are added to the covariance, so that the head
-turns away from them.
+Fisher's discriminant (1936) of the class offsets of the additive model, with one change: the attribute's directions are
+added to the covariance, so that the head turns away from them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import numpy as np
-from numpy.typing import NDArray
 
+from aifs_peft.discovery.config import MixtureConfig
 from aifs_peft.discovery.linear_heads.logistic import LinearHead
-from aifs_peft.discovery.mixture.joint import joint_offsets, joint_responsibilities
-
-Array = NDArray[np.floating]
-IntArray = NDArray[np.integer]
-
-# Half-width, in components, of the window over which signal and noise are compared.
-WINDOW = 25
+from aifs_peft.discovery.mixture.additive import AdditiveModel, split_by_signal
 
 
-@dataclass(frozen=True)
-class AdditiveModel:
-    """Offsets and covariance of the additive model for given responsibilities.
-
-    Args:
-        alpha: Class offsets, shape `(K, k)`; their mean is the data's balanced centre.
-        beta: Attribute offsets, mean zero, shape `(K, k)`; of `m` attributes below each other, `(m * K, k)`.
-        sigma: Covariance within cells, shape `(k, k)`, not shrunk.
-        noise: Sampling variance of a centred class offset in units of `sigma`, mean over the classes.
-        shares: What part of a class offset's sampling error each attribute's offset carries with the opposite sign,
-            shape `(m,)`, sum one.
-    """
-
-    alpha: Array
-    beta: Array
-    sigma: Array
-    noise: float
-    shares: Array
-
-
-def smoothed_offsets(X: Array, y: IntArray, R: Array) -> tuple[Array, Array]:
-    """Class and attribute offsets, both mean zero, split by `split_by_signal`.
-
-    What counterfactuals are made with: least squares leaves in `beta` the noise of the few conflicting examples in
-    every component, and a head that is taught to ignore `beta` then ignores the wrong direction.
-
-    Args:
-        X: Principal coordinates of unit variance, by falling variance, shape `(n, k)`.
-        y: Labels in `0..K-1`, shape `(n,)`.
-        R: Weights of the attribute values, shape `(n, K)`; of `m` attributes `(n, m, K)`.
-
-    Returns:
-        `alpha (K, k)` and `beta (K, k)`, of `m` attributes `(m * K, k)`.
-    """
-    return split_by_signal(additive_model(X, y, R))
-
-
-def additive_model(X: Array, y: IntArray, R: Array, *, second: Array | None = None) -> AdditiveModel:
-    """Fit the additive model to `X (n, k)` with labels `y (n,)` and attribute weights `R (n, K)` or `(n, m, K)`.
-
-    `second` is `X.T @ X`, for callers that fit the same rows many times.
-
-    Example:
-        >>> import numpy as np
-        >>> y = np.array([0, 0, 1, 1]); R = np.eye(2)[[0, 1, 0, 1]]
-        >>> X = np.array([[0.0, 0.0], [0.0, 4.0], [2.0, 0.0], [2.0, 4.0]])
-        >>> model = additive_model(X, y, R)
-        >>> np.allclose(np.diff(model.alpha, axis=0), [2, 0], atol=0.01)
-        True
-        >>> np.allclose(np.diff(model.beta, axis=0), [0, 4], atol=0.01)
-        True
-    """
-    n, K = len(y), R.shape[-1]
-    weights = R.reshape(n, -1).astype(X.dtype)
-    columns = weights.shape[1]
-    labels = np.zeros((n, K), dtype=X.dtype)
-    labels[np.arange(n), y] = 1.0
-    cells = (labels.T @ weights).astype(np.float64)
-    between = (weights.T @ weights).astype(np.float64)
-    for start in range(0, columns, K):
-        # An example has one value of each attribute: its expected indicators are uncorrelated.
-        own = slice(start, start + K)
-        between[own, own] = np.diag(cells[:, own].sum(axis=0))
-    gram = np.block([[np.diag(cells[:, :K].sum(axis=1)), cells], [cells.T, between]])
-    target = np.vstack([labels.T @ X, weights.T @ X]).astype(np.float64)
-    # The ridge settles the constants that may move between alpha and beta, and attribute values that nobody has.
-    coefficients = np.linalg.solve(gram + 1e-3 * np.eye(K + columns), target)
-    cross = coefficients.T @ target
-    second = (X.T @ X).astype(np.float64) if second is None else second
-    scatter = second - cross - cross.T + coefficients.T @ gram @ coefficients
-    alpha, beta = coefficients[:K], coefficients[K:].reshape(-1, K, X.shape[1])
-    shift = beta.mean(axis=1)
-    beta = (beta - shift[:, None]).reshape(columns, -1)
-    return AdditiveModel(alpha + shift.sum(axis=0), beta, 0.5 * (scatter + scatter.T) / n, *_sampling_error(y, R))
-
-
-def _sampling_error(y: IntArray, R: Array) -> tuple[float, Array]:
-    """`noise` and `shares` of `AdditiveModel`.
-
-    Within a class the class offset is the intercept of a regression on the signs that tell aligned (1) from conflicting
-    (-1). For one attribute its variance is `(1 / n_aligned + 1 / n_conflicting) / 4`; centring over the classes takes
-    one part in `K`.
-    """
-    n, K = len(y), R.shape[-1]
-    R = R.reshape(n, -1, K)
-    signs = 2.0 * R[np.arange(n), :, y].astype(np.float64) - 1.0
-    m = signs.shape[1]
-    inverse = np.zeros((m + 1, m + 1))
-    for c in range(K):
-        rows = signs[y == c]
-        aligned = np.maximum((0.5 * (1.0 + rows)).sum(axis=0), 1.0)
-        conflicting = np.maximum((0.5 * (1.0 - rows)).sum(axis=0), 1.0)
-        gram = np.empty((m + 1, m + 1))
-        gram[1:, 1:] = rows.T @ rows
-        gram[0, 1:] = gram[1:, 0] = aligned - conflicting
-        gram[np.diag_indices(m + 1)] = np.r_[(aligned + conflicting).mean(), aligned + conflicting]
-        inverse += np.linalg.pinv(gram, hermitian=True) / K
-    carried = np.maximum(-inverse[0, 1:], 0.0)
-    total = float(carried.sum())
-    shares = carried / total if total > 0.0 else np.full(m, 1.0 / m)
-    return float(inverse[0, 0]) * (1.0 - 1.0 / K), shares
-
-
-def model_given_offsets(X: Array, y: IntArray, R: Array, beta: Array) -> AdditiveModel:
-    """The additive model with attribute offsets `beta (K, k)` that are known from elsewhere; the rest as it follows.
-
-    Example:
-        >>> import numpy as np
-        >>> y = np.array([0, 0, 1, 1]); R = np.eye(2)[[0, 0, 1, 1]]
-        >>> X = np.array([[0.0, 0.0], [0.0, 0.0], [2.0, 4.0], [2.0, 4.0]])
-        >>> model = model_given_offsets(X, y, R, np.array([[0.0, -2.0], [0.0, 2.0]]))
-        >>> np.diff(model.alpha, axis=0).tolist()
-        [[2.0, 0.0]]
-    """
-    n, K = R.shape
-    onehot = np.eye(K)[y]
-    cells = onehot.T @ R
-    counts = np.maximum(cells.sum(axis=1), 1e-12)
-    means, shares = (onehot.T @ X) / counts[:, None], cells / counts[:, None]
-    residual = X - means[y].astype(X.dtype)
-    within = (residual.T @ residual).astype(np.float64) / n
-    spread = np.diag(counts @ shares) - (shares * counts[:, None]).T @ shares
-    return AdditiveModel(means - shares @ beta, beta, within - beta.T @ spread @ beta / n, *_sampling_error(y, R))
-
-
-def with_conflicting_covariance(
-    model: AdditiveModel, X: Array, y: IntArray, R: Array, *, weight: float
-) -> AdditiveModel:
-    """The model with `weight` of its covariance from conflicting examples alone, around the split offsets.
-
-    Where class and attribute interact, a cell lies beside the sum of its offsets. The aligned cells, nearly all of the
-    data, are fitted by definition and do not show it; the conflicting ones do, and a head should allow for it.
-
-    Args:
-        model: Fitted to the same `X (n, k)`, `y (n,)` and `R (n, K)`.
-        X: Reduced latents.
-        y: Labels.
-        R: Weights of the attribute values; of `m` attributes `(n, m, K)`.
-        weight: Of the conflicting examples' covariance, in `[0, 1]`.
-
-    Example:
-        >>> import numpy as np
-        >>> rng = np.random.default_rng(0); y = rng.integers(0, 3, 3000)
-        >>> a = np.where(rng.random(3000) < 0.9, y, rng.integers(0, 3, 3000)); R = np.eye(3)[a]
-        >>> X = rng.normal(size=(3000, 2)); X[y != a, 0] *= 3.0  # conflicting examples vary more
-        >>> model = with_conflicting_covariance(additive_model(X, y, R), X, y, R, weight=1.0)
-        >>> bool(model.sigma[0, 0] > 7), bool(0.8 < model.sigma[1, 1] < 1.2)
-        (True, True)
-    """
-    alpha, beta = split_by_signal(model)
-    K = R.shape[-1]
-    W = joint_responsibilities(list(R.reshape(len(y), -1, K).transpose(1, 0, 2).astype(X.dtype)))
-    beta = joint_offsets(beta.reshape(-1, K, X.shape[1]))
-    W[np.arange(len(y)), y] = 0.0
-    rows = np.flatnonzero(W.sum(axis=1) > 0.0)
-    W = W[rows]
-    residual = X[rows] - (model.alpha.mean(axis=0) + alpha)[y[rows]].astype(X.dtype)
-    second = (residual.T @ (residual * W.sum(axis=1, keepdims=True))).astype(np.float64)
-    cross = (W.T @ residual).astype(np.float64).T @ beta
-    scatter = second - cross - cross.T + beta.T @ (W.sum(axis=0, dtype=np.float64)[:, None] * beta)
-    total = max(float(W.sum(dtype=np.float64)), 1.0)
-    return replace(model, sigma=(1.0 - weight) * model.sigma + weight * scatter / total)
-
-
-def split_by_signal(model: AdditiveModel, *, window: int = WINDOW) -> tuple[Array, Array]:
-    """Centred class offsets shrunk by signal-to-noise along the components, and the attributes' share of the rest.
-
-    Each centred class offset has sampling variance `Sigma_jj * noise` in component `j`. The signal is the mean square
-    over classes and neighbouring components, less that.
-
-    Returns:
-        `alpha (K, k)` and `beta` as in the model, mean zero, with `alpha` plus the attributes' offsets as estimated.
-    """
-    alpha = model.alpha - model.alpha.mean(axis=0)
-    k = alpha.shape[1]
-    noise = np.diag(model.sigma) * model.noise
-    half = min(window, max(k // 4, 1))
-    padded = np.pad(np.mean(alpha**2, axis=0) - noise, half, mode="edge")
-    signal = np.maximum(np.convolve(padded, np.full(2 * half + 1, 1.0 / (2 * half + 1)), mode="valid"), 0.0)
-    kept = alpha * (signal / np.maximum(signal + noise, 1e-12))
-    return kept, model.beta + np.kron(model.shares[:, None], alpha - kept)
-
-
-def additive_head(model: AdditiveModel, *, shrinkage: float, avoidance: float, split: bool = True) -> LinearHead:
+def additive_head(
+    model: AdditiveModel, *, shrinkage: float, avoidance: float, config: MixtureConfig, split: bool = True
+) -> LinearHead:
     """The linear discriminant of the class, turned away from the attribute.
 
     Args:
@@ -216,9 +23,19 @@ def additive_head(model: AdditiveModel, *, shrinkage: float, avoidance: float, s
         shrinkage: Of `Sigma` towards a multiple of the identity, in `[0, 1]`.
         avoidance: How often `beta beta' / K`, the covariance of an attribute independent of the class, is added to
             `Sigma`: 0 ignores the attribute, 1 is the discriminant of a balanced population, more turns away further.
+        config: See `split_by_signal`.
         split: Whether the offsets are to be split by their signal; not where they are posterior means already.
+
+    Example:
+        >>> alpha, beta = np.array([[0.0, 0.0], [4.0, 4.0]]), np.array([[0.0, -2.0], [0.0, 2.0]])
+        >>> model = AdditiveModel(alpha, beta, np.eye(2), 0.0, np.ones(1))
+        >>> ignores, avoids = (additive_head(model, shrinkage=0.0, avoidance=a, config=MixtureConfig()) for a in (0, 9))
+        >>> np.diff(ignores.weight, axis=0).round(1).tolist(), np.diff(avoids.weight, axis=0).round(1).tolist()
+        ([[4.0, 4.0]], [[4.0, 0.1]])
     """
-    alpha, beta = split_by_signal(model) if split else (model.alpha - model.alpha.mean(axis=0), model.beta)
+    alpha, beta = (
+        split_by_signal(model, config=config) if split else (model.alpha - model.alpha.mean(axis=0), model.beta)
+    )
     K, k = alpha.shape
     sigma = (1.0 - shrinkage) * model.sigma + (shrinkage * np.trace(model.sigma) / k + 1e-6) * np.eye(k)
     sigma = sigma + avoidance * beta.T @ beta / K

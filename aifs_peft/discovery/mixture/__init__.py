@@ -1,1 +1,1 @@
-"""The additive latent mixture: fitting, cross-fitting, refinement, several attributes as one."""
+"""Second stage: the additive latent mixture. Fitting, cross-fitting, refinement, several attributes as one."""

@@ -1,18 +1,17 @@
-"""Step 4: the additive latent mixture `z | y, a ~ N(alpha_y + beta_a, Sigma)`, fitted by EM."""
+"""The additive latent mixture `z | y, a ~ N(alpha_y + beta_a, Sigma)`, fitted by EM.
+
+The covariance comes from moments of the data, not from residuals, so that one step costs `O(n k K)`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky
 
-Array = NDArray[np.floating]
-IntArray = NDArray[np.integer]
-
-# Sigma is shrunk by this share towards a multiple of the identity: keeps it invertible when k is near n.
-SHRINKAGE = 0.05
+from aifs_peft.discovery.arrays import Array, IntArray, one_hot, softmax_in_place
+from aifs_peft.discovery.config import MixtureConfig
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,15 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Moments:
-    """What EM needs of the data besides the attribute: computed once per number of components."""
+    """What EM needs of the data besides the attribute: computed once per number of components.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`.
+        y: Labels in `0..K-1`, shape `(n,)`.
+        counts: Examples per class, shape `(K,)`.
+        sums: Sums of the latents per class, shape `(K, k)`.
+        second: Uncentred second moment `X.T @ X`, shape `(k, k)`.
+    """
 
     X: Array
     y: IntArray
@@ -54,14 +61,21 @@ class Moments:
     @staticmethod
     def of(X: Array, y: IntArray, n_classes: int) -> Moments:
         """Moments of `X (n, k)` with labels `y (n,)` in `0..n_classes-1`."""
-        onehot = np.zeros((len(y), n_classes), dtype=X.dtype)
-        onehot[np.arange(len(y)), y] = 1.0
-        sums = (onehot.T @ X).astype(np.float64)
+        sums = (one_hot(y, n_classes, X.dtype).T @ X).astype(np.float64)
         return Moments(X, y, np.bincount(y, minlength=n_classes).astype(np.float64), sums, (X.T @ X).astype(np.float64))
 
 
 def shrink(covariance: Array, share: float) -> Array:
-    """`(1 - share) * covariance + share * mean variance * I`."""
+    """`(1 - share) * covariance + share * mean variance * I`: invertible also where `k` is near `n`.
+
+    Args:
+        covariance: Shape `(k, k)`.
+        share: In `[0, 1]`.
+
+    Example:
+        >>> shrink(np.diag([1.0, 3.0]), 0.5).round(6).tolist()
+        [[1.5, 0.0], [0.0, 2.5]]
+    """
     k = covariance.shape[0]
     shrunk: Array = (1.0 - share) * covariance + (share * np.trace(covariance) / k + 1e-9) * np.eye(k)
     return shrunk
@@ -70,21 +84,39 @@ def shrink(covariance: Array, share: float) -> Array:
 def posterior(
     projected: Array, y: IntArray, alpha: Array, beta: Array, own: Array, prior: Array
 ) -> tuple[Array, float]:
-    """Posterior `(n, K)` and the sum of log normalisers, from `projected = X @ own'`, where `own = beta Sigma^-1`."""
+    """Posterior of the attribute, `(n, K)`, and the sum of log normalisers.
+
+    Args:
+        projected: `X @ own.T`, shape `(n, K)`.
+        y: Labels, shape `(n,)`.
+        alpha: Class offsets, shape `(K, k)`.
+        beta: Attribute offsets, shape `(K, k)`.
+        own: `beta @ inverse(Sigma)`, shape `(K, k)`.
+        prior: `pi(a | y)`, rows `y`, shape `(K, K)`.
+
+    Example:
+        >>> beta, alpha = np.array([[-1.0], [1.0]]), np.zeros((2, 1))
+        >>> R, _ = posterior(np.array([[2.0]]) @ beta.T, np.array([0]), alpha, beta, beta, np.full((2, 2), 0.5))
+        >>> R.round(3).tolist()
+        [[0.018, 0.982]]
+    """
     # log N up to the part that does not depend on a: z'P b_a - alpha_y'P b_a - b_a'P b_a / 2.
     offset = np.log(np.maximum(prior, 1e-300)) - alpha @ own.T - 0.5 * np.sum(own * beta, axis=1)
     logits = projected + offset[y].astype(projected.dtype)
-    top = logits.max(axis=1, keepdims=True)
-    np.subtract(logits, top, out=logits)
-    np.exp(logits, out=logits)
-    norm = logits.sum(axis=1, keepdims=True)
-    np.divide(logits, norm, out=logits)
-    return logits, float(np.sum(top, dtype=np.float64) + np.sum(np.log(norm), dtype=np.float64))
+    normalisers = softmax_in_place(logits)
+    return logits, normalisers
 
 
 @dataclass(frozen=True)
 class Offsets:
-    """Offsets, covariance and prior of a mixture: what one M-step gives, before anything is inverted."""
+    """What one M-step gives, before anything is inverted.
+
+    Args:
+        alpha: Class offsets, shape `(K, k)`.
+        beta: Attribute offsets, mean zero, shape `(K, k)`.
+        sigma: Shared covariance, shrunk, shape `(k, k)`.
+        prior: `pi(a | y)`, rows `y`, shape `(K, K)`.
+    """
 
     alpha: Array
     beta: Array
@@ -93,7 +125,22 @@ class Offsets:
 
 
 def attribute_moments(X: Array, y: IntArray, R: Array) -> tuple[Array, Array]:
-    """Weight of each cell `(K, K)`, rows `y`, and the sums of `X (n, k)` per attribute value, `(K, k)`."""
+    """Weight of each cell, and sums of the latents per attribute value.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`.
+        y: Labels in `0..K-1`, shape `(n,)`.
+        R: Responsibilities, shape `(n, K)`.
+
+    Returns:
+        Cells `(K, K)`, rows `y`, and sums `(K, k)`.
+
+    Example:
+        >>> X, R = np.array([[1.0], [5.0]]), np.array([[0.5, 0.5], [0.0, 1.0]])
+        >>> cells, sums = attribute_moments(X, np.array([0, 1]), R)
+        >>> cells.tolist(), sums.tolist()
+        ([[0.5, 0.5], [0.0, 1.0]], [[0.5], [5.5]])
+    """
     cells = np.stack([R[y == c].sum(axis=0, dtype=np.float64) for c in range(R.shape[1])])
     return cells, (R.T.astype(X.dtype) @ X).astype(np.float64)
 
@@ -109,7 +156,13 @@ def solve_offsets(
         attribute_sums: The same per attribute value, weighted by responsibility, shape `(K, k)`.
         second: Uncentred second moment, shape `(k, k)`.
         tied: See `fit_mixture`.
-        shrinkage: See `fit_mixture`.
+        shrinkage: Of the covariance, in `[0, 1]`.
+
+    Example:
+        >>> cells, sums = np.full((2, 2), 10.0), np.array([[0.0], [40.0]])  # classes 2 apart, no attribute
+        >>> fit = solve_offsets(cells, sums, np.array([[20.0], [20.0]]), np.array([[100.0]]), tied=False, shrinkage=0.0)
+        >>> fit.alpha.round(2).tolist(), np.abs(fit.beta).round(2).tolist(), fit.sigma.round(2).tolist()
+        ([[0.0], [2.0]], [[0.0], [0.0]], [[0.5]])
     """
     K, n = len(cells), float(cells.sum())
     gram = np.block([[np.diag(cells.sum(axis=1)), cells], [cells.T, np.diag(cells.sum(axis=0))]])
@@ -156,21 +209,15 @@ def fit_mixture(
     R: Array,
     *,
     tied: bool = False,
-    max_iter: int = 60,
-    tol: float = 1e-5,
-    shrinkage: float = SHRINKAGE,
+    config: MixtureConfig,
 ) -> Mixture:
-    """EM from the attribute assignment `R`.
-
-    Each step costs `O(n * k * K)`: the covariance comes from moments, not from residuals.
+    """EM (Dempster, Laird and Rubin, 1977) from the attribute assignment `R`.
 
     Args:
         data: Moments of the reduced latents.
         R: Start, shape `(n, K)`, rows sum to one.
         tied: One `rho = pi(a = y | y)` for all classes instead of a free table (steadier for many classes).
-        max_iter: EM steps at most.
-        tol: Stop when the log-likelihood per row rises by less, in nats.
-        shrinkage: Of the shared covariance, in `[0, 1]`.
+        config: Steps at most, tolerance, shrinkage of the covariance.
 
     Returns:
         The last fit, its log-likelihood included.
@@ -181,33 +228,55 @@ def fit_mixture(
         >>> y = rng.integers(0, 2, 2000); a = np.where(rng.random(2000) < 0.9, y, 1 - y)
         >>> X = rng.normal(size=(2000, 4)); X[:, 0] += 6 * a; X[:, 1] += 2 * y
         >>> start = np.full((2000, 2), 0.1); start[np.arange(2000), a] = 0.9
-        >>> fit = fit_mixture(Moments.of(X, y, 2), start)
+        >>> fit = fit_mixture(Moments.of(X, y, 2), start, config=MixtureConfig())
         >>> bool(np.mean(fit.responsibilities(X, y).argmax(axis=1) == a) > 0.99)
         True
     """
     previous = -np.inf
-    for step in range(1, max_iter + 1):
-        fit, log_det = _maximise(data, R, tied=tied, shrinkage=shrinkage)
+    for step in range(1, config.max_iter + 1):
+        fit, log_det = _maximise(data, R, tied=tied, shrinkage=config.shrinkage)
         own = fit.beta @ fit.precision
         R, normalisers = posterior(data.X @ own.T.astype(data.X.dtype), data.y, fit.alpha, fit.beta, own, fit.prior)
         current = _log_likelihood(data, fit, log_det, normalisers)
-        if current - previous < tol * len(data.y) and step > 1:
+        if current - previous < config.tolerance * len(data.y) and step > 1:
             break
         previous = current
     return Mixture(fit.alpha, fit.beta, fit.precision, fit.prior, current, step)
 
 
-def partition_fit(data: Moments, R: Array, *, shrinkage: float = SHRINKAGE) -> Mixture:
-    """The mixture's parameters for a given attribute assignment `R (n, K)`: one M-step, no likelihood."""
-    return _maximise(data, R, tied=False, shrinkage=shrinkage)[0]
+def partition_fit(data: Moments, R: Array, *, config: MixtureConfig) -> Mixture:
+    """The mixture's parameters for a given attribute assignment: one M-step, no likelihood.
+
+    Args:
+        data: Moments of the reduced latents.
+        R: Assignment, shape `(n, K)`, rows sum to one.
+        config: Shrinkage of the covariance.
+
+    Example:
+        >>> X, y = np.array([[0.0], [4.0], [1.0], [5.0]]), np.array([0, 0, 1, 1])
+        >>> fit = partition_fit(Moments.of(X, y, 2), np.eye(2)[[0, 1, 0, 1]], config=MixtureConfig())
+        >>> np.diff(fit.beta, axis=0).round(1).tolist()
+        [[4.0]]
+    """
+    return _maximise(data, R, tied=False, shrinkage=config.shrinkage)[0]
 
 
-def null_log_likelihood(data: Moments, *, shrinkage: float = SHRINKAGE) -> float:
-    """Log-likelihood of `z | y ~ N(alpha_y, Sigma)`, the model without attribute."""
+def null_log_likelihood(data: Moments, *, config: MixtureConfig) -> float:
+    """Log-likelihood of `z | y ~ N(alpha_y, Sigma)`, the model without attribute, in nats.
+
+    Args:
+        data: Moments of the reduced latents.
+        config: Shrinkage of the covariance.
+
+    Example:
+        >>> X, y = np.array([[-1.0], [1.0], [2.0], [4.0]]), np.array([0, 0, 1, 1])  # two classes, variance 1
+        >>> round(null_log_likelihood(Moments.of(X, y, 2), config=MixtureConfig()), 3)  # 4 * (-log(2 pi) - 1) / 2
+        -5.676
+    """
     K = len(data.counts)
     n, k = data.X.shape
     alpha = data.sums / np.maximum(data.counts, 1.0)[:, None]
-    sigma = shrink((data.second - data.sums.T @ alpha) / n, shrinkage)
+    sigma = shrink((data.second - data.sums.T @ alpha) / n, config.shrinkage)
     factor = cholesky(sigma, lower=True)
     precision = cho_solve((factor, True), np.eye(k))
     fit = Mixture(alpha, np.zeros((K, k)), precision, np.full((K, K), 1.0 / K), 0.0, 0)

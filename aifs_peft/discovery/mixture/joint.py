@@ -12,30 +12,34 @@ from functools import lru_cache
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
-IntArray = NDArray[np.integer]
-
-# A joint attribute has at most this many values: tables of offsets and of responsibilities have a row or column each.
-MAX_JOINT_VALUES = 256
+from aifs_peft.discovery.arrays import Array, IntArray
+from aifs_peft.discovery.config import DEFAULT_CONFIG, SeveralConfig
 
 
-def most_attributes(n_classes: int) -> int:
-    """How many attributes a joint one of at most `MAX_JOINT_VALUES` values can hold; at least one.
+def most_attributes(n_classes: int, config: SeveralConfig = DEFAULT_CONFIG.several) -> int:
+    """How many attributes a joint one can hold; at least one.
+
+    Args:
+        n_classes: `K`.
+        config: Its `max_joint_values` bounds `K**m`.
 
     Example:
         >>> most_attributes(2), most_attributes(10), most_attributes(100)
         (8, 2, 1)
     """
     count = 1
-    while 1 < n_classes ** (count + 1) <= MAX_JOINT_VALUES:
+    while 1 < n_classes ** (count + 1) <= config.max_joint_values:
         count += 1
     return count
 
 
 def count_attributes(n_values: int, n_classes: int) -> int:
     """The `m` of `n_values = n_classes**m`.
+
+    Args:
+        n_values: Number of joint values.
+        n_classes: `K`.
 
     Example:
         >>> count_attributes(10, 10), count_attributes(8, 2)
@@ -51,6 +55,10 @@ def count_attributes(n_values: int, n_classes: int) -> int:
 def joint_values(n_classes: int, n_attributes: int) -> IntArray:
     """The value of each attribute in each joint value, `(K**m, m)`; read-only.
 
+    Args:
+        n_classes: `K`.
+        n_attributes: `m`.
+
     Example:
         >>> joint_values(2, 2).tolist()
         [[0, 0], [1, 1], [0, 1], [1, 0]]
@@ -63,7 +71,14 @@ def joint_values(n_classes: int, n_attributes: int) -> IntArray:
 
 
 def combine(values: IntArray, n_classes: int) -> IntArray:
-    """Joint value of each row of `values (n, m)`, `(n,)`: the row of `joint_values` that it equals.
+    """Joint value of each row: the row of `joint_values` that it equals.
+
+    Args:
+        values: One value per attribute, shape `(n, m)`.
+        n_classes: `K`.
+
+    Returns:
+        Shape `(n,)`.
 
     Example:
         >>> combine(np.array([[1, 1], [1, 0], [0, 0]]), 2).tolist()
@@ -91,7 +106,14 @@ def joint_responsibilities(parts: Sequence[Array]) -> Array:
 
 
 def marginals(R: Array, n_classes: int) -> Array:
-    """Posterior of each attribute, `(n, m, K)`, from that of the joint one, `(n, K**m)`.
+    """Posterior of each attribute from that of the joint one.
+
+    Args:
+        R: Posterior of the joint attribute, shape `(n, K**m)`.
+        n_classes: `K`.
+
+    Returns:
+        Shape `(n, m, K)`.
 
     Example:
         >>> marginals(np.array([[0.0, 0.1, 0.9, 0.0]]), 2).tolist()
@@ -115,7 +137,14 @@ def joint_offsets(offsets: Array) -> Array:
 
 
 def conflicts(values: IntArray, y: IntArray) -> IntArray:
-    """Which attributes conflict with the label, as one number per example in `[0, 2**m)`, `(n,)`; 0 where none.
+    """Which attributes conflict with the label, as one number per example in `[0, 2**m)`; 0 where none.
+
+    Args:
+        values: One value per attribute, shape `(n, m)`.
+        y: Labels, shape `(n,)`.
+
+    Returns:
+        Shape `(n,)`.
 
     Example:
         >>> conflicts(np.array([[0, 0], [1, 0], [1, 1]]), np.array([0, 0, 0])).tolist()

@@ -1,4 +1,4 @@
-"""Many classes: a rough partition sharpened by an attribute discriminant that does not look at its own examples.
+"""More than two classes: a rough partition sharpened by a discriminant that does not look at its own examples.
 
 The trimmed discriminant mixes the attribute with the class: half of the examples that it calls conflicting are
 aligned ones that resemble another class. Fitting the additive model to its partition and assigning anew separates the
@@ -11,38 +11,16 @@ other values, since which value they carry is what a wrong start confirms for ev
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.special import softmax
 
-from aifs_peft.discovery.linear_heads.additive import additive_model, split_by_signal
-from aifs_peft.discovery.linear_heads.logistic import softmax
+from aifs_peft.discovery.arrays import Array, IntArray, one_hot, random_folds
+from aifs_peft.discovery.config import DiscoveryConfig, MixtureConfig, RefinementConfig
+from aifs_peft.discovery.mixture.additive import additive_model, split_by_signal
 from aifs_peft.discovery.mixture.em import shrink
-
-Array = NDArray[np.floating]
-IntArray = NDArray[np.integer]
-
-ROUNDS = 8
-# The result is the mean over the last rounds: examples that come and go get a weight between 0 and 1.
-AVERAGED = 5
-# Rounds in which every cell `(y, a)` of a class gets the same weight. Later ones fix the weight per class only, so that
-# clear evidence for unequal cells is followed.
-EVEN_ROUNDS = 5
-FOLDS = 3
-SHRINKAGE = 0.02
-# How often `alpha alpha' / K` is added to the covariance.
-CLASS_AVOIDANCE = 10.0
-# Log-likelihood ratios count half: the latents have heavier tails than a Gaussian.
-TEMPERATURE = 0.5
-# A conflicting example lies at least this far from its own value (0) towards another one (1).
-MIN_POSITION = 0.6
-# As many examples conflict as lie farther than this (aligned ones beyond make up for conflicting ones before it), but
-# at most this multiple of those that the start calls: where offsets are still rough or tails heavy, too many lie there.
-SHARE_POSITION, SHARE_GROWTH = 0.65, 2.0
-# Steps of fitting the biases to the weights that cells should have, the size of a step, and the largest bias.
-BIAS_STEPS, BIAS_RATE, BIAS_LIMIT = 40, 0.7, 20.0
 
 
 def refine_attribute(
-    X: Array, y: IntArray, attribute: IntArray, n_classes: int, *, rng: np.random.Generator, rounds: int = ROUNDS
+    X: Array, y: IntArray, attribute: IntArray, n_classes: int, *, rng: np.random.Generator, config: DiscoveryConfig
 ) -> Array:
     """Sharpen a partition of more than two attribute values.
 
@@ -54,48 +32,57 @@ def refine_attribute(
         attribute: Attribute value of each example to start from, shape `(n,)`.
         n_classes: `K`, above 2.
         rng: Source of the folds.
-        rounds: Alternations of fitting and assigning.
+        config: Its `refinement`, and the `mixture`'s split of offsets.
 
     Returns:
         Weights of the attribute values, shape `(n, K)`, rows sum to one.
 
     Example:
-        >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> y = rng.integers(0, 4, 4000); a = np.where(rng.random(4000) < 0.9, y, rng.integers(0, 4, 4000))
         >>> X = rng.normal(size=(4000, 12)); X[:, :4] += 5 * np.eye(4)[a]; X[:, 4:8] += 3 * np.eye(4)[y]
         >>> rough = np.where(rng.random(4000) < 0.5, a, y)  # half of the conflicting examples missed
-        >>> R = refine_attribute(X, y, rough, 4, rng=rng)
+        >>> R = refine_attribute(X, y, rough, 4, rng=rng, config=DiscoveryConfig())
         >>> bool(np.mean(rough == a) < 0.97), bool(np.mean(R.argmax(axis=1) == a) > 0.98)
         (True, True)
     """
-    n = len(y)
+    own, n = config.refinement, len(y)
     total = (X.T @ X).astype(np.float64)
-    most = SHARE_GROWTH * float(np.mean(attribute != y))
-    R = np.eye(n_classes, dtype=X.dtype)[attribute]
+    most = own.share_growth * float(np.mean(attribute != y))
+    R = one_hot(attribute, n_classes, X.dtype)
     history: list[Array] = []
-    for step in range(rounds):
-        # New folds each time: with the same ones a fold's chance errors would go round among the three models.
-        fold = rng.permutation(n) % FOLDS
+    for step in range(own.rounds):
+        # New folds each time: with the same ones a fold's chance errors would go round among the models.
+        fold = random_folds(n, own.folds, rng)
         ratio, position = np.empty((n, n_classes), dtype=X.dtype), np.empty((n, n_classes), dtype=X.dtype)
-        for j in range(FOLDS):
+        for j in range(own.folds):
             rows, seen = fold == j, fold != j
             new = X[rows]
             second = total - (new.T @ new).astype(np.float64)
-            ratio[rows], position[rows] = _evidence(X[seen], y[seen], R[seen], second, new, y[rows])
-        R = _assign(ratio, position, y, most, even=step < EVEN_ROUNDS)
-        history = [*history[1 - AVERAGED :], R]
+            weight, offset, size = _discriminant(X[seen], y[seen], R[seen], second, own, config.mixture)
+            ratio[rows], position[rows] = _evidence(new, y[rows], weight, offset, size)
+        R = _assign(ratio, position, y, most, even=step < own.even_rounds, config=own)
+        history = [*history[1 - own.averaged :], R]
     return np.asarray(np.mean(history, axis=0))
 
 
-def _evidence(X: Array, y: IntArray, R: Array, second: Array, new: Array, labels: IntArray) -> tuple[Array, Array]:
-    """Log-likelihood ratio of each value against that of the own class, and the position between them, `(m, K)`."""
+def _discriminant(
+    X: Array, y: IntArray, R: Array, second: Array, config: RefinementConfig, mixture: MixtureConfig
+) -> tuple[Array, Array, Array]:
+    """Discriminant of the attribute: weights `(k, K)`, offsets `(K, K)` (rows `y`) and `beta' Sigma^-1 beta (K, K)`.
+
+    With the class offsets added to the covariance, resembling another class is no evidence of its attribute value.
+    """
     model = additive_model(X, y, R, second=second)
-    alpha, beta = split_by_signal(model)
-    sigma = shrink(model.sigma, SHRINKAGE) + CLASS_AVOIDANCE * alpha.T @ alpha / len(alpha)
+    alpha, beta = split_by_signal(model, config=mixture)
+    sigma = shrink(model.sigma, config.shrinkage) + config.class_avoidance * alpha.T @ alpha / len(alpha)
     weight = np.linalg.solve(sigma, beta.T)
     size = beta @ weight
-    offset = (model.alpha.mean(axis=0) + alpha) @ weight + 0.5 * np.diag(size)
+    return weight, (model.alpha.mean(axis=0) + alpha) @ weight + 0.5 * np.diag(size), size
+
+
+def _evidence(new: Array, labels: IntArray, weight: Array, offset: Array, size: Array) -> tuple[Array, Array]:
+    """Log-likelihood ratio of each value against that of the own class, and the position between them, `(m, K)`."""
     score = new @ weight.astype(new.dtype) - offset[labels].astype(new.dtype)
     ratio = score - score[np.arange(len(labels)), labels][:, None]
     distance = np.diag(size)[:, None] + np.diag(size) - 2.0 * size
@@ -103,31 +90,33 @@ def _evidence(X: Array, y: IntArray, R: Array, second: Array, new: Array, labels
     return np.asarray(ratio), np.asarray(position)
 
 
-def _assign(ratio: Array, position: Array, y: IntArray, most: float, *, even: bool) -> Array:
+def _assign(ratio: Array, position: Array, y: IntArray, most: float, *, even: bool, config: RefinementConfig) -> Array:
     """Weights of the values, `(n, K)`: posterior under biases that give each class its number of conflicting examples.
 
-    With `even` every other value gets the same part of it. The share of conflicting examples is read off the positions,
-    at most `most`, and is the same in all classes; only examples that lie far enough from their own value can move.
+    As many examples of each class conflict as lie beyond `share_position` in all classes (aligned ones beyond it make
+    up for conflicting ones before it), at most the share `most`: where offsets are still rough or tails heavy, too
+    many lie there. With `even` every other value gets the same part. Only examples beyond `min_position` can move.
     """
     n, K = ratio.shape
     others = ratio.copy()
     others[np.arange(n), y] = -np.inf
-    share = min(float(np.mean(position[np.arange(n), others.argmax(axis=1)] > SHARE_POSITION)), most)
+    share = min(float(np.mean(position[np.arange(n), others.argmax(axis=1)] > config.share_position)), most)
     expected = share * np.bincount(y, minlength=K) / (K - 1)
-    R = np.eye(K, dtype=ratio.dtype)[y]
-    far = (position > MIN_POSITION) & (R == 0)
+    R = one_hot(y, K, ratio.dtype)
+    far = (position > config.min_position) & (R == 0)
     rows = np.flatnonzero(far.any(axis=1))
     own, members = y[rows], R[rows].T.astype(np.float64)
-    evidence = np.where(far[rows], TEMPERATURE * ratio[rows].astype(np.float64), -1e3)
+    evidence = np.where(far[rows], config.temperature * ratio[rows].astype(np.float64), -1e3)
     evidence[np.arange(len(rows)), own] = 0.0
     bias, off = np.zeros((K, K)), 1.0 - np.eye(K)
-    posterior = softmax(evidence)
-    for _ in range(BIAS_STEPS if len(rows) else 0):
+    posterior = softmax(evidence, axis=1)
+    for _ in range(config.bias_steps if len(rows) else 0):
         weight = (members @ posterior) * off
         if not even:
             weight = np.broadcast_to(weight.sum(axis=1, keepdims=True) / (K - 1), (K, K))
         missing = np.log(np.maximum(expected, 1e-6)[:, None] / np.maximum(weight, 1e-6))
-        bias = np.clip(bias + BIAS_RATE * np.clip(missing, -3.0, 3.0), -BIAS_LIMIT, BIAS_LIMIT) * off
-        posterior = softmax(evidence + bias[own])
+        step = config.bias_rate * np.clip(missing, -config.bias_step_limit, config.bias_step_limit)
+        bias = np.clip(bias + step, -config.bias_limit, config.bias_limit) * off
+        posterior = softmax(evidence + bias[own], axis=1)
     R[rows] = posterior
     return R

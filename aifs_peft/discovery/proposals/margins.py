@@ -1,22 +1,20 @@
-"""Steps 2 and 3: held-out margins of a simple head, and the candidates they propose."""
+"""Proposals from held-out mistakes: a simple head follows the shortcut, so conflicting examples have small margins.
+
+That a model's mistakes point at the examples that go against its shortcut is what JTT (Liu et al., 2021) and EIIL
+(Creager et al., 2021) use, too.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from aifs_peft.discovery.arrays import Array, IntArray, random_folds
+from aifs_peft.discovery.config import ProposalConfig
 from aifs_peft.discovery.linear_heads.logistic import fit_logistic
-
-Array = NDArray[np.floating]
-IntArray = NDArray[np.integer]
-
-FOLDS = 5
-# Strong: on unit-variance coordinates, so that the head follows the easiest features.
-L2 = 0.1
 
 
 def held_out_margins(
-    X: Array, y: IntArray, n_classes: int, *, rng: np.random.Generator, folds: int = FOLDS, l2: float = L2
+    X: Array, y: IntArray, n_classes: int, *, rng: np.random.Generator, config: ProposalConfig
 ) -> tuple[Array, IntArray]:
     """Cross-validated `logit_y - max_{c != y} logit_c` and the class of that maximum.
 
@@ -25,8 +23,7 @@ def held_out_margins(
         y: Labels in `0..n_classes-1`, shape `(n,)`.
         n_classes: `K`.
         rng: Source of the folds.
-        folds: Number of folds.
-        l2: Penalty of the logistic regression.
+        config: Number of folds, penalty and tolerance of the logistic regression.
 
     Returns:
         Margins `(n,)` and rivals `(n,)`.
@@ -36,17 +33,18 @@ def held_out_margins(
         >>> rng = np.random.default_rng(0)
         >>> y = np.arange(200) % 2; X = rng.normal(size=(200, 2)); X[:, 0] += 5 * y
         >>> X[0] = [5.0, 0.0]  # labelled 0, looks like 1
-        >>> margin, rival = held_out_margins(X - X.mean(axis=0), y, 2, rng=rng)
+        >>> margin, rival = held_out_margins(X - X.mean(axis=0), y, 2, rng=rng, config=ProposalConfig())
         >>> int(margin.argmin()), int(rival[0])
         (0, 1)
     """
     n = len(y)
-    fold = rng.permutation(n) % folds
+    fold = random_folds(n, config.margin_folds, rng)
     margin = np.empty(n)
     rival = np.empty(n, dtype=np.int64)
-    for j in range(folds):
+    for j in range(config.margin_folds):
         test = fold == j
-        logits = fit_logistic(X[~test], y[~test], n_classes, l2=l2, tol=1e-3).logits(X[test])
+        head = fit_logistic(X[~test], y[~test], n_classes, l2=config.margin_l2, tol=config.margin_tolerance)
+        logits = head.logits(X[test])
         rows = np.arange(len(logits))
         own = logits[rows, y[test]].copy()
         logits[rows, y[test]] = -np.inf
@@ -56,7 +54,23 @@ def held_out_margins(
 
 
 def propose(margin: Array, rival: IntArray, y: IntArray, n_classes: int, share: float) -> IntArray:
-    """Attribute `rival` for the `share` of each class with the smallest margin, the label for the rest: `(n,)`."""
+    """The rival class as attribute value for the examples with the smallest margins, the own class for the rest.
+
+    Args:
+        margin: Held-out margins, shape `(n,)`.
+        rival: Class of the largest other logit, shape `(n,)`.
+        y: Labels in `0..n_classes-1`, shape `(n,)`.
+        n_classes: `K`.
+        share: Share of each class that gets its rival.
+
+    Returns:
+        Attribute values, shape `(n,)`.
+
+    Example:
+        >>> y = np.array([0, 0, 1, 1])
+        >>> propose(np.array([2.0, -1.0, 3.0, 4.0]), 1 - y, y, 2, 0.5).tolist()
+        [0, 1, 0, 1]
+    """
     attribute = y.copy()
     for c in range(n_classes):
         rows = np.flatnonzero(y == c)

@@ -1,9 +1,10 @@
-"""A second generator of candidates: the trimmed discriminant.
+"""Proposals from tight clusters: Fisher's discriminant of the label without the examples that fit it worst.
 
 A shortcut gives the tightest clusters. Leaving the examples farthest from their class centre out of the
 within-class scatter therefore turns Fisher's discriminant of the label towards the shortcut, and the
 examples left out are the conflicting ones: their attribute value is the nearest class centre in the
-discriminant space.
+discriminant space. Fitting and trimming alternate, like the concentration steps of the minimum covariance determinant
+(Rousseeuw and Van Driessen, 1999).
 """
 
 from __future__ import annotations
@@ -11,14 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, eigh
 
-Array = NDArray[np.floating]
-IntArray = NDArray[np.integer]
-
-RIDGE = 0.02
-ROUNDS = 8
+from aifs_peft.discovery.arrays import Array, BoolArray, IntArray
+from aifs_peft.discovery.config import ProposalConfig
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ def _nearest(V: Array, centres: Array) -> IntArray:
     return np.asarray(scores.argmax(axis=1))
 
 
-def _class_means(X: Array, y: IntArray, kept: NDArray[np.bool_], n_classes: int) -> tuple[Array, Array, Array]:
+def _class_means(X: Array, y: IntArray, kept: BoolArray, n_classes: int) -> tuple[Array, Array, Array]:
     """Means of the kept examples per class, their counts, and their uncentred second moment."""
     onehot = np.zeros((len(y), n_classes), dtype=X.dtype)
     onehot[np.flatnonzero(kept), y[kept]] = 1.0
@@ -61,12 +58,12 @@ def _class_means(X: Array, y: IntArray, kept: NDArray[np.bool_], n_classes: int)
     return means, counts, (inner.T @ inner).astype(np.float64)
 
 
-def _discriminant(X: Array, y: IntArray, kept: NDArray[np.bool_], n_classes: int) -> tuple[Array, Array]:
+def _discriminant(X: Array, y: IntArray, kept: BoolArray, n_classes: int, ridge: float) -> tuple[Array, Array]:
     """Fisher's discriminant of the kept examples: projection `(k, r)` and class centres `(K, r)` in it."""
     means, counts, second = _class_means(X, y, kept, n_classes)
     n, k = max(counts.sum(), 1.0), X.shape[1]
     within = (second - (means * counts[:, None]).T @ means) / n
-    within = 0.5 * (within + within.T) + (RIDGE * max(np.trace(within) / k, 1e-9)) * np.eye(k)
+    within = 0.5 * (within + within.T) + (ridge * max(np.trace(within) / k, 1e-9)) * np.eye(k)
     contrast = means - means.mean(axis=0)
     rank = min(n_classes - 1, k)
     if n_classes == 2:
@@ -83,7 +80,7 @@ def _discriminant(X: Array, y: IntArray, kept: NDArray[np.bool_], n_classes: int
 
 
 def trimmed_discriminant(
-    X: Array, y: IntArray, n_classes: int, *, trim: float, rounds: int = ROUNDS
+    X: Array, y: IntArray, n_classes: int, *, trim: float, config: ProposalConfig
 ) -> TrimmedDiscriminant:
     """Fisher's discriminant of `y`, with the examples farthest from their class centre left out.
 
@@ -92,20 +89,23 @@ def trimmed_discriminant(
         y: Labels in `0..n_classes-1`, shape `(n,)`.
         n_classes: `K`.
         trim: Share of each class that is left out, in `[0, 0.5)`.
-        rounds: Alternations of trimming and fitting.
+        config: Ridge of the scatter, and alternations of trimming and fitting.
+
+    Returns:
+        The discriminant, and the attribute value of every example.
 
     Example:
         >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> y = rng.integers(0, 2, 1000); a = np.where(rng.random(1000) < 0.95, y, 1 - y)
         >>> X = rng.normal(size=(1000, 3)); X[:, 0] += 8 * a; X[:, 1] += y
-        >>> fit = trimmed_discriminant(X, y, 2, trim=0.1)
+        >>> fit = trimmed_discriminant(X, y, 2, trim=0.1, config=ProposalConfig())
         >>> bool(np.mean(fit.attribute == a) > 0.99), fit.position > 0.7, fit.separation > 5
         (True, True, True)
     """
     kept = np.ones(len(y), dtype=bool)
-    for _ in range(rounds):
-        projection, centres = _discriminant(X, y, kept, n_classes)
+    for _ in range(config.trimmed_rounds):
+        projection, centres = _discriminant(X, y, kept, n_classes, config.trimmed_ridge)
         V = X @ projection.astype(X.dtype)
         distance = np.sum((V - centres[y].astype(V.dtype)) ** 2, axis=1)
         previous, kept = kept, np.ones(len(y), dtype=bool)
@@ -116,7 +116,7 @@ def trimmed_discriminant(
                 kept[rows[np.argpartition(distance[rows], len(rows) - leave)[len(rows) - leave :]]] = False
         if np.array_equal(previous, kept):
             break
-    projection, centres = _discriminant(X, y, kept, n_classes)
+    projection, centres = _discriminant(X, y, kept, n_classes, config.trimmed_ridge)
     V = X @ projection.astype(X.dtype)
     attribute = _nearest(V, centres)
     gaps = np.linalg.norm(centres[:, None] - centres[None], axis=2)

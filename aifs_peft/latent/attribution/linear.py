@@ -1,7 +1,7 @@
 """Integrated Gradients of a linear head, without autograd.
 
-Source: Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks", equation 1, for `F` of the
-method's section 2 and logits that are linear in `z`.
+Source: Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks", equation 1, for
+`F(z) = sum_k w_k log p(y_k|z)` and logits that are linear in `z`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Attribution of a head's prediction to latent dimensions: Integrated Gradients, LRP, gradient x input.
 
-Source: the method, section 2; Integrated Gradients: Sundararajan et al. 2017, "Axiomatic Attribution for Deep
-Networks", equation 1. What is attributed is `F(z) = sum_k w_k log p(y_k|z)` over the top-K classes at `z`.
+What is attributed is `F(z) = sum_k w_k log p(y_k|z)` over the top-K classes at `z`. Gradient x input is the formula
+that AIFS prints, `(z - base) * dF/dz` at `z` itself; Integrated Gradients (Sundararajan et al. 2017, "Axiomatic
+Attribution for Deep Networks", equation 1) averages `dF/dz` over the path from `base` to `z`.
 
-Every function works with gradients switched off around it, leaves no gradient on the head's parameters and
-puts the head's training modes back, also after an exception in the head.
+Every function works with gradients switched off around it, leaves no gradient on the head's parameters and puts the
+head's training modes back, also after an exception in the head.
 """
 
 from __future__ import annotations
@@ -114,9 +115,10 @@ def gradient_x_input(
     chunk_size: int = 4096,
     tolerance: float | None = None,
 ) -> Attribution:
-    """Gradient times input, `(z - base) * dF/dz` at `z`: Integrated Gradients to first order.
+    """Gradient times input, `(z - base) * dF/dz` at `z`: the formula that AIFS prints.
 
-    It does not add up in general; `completeness_error` says by how much.
+    It equals Integrated Gradients where `dF/dz` is the same along the path. In general the scores do not add up to the
+    change of `F`; `completeness_error` says by how much they miss it.
 
     Args:
         head: callable, latents `(batch, dim)` to logits `(batch, classes)`, examples independent.
@@ -183,7 +185,7 @@ def attribute(
     Args:
         head: callable, latents `(batch, dim)` to logits `(batch, classes)`, examples independent.
         z: latents `(batch, dim)`.
-        method: "ig", "lrp" or "gradient_x_input".
+        method: "ig" (integrated gradients), "gradient_x_input" (the formula that AIFS prints) or "lrp".
         baseline: `(dim,)` or `(batch, dim)`, zeros when None; "lrp" has none.
         top_k: number of leading classes, None for all.
         class_weights: as for `integrated_gradients`.

@@ -1,6 +1,6 @@
 """What is attributed: a weighted sum of the log-probabilities of each example's leading classes.
 
-Source: the method, section 2: `F(z) = sum_k w_k log p(y_k|z)` over the top-K classes.
+`F(z) = sum_k w_k log p(y_k|z)` over the top-K classes at `z`.
 """
 
 from __future__ import annotations

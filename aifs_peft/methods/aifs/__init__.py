@@ -1,1 +1,4 @@
-"""AIFS: what happens to a batch, and how the directions are learned (by discovery, or by the published recipe)."""
+"""Methods that find spurious directions, or make a mask from attributions, and intervene on latents along them.
+
+`aifs` is this library's default; `aifs-paper` is the published recipe to the letter.
+"""

@@ -1,45 +1,60 @@
 """AIFS with discovery: find spurious directions without group labels, and train against them.
 
-`L = L_ce + alpha * L_inv + beta * L_sens + synthetic * L_syn`, everything after the encoder, on batches balanced over
-label and inferred attribute. Source: the method, section 3.
+Paper: none; this library's default method. It follows the idea of AIFS, to intervene on latents along what is spurious.
 
-`L_inv` asks for the same prediction after a counterfactual step along the attribute, `z + beta_{a'} - beta_a`; `L_sens`
-penalises reliance on the attribute's directions.
+Formula: `L = L_ce + alpha * L_inv + beta * L_sens + synthetic * L_syn`, everything after the encoder, on batches
+balanced over label and inferred attribute. Before training, `aifs_peft.discovery.discover` looks for an attribute in
+the latents of the untuned model. `L_inv` asks for the same prediction after a counterfactual step along it, `z +
+beta_{a'} - beta_a`; `L_sens` penalises reliance on its directions (the spurious-direction penalty).
 
-`L_syn` (ours). Discovery gives, beside the attribute's offsets `beta`, the class's offsets `alpha` with the attribute
-held constant. Each latent of a batch is also moved to a class and an attribute value that are drawn evenly and
-independently, `z + alpha_{y'} - alpha_y + beta_{a'} - beta_a`, and classified as `y'`: the balanced population of the
-additive model, in which every cell has the variation of all examples. It teaches a head of any kind, by gradient, what
-the additive head knows in closed form; balancing alone repeats the few conflicting examples until they are memorised.
+`L_syn`: discovery gives, beside the attribute's offsets `beta`, the class's offsets `alpha` with the attribute held
+constant. Each latent of a batch is also moved to a class and an attribute value that are drawn evenly and
+independently, `z + alpha_{y'} - alpha_y + beta_{a'} - beta_a`, and classified as `y'`. This is the balanced population
+of the additive model, in which every cell has the variation of all examples. It teaches a head of any kind, by
+gradient, what the additive head knows in closed form; balancing alone repeats the few conflicting examples until they
+are memorised.
 
 Where the encoder is trained, the offsets are estimated anew at each epoch's end. Where no spurious direction is found,
-this is plain training. Supervision: labels only.
+this is plain training.
+
+Supervision: labels only. A column `hint_groups` with known attribute values of a few examples is used where there is
+one.
+
+Differs from the paper: it is this library's own method. `aifs-paper` is the published one.
+
+Cannot: find an attribute that is too weak, or that hardly any example contradicts (`docs/discovery.md` has the limits).
+
+Extra cost: one pass of the encoder before training and discovery on its latents; two more head passes per step.
+
+Defaults: this library's; the weight of the examples themselves beside synthetic ones, `observed`, was measured on
+dominoes (`docs/discovery.md`).
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_number
 from aifs_peft.discovery.mixture.joint import combine, count_attributes, joint_values, most_attributes
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent import counterfactual
 from aifs_peft.latent._support import run_head
-from aifs_peft.latent.output import LatentOutput
+from aifs_peft.latent.output import Intervention, LatentOutput
 from aifs_peft.latent.state import AIFSState
 from aifs_peft.methods.aifs.intervention import Intervening
-from aifs_peft.methods.aifs.offsets import basis_of, fit_offsets
+from aifs_peft.methods.aifs.offsets import basis_of, centred_on, fit_offsets
+from aifs_peft.methods.aifs.partition import Partition, cells_of
 from aifs_peft.methods.base import Phase
-from aifs_peft.methods.common.draw_rates import draw_rates
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import MethodSettings, check_range
+from aifs_peft.methods.settings import MethodSettings
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +63,7 @@ HINT_COLUMN = "hint_groups"
 
 
 # Weight of the observed examples beside synthetic ones on a frozen encoder, whose head would otherwise memorise the few
-# conflicting ones; measured on dominoes, see docs/discovery.md.
+# conflicting ones; measured on dominoes, see docs/research_log.md.
 OBSERVED_FROZEN = 0.2
 
 
@@ -71,14 +86,9 @@ class AIFSOptions:
     observed: float | None = None
 
     def __post_init__(self) -> None:
-        check_range("synthetic", self.synthetic, 0.0)
+        check_number("synthetic", self.synthetic, 0.0)
         if self.observed is not None:
-            check_range("observed", self.observed, 0.0)
-
-
-def _cells(labels: Tensor, groups: Tensor) -> Tensor:
-    """One number per label and attribute value, `(n,)` int64."""
-    return labels * (int(groups.max()) + 1) + groups
+            check_number("observed", self.observed, 0.0)
 
 
 @register
@@ -93,23 +103,46 @@ class AIFSDiscovery(Intervening):
 
     name: ClassVar[str] = "aifs"
     paper: ClassVar[str] = "AIFS with discovery: interventions along spurious directions found in the latents"
+    differs: ClassVar[str] = "it is this library's own method"
     title: ClassVar[str] = "AIFS (discovery)"
+    recipe: ClassVar[Literal["discovery", "paper", "erm"]] = "discovery"
     cost: ClassVar[str] = "one encoder pass before training, two more head passes per step"
     collects_latents: ClassVar[Phase] = "both"
     epoch_samples: ClassVar[int | None] = None
     Options: ClassVar[type[Any]] = AIFSOptions
+    learns_first: ClassVar[tuple[str, ...]] = ("num_updates",)
 
     def __init__(self, settings: MethodSettings) -> None:
         super().__init__(settings)
         self._observed = 1.0
         self._labels: Tensor | None = None
-        self._rates: Tensor | None = None
+        self._known: Partition | None = None
 
     def prepare(self, context: EpochContext) -> None:
         """See `Method.prepare`; what the examples themselves weigh depends on what is trained."""
-        self._labels, self._rates = context.labels, None
+        self._labels, self._known = context.labels, None
         given: float | None = self.options.observed
         self._observed = given if given is not None else 1.0 if context.encoder_trains else OBSERVED_FROZEN
+
+    def intervention(self, context: StepContext) -> Intervention | None:
+        """See `Method.intervention`: a step to another attribute value that occurs, or noise along the directions."""
+        if self.settings.noise != "counterfactual":
+            return super().intervention(context)
+        groups = context.groups
+        if groups is None or not self.intervenes(context.state):
+            return None
+        partition = self._partition(context.state)
+        if len(partition.values) < 2:
+            return None
+        # One normal number per example becomes a uniform choice among the other values: the same choice
+        # whatever the batch size and the number of processes.
+        uniform = torch.special.ndtr(context.draw(1, "gaussian").squeeze(1))
+        target, displacements = partition.other_values(groups, uniform), context.state.displacements.clone()
+
+        def apply(z: Tensor) -> Tensor:
+            return counterfactual(z, groups, displacements, target=target)
+
+        return apply
 
     def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; adds "synthetic" once an attribute has been found."""
@@ -120,23 +153,22 @@ class AIFSDiscovery(Intervening):
             logits = run_head(context.head, z).float()
             losses = F.cross_entropy(logits, target, reduction="none", label_smoothing=self.settings.label_smoothing)
             # Balanced batches repeat few examples, whose variation would stand for that of all: undo it here.
-            rates = self._draw_rates(context.state)
+            rates = self._partition(context.state).rates
             if rates is not None:
                 losses = losses / rates[context.index.cpu()].to(losses.device)
             terms["cross_entropy"] = self._observed * terms["cross_entropy"]
             terms["synthetic"] = self.options.synthetic * losses.mean()
         return terms
 
-    def _draw_rates(self, state: AIFSState) -> Tensor | None:
-        """How often each training example is drawn per epoch, from the state alone; None for a plain permutation."""
-        if self._labels is None or not self.settings.balance_groups:
-            return None
-        if self._rates is None:
-            self._rates = draw_rates(_cells(self._labels.cpu(), state.groups.cpu()), self.settings.max_repeats)
-        return self._rates
+    def _partition(self, state: AIFSState) -> Partition:
+        """Labels and inferred values of the training set, a function of both alone; computed once per discovery."""
+        if self._known is None:
+            assert self._labels is not None  # noqa: S101 - both training loops give them to `prepare`
+            balanced = self.settings.balance_groups
+            self._known = Partition.of(self._labels, state.groups, self.settings.max_repeats if balanced else None)
+        return self._known
 
-    @staticmethod
-    def _synthetic(z: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor] | None:
+    def _synthetic(self, z: Tensor, labels: Tensor, context: StepContext) -> tuple[Tensor, Tensor] | None:
         """Each latent moved to a class and an attribute value drawn evenly and apart: a balanced population.
 
         What an example has beside class and attribute stays its own, so every cell has the variation of all examples,
@@ -148,12 +180,9 @@ class AIFSDiscovery(Intervening):
             return None
         # Cloned: buffers may be replaced between this forward pass and its backward pass.
         alpha, beta = state.class_displacements.clone(), state.displacements.clone()
-        # A class of the head that the training set lacks has no displacement.
-        occurring = (alpha.any(1) | beta.any(1)).nonzero().squeeze(1)
         # The first number of an example and step already chooses its counterfactual.
         uniform = torch.special.ndtr(context.draw(3, "gaussian")[:, 1:]).to(z.device)
-        place = (uniform * len(occurring)).long().clamp_(max=len(occurring) - 1)
-        label, value = occurring[place].unbind(1)
+        label, value = self._partition(state).cells(uniform)
         return counterfactual(counterfactual(z, labels, alpha, target=label), groups, beta, target=value), label
 
     def collects(self, state: AIFSState, encoder_trains: bool) -> bool:
@@ -169,7 +198,7 @@ class AIFSDiscovery(Intervening):
         groups = context.state.groups.cpu()
         if not groups.numel() or not self.settings.balance_groups:
             return None
-        return Sampling(cells=_cells(labels.cpu(), groups))
+        return Sampling(cells=cells_of(labels.cpu(), groups))
 
     def start(self, latents: Latents, context: EpochContext) -> dict[str, float]:
         """Discover on the latents of the untrained model and fill the adapter's state."""
@@ -206,7 +235,7 @@ class AIFSDiscovery(Intervening):
             raise InvalidConfigError(
                 f"discovery needs the latents of all {latents.total} training examples, got {len(latents.index)}"
             )
-        self._rates = None
+        self._known = None
         known = context.columns.get(HINT_COLUMN)
         found = context.on_main(lambda: self._run(latents, context.num_labels, known))
         state, dim = context.state, latents.z.shape[1]
@@ -223,7 +252,7 @@ class AIFSDiscovery(Intervening):
             )
             return {"spurious_direction_found": 0.0}
         rank = found["basis"].shape[1]
-        state.update(mask=torch.ones(rank), **found)
+        state.update(count=True, mask=torch.ones(rank), **found)
         conflicting = float((found["groups"] != latents.labels).float().mean())
         logger.info("%d spurious direction(s) found, %.1f%% of the examples conflict", rank, 100 * conflicting)
         return {
@@ -235,10 +264,10 @@ class AIFSDiscovery(Intervening):
 
     def _run(self, latents: Latents, num_labels: int, known: Tensor | None) -> dict[str, Tensor] | None:
         from aifs_peft.discovery import discover
-        from aifs_peft.discovery.discover import MAX_ATTRIBUTES
+        from aifs_peft.discovery.config import DEFAULT_CONFIG
 
         # The state has a row per combination of all the head's classes, whether they occur or not.
-        wanted = self.settings.discovery.get("max_attributes", MAX_ATTRIBUTES)
+        wanted = self.settings.discovery.get("max_attributes", DEFAULT_CONFIG.several.max_attributes)
         settings = {**self.settings.discovery, "max_attributes": min(wanted, most_attributes(num_labels))}
         result = discover(
             latents.z.numpy(),
@@ -257,12 +286,19 @@ class AIFSDiscovery(Intervening):
         alpha, beta = torch.zeros(num_labels, dim), torch.zeros(num_labels**m, dim)
         beta[values] = torch.as_tensor(result.displacements_).float()
         alpha[classes] = torch.as_tensor(result.class_displacements_).float()
+        groups = values[torch.as_tensor(result.groups_)]
+        basis = torch.as_tensor(result.basis_).float().contiguous()
+        occurring = torch.unique(groups)
+        if len(occurring) < len(values):
+            # A value that no example has is known as nothing but noise, and so are directions that only it spans.
+            beta = centred_on(beta, occurring)
+            basis = basis_of(beta)
         return {
-            "basis": torch.as_tensor(result.basis_).float().contiguous(),
+            "basis": basis,
             "displacements": beta,
             # Offsets of a rough partition bend synthetic examples, and those of several attributes do not add up on
             # real latents: none are made.
             "class_displacements": alpha[:0] if result.rough_ or result.parts_ else alpha,
-            "groups": values[torch.as_tensor(result.groups_)],
+            "groups": groups,
             "evidence": torch.as_tensor(float(result.evidence_)),
         }

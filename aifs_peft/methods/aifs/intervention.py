@@ -1,28 +1,24 @@
-"""What both AIFS recipes share: `L = L_ce + alpha * L_inv + beta * L_sens`, everything after the encoder.
-
-Source: the method, sections 1 and 2.
-"""
+"""What both AIFS recipes share: `L = L_ce + alpha * L_inv + beta * L_sens`, everything after the encoder."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from aifs_peft.latent import (
     adversarial_noise,
-    counterfactual,
     intervene,
     invariance_loss,
     label_log_prob_gradient,
     sensitivity_loss,
 )
 from aifs_peft.latent.output import Intervention, LatentOutput
+from aifs_peft.latent.state import AIFSState
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.context import StepContext
 
 
 class Intervening(Method):
-    """The intervention on a batch, and the terms of the loss that read it.
+    """Masked noise on the latents of a batch, and the terms of the loss that read it.
 
     Example:
         >>> from aifs_peft.methods import get
@@ -33,15 +29,15 @@ class Intervening(Method):
     def intervention(self, context: StepContext) -> Intervention | None:
         """See `Method.intervention`; None as long as the mask is empty or the term is switched off."""
         settings, state = self.settings, context.state
-        if settings.alpha == 0 or settings.lambda_ == 0 or not bool(state.mask.any()):
+        if not self.intervenes(state):
             return None
-        if settings.noise == "counterfactual":
-            return self._counterfactual(context)
         # Cloned: the buffer may be replaced between this forward pass and its backward pass.
         mask, basis = state.mask.clone(), state.basis.clone() if state.has_basis else None
+        # Drawn before the forward pass, which may be compiled: `torch.compile` cannot trace the generator.
+        drawn = None if settings.adversarial else context.draw(mask.numel(), settings.noise)
 
         def apply(z: Tensor) -> Tensor:
-            if settings.adversarial:
+            if drawn is None:
                 noise = adversarial_noise(
                     context.head,
                     z.detach(),
@@ -52,26 +48,14 @@ class Intervening(Method):
                     generator=context.generator,
                 )
             else:
-                noise = context.draw(mask.numel(), settings.noise).to(z.device, z.dtype)
+                noise = drawn.to(z.device, z.dtype)
             return intervene(z, mask, noise, settings.lambda_, basis)
 
         return apply
 
-    def _counterfactual(self, context: StepContext) -> Intervention | None:
-        groups, displacements = context.groups, context.state.displacements.clone()
-        if groups is None or len(displacements) < 2:
-            return None
-        # One normal number per example becomes a uniform choice among the other values: the same choice
-        # whatever the batch size and the number of processes.
-        uniform = torch.special.ndtr(context.draw(1, "gaussian").squeeze(1)).to(groups.device)
-        others = len(displacements) - 1
-        shift = 1 + (uniform * others).long().clamp_(max=others - 1)
-        target = (groups + shift) % len(displacements)
-
-        def apply(z: Tensor) -> Tensor:
-            return counterfactual(z, groups, displacements, target=target)
-
-        return apply
+    def intervenes(self, state: AIFSState) -> bool:
+        """Whether there is a mask to intervene by and the invariance term is on."""
+        return self.settings.alpha != 0 and self.settings.lambda_ != 0 and bool(state.mask.any())
 
     def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; adds "invariance" and "sensitivity" where they are on."""

@@ -20,8 +20,8 @@ def fit_offsets(z: Tensor, y: Tensor, groups: Tensor, num_labels: int, num_value
         num_values: number of attribute values: K for one attribute, `K**m` for m.
 
     Returns:
-        `alpha (K, dim)` and `beta (num_values, dim)`, float64, mean zero over the values that occur; zero for values
-        of classes that do not occur.
+        `alpha (K, dim)` and `beta (num_values, dim)`, float64, mean zero over the classes and the attribute values
+        that occur; zero for the others.
 
     Raises:
         InvalidInputError: if the lengths differ, or all latents are equal.
@@ -33,9 +33,9 @@ def fit_offsets(z: Tensor, y: Tensor, groups: Tensor, num_labels: int, num_value
         >>> bool((alpha[1] - alpha[0] + beta[1] - beta[0] - 7.0).abs() < 0.01)
         True
     """
-    from aifs_peft.discovery.linear_heads.additive import smoothed_offsets
+    from aifs_peft.discovery.mixture.additive import smoothed_offsets
     from aifs_peft.discovery.mixture.joint import combine, count_attributes, joint_offsets, joint_values
-    from aifs_peft.discovery.reduce import MAX_COMPONENTS, principal_components
+    from aifs_peft.discovery.principal_components import principal_components
 
     if not len(z) == len(y) == len(groups):
         raise InvalidInputError(
@@ -48,17 +48,40 @@ def fit_offsets(z: Tensor, y: Tensor, groups: Tensor, num_labels: int, num_value
     code[present] = np.arange(len(present))
     # float64 throughout: processes differ by rounding, which must not grow in components of little variance.
     latents = z.double().numpy()
-    reduction = principal_components(latents, MAX_COMPONENTS, rng=np.random.default_rng(0))
+    reduction = principal_components(latents, rng=np.random.default_rng(0))
     onehot = np.eye(len(present), dtype=np.float32)[code[values]]
     coordinates = reduction.project(latents - reduction.mean)
     classes, attributes = smoothed_offsets(coordinates, code[y.numpy()], onehot)
     alpha, beta = torch.zeros(num_labels, z.shape[1]).double(), torch.zeros(num_values, z.shape[1]).double()
     alpha[present] = torch.as_tensor(reduction.lift(classes - classes.mean(axis=0)))
     each = reduction.lift(attributes).reshape(m, len(present), -1)
-    each -= each.mean(axis=1, keepdims=True)
-    occurring = combine(present[joint_values(len(present), m)], num_labels)
-    beta[occurring] = torch.as_tensor(joint_offsets(each))
+    had = onehot.reshape(len(z), m, len(present)).any(axis=0)
+    for offsets, occurs in zip(each, had, strict=True):
+        # Of a value that no example has there is no estimate, only what is left over of the class's.
+        offsets -= offsets[occurs].mean(axis=0)
+        offsets[~occurs] = 0.0
+    of_classes = combine(present[joint_values(len(present), m)], num_labels)
+    beta[of_classes] = torch.as_tensor(joint_offsets(each))
     return alpha, beta
+
+
+def centred_on(displacements: Tensor, values: Tensor) -> Tensor:
+    """Displacements with mean zero over the values that occur, and zero for the others.
+
+    Args:
+        displacements: `(A, dim)`.
+        values: those that occur, `(v,)` int64.
+
+    Returns:
+        `(A, dim)`.
+
+    Example:
+        >>> centred_on(torch.tensor([[1.0], [7.0], [3.0]]), torch.tensor([0, 2])).squeeze(1)
+        tensor([-1.,  0.,  1.])
+    """
+    out = torch.zeros_like(displacements)
+    out[values] = displacements[values] - displacements[values].mean(0)
+    return out
 
 
 def basis_of(displacements: Tensor, tolerance: float = 1e-6) -> Tensor:
@@ -76,14 +99,13 @@ def basis_of(displacements: Tensor, tolerance: float = 1e-6) -> Tensor:
         tensor([[1.],
                 [0.]])
     """
-    centred = displacements - displacements.mean(0, keepdim=True)
-    _, singular, rows = torch.linalg.svd(centred, full_matrices=False)
-    rank = int((singular > tolerance * singular.max().clamp_min(1e-12)).sum()) if singular.numel() else 0
-    basis: Tensor = rows[: min(rank, len(displacements) - 1)].T.contiguous()
-    return basis
+    from aifs_peft.discovery.arrays import orthonormal_basis
+
+    centred = (displacements - displacements.mean(0, keepdim=True)).cpu().numpy()
+    return torch.as_tensor(orthonormal_basis(centred, len(displacements) - 1, tolerance=tolerance))
 
 
-def assign_groups(u: Tensor, y: Tensor, offsets: Tensor, steps: int = 20) -> Tensor:
+def assign_groups(u: Tensor, y: Tensor, offsets: Tensor, values: Tensor | None = None, steps: int = 20) -> Tensor:
     """Which attribute value each held-out example has, from its coordinates along the discovered directions.
 
     The displacements are known, the classes' positions are not: in each class, alternate between the nearest value
@@ -94,27 +116,30 @@ def assign_groups(u: Tensor, y: Tensor, offsets: Tensor, steps: int = 20) -> Ten
         u: `(n, r)`, latents in the basis.
         y: `(n,)` int64 in `[0, A)`.
         offsets: `(A, r)`, displacements in the basis.
+        values: those that occur in training, `(v,)` int64: nothing is known of the others, so none is given. None for
+            all.
         steps: most alternations; it stops when nothing changes.
 
     Returns:
-        `(n,)` int64 in `[0, A)`.
+        `(n,)` int64, among `values`.
 
     Example:
         >>> u, y = torch.tensor([[0.0], [0.1], [2.0], [9.0]]), torch.tensor([0, 0, 0, 1])
         >>> assign_groups(u, y, torch.tensor([[-1.0], [1.0]]))
         tensor([0, 0, 1, 1])
     """
-    values = y.clone()
+    known = torch.arange(len(offsets)) if values is None else values
+    groups = y.clone()
     u, offsets = u.double(), offsets.double()
-    for label in y.unique().tolist():
+    for label in torch.unique(y).tolist():
         rows = (y == label).nonzero().squeeze(1)
         position = u[rows].median(0).values - offsets[label]
-        chosen = y[rows]
+        chosen = groups[rows]
         for _ in range(steps):
-            nearest = torch.cdist(u[rows] - position, offsets).argmin(1)
+            nearest = known[torch.cdist(u[rows] - position, offsets[known]).argmin(1)]
             if torch.equal(nearest, chosen):
                 break
             chosen = nearest
             position = (u[rows] - offsets[chosen]).mean(0)
-        values[rows] = chosen
-    return values
+        groups[rows] = chosen
+    return groups

@@ -1,1 +1,1 @@
-"""Methods that look for attributes in words, patches or regions."""
+"""Methods that look for what is spurious in words, patches, regions or columns that people can name or see."""

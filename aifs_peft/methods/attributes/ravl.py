@@ -1,43 +1,41 @@
 """RaVL-style: find clusters of image or text regions behind wrong predictions, and learn to do without them.
 
-Paper: Varma et al., "RaVL: Discovering and Mitigating Spurious Correlations in Fine-Tuned Vision-Language Models",
-NeurIPS 2024, arXiv 2411.04097. Stage 1 follows its published algorithm; the official repository has no code for stage
-2, so the loss below is this library's reading of its description, for a classifier instead of an image-text pair.
-Print it as "RaVL-style".
+Paper: Varma et al. 2024, RaVL: Discovering and Mitigating Spurious Correlations in Fine-Tuned Vision-Language Models
+(NeurIPS), arXiv 2411.04097.
 
-Stage 1, once, after `warmup` epochs of plain training: cluster unit-norm regions of examples that were held out of
-these epochs (mini-batch k-means in place of k-medoids; the number of clusters from 2K to 5K - 1, or 4 to 32 for two
-classes, by the silhouette on a sample). Per cluster and class, `gap = w (accuracy of examples with a region in the
-cluster - accuracy of those without)`, `w = 2 min(n_in, n_out) / (n_in + n_out)`. A cluster is spurious if some gap is
-positive and some negative, and its influence is at least 0.25: among wrong predictions on examples with the cluster
-and a negative gap, how often the region with the highest score of the predicted class lies in the cluster. The head's
-class probabilities of regions stand for zero-shot scores. The paper goes on with one cluster; here all that pass.
+Formula. Stage 1, once, after `warmup` epochs of plain training: cluster unit-norm regions of examples that were held
+out of these epochs; the number of clusters, from 2K to 5K - 1 (4 to 32 for two classes), by the silhouette on a sample.
+Per cluster and class, `gap = w (accuracy of examples with a region in the cluster - accuracy of those without)`, `w = 2
+min(n_in, n_out) / (n_in + n_out)`. A cluster is spurious if some gap is positive and some negative, and its influence
+is at least 0.25: among wrong predictions on examples with the cluster and a negative gap, how often the region with the
+highest score of the predicted class lies in the cluster. Stage 2: `L = CE(C(z), y) + a CE(C(r'), y) + b mean KL(uniform
+|| softmax C(r))`, r' the mean of an example's regions outside spurious clusters, r its regions inside. Prediction is
+`C(z)` alone. Regions of images are about `cells` cells of the last layer's patch grid, those of texts windows of `span`
+tokens, mapped as the latent is (same final norm or dense layer), which is verified on a batch before training. Clusters
+follow an encoder that is trained: a few steps of k-means on the same held-out examples per epoch.
 
-Stage 2, `L = CE(C(z), y) + a CE(C(r'), y) + b mean KL(uniform || softmax C(r))`: r' is the mean of an example's
-regions outside spurious clusters, r its regions inside. Prediction is C(z) alone. Clusters follow an encoder that is
-trained: a few steps of k-means on the same held-out examples after each epoch.
+Supervision: labels only. Discovery wants an evaluation set where the spurious correlation does not hold. The paper's
+setting has one; `source="train"`, the default here, holds out a `holdout` share of the training set, which keeps its
+bias and has few examples against it. `source="validation"` uses the validation set's class labels; where that set is
+balanced over the attribute (Waterbirds' is), this lends supervision that a run without groups must not have: say so
+beside the result.
 
-Regions: for images about `cells` cells of the last layer's patch grid; for texts windows of `span` tokens; mapped as
-the latent is (same final norm or dense layer), which is verified on a batch before training.
+Differs from the paper: the loss of stage 2 is this library's reading, for a classifier instead of an image-text pair.
+The official repository has no code for that stage: hence "RaVL-style". In stage 1 mini-batch k-means stands for
+k-medoids, the head's class probabilities of regions stand for zero-shot scores, and all clusters that pass are kept,
+not one.
 
-Supervision: class labels only. Discovery wants an evaluation set where the spurious correlation does not hold: that is
-why the paper's own setting is kinder than `source="train"`, the default here, a held-out `holdout` share of the
-training set that keeps its bias and has few examples against it. `source="validation"` uses the validation set's class
-labels; where that set is balanced over the attribute (Waterbirds' is), this lends supervision that a run without
-groups must not have: say so beside the result.
-
-Cannot: separate what shares a region (the colour of a digit, or tokens that attention has mixed: the other regions
-then carry the shortcut too, and training on them can leave the worst group below plain training); work on tables,
+Cannot: separate what shares a region (the colour of a digit, or tokens that attention has mixed: the other regions then
+carry the shortcut too, and training on them can leave the worst group below plain training); work on tables,
 precomputed latents, convolutional encoders, `LatentClassifier`, or latents that are no norm or dense layer of tokens
 (DINOv2's concatenation).
 
 Extra cost: 1 + R head passes per step; one pass over the held-out examples for discovery, and one per epoch where the
 encoder is trained; `holdout` of the training set is not trained on during the warm-up.
 
-Defaults: `min_influence` 0.25 and the range of cluster numbers are the paper's. Of `a` and `b` only a range was
-suggested ([0.5, 1], both 0.5 here). `cells` 16 (4 to 16 suggested), `span` 4 (3 to 5), `sample` 5000, `warmup` 2
-(1 to 2; a head that has not learned the shortcut yet shows no influence, so few steps per epoch want more epochs),
-`holdout` 0.2, at most 2048 examples and 8 cluster numbers are this library's.
+Defaults: `min_influence = 0.25` and the range of cluster numbers are the paper's. This library's are a = b = 0.5,
+`cells = 16`, `span = 4`, `sample = 5000`, `warmup = 2` (a head that has not learned the shortcut yet shows no
+influence, so few steps per epoch want more epochs), `holdout = 0.2`, at most 2048 examples and 8 cluster numbers.
 """
 
 from __future__ import annotations
@@ -51,6 +49,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_choice, check_count, check_number
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent._support import evaluating
 from aifs_peft.latent.output import LatentOutput
@@ -60,9 +59,8 @@ from aifs_peft.methods.attributes.ravl_regions import follow_centroids, grid_reg
 from aifs_peft.methods.base import Method, Phase
 from aifs_peft.methods.common.held_out import stratified_rows
 from aifs_peft.methods.common.whole_batch import whole_batch
-from aifs_peft.methods.context import EpochContext, Latents, Regions, Sampling, Setup, StepContext
+from aifs_peft.methods.context import EpochContext, Latents, Regions, Sampling, Setup, StepContext, TrainingPlan
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import check_range
 
 logger = logging.getLogger(__name__)
 
@@ -101,13 +99,14 @@ class Options:
     min_influence: float = 0.25
 
     def __post_init__(self) -> None:
-        for name, low in (("region_weight", 0), ("uniform_weight", 0), ("cells", 2), ("span", 1), ("warmup", 1),
-                          ("examples", 10), ("sample", 100), ("cluster_numbers", 1)):  # fmt: skip
-            check_range(name, getattr(self, name), low)
-        check_range("holdout", self.holdout, 0.01, 0.5)
-        check_range("min_influence", self.min_influence, 0.0, 1.0)
-        if self.source not in ("train", "validation"):
-            raise InvalidConfigError(f'source must be "train" or "validation"; got {self.source!r}')
+        check_number("region_weight", self.region_weight, 0.0)
+        check_number("uniform_weight", self.uniform_weight, 0.0)
+        counts = {"cells": 2, "span": 1, "warmup": 1, "examples": 10, "sample": 100, "cluster_numbers": 1}
+        for name, low in counts.items():
+            check_count(name, getattr(self, name), low)
+        check_number("holdout", self.holdout, 0.01, 0.5)
+        check_number("min_influence", self.min_influence, 0.0, 1.0)
+        check_choice("source", self.source, ("train", "validation"))
 
 
 @register
@@ -122,7 +121,10 @@ class Ravl(Method):
 
     name: ClassVar[str] = "ravl"
     title: ClassVar[str] = "RaVL-style"
-    paper: ClassVar[str] = "Varma et al., NeurIPS 2024, arXiv 2411.04097"
+    paper: ClassVar[str] = "Varma et al. 2024, RaVL: Discovering and Mitigating Spurious Correlations (NeurIPS)"
+    differs: ClassVar[str] = (
+        "the loss of stage 2 is this library's reading, for a classifier instead of an image-text pair"
+    )
     needs: ClassVar[tuple[str, ...]] = ("patch or token features (a vision or text transformer)",)
     cost: ClassVar[str] = "one head pass per region and step; an encoder pass over held-out examples for discovery"
     Options: ClassVar[type[Any]] = Options
@@ -141,6 +143,15 @@ class Ravl(Method):
             raise InvalidConfigError(
                 'method \'ravl\' with source="validation" needs a validation set: pass eval_dataset, or source="train"'
             )
+
+    def idle(self, plan: TrainingPlan) -> str | None:
+        """See `Method.idle`: spurious regions are looked for after the warm-up."""
+        if plan.used_updates(self.options.warmup) == 0:
+            return (
+                f"spurious regions are looked for after a warm-up of {self.options.warmup} epoch(s) of "
+                f"{plan.steps_per_epoch} steps, and training ends after {plan.steps}; train longer, or set warmup lower"
+            )
+        return None
 
     def collects(self, state: AIFSState, encoder_trains: bool) -> bool:
         """See `Method.collects`: regions are encoded when they are wanted, latents of the steps are not."""

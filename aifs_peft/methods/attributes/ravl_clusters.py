@@ -1,8 +1,8 @@
 """RaVL's first stage: clusters of region features, and which of them a classifier wrongly leans on.
 
 Source: Varma et al., "RaVL: Discovering and Mitigating Spurious Correlations in Fine-Tuned Vision-Language Models",
-NeurIPS 2024, arXiv 2411.04097; gaps, weights, sign test and influence follow its official code (MIT) as it was
-described to us, written anew. Mini-batch k-means on unit vectors stands for k-medoids, whose distances are quadratic.
+NeurIPS 2024, arXiv 2411.04097; gaps, weights, sign test and influence are those of its official code (MIT), written
+anew from a description. Mini-batch k-means on unit vectors stands for k-medoids, whose distances are quadratic.
 """
 
 from __future__ import annotations
@@ -100,6 +100,13 @@ def cluster_influence(
 
     Returns:
         `(k,)`: the largest share over labels; 0 where there is no such example.
+
+    Example:
+        >>> code = np.array([[0, 1], [0, 1]])  # two wrong examples of class 0, each with a region in both clusters
+        >>> scores = np.array([[[0.1, 0.9], [0.6, 0.4]], [[0.8, 0.2], [0.3, 0.7]]])
+        >>> wrong, gaps = np.array([1, 1]), np.array([[-0.5, 0.5], [0.0, 0.0]])
+        >>> cluster_influence(code, scores, np.zeros(2, dtype=int), wrong, gaps).tolist()
+        [0.5, 0.0]
     """
     rows = np.flatnonzero((labels != predicted) & ((code >= 0).sum(1) > 1))
     own = np.where(code[rows] >= 0, scores[rows, :, predicted[rows]], -np.inf)
@@ -144,6 +151,18 @@ def find_spurious_clusters(
 
     Raises:
         InvalidInputError: if there are fewer distinct regions than clusters to try.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> features = np.array([[4.0, 0], [0, 4.0], [-4.0, 0]])[rng.integers(3, size=(60, 2))]
+        >>> features = features + 0.1 * rng.normal(size=(60, 2, 2))
+        >>> present, scores = np.ones((60, 2), dtype=bool), np.full((60, 2, 2), 0.5)
+        >>> labels = np.arange(60) % 2
+        >>> found = find_spurious_clusters(
+        ...     features, present, scores, labels, labels, ks=[2, 3], min_influence=0.25, sample=100, seed=0
+        ... )
+        >>> len(found.centroids), bool(found.spurious.any())  # without a wrong prediction nothing is spurious
+        (3, False)
     """
     unit = features / np.maximum(np.linalg.norm(features, axis=2, keepdims=True), 1e-12)
     centroids, silhouette = _cluster(unit[present], ks, sample, seed)

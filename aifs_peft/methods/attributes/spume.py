@@ -1,39 +1,39 @@
-"""SPUME: spuriousness-aware meta-learning over a vocabulary of attributes.
+"""SPUME: meta-learning over pairs of attributes that a class's accuracy depends on.
 
-Paper: Zheng, Ye, Zhang, "Spuriousness-Aware Meta-Learning for Learning Robust Classifiers", KDD 2024,
-arXiv 2406.10742. Reimplemented from the paper; the official repository has no licence and was not read.
+Paper: Zheng, Ye and Zhang 2024, Spuriousness-Aware Meta-Learning for Learning Robust Classifiers (KDD), arXiv
+2406.10742.
 
-Formula. `A (n, V)` says which attributes (words of a caption, ...) an example has. Before each epoch, for class c and
-attribute a: `score = tanh |log(p1 / p0)|`, p1 the accuracy on examples of c with a, p0 without (0 when both are 0),
-predictions by the nearest class centroid. A task draws two attributes per class in proportion to
-`score - min score + 1e-10`; its support examples have the first and not the second, its query examples the reverse;
-the loss is the cross-entropy of `T cos(e, mu_c)` on queries, `e` the embedding and `mu_c` the support mean of class c.
+Formula: `A (n, V)` says which attributes (words of a caption, for example) an example has. Before each epoch, for class
+c and attribute a: `score = tanh |log(p1 / p0)|`, p1 the accuracy on examples of c with a, p0 without (0 when both are
+0), predictions by the nearest class centroid. A task draws two attributes per class in proportion to `score - min score
++ 1e-10`; its support examples have the first and not the second, its query examples the reverse; the loss is the
+cross-entropy of `T cos(e, mu_c)` on queries, `e` the embedding and `mu_c` the support mean of class c.
 
-Supervision: class labels and attributes ("hints"); group labels neither in training nor in validation.
+Two variants, by what is trained. "centroid", the paper's: where the embedding is trained, with an encoder adapter (e =
+z, or the input of the head's last layer) or a head with a hidden layer (e = its output). The head's last layer becomes
+the centroid classifier before the first epoch, at each epoch's end and after training (on the model that was kept):
+rows `mu_c / |mu_c|`, scaled by T over the mean norm of e, and no bias. Its decisions are exactly those of the cosine;
+its probabilities differ from the paper's by the norm of each embedding. In between, it is trained with the
+cross-entropy on detached embeddings ("readout"), which does not touch the embedding. "head": a frozen encoder with a
+linear head has no embedding to train. The loss is then the cross-entropy of the head on query examples alone, a
+resampling weighted by spuriousness; name it "SPUME (head variant)".
 
-Variants, by what is trained:
-- "centroid", the paper's: where the embedding is trained, that is with an encoder adapter (e = z, or the input of the
-  head's last layer) or a head with a hidden layer (e = its output). The head's last layer becomes the centroid
-  classifier before the first epoch, at each epoch's end and after training (on the model that was kept): rows
-  `mu_c / |mu_c|`, scaled by T over the mean norm of e, and no bias. Its decisions are exactly those of the cosine; its
-  probabilities differ from the paper's by the norm of each embedding. In between, it is trained with the
-  cross-entropy on detached embeddings ("readout"), which does not touch the embedding.
-- "head": a frozen encoder with a linear head has no embedding to train. Loss: cross-entropy of the head on query
-  examples alone, a resampling weighted by spuriousness. It is not the paper's method; name it "SPUME (head variant)".
+Supervision: labels and attributes ("hints"), in the column `attributes` of the training set, `(n, V)` of 0 and 1 (see
+`aifs_peft.data.attributes`: a CLIP's vocabulary or captions for images, words for texts, bins for tables). Group labels
+neither in training nor in validation. Without the column k-means clusters of each class's untuned latents stand for
+attributes, which is logged; clusters have no names, and the method is then close to GEORGE.
 
-Attributes: column `attributes` of the training set, `(n, V)` of 0 and 1 (see `aifs_peft.data.attributes`: a CLIP's
-vocabulary or captions for images, words for texts, bins for tables). Without it: k-means clusters of each class's
-untuned latents, and a word in the log. That is modified (it is close to GEORGE), and clusters have no names.
+Differs from the paper: an epoch has n draws and as many tasks per batch as fit; the trainer's optimizer and selection.
+The paper takes 20 batches of 4 tasks of `2 K shots` examples per epoch, SGD, and chooses the epoch by attribute
+pseudo-groups. The head variant and clusters for attributes are not in the paper.
 
-Cannot: find what no attribute names; work with fewer than two examples per class in a batch; choose the epoch by
-attribute pseudo-groups as the paper does (selection is the trainer's).
+Cannot: find what no attribute names; work with fewer than two examples per class in a batch.
 
 Extra cost: one pass of the encoder over the training set before training and, where it is trained, after each epoch;
 half of each batch is support. Making attributes costs one captioner or CLIP pass, once.
 
-Defaults: `shots` 10 and `temperature` 10 (CelebA; 5 on Waterbirds) are the paper's; its batch is 4 tasks of
-2 * K * shots examples, 20 batches an epoch, SGD. `clusters` 8 is this library's (8 to 16 was suggested), as are: an
-epoch of n draws whatever n, tasks as many as fit into a batch, the trainer's optimizer.
+Defaults: `shots = 10` and `temperature = 10` (CelebA; 5 on Waterbirds) are the paper's; `clusters = 8` is this
+library's.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_choice, check_count, check_number
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.latent.output import LatentOutput
 from aifs_peft.latent.state import AIFSState
@@ -63,7 +64,6 @@ from aifs_peft.methods.common.last_linear import embed_all, last_features, last_
 from aifs_peft.methods.common.whole_batch import whole_batch
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import check_range
 
 logger = logging.getLogger(__name__)
 
@@ -91,11 +91,10 @@ class Options:
     clusters: int = 8
 
     def __post_init__(self) -> None:
-        check_range("temperature", self.temperature, 0.0, above=True)
-        check_range("shots", self.shots, 1)
-        check_range("clusters", self.clusters, 2)
-        if self.attributes not in ("auto", "column", "clusters"):
-            raise InvalidConfigError(f'attributes must be "auto", "column" or "clusters"; got {self.attributes!r}')
+        check_number("temperature", self.temperature, 0.0, above=True)
+        check_count("shots", self.shots, 1)
+        check_count("clusters", self.clusters, 2)
+        check_choice("attributes", self.attributes, ("auto", "column", "clusters"))
 
 
 @register
@@ -110,7 +109,10 @@ class Spume(Method):
 
     name: ClassVar[str] = "spume"
     title: ClassVar[str] = "SPUME"
-    paper: ClassVar[str] = "Zheng, Ye, Zhang, KDD 2024, arXiv 2406.10742"
+    paper: ClassVar[str] = "Zheng et al. 2024, Spuriousness-Aware Meta-Learning for Learning Robust Classifiers (KDD)"
+    differs: ClassVar[str] = (
+        "an epoch has n draws and as many tasks per batch as fit; the trainer's optimizer and selection"
+    )
     supervision: ClassVar[Literal["none", "hints", "groups"]] = "hints"
     needs: ClassVar[tuple[str, ...]] = (
         "attribute vocabulary (column `attributes`; clusters of latents without)",
@@ -120,6 +122,7 @@ class Spume(Method):
     Options: ClassVar[type[Any]] = Options
     collects_latents: ClassVar[Phase] = "both"
     latent_head: ClassVar[Literal["linear", "mlp"]] = "mlp"
+    learns_first: ClassVar[tuple[str, ...]] = ("memory",)
 
     _embeds: bool = True
     _attributes: Tensor | None = None
@@ -216,12 +219,12 @@ class Spume(Method):
         """See `Method.loss`: the centroid loss and "readout", or the head's loss on query examples."""
         if not self._embeds:
             return {"cross_entropy": self._on_queries(output.logits, labels, context)}
-        embedding = last_features(context.head, output.z).float()  # type: ignore[arg-type] - a module in every caller
-        readout = last_linear(context.head)(embedding.detach())  # type: ignore[arg-type]
-        everybody = whole_batch(embedding, context), whole_batch(labels, context)
+        embedding = last_features(context.head, output.z).float()
+        readout = last_linear(context.head)(embedding.detach())
+        gathered = whole_batch(embedding, context), whole_batch(labels, context)
         shots, temperature = int(self.options.shots), self.options.temperature
         return {
-            "cross_entropy": centroid_loss(*everybody, output.logits.shape[1], shots, temperature),
+            "cross_entropy": centroid_loss(*gathered, output.logits.shape[1], shots, temperature),
             "readout": self._on_queries(readout, labels, context),
         }
 

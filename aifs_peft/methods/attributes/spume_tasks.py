@@ -153,6 +153,13 @@ def task_order(
 
     Returns:
         Positions in the training set, `(draws,)` int64.
+
+    Example:
+        >>> labels, have = torch.tensor([0, 0, 1, 1]), torch.tensor([[1, 0], [0, 1], [1, 0], [0, 1]])
+        >>> pools, scores = class_pools(labels, have), torch.tensor([[1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+        >>> order = task_order(pools, scores, draws=4, batch=4, shots=1, rng=np.random.default_rng(0))
+        >>> labels[order].tolist()  # support and query of each class
+        [0, 0, 1, 1]
     """
     classes = sorted(pools)
     weights = {label: pair_weights(scores[label], pools[label].possible) for label in classes}

@@ -66,4 +66,5 @@ def draw_rates(cells: Tensor, max_repeats: float) -> Tensor:
     """
     _, code, sizes = cells.unique(return_inverse=True, return_counts=True)
     counts = torch.tensor(balanced_counts(sizes.tolist(), len(cells), max_repeats))
-    return (counts / sizes)[code]
+    rates: Tensor = (counts / sizes)[code]
+    return rates

@@ -12,7 +12,7 @@ from aifs_peft.methods.context import EpochContext
 FULL_PRECISION_LIMIT = 2**26
 
 
-class UntunedLatents:
+class InitialLatents:
     """The latents, by position in the training set. Made by `prepare`, so a resumed run has the same.
 
     Args:
@@ -20,7 +20,7 @@ class UntunedLatents:
             not fit it.
 
     Example:
-        >>> UntunedLatents(torch.eye(3)).rows(torch.tensor([2]), torch.zeros(1))
+        >>> InitialLatents(torch.eye(3)).rows(torch.tensor([2]), torch.zeros(1))
         tensor([[0., 0., 1.]])
     """
 
@@ -29,7 +29,7 @@ class UntunedLatents:
         self.z = z.half() if fits else z
 
     @classmethod
-    def collect(cls, context: EpochContext) -> UntunedLatents:
+    def collect(cls, context: EpochContext) -> InitialLatents:
         """One pass of the untuned encoder over the training set, in evaluation mode.
 
         Args:

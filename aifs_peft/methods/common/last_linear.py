@@ -91,6 +91,15 @@ def embed_all(head: nn.Module, z: Tensor, device: torch.device, chunk: int = 409
         z: `(n, dim)`.
         device: where the head lives.
         chunk: latents at a time.
+
+    Returns:
+        `(n, width)`.
+
+    Example:
+        >>> import torch
+        >>> head = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+        >>> embed_all(head, torch.zeros(5, 4), torch.device("cpu"), chunk=2).shape
+        torch.Size([5, 8])
     """
     return torch.cat([last_features(head, part.to(device)).float().cpu() for part in z.split(chunk)])
 

@@ -7,13 +7,14 @@ weak: few epochs, no tuning. Everything here is a function of its arguments; no 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aifs_peft._checks import check_count, check_number
 from aifs_peft.errors import NonFiniteError
-from aifs_peft.methods.settings import check_range
 
 # A dimension whose standard deviation is below this share of the largest one is noise of the float format.
 _RELATIVE_SCALE_TOLERANCE = 1e-6
@@ -62,18 +63,17 @@ def train_reference(
         >>> bool((head(z).argmax(1) == y).float().mean() > 0.9)
         True
     """
-    check_range("epochs", epochs, 1)
-    check_range("learning_rate", learning_rate, 0.0, above=True)
-    check_range("batch_size", batch_size, 1)
-    check_range("weight_decay", weight_decay, 0.0)
+    check_count("epochs", epochs, 1)
+    check_number("learning_rate", learning_rate, 0.0, above=True)
+    check_count("batch_size", batch_size, 1)
+    check_number("weight_decay", weight_decay, 0.0)
     z, y = z.detach().float(), y.detach()
     centre, scale = _standardisation(z)
     head: nn.Linear = nn.utils.skip_init(nn.Linear, z.shape[1], num_labels, device=z.device)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    optimizer = torch.optim.Adam(
-        [{"params": [head.weight], "weight_decay": weight_decay}, {"params": [head.bias]}], lr=learning_rate
-    )
+    groups: list[dict[str, Any]] = [{"params": [head.weight], "weight_decay": weight_decay}, {"params": [head.bias]}]
+    optimizer = torch.optim.Adam(groups, lr=learning_rate)
     generator = torch.Generator().manual_seed(seed)
     with torch.enable_grad():
         for _ in range(epochs):

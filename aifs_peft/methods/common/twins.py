@@ -1,4 +1,4 @@
-"""XRM's twins: two linear classifiers that flip each other's labels until only the shortcut is left to learn.
+"""XRM's twins: two linear classifiers that flip each other's labels, so that both come to rely on the shortcut.
 
 Paper: Pezeshki et al., ICML 2024, Discovering Environments with XRM.
 
@@ -11,15 +11,16 @@ Paper: Pezeshki et al., ICML 2024, Discovering Environments with XRM.
    label.
 
 Hyper-parameters are chosen without labels of environments: of 10 draws the one with the largest final share of flipped
-labels is kept; a draw in which a whole class was flipped away scores 0.
+labels is kept; a draw in which every label of a class was flipped scores 0.
 
-From the paper's code: steps 2 to 4, the selection, linear twins on stored features, learning rate 10^U(-5,-3) with
-momentum 0.9, weight decay 10^U(-6,-3), 5,000 steps (it takes 5,001 on Waterbirds). This library's adaptations: latents
-are standardised and have a constant appended (the paper's are raw features of a ResNet-50, its one-minute version has
-no bias); learning rates are multiplied by 2048 / d, so that a step moves the logits as much as with that network's
-2,048 features; batches hold 128 examples, the upper end of its 2^U(5,7), and are shared by all draws, which so cost
-little more than one; momentum alone, where the paper also draws Adam; the draw that is kept is used as it is, not run
-again with other seeds.
+Differs from the paper: latents are standardised and have a constant appended (the paper's are raw features of a
+ResNet-50, its one-minute version has no bias). Learning rates are multiplied by 2048 / d, so that a step moves the
+logits as much as with that network's 2,048 features. Batches hold 128 examples, the upper end of its 2^U(5,7), and are
+shared by all draws, which so cost little more than one. Momentum alone is used, where the paper also draws Adam. The
+draw that is kept is used as it is, not run again with other seeds.
+
+Defaults: steps 2 to 4, the selection, linear twins on stored features, learning rate 10^U(-5,-3) with momentum 0.9,
+weight decay 10^U(-6,-3) and 5,000 steps (5,001 on Waterbirds) are those of the paper's code.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor
 
+from aifs_peft._checks import check_count
 from aifs_peft.errors import InvalidConfigError, NonFiniteError
-from aifs_peft.methods.settings import check_range
 
 Array = NDArray[np.float32]
 # Width of the features that the paper's learning rates belong to (ResNet-50).
@@ -61,9 +63,9 @@ class TwinOptions:
     weight_decays: tuple[float, float] = (-6.0, -3.0)
 
     def __post_init__(self) -> None:
-        check_range("draws", self.draws, 1)
-        check_range("steps", self.steps, 1)
-        check_range("batch_size", self.batch_size, 2)
+        check_count("draws", self.draws, 1)
+        check_count("steps", self.steps, 1)
+        check_count("batch_size", self.batch_size, 2)
         for name in ("learning_rates", "weight_decays"):
             bounds = getattr(self, name)
             if len(bounds) != 2 or not -12 <= bounds[0] <= bounds[1] <= 3:
@@ -200,8 +202,8 @@ def _train(
         rows, at = order[at : at + batch], at + batch
         inside, own, current = X[rows], owner[rows], labels[rows]
         logits = (inside @ weights.reshape(width, -1)).reshape(batch, draws, 2, K)
-        held_in = _softmax(np.take_along_axis(logits, own[:, :, None, None], 2))
-        held_out = _softmax(np.take_along_axis(logits, 1 - own[:, :, None, None], 2)[:, :, 0])
+        held_in = softmax(np.take_along_axis(logits, own[:, :, None, None], 2), axis=-1)
+        held_out = softmax(np.take_along_axis(logits, 1 - own[:, :, None, None], 2)[:, :, 0], axis=-1)
         target = current[:, :, None] == np.arange(K)
         # Sum over classes of the mean loss in each: an example weighs one over the size of its current class.
         per_class = target / np.maximum(target.sum(0), 1)
@@ -218,9 +220,3 @@ def _train(
         flips = rng.random((batch, draws), dtype=np.float32) < flip_probability(held_out)
         labels[rows] = np.where(flips, held_out.argmax(2), current)
     return weights, labels
-
-
-def _softmax(logits: Array) -> Array:
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    out: Array = shifted / shifted.sum(-1, keepdims=True)
-    return out

@@ -1,9 +1,9 @@
 """Batch statistics over all processes, with gradients that come out right after they are averaged.
 
 DDP averages the gradients of the processes' losses. A loss that is a plain mean over examples needs nothing more. One
-that is not (a product of group means, a norm of the feature matrix) must be computed on the whole batch: each process
-sees everybody's values, its own with a graph whose gradient is multiplied by the number of processes, and the average
-is the gradient of the whole. One process gets exactly the plain formula.
+that is not (a product of group means, a norm of the feature matrix) must be computed on the whole batch. Each process
+sees the values of all processes, its own with a graph whose gradient is multiplied by the number of processes; the
+average is then the gradient of the whole. One process gets exactly the plain formula.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ def whole_batch(rows: Tensor, context: StepContext) -> Tensor:
     """
     if context.world_size == 1:
         return rows
-    everybody = context.gather(rows.detach()).to(rows.device)
+    gathered = context.gather(rows.detach()).to(rows.device)
     # Same value as `rows`, `world_size` times its gradient.
     scaled = rows * context.world_size if rows.requires_grad else rows
     own = scaled + (rows - scaled).detach()
-    place = _own_place(everybody, rows, context)
-    return torch.cat([everybody[: place.start], own, everybody[place.stop :]])
+    place = _own_place(gathered, rows, context)
+    return torch.cat([gathered[: place.start], own, gathered[place.stop :]])
 
 
-def _own_place(everybody: Tensor, rows: Tensor, context: StepContext) -> slice:
+def _own_place(gathered: Tensor, rows: Tensor, context: StepContext) -> slice:
     start = context.rank * len(rows)
-    if len(everybody) != context.world_size * len(rows):
+    if len(gathered) != context.world_size * len(rows):
         raise AIFSError(
-            f"{len(everybody)} rows were gathered from {context.world_size} processes of {len(rows)}: every process "
+            f"{len(gathered)} rows were gathered from {context.world_size} processes of {len(rows)}: every process "
             "needs as many examples per step; leave accelerate's even_batches on"
         )
     return slice(start, start + len(rows))

@@ -14,10 +14,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aifs_peft._checks import check_number
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.methods.common.whole_batch import group_means
 from aifs_peft.methods.context import StepContext
-from aifs_peft.methods.settings import check_range
 
 
 def uniform_weights(groups: Tensor, num_groups: int) -> Tensor:
@@ -56,7 +56,7 @@ def size_adjustment(groups: Tensor, num_groups: int, strength: float) -> Tensor:
         >>> size_adjustment(torch.tensor([0, 0, 0, 0, 1]), 2, 1.0)
         tensor([0.5000, 1.0000], dtype=torch.float64)
     """
-    check_range("adjustment", strength, 0.0)
+    check_number("adjustment", strength, 0.0)
     sizes = torch.bincount(groups, minlength=num_groups).double()
     return torch.where(sizes > 0, strength / sizes.clamp_min(1.0).sqrt(), 0.0)
 

@@ -1,1 +1,1 @@
-"""Methods that train the last layer again."""
+"""Methods that train as usual, and then fit the last layer again on stored latents."""

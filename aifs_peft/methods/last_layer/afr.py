@@ -1,30 +1,32 @@
-"""Automatic feature reweighting (AFR): the last layer again, on held-out examples that the first model is unsure of.
+"""Automatic feature reweighting (AFR): the last layer again, on held-out examples weighted by the first model's doubt.
 
 Paper: Qiu, Potapczynski, Izmailov and Wilson 2023, Simple and Fast Group Robustness by Automatic Feature Reweighting
 (ICML).
 
-Procedure: ERM on 80 % of the training set. On the other 20 %, with p_i = p(y_i | x_i) of that model,
+Formula: plain training on 80 % of the training set. On the other 20 %, with `p_i = p(y_i | x_i)` of that model,
 
     w_i proportional to beta_{y_i} exp(-gamma p_i), sum_i w_i = 1, beta_y = 1 / (held-out examples of class y),
     min_W sum_i w_i CE(W z_i, y_i) + lambda ||W - W_ERM||^2
 
-by full-batch gradient descent from W_ERM, the norm of the gradient clipped to 1; the encoder stays as it is.
+by full-batch gradient descent from `W_ERM`, the norm of the gradient clipped to 1; the encoder stays as it is.
 
 Supervision: labels only. The paper chooses gamma, lambda and the number of steps by the worst group of a validation set
 with groups, and its published numbers are of that kind; this library does not by itself.
 
-Cannot do: use a head that is not linear; tell conflicting examples from wrong labels, both of which the first model is
-unsure of. With a frozen encoder, as with any other, a fifth of the training set is not seen by the first stage.
+Differs from the paper: the penalty is on the weight alone, the bias is free; the first stage keeps n draws per epoch.
+So each of its examples is seen 1.25 times. The split is drawn from the run's seed, class by class.
+
+Cannot: use a head that is not linear; tell conflicting examples from mislabelled ones, both of which the first model
+doubts. A fifth of the training set is not seen by the first stage, with a frozen encoder as well.
 
 Extra cost: one pass of the encoder over the training set after training, 500 gradient steps on stored latents; nothing
-per step. The first stage keeps n draws per epoch, so each of its examples is seen 1.25 times.
+per step.
 
-Where the numbers come from. Shares, weights, gradient descent, clipping and the values `learning_rate = 0.01`,
-`steps = 500`, `gamma = 10`, `penalty = 0` are the official code's for Waterbirds (CelebA: 0.02, 1000, 1.44, 1e-3). They
-were chosen there with validation groups and do not carry over by themselves: on latents that a linear head fits well,
-gamma = 10 leaves the weight to a handful of examples (`afr_effective_share` is logged) and can do worse than ERM. Class
-rebalancing is optional there and on here. This library's own: the penalty is on the weight, the bias is free; the split
-is drawn from the run's seed, class by class.
+Defaults: shares, weights, gradient descent, clipping, `learning_rate = 0.01`, `steps = 500`, `gamma = 10` and `penalty
+= 0` are the official code's for Waterbirds (CelebA: 0.02, 1000, 1.44, 1e-3). They were chosen there with validation
+groups and do not carry over by themselves: on latents that a linear head fits well, `gamma = 10` leaves the weight to a
+handful of examples (see the logged `afr_effective_share`) and can do worse than plain training. Class rebalancing is
+optional there and on here.
 """
 
 from __future__ import annotations
@@ -36,13 +38,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aifs_peft.errors import InvalidInputError, NonFiniteError
+from aifs_peft._checks import check_count, check_number
+from aifs_peft.errors import NonFiniteError
 from aifs_peft.methods.base import Method
-from aifs_peft.methods.common.held_out import stratified_rows
+from aifs_peft.methods.common.held_out import require_class_sizes, stratified_rows
 from aifs_peft.methods.common.last_linear import require_linear, set_linear
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, Setup
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import check_range
 
 _CLIP = 1.0
 
@@ -72,11 +74,11 @@ class AFROptions:
     balance_classes: bool = True
 
     def __post_init__(self) -> None:
-        check_range("gamma", self.gamma, 0.0)
-        check_range("penalty", self.penalty, 0.0)
-        check_range("learning_rate", self.learning_rate, 0.0, above=True)
-        check_range("steps", self.steps, 1)
-        check_range("held_out", self.held_out, 0.0, 0.9, above=True)
+        check_number("gamma", self.gamma, 0.0)
+        check_number("penalty", self.penalty, 0.0)
+        check_number("learning_rate", self.learning_rate, 0.0, above=True)
+        check_count("steps", self.steps, 1)
+        check_number("held_out", self.held_out, 0.0, 0.9, above=True)
 
 
 @register
@@ -92,9 +94,13 @@ class AFR(Method):
     name: ClassVar[str] = "afr"
     title: ClassVar[str] = "AFR"
     paper: ClassVar[str] = "Qiu et al. 2023, Simple and Fast Group Robustness by Automatic Feature Reweighting (ICML)"
+    differs: ClassVar[str] = (
+        "the penalty is on the weight alone, the bias is free; the first stage keeps n draws per epoch"
+    )
     needs: ClassVar[tuple[str, ...]] = ("linear head",)
     cost: ClassVar[str] = "one encoder pass and 500 steps on the last layer after training"
     Options: ClassVar[type[Any]] = AFROptions
+    learns_first: ClassVar[tuple[str, ...]] = ("weights",)
 
     def check(self, setup: Setup) -> None:
         """See `Method.check`: a linear head."""
@@ -106,8 +112,10 @@ class AFR(Method):
         if not context.fresh:
             return
         assert context.labels is not None  # noqa: S101 - every trainer gives them
-        first = ~held_out_rows(context.labels.cpu(), self.options.held_out, context.seed)
-        context.state.update(count=False, weights=first.double())
+        labels = context.labels.cpu()
+        require_class_sizes(labels, 2, self.name)
+        held = stratified_rows(labels, self.options.held_out, context.seed)
+        context.state.update(count=False, weights=(~held).double())
 
     def sampling(self, labels: Tensor, context: EpochContext) -> Sampling:
         """See `Method.sampling`: from the first stage's part alone."""
@@ -138,34 +146,6 @@ class AFR(Method):
         )  # fmt: skip
         effective = float(1.0 / (weights.square().sum() * len(weights)))
         return *head, {"afr_effective_share": effective}
-
-
-def held_out_rows(labels: Tensor, share: float, seed: int) -> Tensor:
-    """A random share of every class.
-
-    Args:
-        labels: `(n,)` int64.
-        share: in (0, 1).
-        seed: of the choice.
-
-    Returns:
-        `(n,)` bool.
-
-    Raises:
-        InvalidInputError: if a class has fewer than two examples.
-
-    Example:
-        >>> rows = held_out_rows(torch.tensor([0] * 10 + [1] * 5), 0.2, seed=0)
-        >>> int(rows[:10].sum()), int(rows[10:].sum())
-        (2, 1)
-    """
-    found, sizes = labels.unique(return_counts=True)
-    if bool((sizes < 2).any()):
-        raise InvalidInputError(
-            f"class {int(found[sizes < 2][0])} has one example, and both stages of afr need some of every class; add "
-            "examples or leave the class out"
-        )
-    return stratified_rows(labels, share, seed)
 
 
 def afr_weights(logits: Tensor, labels: Tensor, gamma: float, *, balance_classes: bool = True) -> Tensor:

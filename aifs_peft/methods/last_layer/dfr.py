@@ -1,27 +1,28 @@
-"""Deep feature reweighting (DFR): ERM, then the last layer again on group-balanced validation data.
+"""Deep feature reweighting (DFR): plain training, then the last layer again on group-balanced validation data.
 
 Paper: Kirichenko, Izmailov and Wilson 2023, Last Layer Re-Training is Sufficient for Robustness to Spurious
 Correlations (ICLR).
 
-Procedure, after plain training: standardise the validation latents; on one half of them, for every C, fit a logistic
+Formula, after plain training: standardise the validation latents. On one half of them, for every C, fit a logistic
 regression with an l1 penalty on a random subset in which all groups have as many examples, and take the C with the best
-worst group on the other half; with that C fit one regression on each of 20 group-balanced subsets of the whole
-validation set and put the mean of the solutions into the head.
+worst group on the other half. With that C fit one regression on each of 20 group-balanced subsets of the whole
+validation set, and put the mean of the solutions into the head.
 
 Supervision: the true group of every validation example, to fit and to tune: an oracle. Metrics on that validation set
 are those of a training set afterwards. Training itself sees labels only.
 
-Cannot do: repair an encoder whose latents do not hold the class signal; use a head that is not linear; profit from a
-validation set that lacks a group. Fitted on groups of the training set it is much weaker on Waterbirds (published: 73.8
-against 92.5), since the encoder has fitted those.
+Differs from the paper: latents are standardised by validation statistics; one split and one subset tune C. Of equal
+values the first counts; more than two classes are fitted one against the rest, as liblinear does.
+
+Cannot: repair an encoder whose latents do not hold the class signal; use a head that is not linear; profit from a
+validation set that lacks a group. Fitted on groups of the training set it is much weaker (published for Waterbirds:
+73.8 against 92.5), since the encoder has fitted those examples.
 
 Extra cost: one pass of the encoder over the validation set and some 30 logistic regressions (times the number of
 classes when there are more than two) after training; nothing per step.
 
-Where the numbers come from. The l1 penalty, liblinear, the values of C, half to tune and all to refit, and 20 subsets
-are those of the official code (10 to 20 in the paper). This library's own: latents are standardised by their validation
-statistics; one split and one subset tune C, and of equal values the first counts; more than two classes are fitted one
-against the rest, as liblinear does.
+Defaults: the l1 penalty, liblinear, the values of C, half to tune and all to refit, and 20 subsets are those of the
+official code (10 to 20 in the paper).
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aifs_peft._checks import check_count, check_number
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.last_linear import require_linear, set_linear
 from aifs_peft.methods.common.true_groups import GROUP, read_groups
 from aifs_peft.methods.context import EpochContext, Setup
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import check_range
 
 Array = NDArray[np.float64]
 
@@ -66,8 +67,8 @@ class DFROptions:
         if not isinstance(self.penalties, list | tuple) or not self.penalties:
             raise InvalidConfigError(f"penalties must be a list of numbers, at least one; got {self.penalties!r}")
         for value in self.penalties:
-            check_range("penalties", value, 0.0, above=True)
-        check_range("subsets", self.subsets, 1)
+            check_number("penalties", value, 0.0, above=True)
+        check_count("subsets", self.subsets, 1)
 
 
 @register
@@ -83,6 +84,7 @@ class DFROracle(Method):
     name: ClassVar[str] = "dfr-oracle"
     title: ClassVar[str] = "DFR (oracle)"
     paper: ClassVar[str] = "Kirichenko et al. 2023, Last Layer Re-Training is Sufficient for Robustness (ICLR)"
+    differs: ClassVar[str] = "latents are standardised by validation statistics; one split and one subset tune C"
     supervision: ClassVar[Literal["none", "hints", "groups"]] = "groups"
     needs: ClassVar[tuple[str, ...]] = ("validation set with group labels (column `group`)", "linear head")
     cost: ClassVar[str] = "one encoder pass over the validation set and about 30 logistic regressions, once"

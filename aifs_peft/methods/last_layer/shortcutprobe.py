@@ -1,35 +1,34 @@
 """ShortcutProbe-style: find directions of prediction shortcuts after training, retrain the last layer without them.
 
-Paper: Zheng, Ye and Zhang, "ShortcutProbe: Probing Prediction Shortcuts for Learning Robust Models", IJCAI 2025,
-arXiv 2505.13910.
+Paper: Zheng, Ye and Zhang 2025, ShortcutProbe: Probing Prediction Shortcuts for Learning Robust Models (IJCAI), arXiv
+2505.13910.
 
-What is known of it. Verified in the abstract: post hoc, no group labels; it identifies prediction shortcuts in the
-latent space of a trained model and retrains the model to be invariant to them. Verified in the authors' README, for
-Waterbirds: 2 base vectors, misclassified ratio 0.3, semantic weight eta = 5, spuriousness weight lambda = 5, SGD with
-learning rate 1e-4 for the detector and 1e-3 for the last layer, 50 + 50 epochs. From a secondary source: within each
-class examples are sorted by loss and split in a high-loss and a low-loss half. **The losses are not known**, nor the
-results, nor the rule by which models were selected, so this is "ShortcutProbe-style" and its numbers are not the
+Formula (this library's): `h` are features that enter the last linear layer `C`, centred and scaled to a mean square of
+1, of a probe set that was held out of training. Detector, on the half of each class with the higher losses: an
+orthonormal basis `A` of `K` vectors, started at the directions in which the misclassified examples of a class differ
+from the others, descends on `CE(C(s), predicted) + eta CE(C(h - s), y)` with `s = A A' h`: the shortcut's part explains
+the predictions, the rest keeps the class. Retraining, on the whole probe set: `CE(C(h), y) + lambda KL(C(h) || C(h'))`,
+where `h'` has the shortcut part of a random example of the low-loss halves, which follow the shortcut.
+
+Supervision: labels only.
+
+Differs from the paper: its losses are not known, those here are this library's; the probe set is a share of the
+training set. Known from the abstract: post hoc, no group labels; shortcuts are identified in the latent space of a
+trained model, which is retrained to be invariant to them. Known from the authors' read-me, for Waterbirds: 2 base
+vectors, misclassified ratio 0.3 (read here as the share of weight of misclassified examples), semantic weight eta = 5,
+spuriousness weight lambda = 5, SGD with learning rate 1e-4 for the detector and 1e-3 for the last layer, 50 + 50
+epochs, fitted on half of the validation set, which on Waterbirds is balanced within each class and so gives group
+balance for free. From a secondary source: the halves by loss. Hence "ShortcutProbe-style": no number of it is the
 paper's.
 
-What this library makes of it (all of it ours). `h` are features that enter the last linear layer `C`, centred and
-scaled to a mean square of 1, of a probe set that was held out of training. Detector, on the high-loss halves: an
-orthonormal basis `A` of `K` vectors, started at the directions in which the misclassified examples of a class differ
-from the others, descends on `CE(C(s), predicted) + eta CE(C(h - s), y)` with `s = A A' h`: the shortcut's part
-explains the predictions, the rest keeps the class. "Misclassified ratio" is read as the share of weight of
-misclassified examples. Retraining, on the whole probe set: `CE(C(h), y) + lambda KL(C(h) || C(h'))`, `h'` having the
-shortcut part of a random example of the low-loss halves, which follow the shortcut. Momentum 0.9 and batches of 128
-are ours, too.
+Cannot: find a shortcut that causes no mistake on held-out examples (the last layer then stays as it is, and a warning
+says so); give good directions from few mistakes; bring back what an encoder has dropped, since only the last layer is
+retrained. Metrics logged during training are those of plain training.
 
-Supervision: none. The authors fit on half of the *validation* set; on Waterbirds that set is balanced within each
-class, which gives group balance for free. Here the probe set is a share of the training set (`probe_share = 0.2`,
-ours, as in AFR), left out of every epoch by `sampling`.
+Extra cost: one encoder pass after training and two small fits on the probe set; training sees 1 - `probe_share` of the
+data.
 
-What it cannot do: it sees shortcuts by the mistakes they cause on held-out examples; a probe set without mistakes
-leaves the last layer as it is (and says so), and few mistakes give poor directions. Only the last layer is retrained:
-what an encoder has dropped does not come back. Metrics logged during training are those of plain training.
-
-Extra cost: one encoder pass after training and two small fits on the probe set; training sees 1 - `probe_share` of
-the data.
+Defaults: the read-me's for Waterbirds; momentum 0.9, batches of 128 and `probe_share = 0.2` are this library's.
 """
 
 from __future__ import annotations
@@ -42,9 +41,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from aifs_peft.errors import InvalidConfigError, InvalidInputError
+from aifs_peft._checks import check_count, check_number
 from aifs_peft.methods.base import Method
-from aifs_peft.methods.common.held_out import stratified_rows
+from aifs_peft.methods.common.held_out import require_class_sizes, stratified_rows
 from aifs_peft.methods.common.last_linear import last_features, last_linear
 from aifs_peft.methods.context import EpochContext, Sampling, Setup
 from aifs_peft.methods.last_layer.shortcutprobe_directions import (
@@ -54,7 +53,6 @@ from aifs_peft.methods.last_layer.shortcutprobe_directions import (
     shortcut_basis,
 )
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import check_range
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +62,9 @@ SMALLEST_CLASS = 4
 
 @dataclass(frozen=True)
 class ShortcutProbeOptions:
-    """Numbers of ShortcutProbe-style retraining; the defaults are the README's for Waterbirds unless marked "ours".
+    """Numbers of ShortcutProbe-style retraining.
+
+    The defaults are those of the authors' read-me for Waterbirds, unless marked as this library's.
 
     Args:
         base_vectors: K, most directions of shortcuts, at least 1; at most one per class with mistakes is found.
@@ -75,8 +75,8 @@ class ShortcutProbeOptions:
         epochs: of the last layer, at least 0.
         detector_learning_rate: above 0.
         learning_rate: of the last layer, above 0.
-        batch_size: of both, at least 1; ours.
-        probe_share: share of each class that is held out of training, in (0, 0.5]; ours.
+        batch_size: of both, at least 1; this library's.
+        probe_share: share of each class that is held out of training, in (0, 0.5]; this library's.
 
     Raises:
         InvalidConfigError: for a value out of range.
@@ -95,44 +95,13 @@ class ShortcutProbeOptions:
 
     def __post_init__(self) -> None:
         for name, low in (("base_vectors", 1), ("detector_epochs", 0), ("epochs", 0), ("batch_size", 1)):
-            check_range(name, getattr(self, name), low)
-            if not isinstance(getattr(self, name), int):
-                raise InvalidConfigError(f"{name} must be a whole number; got {getattr(self, name)!r}")
-        check_range("misclassified_ratio", self.misclassified_ratio, 0.0, 1.0)
-        check_range("semantic_weight", self.semantic_weight, 0.0)
-        check_range("spuriousness_weight", self.spuriousness_weight, 0.0)
-        check_range("detector_learning_rate", self.detector_learning_rate, 0.0, above=True)
-        check_range("learning_rate", self.learning_rate, 0.0, above=True)
-        check_range("probe_share", self.probe_share, 0.0, 0.5, above=True)
-
-
-def held_out(labels: Tensor, share: float, seed: int) -> Tensor:
-    """Which examples form the probe set: the same share of each class, at least two, at most half.
-
-    Args:
-        labels: `(n,)` int64.
-        share: in (0, 0.5].
-        seed: of the choice.
-
-    Returns:
-        `(n,)` bool, a function of the arguments alone.
-
-    Raises:
-        InvalidInputError: for a class with fewer than four examples.
-
-    Example:
-        >>> held_out(torch.tensor([0] * 10 + [1] * 5), 0.2, seed=0).sum()
-        tensor(4)
-    """
-    found, sizes = labels.unique(return_counts=True)
-    small = sizes < SMALLEST_CLASS
-    if bool(small.any()):
-        raise InvalidInputError(
-            f"shortcutprobe holds out a part of each class, and class {int(found[small][0])} has "
-            f"{int(sizes[small][0])} training example(s); at least {SMALLEST_CLASS} are needed: add examples or take "
-            "the class out"
-        )
-    return stratified_rows(labels, share, seed, fewest=2)
+            check_count(name, getattr(self, name), low)
+        check_number("misclassified_ratio", self.misclassified_ratio, 0.0, 1.0)
+        check_number("semantic_weight", self.semantic_weight, 0.0)
+        check_number("spuriousness_weight", self.spuriousness_weight, 0.0)
+        check_number("detector_learning_rate", self.detector_learning_rate, 0.0, above=True)
+        check_number("learning_rate", self.learning_rate, 0.0, above=True)
+        check_number("probe_share", self.probe_share, 0.0, 0.5, above=True)
 
 
 @register
@@ -140,14 +109,17 @@ class ShortcutProbe(Method):
     """Plain training on a part of the data, then a last layer that is invariant to shortcuts found on the rest.
 
     Example:
-        >>> from aifs_peft.methods import MethodSettings, get
-        >>> get("shortcutprobe")(MethodSettings()).options.base_vectors
+        >>> from aifs_peft.methods import make
+        >>> make("shortcutprobe").options.base_vectors
         2
     """
 
     name: ClassVar[str] = "shortcutprobe"
     title: ClassVar[str] = "ShortcutProbe-style"
-    paper: ClassVar[str] = "Zheng et al. 2025, ShortcutProbe: Probing Prediction Shortcuts (IJCAI); losses are ours"
+    paper: ClassVar[str] = "Zheng et al. 2025, ShortcutProbe: Probing Prediction Shortcuts (IJCAI)"
+    differs: ClassVar[str] = (
+        "its losses are not known, those here are this library's; the probe set is a share of the training set"
+    )
     cost: ClassVar[str] = "a fifth of the training set held out; one encoder pass and two small fits after training"
     Options: ClassVar[type[Any]] = ShortcutProbeOptions
 
@@ -158,17 +130,18 @@ class ShortcutProbe(Method):
 
     def prepare(self, context: EpochContext) -> None:
         """See `Method.prepare`: refuses classes too small to be split, before training."""
-        self._probe(context)
+        assert context.labels is not None  # noqa: S101 - both training loops give them
+        require_class_sizes(context.labels, SMALLEST_CLASS, self.name)
 
     def sampling(self, labels: Tensor, context: EpochContext) -> Sampling | None:
         """See `Method.sampling`: the probe set is never trained on."""
-        return Sampling(weights=(~held_out(labels, self.options.probe_share, context.seed)).double())
+        return Sampling(weights=(~self._probe(labels, context.seed)).double())
 
     def finish(self, context: EpochContext) -> dict[str, float]:
         """See `Method.finish`: refits the last layer on the probe set."""
         assert context.encode is not None  # noqa: S101 - both training loops give it
         latents = context.encode()
-        rows = self._probe(context)
+        rows = self._probe(latents.labels, context.seed)
         layer = last_linear(context.head)
         with torch.no_grad():
             features = last_features(context.head, latents.z[rows].to(context.device)).float().cpu()
@@ -180,9 +153,9 @@ class ShortcutProbe(Method):
                 layer.bias.copy_(bias)
         return dict(numbers)
 
-    def _probe(self, context: EpochContext) -> Tensor:
-        assert context.labels is not None  # noqa: S101 - both training loops give them
-        return held_out(context.labels, self.options.probe_share, context.seed)
+    def _probe(self, labels: Tensor, seed: int) -> Tensor:
+        """Which examples form the probe set: the same share of each class, at least two, at most half."""
+        return stratified_rows(labels, self.options.probe_share, seed, fewest=2)
 
     def _refit(
         self, features: Tensor, labels: Tensor, layer: nn.Linear, seed: int

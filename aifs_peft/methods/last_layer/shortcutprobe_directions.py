@@ -111,7 +111,7 @@ def shortcut_basis(
     semantic_weight: float,
     descent: Descent,
 ) -> Tensor:
-    """Directions whose part of the features explains the predictions, and without which the class is still told.
+    """Directions whose part of the features explains the predictions, and without which the class is still predicted.
 
     Starts from `mistake_directions` and descends on `CE(layer(s), predicted) + semantic_weight CE(layer(h - s), y)`,
     `s` being the projection of the features `h`; misclassified rows have `mistake_share` of the weight.
@@ -128,6 +128,16 @@ def shortcut_basis(
 
     Returns:
         `(width, r)` with orthonormal columns; `r = 0` where no class has both mistakes and others.
+
+    Example:
+        >>> features = torch.tensor([[3.0, 0.0], [-3.0, 0.1], [2.0, 0.2], [-2.0, -0.1]])
+        >>> labels, layer = torch.tensor([0, 0, 1, 1]), (torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), None)
+        >>> basis = shortcut_basis(
+        ...     features, labels, layer, torch.arange(4), count=1, mistake_share=0.3, semantic_weight=0.0,
+        ...     descent=Descent(epochs=1, learning_rate=1e-4, batch_size=4, seed=0),
+        ... )
+        >>> bool(basis[0].abs() > 0.99)
+        True
     """
     predicted = F.linear(features, *layer).argmax(1)
     start = mistake_directions(features, labels, predicted, count)
@@ -177,6 +187,17 @@ def invariant_layer(
 
     Returns:
         The new layer.
+
+    Example:
+        >>> features = torch.tensor([[3.0, 1.0], [-3.0, 1.0], [-3.0, -1.0], [3.0, -1.0]])
+        >>> labels, layer = torch.tensor([1, 1, 0, 0]), (torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), None)
+        >>> weight, _ = invariant_layer(
+        ...     features, labels, layer, torch.tensor([[1.0], [0.0]]), torch.tensor([1, 0, 3, 2]),
+        ...     spuriousness_weight=5.0, descent=Descent(epochs=200, learning_rate=0.02, batch_size=4, seed=0),
+        ... )
+        >>> difference = (weight[1] - weight[0]).abs()
+        >>> bool(difference[1] > 5 * difference[0])
+        True
     """
     weight, bias = (None if given is None else given.clone().requires_grad_() for given in layer)
     assert weight is not None  # noqa: S101 - for the type checker

@@ -1,30 +1,30 @@
 """ElRep: nuclear and Frobenius norms of the representation as penalties.
 
-Paper: Wen, Wang, Zhang and Lei, "Elastic Representation: Mitigating Spurious Correlations for Group Robustness",
-AISTATS 2025, arXiv 2502.09850.
+Paper: Wen, Wang, Zhang and Lei 2025, Elastic Representation: Mitigating Spurious Correlations for Group Robustness
+(AISTATS), arXiv 2502.09850.
 
-Formula (verified): with `F (B, d)` the features of a batch that enter the last linear layer, and `sigma_j` their
-singular values, `L = L_ce + theta1 / B * sum_j sigma_j + theta2 / B * sum_j sigma_j^2`: the nuclear norm, which asks
-for few directions, and the squared Frobenius norm, which asks for all of them to be small.
+Formula: with `F (B, d)` the features of a batch that enter the last linear layer and `sigma_j` their singular values,
+`L = L_ce + theta1 / B * sum_j sigma_j + theta2 / B * sum_j sigma_j^2`: the nuclear norm, which asks for few directions,
+and the squared Frobenius norm, which asks for all of them to be small.
 
-Supervision: none. The paper's own configuration chooses the epoch by worst-group accuracy in validation, which is
-group supervision; that belongs to model selection and is not done here.
+Supervision: labels only. The paper's own configuration chooses the epoch by the worst group of the validation set,
+which is group supervision and is not done here.
 
-Defaults: `theta1 = 1e-3`, `theta2 = 1e-4` are those of the three example commands of the authors (Waterbirds, CelebA:
-batches of 64; CivilComments: of 16); the values tuned per data set in the paper are not known. The nuclear term falls
-like `B^-0.5` while the rank of the features does not grow with the batch, so `theta1` belongs to a batch size:
-rescale it by `sqrt(B / 64)`. Transformer latents are layer-normalised; a starting point is the `theta` that makes
-each term 1 to 10 % of the first cross-entropy (a recommendation of this library).
+Differs from the paper: the features come from the forward pass that gives the logits, not from a second one. (Where the
+head has hidden layers, these alone are run again, without their dropout.) With several processes the norms are those of
+the whole batch; with gradient accumulation they are those of each part.
 
-Adaptations of this library: the features come from the forward pass that gives the logits (a second one through the
-hidden layers alone where the head has any, without their dropout), not from a second pass of the whole model; with
-several processes the norms are those of the whole batch; under gradient accumulation they are those of each part.
-
-What it cannot do: with a frozen encoder and a head that is linear nothing it penalises depends on a trained
-parameter; the gradient of the penalty is exactly zero and the method is plain training. It is refused there. On
-latents the penalised features are the hidden layer of an MLP head, which is not what the paper studies.
+Cannot: act on a frozen encoder with a linear head. Nothing that is penalised depends on a trained parameter then, the
+gradient is exactly zero, and the method is refused. On latents the penalised features are the hidden layer of an MLP
+head, which is not what the paper studies.
 
 Extra cost: singular values of a `B x d` matrix per step.
+
+Defaults: `theta1 = 1e-3` and `theta2 = 1e-4` are those of the authors' three example commands (batches of 64 for
+images, 16 for texts); the values that the paper tuned per data set are not known. The nuclear term falls like `B^-0.5`
+while the rank of the features does not grow with the batch, so `theta1` belongs to a batch size: rescale it by `sqrt(B
+/ 64)`. For transformer latents a start is the `theta` that makes each term 1 to 10 % of the first cross-entropy (a
+recommendation of this library).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from aifs_peft._checks import check_number
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent._support import no_autocast
 from aifs_peft.latent.output import LatentOutput
@@ -43,7 +44,6 @@ from aifs_peft.methods.common.last_linear import last_features, last_linear
 from aifs_peft.methods.common.whole_batch import whole_batch
 from aifs_peft.methods.context import Setup, StepContext
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import check_range
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class ElRepOptions:
     theta2: float = 1e-4
 
     def __post_init__(self) -> None:
-        check_range("theta1", self.theta1, 0.0)
-        check_range("theta2", self.theta2, 0.0)
+        check_number("theta1", self.theta1, 0.0)
+        check_number("theta2", self.theta2, 0.0)
         if self.theta1 == self.theta2 == 0:
             raise InvalidConfigError('theta1 and theta2 are both 0, which is plain training; use method "erm" for it')
 
@@ -91,14 +91,15 @@ class ElRep(Method):
     """Cross-entropy plus nuclear and Frobenius norms of the features that enter the last linear layer.
 
     Example:
-        >>> from aifs_peft.methods import MethodSettings, get
-        >>> get("elrep")(MethodSettings(method_options={"theta1": 0.01})).options
+        >>> from aifs_peft.methods import make
+        >>> make("elrep", method_options={"theta1": 0.01}).options
         ElRepOptions(theta1=0.01, theta2=0.0001)
     """
 
     name: ClassVar[str] = "elrep"
     title: ClassVar[str] = "ElRep"
     paper: ClassVar[str] = "Wen et al. 2025, Elastic Representation: Mitigating Spurious Correlations (AISTATS)"
+    differs: ClassVar[str] = "the features come from the forward pass that gives the logits, not from a second one"
     needs: ClassVar[tuple[str, ...]] = ("an encoder that is trained, or a head with a hidden layer",)
     cost: ClassVar[str] = "singular values of the batch's features per step"
     Options: ClassVar[type[Any]] = ElRepOptions

@@ -1,43 +1,44 @@
 """IRM, in its practical version IRMv1, with environments that are given or inferred.
 
-Paper: Arjovsky, Bottou, Gulrajani and Lopez-Paz 2019, Invariant Risk Minimization.
+Paper: Arjovsky, Bottou, Gulrajani and Lopez-Paz 2019, Invariant Risk Minimization, arXiv 1907.02893; inferred
+environments: Creager, Jacobsen and Zemel 2021, Environment Inference for Invariant Learning (EIIL, ICML), and Pezeshki
+et al. 2024 (XRM).
+
+Formula:
 
     loss = [ mean_e R_e + lambda_t * mean_e (dR_e/dw at w = 1)^2 ] / max(lambda_t, 1)
 
 with `R_e(w) = mean_i CE(w * logits_i, y_i)` over environment e, `lambda_t = 1` before the annealing step and `lambda`
 after it. `dR_e/dw = mean_i <p_i - onehot(y_i), logits_i>`, so a step needs one backward pass and no second derivative.
-
 The square of a minibatch mean overestimates the square of the mean by its variance. As DomainBed does, each
-environment's examples are split into two halves and the product `g1 * g2` of their gradients is taken: unbiased, and
-sometimes negative. The division by `lambda_t` is that of the paper's code (DomainBed does not divide).
+environment's examples are split into two halves and the product `g1 * g2` of their gradients is taken: it is unbiased,
+and sometimes negative. The division by `lambda_t` is that of the paper's code; DomainBed does not divide.
 
-Supervision: none with `environments="eiil"` (the default) or `"xrm"`; with `"given"`, an environment per training
-example (column `environment`). The rows of a table are called IRM-EIIL, IRM-XRM and IRM.
+Supervision: labels only with `environments="eiil"` (the default) or `"xrm"`, which infer environments from the latents
+before training (`methods.regularisers.irm_environments`, `methods.common.twins`); with `"given"` an environment per
+training example (column `environment`). Tables call the three IRM-EIIL, IRM-XRM and IRM.
 
-Environments that are inferred come from the latents before training, see `methods.common.environments` for EIIL and
-`methods.common.twins` for XRM.
+Differs from the paper: minibatches with an unbiased penalty, balanced over environments; these may be inferred. The
+paper takes full batches of given environments. Unlike DomainBed, Adam is not started anew at the annealing step.
 
-What it cannot do: a head that fits every example has no risk left in any environment, so the penalty vanishes and IRM
-is ERM; stop early, use weight decay, or a small head. An environment that is made of a model's mistakes (EIIL with two
-classes, and XRM) has an error rate near 1 beside one near 0, where IRMv1 is ill-behaved: expect instability, and look
-at `xrm-gdro`, the stronger partner of inferred environments. With many classes and small batches an environment often
-has too few examples in a batch to count. DomainBed starts Adam anew at the annealing step, this does not.
+Cannot: act in a head that fits every example: there is no risk left in any environment, the penalty vanishes, and IRM
+is plain training (stop early, use weight decay or a small head). Environments that consist of a model's mistakes (EIIL
+with two classes, XRM) have error rates near 1 and near 0, where IRMv1 is unstable; `xrm-gdro` uses such groups better.
+With many classes and small batches an environment often has too few examples in a batch to count.
 
 Extra cost: one number per example and step; once, a linear reference or XRM's twins on stored latents.
 
-Where the defaults come from: `penalty` 100 is DomainBed's (the paper's 91,257 belongs to full batches of Colored
-MNIST; its code drew 10^U(2,6), DomainBed draws 10^U(-1,5)). This library's are `anneal` 0.25 of all steps (the paper's
-code: step 190 of 501), 4 examples per environment and batch, balanced batches, `min_examples` 20, and EIIL's
-reference: 2 epochs of Adam at 1e-4 from zero on standardised latents. (On one draw of dominoes latents with 5 %
-conflicting examples it found them with precision 0.92 and recall 0.95; at 1e-3, or after 10 epochs, it found fewer.
-True groups were looked at for that.) Twins: see their file.
+Defaults: `penalty = 100` is DomainBed's (the paper's 91,257 belongs to full batches of Colored MNIST; its code drew
+10^U(2,6), DomainBed draws 10^U(-1,5)). This library's are `anneal = 0.25` of all steps (the paper's code: step 190 of
+501), at least 4 examples per environment and batch, `min_examples = 20`, and EIIL's reference: 2 epochs of Adam at 1e-4
+from zero on standardised latents. (On one draw of dominoes latents, whose groups were looked at for this choice, it
+found the 5 % conflicting examples with precision 0.92 and recall 0.95; at 1e-3, or after 10 epochs, fewer.)
 
-Measured. `benchmarks/irm_colored_mnist.py`, the paper's Colored MNIST with given environments and its published
-hyper-parameters, 5 seeds: accuracy in the reversed environment 66.5 % (standard deviation 2.4), ERM 14.3 %.
+Measured: `benchmarks/irm_colored_mnist.py`, the paper's Colored MNIST with given environments and its published
+hyper-parameters, 5 seeds: accuracy in the reversed environment 66.5 % (standard deviation 2.4), plain training 14.3 %.
 `benchmarks/xrm_dominoes.py`, dominoes latents with 5 % conflicting, worst group over 5 draws: IRM-EIIL 0.73, IRM-XRM
-0.68 with a standard error of 0.03, beside ERM 0.28 and XRM + group DRO 0.74. The batches balanced over the two
-environments do it, not the penalty: with `penalty` 0 IRM-EIIL gave 0.73 and 0.71 on the first two draws, with 100 0.71
-and 0.72.
+0.68 (standard error 0.03), plain training 0.28, XRM + group DRO 0.74. The batches balanced over the two environments do
+it, not the penalty: with `penalty = 0` IRM-EIIL gave 0.73 and 0.71 on the first two draws, with 100 0.71 and 0.72.
 """
 
 from __future__ import annotations
@@ -50,20 +51,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_choice, check_count, check_number
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError
 from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
-from aifs_peft.methods.common.environments import (
+from aifs_peft.methods.common.twins import TwinOptions, fit_twins
+from aifs_peft.methods.common.whole_batch import group_means, whole_batch
+from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
+from aifs_peft.methods.registry import register
+from aifs_peft.methods.regularisers.irm_environments import (
     check_environments,
     eiil_environments,
     given_environments,
     multiplier_gradients,
 )
-from aifs_peft.methods.common.twins import TwinOptions, fit_twins
-from aifs_peft.methods.common.whole_batch import group_means, whole_batch
-from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
-from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import MethodSettings, check_range, read_options
+from aifs_peft.methods.settings import MethodSettings, read_options
 
 logger = logging.getLogger(__name__)
 
@@ -97,17 +99,13 @@ class IRMOptions:
     twins: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.environments not in SOURCES:
-            raise InvalidConfigError(
-                f'environments must be "given", "eiil" or "xrm", got {self.environments!r}; "given" reads the column '
-                "`environment`"
-            )
-        check_range("penalty", self.penalty, 0.0)
-        check_range("anneal", self.anneal, 0.0, 1.0)
-        check_range("min_examples", self.min_examples, 1)
-        check_range("reference_epochs", self.reference_epochs, 1)
-        check_range("reference_learning_rate", self.reference_learning_rate, 0.0, above=True)
-        check_range("reference_weight_decay", self.reference_weight_decay, 0.0)
+        check_choice("environments", self.environments, SOURCES)
+        check_number("penalty", self.penalty, 0.0)
+        check_number("anneal", self.anneal, 0.0, 1.0)
+        check_count("min_examples", self.min_examples, 1)
+        check_count("reference_epochs", self.reference_epochs, 1)
+        check_number("reference_learning_rate", self.reference_learning_rate, 0.0, above=True)
+        check_number("reference_weight_decay", self.reference_weight_decay, 0.0)
         read_options(TwinOptions, self.twins, "irm, twins")
 
 
@@ -150,8 +148,8 @@ class IRM(Method):
     """Invariant risk minimisation; see the module's text.
 
     Example:
-        >>> from aifs_peft.methods import MethodSettings, get
-        >>> get("irm")(MethodSettings(method_options={"environments": "xrm"})).title
+        >>> from aifs_peft.methods import make
+        >>> make("irm", method_options={"environments": "xrm"}).title
         'IRM-XRM'
     """
 
@@ -161,8 +159,10 @@ class IRM(Method):
         "Arjovsky et al. 2019, Invariant Risk Minimization; environments: Creager et al. 2021 (EIIL) or "
         "Pezeshki et al. 2024 (XRM)"
     )
+    differs: ClassVar[str] = "minibatches with an unbiased penalty, balanced over environments; these may be inferred"
     cost: ClassVar[str] = "one encoder pass and a linear fit before training; one number per example and step"
     Options: ClassVar[type[Any]] = IRMOptions
+    learns_first: ClassVar[tuple[str, ...]] = ("groups",)
 
     def __init__(self, settings: MethodSettings) -> None:
         super().__init__(settings)

@@ -1,31 +1,27 @@
-"""RSC: representation self-challenging, training without the latent dimensions that a prediction leans on most.
+"""RSC (representation self-challenging): training without the latent dimensions a prediction relies on most.
 
-Paper: Huang, Wang, Xing and Huang, "Self-Challenging Improves Cross-Domain Generalization", ECCV 2020, arXiv
-2007.02454.
+Paper: Huang, Wang, Xing and Huang 2020, Self-Challenging Improves Cross-Domain Generalization (ECCV), arXiv 2007.02454.
 
 Formula, per batch: `g = d C(z)_y / dz`, the gradient of the true class's logit; `z'` is `z` with its `p d` dimensions
-of largest `g` set to 0; of the batch only the share `b` with the largest fall of confidence, `p_y(z) - p_y(z')`, is
+of largest `g` set to 0. Only the share `b` of the batch with the largest fall of confidence, `p_y(z) - p_y(z')`, is
 muted, the rest keeps `z`; the loss is the cross-entropy of `C` on that mixture, and the clean logits get no loss.
 
-Supervision: none. (In the paper models are chosen in domain generalisation, by a validation set of the training
-domains.)
+Supervision: labels only.
 
-Defaults: `feature_share = batch_share = 1/3`, as in DomainBed's implementation (verified there; MIT licence), which
-draws both from U(0, 0.5) when they are tuned.
+Differs from the paper: entries of the pooled latent are muted, not channels or positions of a feature map. DomainBed's
+implementation does the same. Exactly `max(1, round(p d))` entries are muted rather than all above a percentile;
+gradients are taken with the head in evaluation mode; with several processes the share `b` is of the whole batch.
 
-Adaptations of this library: the paper mutes channels or positions of a convolutional feature map, here it is entries
-of the pooled latent, as in DomainBed; exactly `max(1, round(p d))` entries are muted rather than all from a
-percentile on; gradients are taken with the head in evaluation mode; with several processes the share `b` is of the
-whole batch.
-
-What it cannot do: it mutes coordinates, so a shortcut that is spread over many of them is thinned, not removed; a
-muted entry is 0, which means "absent" only for latents that are centred or come out of a ReLU. With a linear head `g`
-is the weight vector of the class, the same for all its examples. It does not look for a shortcut at all: the
-dimensions of the real signal are muted just as readily once they dominate: on planted Gaussians the default share
-lowered worst-group accuracy (62 to 47 %), and a share that mutes one coordinate in sixteen evened out the weights and
-left it unchanged.
+Cannot: remove a shortcut that is spread over many dimensions (it is thinned); tell a shortcut from the real signal,
+whose dimensions are muted as readily once they dominate. A muted entry is 0, which means "absent" only for latents that
+are centred or come out of a ReLU. With a linear head `g` is the class's weight vector, the same for all its examples.
 
 Extra cost: a gradient of the head and two more passes of the head per step.
+
+Defaults: `feature_share = batch_share = 1/3`, as in DomainBed, which draws both from U(0, 0.5) when they are tuned.
+
+Measured: on planted Gaussians the default share lowered worst-group accuracy (0.62 to 0.47); a share that mutes one
+coordinate in sixteen evened out the weights and left it unchanged.
 """
 
 from __future__ import annotations
@@ -37,12 +33,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_number
 from aifs_peft.latent._support import Head, evaluating, no_autocast, run_head
 from aifs_peft.latent.output import Intervention, LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.context import StepContext
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import check_range
 
 
 @dataclass(frozen=True)
@@ -61,8 +57,8 @@ class RSCOptions:
     batch_share: float = 1 / 3
 
     def __post_init__(self) -> None:
-        check_range("feature_share", self.feature_share, 0.0, 0.9, above=True)
-        check_range("batch_share", self.batch_share, 0.0, 1.0, above=True)
+        check_number("feature_share", self.feature_share, 0.0, 0.9, above=True)
+        check_number("batch_share", self.batch_share, 0.0, 1.0, above=True)
 
 
 def dominant_features(head: Head, z: Tensor, labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
@@ -103,14 +99,15 @@ class RSC(Method):
     """Cross-entropy on latents whose dominant dimensions are muted in part of the batch.
 
     Example:
-        >>> from aifs_peft.methods import MethodSettings, get
-        >>> round(get("rsc")(MethodSettings()).options.feature_share, 3)
+        >>> from aifs_peft.methods import make
+        >>> round(make("rsc").options.feature_share, 3)
         0.333
     """
 
     name: ClassVar[str] = "rsc"
     title: ClassVar[str] = "RSC"
     paper: ClassVar[str] = "Huang et al. 2020, Self-Challenging Improves Cross-Domain Generalization (ECCV)"
+    differs: ClassVar[str] = "entries of the pooled latent are muted, not channels or positions of a feature map"
     cost: ClassVar[str] = "a gradient of the head and two more head passes per step"
     Options: ClassVar[type[Any]] = RSCOptions
 
@@ -119,9 +116,9 @@ class RSC(Method):
 
         def apply(z: Tensor) -> Tensor:
             mask, fall = dominant_features(context.head, z, context.labels, self.options.feature_share)
-            everybody = context.gather(fall)
-            chosen = max(1, round(self.options.batch_share * len(everybody)))
-            challenged = fall >= everybody.topk(chosen).values[-1]
+            gathered = context.gather(fall)
+            chosen = max(1, round(self.options.batch_share * len(gathered)))
+            challenged = fall >= gathered.topk(chosen).values[-1]
             return z * ~(mask & challenged[:, None])
 
         return apply

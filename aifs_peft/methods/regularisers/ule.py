@@ -1,44 +1,42 @@
-"""ULE-style: a student leans on the shortcut, the classifier (teacher) unlearns what the student's gradients use.
+"""ULE-style: a student follows the shortcut, the classifier (teacher) unlearns what the student's gradients use.
 
-Paper: Mitchell, Martinez del Rincon and McLaughlin, "UnLearning from Experience to Avoid Spurious Correlations",
-arXiv 2409.02792 (2024) and Pattern Analysis and Applications 28(4), 2025.
+Paper: Mitchell, Martinez del Rincon and McLaughlin 2024, UnLearning from Experience to Avoid Spurious Correlations,
+arXiv 2409.02792; Pattern Analysis and Applications 28(4), 2025.
 
-What is known of it (verified in the abstracts): two classifiers are trained in parallel on the same batches; the
-student is unconstrained, follows the shortcut, and the gradient of its output with respect to its input tells the
-teacher what to avoid; the teacher is the one that is used. No code was found. The loss below is a reconstruction from
-memory, every number is this library's: hence "ULE-style", and no number of it is the paper's.
-
-Formula, on latents. `v_S = d S_y / dz`, `v_T = d T_y / dz` (for two classes of the margin), in standardised
+Formula, on latents: `v_S = d S_y / dz`, `v_T = d T_y / dz` (for two classes of the margin), in standardised
 coordinates; `L_T = L_ce + lambda2 * penalty` with the penalty
 
 - "cosine" (default): `mean cos^2(v_S, v_T)`;
-- "saliency" (the reconstruction of the original): with `a = |v_S| / max`, `b = |v_T| / max` per example, `mean (b -
-  lambda1 (1 - a))^2`, which asks the teacher to look where the student does not.
+- "saliency": with `a = |v_S| / max`, `b = |v_T| / max` per example, `mean (b - lambda1 (1 - a))^2`, which asks the
+  teacher to look where the student does not.
 
 The student `S` is a linear second head, with generalised cross-entropy (`student_q = 0.7`, so that it ignores what
-contradicts the shortcut; 0 for cross-entropy), no weight decay and `student_lr_scale` times the learning rate; it
-gets no gradient from the penalty. The penalty is off for the first `head_start` of all steps, then ramped over
-`ramp`. A teacher with a hidden layer reads the same latents; a tuned encoder is the teacher's alone, and the student
-reads the latents of the untuned one. Gradients go to the latent, never to pixels or tokens, so no double backward
-crosses the encoder.
+contradicts the shortcut; 0 for cross-entropy), no weight decay and `student_lr_scale` times the learning rate; it gets
+no gradient from the penalty. The penalty is off for the first `head_start` of all steps, then grows over `ramp`. A
+teacher with a hidden layer reads the same latents; where the encoder is tuned, the teacher alone tunes it and the
+student reads the latents of the untuned one. No double backward crosses the encoder.
 
-Coordinates. A gradient in `z / sigma` is `sigma` times the gradient in `z`. "standardised" takes the deviation of
-each latent dimension. "whitened" takes the symmetric root of the whole covariance, and is a trap for a linear
-student: fitted to the end it is a discriminant, `S ~ C^-1 (mu_1 - mu_0)`, and there a linear teacher at a right angle
-to it has no difference between the classes' means left to classify by (with the covariance within classes or the
-total one, the same). It is an option because the design that this follows asks for it; on planted Gaussians it
-lowered worst-group accuracy.
+Supervision: labels only.
 
-Supervision: none.
+Differs from the paper: the losses are a reconstruction, gradients are taken at the latent, the student is linear. Known
+from the abstracts is this much: two classifiers are trained in parallel on the same batches; the student is
+unconstrained and follows the shortcut; the gradient of its output with respect to its input tells the teacher what to
+avoid; the teacher is the one that is used. No code was found. Hence "ULE-style": every number is this library's.
 
-What it cannot do: with a linear teacher on frozen latents `v_T` is the same for every example and the method a
-penalty on the overlap of two weight vectors; it is refused there. It relies on a student that uses the shortcut and
-little else: where the student uses the real signal as well, a right angle to it is as well reached by using that
-signal the wrong way round, and worst-group accuracy falls below plain training. That happened on planted Gaussians
-whose shortcut was spread over several dimensions (30 to 20 %); with a shortcut on one dimension it rose (35 to 51 %).
+Cannot: work with a linear teacher on frozen latents, where `v_T` is the same for every example (refused); help where
+the student uses the real signal as well: a right angle to it can then be reached by using that signal the wrong way
+round, and worst-group accuracy falls below plain training.
 
-Extra cost: a second linear head, its gradient, and a double backward through the head per step; one encoder pass
-before training, whose latents are kept when the encoder is tuned.
+Extra cost: a second linear head, its gradient, and a double backward through the head per step; one encoder pass before
+training, whose latents are kept when the encoder is tuned.
+
+Defaults: this library's. `coordinates="standardised"` multiplies a gradient by the deviation of each latent dimension.
+`"whitened"` takes the symmetric root of the whole covariance and does not suit a linear student: fitted to the end it
+is a discriminant, `S ~ C^-1 (mu_1 - mu_0)`, and a linear teacher at a right angle to it has no difference between the
+classes' means left to classify by.
+
+Measured: on planted Gaussians whose shortcut was spread over several dimensions worst-group accuracy fell (0.30 to
+0.20); with a shortcut on one dimension it rose (0.35 to 0.51). "whitened" lowered it.
 """
 
 from __future__ import annotations
@@ -50,17 +48,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aifs_peft._checks import check_choice
+from aifs_peft._checks import check_choice, check_number
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent import linear_parameters
 from aifs_peft.latent._support import Head, evaluating, no_autocast, run_head, work_dtype
 from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
-from aifs_peft.methods.common.initial_latents import UntunedLatents
+from aifs_peft.methods.common.generalised_cross_entropy import generalised_cross_entropy
+from aifs_peft.methods.common.initial_latents import InitialLatents
 from aifs_peft.methods.context import EpochContext, Setup, StepContext
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.reweighting.lff import generalised_cross_entropy
-from aifs_peft.methods.settings import MethodSettings, check_range
+from aifs_peft.methods.settings import MethodSettings
 
 
 @dataclass(frozen=True)
@@ -93,12 +91,12 @@ class ULEOptions:
     def __post_init__(self) -> None:
         check_choice("penalty", self.penalty, ("cosine", "saliency"))
         check_choice("coordinates", self.coordinates, ("standardised", "whitened"))
-        check_range("lambda1", self.lambda1, 0.0)
-        check_range("lambda2", self.lambda2, 0.0)
-        check_range("student_lr_scale", self.student_lr_scale, 0.0, above=True)
-        check_range("student_q", self.student_q, 0.0, 1.0)
-        check_range("head_start", self.head_start, 0.0, 0.9)
-        check_range("ramp", self.ramp, 0.0, 1.0)
+        check_number("lambda1", self.lambda1, 0.0)
+        check_number("lambda2", self.lambda2, 0.0)
+        check_number("student_lr_scale", self.student_lr_scale, 0.0, above=True)
+        check_number("student_q", self.student_q, 0.0, 1.0)
+        check_number("head_start", self.head_start, 0.0, 0.9)
+        check_number("ramp", self.ramp, 0.0, 1.0)
 
     def weight(self, progress: float) -> float:
         """Weight of the penalty after a share `progress` of all steps."""
@@ -194,16 +192,17 @@ class ULE(Method):
     """Cross-entropy plus the overlap of the classifier's input gradients with those of a student on the shortcut.
 
     Example:
-        >>> from aifs_peft.methods import get
-        >>> get("ule")(MethodSettings()).auxiliary_lr_scale
+        >>> from aifs_peft.methods import make
+        >>> make("ule").auxiliary_lr_scale
         10.0
     """
 
     name: ClassVar[str] = "ule"
     title: ClassVar[str] = "ULE-style"
     paper: ClassVar[str] = (
-        "Mitchell et al. 2024, UnLearning from Experience (Pattern Anal. Appl. 2025); reconstructed from its abstract"
+        "Mitchell et al. 2024, UnLearning from Experience to Avoid Spurious Correlations (Pattern Anal. Appl. 2025)"
     )
+    differs: ClassVar[str] = "the losses are a reconstruction, gradients are taken at the latent, the student is linear"
     needs: ClassVar[tuple[str, ...]] = ("an encoder that is trained, or a head with a hidden layer",)
     cost: ClassVar[str] = "a second linear head and a double backward through the head per step; one encoder pass"
     Options: ClassVar[type[Any]] = ULEOptions
@@ -212,7 +211,7 @@ class ULE(Method):
 
     def __init__(self, settings: MethodSettings) -> None:
         super().__init__(settings)
-        self._untuned: UntunedLatents | None = None
+        self._initial: InitialLatents | None = None
         self._change: Tensor | None = None
 
     @property
@@ -232,15 +231,15 @@ class ULE(Method):
 
     def prepare(self, context: EpochContext) -> None:
         """See `Method.prepare`: the coordinates of the gradients, and the untuned latents where they are needed."""
-        latents = UntunedLatents.collect(context)
+        latents = InitialLatents.collect(context)
         self._change = context.on_main(lambda: coordinate_change(latents.z, self.options.coordinates))
-        self._untuned = latents if context.encoder_trains else None
+        self._initial = latents if context.encoder_trains else None
 
     def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; adds "student" and, after the head start, "unlearning"."""
         assert context.auxiliary is not None  # noqa: S101 - `check` made sure
         terms = super().loss(output, labels, context)
-        z = output.z.detach() if self._untuned is None else self._untuned.rows(context.index, output.z)
+        z = output.z.detach() if self._initial is None else self._initial.rows(context.index, output.z)
         logits, q = context.auxiliary(z).float(), self.options.student_q
         terms["student"] = generalised_cross_entropy(logits, labels, q).mean() if q else F.cross_entropy(logits, labels)
         weight = self.options.weight(context.progress)

@@ -1,1 +1,1 @@
-"""Methods that change which examples count, and how much."""
+"""Methods that change how often examples are drawn or how much they weigh; the loss of an example stays as it is."""

@@ -1,30 +1,34 @@
-"""Group DRO with true groups: minimise the loss of the worst group, found by exponentiated gradient ascent.
+"""Group DRO with true groups: minimise the loss of the worst group. An oracle.
 
-Paper: Sagawa, Koh, Hashimoto and Liang 2020, Distributionally Robust Neural Networks for Group Shifts (ICLR).
+Paper: Sagawa, Koh, Hashimoto and Liang 2020, Distributionally Robust Neural Networks for Group Shifts (ICLR), arXiv
+1911.08731.
 
-Formula, per step, with `L_g` the mean loss of each group in the batch (see `methods.common.worst_group_loss`):
+Formula, per step, with `L_g` the mean loss of group g in the batch:
 
     q_g <- q_g exp(eta (L_g + C / sqrt(n_g))), q normalised, loss = sum_g q_g L_g
 
-Batches are drawn uniformly over groups. The weights `q` lie in the adapter's state, so that a resumed run goes on with
-them.
+on batches drawn uniformly over groups (see `methods.common.worst_group_loss`). The weights `q` lie in the adapter's
+state, so that a resumed run goes on with them.
 
-Supervision: the true group of every training example; the paper also selects on validation groups, which this library
-does only in a column that says so. An oracle in training.
+Supervision: the true group of every training example. The paper also selects by validation groups, which is left to the
+trainer's selection rule here.
 
-Cannot do: it needs every group in training. Without strong weight decay or early stopping it brings little in a model
-that fits every training example, since all training losses vanish together. Rare examples, drawn again and again, are
-fitted first, so their groups lose weight: on dominoes latents with the default schedule the worst group is at 0.66,
-with `adjustment = 4` at 0.77 (three draws); a schedule chosen by true validation groups gives 0.76 without it
-(benchmarks/weighting_dominoes.py, five draws).
+Differs from the paper: draws of one example per epoch are limited (`max_repeats`). So batches are uniform over groups
+only as far as that allows. A group that a batch lacks keeps its weight up to normalisation, also with `adjustment`,
+which the authors' code adds to absent groups as well.
+
+Cannot: do without an example of every group; bring much in a model that fits every training example, where all training
+losses vanish together, unless weight decay is strong or training stops early. Rare examples are drawn again and again
+and fitted first, so that their groups lose weight.
 
 Extra cost: none worth measuring (one mean per group and step).
 
-Where the numbers come from. Recursion, group-uniform batches and the option C are the paper's as remembered, not
-checked against its text. So is `eta = 0.01`; it is also the middle of the range 10^U(-3, -1) that XRM's official code
-searches, which was checked. `adjustment = 0` leaves the option C off. Weight decay is the trainer's: the paper's strong
-ones (1 on Waterbirds, 0.1 on CelebA, both with learning rate 1e-5) come from secondary sources. The cap `max_repeats`
-on repeated draws is this library's, so batches are uniform only as far as it allows.
+Defaults: `eta = 0.01` and no adjustment, `adjustment = 0`, are those of the authors' code. Weight decay is the
+trainer's; the paper's strong settings are learning rate 1e-5 with decay 1 (Waterbirds) or 0.1 (CelebA).
+
+Measured: on dominoes latents with the default schedule the worst group is at 0.66, with `adjustment = 4` at 0.77 (three
+draws); a schedule chosen by true validation groups gives 0.76 without it (`benchmarks/weighting_dominoes.py`, five
+draws).
 """
 
 from __future__ import annotations
@@ -35,6 +39,7 @@ from typing import Any, ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_number
 from aifs_peft.errors import CheckpointMismatchError
 from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
@@ -42,7 +47,6 @@ from aifs_peft.methods.common.true_groups import GROUP, read_groups
 from aifs_peft.methods.common.worst_group_loss import group_dro_loss, size_adjustment, uniform_weights
 from aifs_peft.methods.context import EpochContext, Sampling, StepContext
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import check_range
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,8 @@ class GroupDROOptions:
     adjustment: float = 0.0
 
     def __post_init__(self) -> None:
-        check_range("eta", self.eta, 0.0, above=True)
-        check_range("adjustment", self.adjustment, 0.0)
+        check_number("eta", self.eta, 0.0, above=True)
+        check_number("adjustment", self.adjustment, 0.0)
 
 
 @register
@@ -79,10 +83,12 @@ class GroupDROOracle(Method):
     name: ClassVar[str] = "gdro-oracle"
     title: ClassVar[str] = "group DRO (oracle)"
     paper: ClassVar[str] = "Sagawa et al. 2020, Distributionally Robust Neural Networks for Group Shifts (ICLR)"
+    differs: ClassVar[str] = "draws of one example per epoch are limited (`max_repeats`)"
     supervision: ClassVar[Literal["none", "hints", "groups"]] = "groups"
     needs: ClassVar[tuple[str, ...]] = ("group labels (column `group`)",)
     cost: ClassVar[str] = "none"
     Options: ClassVar[type[Any]] = GroupDROOptions
+    learns_first: ClassVar[tuple[str, ...]] = ("memory",)
 
     def columns(self) -> tuple[str, ...]:
         """See `Method.columns`."""

@@ -1,32 +1,28 @@
-"""LfF: learning from failure. A biased head fails on what contradicts the shortcut; the classifier learns from that.
+"""Learning from failure (LfF): the classifier learns from what a deliberately biased head gets wrong.
 
-Paper: Nam, Cha, Ahn, Lee and Shin, "Learning from Failure: Training Debiased Classifier from Biased Classifier",
-NeurIPS 2020, arXiv 2007.02561.
+Paper: Nam, Cha, Ahn, Lee and Shin 2020, Learning from Failure: Training Debiased Classifier from Biased Classifier
+(NeurIPS), arXiv 2007.02561.
 
-Formula. The biased head `B` is trained with generalised cross-entropy, `(1 - p_y^q) / q`, whose gradient is that of
-cross-entropy times `p_y^q`: it follows what it can already predict. The classifier `D` is trained with the
-cross-entropy weighted, per example, by the relative difficulty `l_B / (l_B + l_D)`, where `l_B` and `l_D` are moving
-averages of each head's cross-entropy on that example, `m <- decay m + (1 - decay) l`, divided by their largest value
-in the example's class.
+Formula: the biased head `B` is trained with generalised cross-entropy, `(1 - p_y^q) / q`, whose gradient is that of the
+cross-entropy times `p_y^q`: it follows what it can predict already. The classifier `D` is trained with the
+cross-entropy weighted, per example, by the relative difficulty `l_B / (l_B + l_D)`. `l_B` and `l_D` are moving averages
+of each head's cross-entropy on that example, `m <- decay m + (1 - decay) l`, started at its first loss and divided by
+the largest one in the example's class.
 
-Supervision: none in training. The published numbers are tuned on validation groups; without them they fall by 3 to 24
-points (Waterbirds 78.0 to 75.0, CelebA 77.2 to 53.0; from other papers' tables).
+Supervision: labels only. The published numbers are tuned on validation groups; without these they fall by 3 to 24
+points (Waterbirds 78.0 to 75.0, CelebA 77.2 to 53.0, from other papers' tables).
 
-Defaults: `q = 0.7` and the moving averages with `decay = 0.7` and division by the class maximum are those of the
-paper and its code as other sources report them; the mechanism as a whole is stated from memory, not checked against
-the paper.
+Differs from the paper: the biased model is a linear head on the latents of the untuned encoder, not a second network.
+So the classifier's own tuning cannot take the shortcut away from it. With a frozen encoder these are the current
+latents. The authors' code multiplies the loss of the biased network by q, which acts as a smaller learning rate.
 
-Adaptations of this library: the paper trains two whole networks side by side. Here `B` is a linear second head on the
-latents of the *untuned* encoder (kept by one pass before training, in float16 where there are many), so that the
-classifier's own tuning does not take the shortcut away from it; with a frozen encoder these are the current latents
-and nothing is kept. A moving average starts at the example's first loss rather than at 0, so that the class maximum
-compares like with like from the first epoch on.
+Cannot: help where the shortcut is not easier than the task for a linear head; tell mislabelled examples, which are
+learned with full weight, from conflicting ones.
 
-What it cannot do: it needs a shortcut that is easier than the task for a linear head; examples with wrong labels look
-like conflicting ones and are learned with full weight.
+Extra cost: a second linear head per step and two numbers per training example; with a tuned encoder one pass of it
+before training, and its latents in memory (float16 where there are many).
 
-Extra cost: a second linear head per step, two numbers per training example; with a tuned encoder one pass of it
-before training and the untuned latents in memory.
+Defaults: `q = 0.7` and `decay = 0.7` are the paper's and its code's.
 """
 
 from __future__ import annotations
@@ -38,12 +34,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_number
 from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
-from aifs_peft.methods.common.initial_latents import UntunedLatents
+from aifs_peft.methods.common.generalised_cross_entropy import generalised_cross_entropy
+from aifs_peft.methods.common.initial_latents import InitialLatents
 from aifs_peft.methods.context import EpochContext, StepContext
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import MethodSettings, check_range
+from aifs_peft.methods.settings import MethodSettings
 
 # In place of a moving average of an example that no step has seen; losses are at least 0.
 UNSEEN = -1.0
@@ -65,27 +63,8 @@ class LfFOptions:
     decay: float = 0.7
 
     def __post_init__(self) -> None:
-        check_range("q", self.q, 0.0, 1.0, above=True)
-        check_range("decay", self.decay, 0.0, 0.999)
-
-
-def generalised_cross_entropy(logits: Tensor, labels: Tensor, q: float) -> Tensor:
-    """`(1 - p_y^q) / q` of each example (Zhang and Sabuncu 2018).
-
-    Args:
-        logits: `(batch, classes)`.
-        labels: `(batch,)` int64.
-        q: in (0, 1].
-
-    Returns:
-        `(batch,)` in [0, 1 / q].
-
-    Example:
-        >>> generalised_cross_entropy(torch.zeros(1, 2), torch.tensor([0]), 1.0)
-        tensor([0.5000])
-    """
-    log_p = F.log_softmax(logits.float(), dim=1).gather(1, labels[:, None]).squeeze(1)
-    return -torch.expm1(q * log_p) / q
+        check_number("q", self.q, 0.0, 1.0, above=True)
+        check_number("decay", self.decay, 0.0, 0.999)
 
 
 @torch.no_grad()
@@ -143,35 +122,39 @@ class LfF(Method):
     """Cross-entropy weighted by how much harder an example is for a biased head than for the classifier.
 
     Example:
-        >>> from aifs_peft.methods import get
-        >>> get("lff")(MethodSettings()).options
+        >>> from aifs_peft.methods import make
+        >>> make("lff").options
         LfFOptions(q=0.7, decay=0.7)
     """
 
     name: ClassVar[str] = "lff"
     title: ClassVar[str] = "LfF"
     paper: ClassVar[str] = "Nam et al. 2020, Learning from Failure: Training Debiased Classifier (NeurIPS)"
+    differs: ClassVar[str] = (
+        "the biased model is a linear head on the latents of the untuned encoder, not a second network"
+    )
     cost: ClassVar[str] = "a second linear head per step; when tuning, one encoder pass and its latents in memory"
     Options: ClassVar[type[Any]] = LfFOptions
     auxiliary: ClassVar[Literal["none", "linear", "mlp"]] = "linear"
+    learns_first: ClassVar[tuple[str, ...]] = ("memory",)
 
     def __init__(self, settings: MethodSettings) -> None:
         super().__init__(settings)
         self._labels: Tensor | None = None
-        self._untuned: UntunedLatents | None = None
+        self._initial: InitialLatents | None = None
 
     def prepare(self, context: EpochContext) -> None:
         """See `Method.prepare`: labels of all examples, the untuned latents, and averages where there are none."""
         assert context.labels is not None  # noqa: S101 - both training loops give them
         self._labels = context.labels.to(context.state.memory.device)
-        self._untuned = UntunedLatents.collect(context) if context.encoder_trains else None
+        self._initial = InitialLatents.collect(context) if context.encoder_trains else None
         if context.state.memory.shape != (2, len(context.labels)):
             context.state.update(count=False, memory=torch.full((2, len(context.labels)), UNSEEN))
 
     def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; "cross_entropy" is weighted, "biased" is the generalised loss of the biased head."""
         assert context.auxiliary is not None  # noqa: S101 - `check` made sure
-        z = output.z.detach() if self._untuned is None else self._untuned.rows(context.index, output.z)
+        z = output.z.detach() if self._initial is None else self._initial.rows(context.index, output.z)
         biased, logits = context.auxiliary(z).float(), output.logits.float()
         weights = self._weights(biased.detach(), logits.detach(), labels, context)
         each = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.settings.label_smoothing)
@@ -185,8 +168,8 @@ class LfF(Method):
         memory = context.state.memory
         losses = torch.stack([F.cross_entropy(x, labels, reduction="none") for x in (biased, logits)], dim=1)
         # All processes enter the losses of the whole batch, so that their averages stay equal.
-        everybody, index = context.gather(losses).to(memory.device), context.gather(context.index).to(memory.device)
-        update_averages(memory, index, everybody.T, self.options.decay)
+        gathered, index = context.gather(losses).to(memory.device), context.gather(context.index).to(memory.device)
+        update_averages(memory, index, gathered.T, self.options.decay)
         weights = relative_difficulty(memory, context.index.to(memory.device), self._labels.to(memory.device))
         return weights.to(logits.device, logits.dtype)
 

@@ -1,26 +1,28 @@
-"""XRM and group DRO: environments from twins that flip each other's labels, then group DRO over class and environment.
+"""XRM and group DRO: groups from two classifiers that flip each other's labels, then group DRO over them.
 
-Paper: Pezeshki et al., ICML 2024, Discovering Environments with XRM; group DRO: Sagawa et al. 2020.
+Paper: Pezeshki et al. 2024, Discovering Environments with XRM (ICML); group DRO: Sagawa et al. 2020.
 
-Before training, XRM's twins (`methods.common.twins`) run on the latents of the untuned encoder. Each example gets the
-bit "some twin mispredicts it"; groups are class x bit, `g = 2 y + bit`. Training minimises group DRO's loss over them
-(`methods.common.worst_group_loss`), with batches balanced over the groups.
+Formula: before training, XRM's twins (`methods.common.twins`) run on the latents of the untuned encoder. An example
+gets the bit "one of the twins mispredicts it"; its group is `g = 2 y + bit`. Training minimises group DRO's loss over
+these groups (`methods.common.worst_group_loss`), with batches balanced over them.
 
-Supervision: none, neither in training nor in the choice of the twins (largest share of flipped labels). The paper
-chooses the hyper-parameters and the stopping step of the second phase by the worst group among the *inferred* groups
-of the validation set; `Twins.mistakes` gives these for any set, the trainer's own selection rules stay as they are.
+Supervision: labels only, in training and in the choice of the twins (largest share of flipped labels).
 
-What it cannot do: it finds what twins that see half of the data each cannot learn from each other. Under heavy label
-noise the bit marks the noise. Where the twins make no mistake there is one group per class and nothing to balance,
-which is logged as a warning. With an encoder that is trained the environments are still those of the untrained one.
+Differs from the paper: linear twins on standardised latents, with learning rates scaled to their width. The second
+phase is not tuned by the worst inferred group of the validation set; `Twins.mistakes` gives these groups for any set,
+and the trainer's own selection rules stay as they are. The other differences of the first phase are told with the
+twins.
 
-Extra cost: one encoder pass and the twins before training; in a step nothing but means per group.
+Cannot: find what two classifiers, each trained on half of the data, do not disagree about; tell label noise from a
+shortcut (the bit marks both). Where the twins make no mistake there is one group per class and nothing else to balance,
+which is logged as a warning. With a tuned encoder the groups are still those of the untuned one.
 
-Where the defaults come from: `eta` 0.01 is the middle of the 10^U(-3,-1) that the paper draws from; balanced batches
-are group DRO's. Twins: see their file.
+Extra cost: one encoder pass and the twins before training; in a step one mean per group.
 
-Measured (`benchmarks/xrm_dominoes.py`, dominoes latents, 5 % conflicting, worst group over 5 draws): 0.739, with the
-true groups 0.745, ERM 0.279. The bit marked the conflicting examples with precision 0.95 and recall 0.99.
+Defaults: `eta = 0.01` is the middle of the 10^U(-3,-1) that the paper draws from. For the twins see their file.
+
+Measured: `benchmarks/xrm_dominoes.py`, dominoes latents, 5 % conflicting, worst group over 5 draws: 0.739; with the
+true groups 0.745, plain training 0.279. The bit marked the conflicting examples with precision 0.95 and recall 0.99.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from aifs_peft._checks import check_number
 from aifs_peft.errors import CheckpointMismatchError
 from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
@@ -39,7 +42,7 @@ from aifs_peft.methods.common.twins import TwinOptions, fit_twins
 from aifs_peft.methods.common.worst_group_loss import group_dro_loss, uniform_weights
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.methods.registry import register
-from aifs_peft.methods.settings import check_range, read_options
+from aifs_peft.methods.settings import read_options
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +60,7 @@ class XRMOptions:
     twins: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_range("eta", self.eta, 0.0)
+        check_number("eta", self.eta, 0.0)
         read_options(TwinOptions, self.twins, "xrm-gdro, twins")
 
 
@@ -77,8 +80,10 @@ class XRMGroupDRO(Method):
         "Pezeshki et al. 2024, Discovering Environments with XRM; Sagawa et al. 2020, Distributionally Robust Neural "
         "Networks for Group Shifts"
     )
+    differs: ClassVar[str] = "linear twins on standardised latents, with learning rates scaled to their width"
     cost: ClassVar[str] = "one encoder pass and pairs of linear classifiers before training"
     Options: ClassVar[type[Any]] = XRMOptions
+    learns_first: ClassVar[tuple[str, ...]] = ("groups", "memory")
 
     def prepare(self, context: EpochContext) -> None:
         """See `Method.prepare`: before the first step, infer every example's bit; group weights start equal."""

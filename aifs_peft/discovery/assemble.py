@@ -1,0 +1,211 @@
+"""From responsibilities in reduced coordinates to the `Discovery` that is returned, in those of the latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aifs_peft.discovery.arrays import Array, IntArray, one_hot, orthonormal_basis
+from aifs_peft.discovery.config import DEFAULT_CONFIG, DiscoveryConfig, GateThresholds, MixtureConfig
+from aifs_peft.discovery.gate import association_error
+from aifs_peft.discovery.hints.judge import Hinted
+from aifs_peft.discovery.hints.known import Hint
+from aifs_peft.discovery.hints.named import Named
+from aifs_peft.discovery.mixture.additive import model_given_offsets, smoothed_offsets
+from aifs_peft.discovery.mixture.joint import joint_offsets, joint_responsibilities
+from aifs_peft.discovery.principal_components import Reduction
+from aifs_peft.discovery.result import Candidate, Discovery
+
+
+def nothing_found(d: int, y: IntArray, classes: NDArray[Any], tried: list[Candidate], why: str) -> Discovery:
+    """The statement that nothing was found, and why.
+
+    Args:
+        d: Width of the latents.
+        y: Labels, indices into the classes, shape `(n,)`.
+        classes: Labels as the user gave them, shape `(K,)`.
+        tried: All candidates.
+        why: The reason, as the end of a sentence.
+
+    Example:
+        >>> print(nothing_found(3, np.array([0, 1]), np.array(["no", "yes"]), [], "too few examples").message_)
+        No spurious direction found: too few examples.
+    """
+    K = len(classes)
+    return Discovery(
+        found=False,
+        classes_=classes,
+        labels_=y,
+        groups_=y.copy(),
+        responsibilities_=one_hot(y, K, np.float32),
+        basis_=np.zeros((d, 0)),
+        displacements_=np.zeros((K, d)),
+        class_displacements_=np.zeros((K, d)),
+        evidence_=0.0,
+        candidates_=tuple(tried),
+        message_=f"No spurious direction found: {why}.",
+    )
+
+
+def found_by_hint(
+    hint: Hinted,
+    records: list[Candidate],
+    reduction: Reduction,
+    X: Array,
+    y: IntArray,
+    classes: NDArray[Any],
+    config: DiscoveryConfig,
+) -> Discovery:
+    """The result of an accepted hint; its evidence is its tie to the label in standard errors of chance.
+
+    Args:
+        hint: The hint, with responsibilities.
+        records: All candidates.
+        reduction: Of the latents.
+        X: Reduced latents, shape `(n, k)`.
+        y: Labels, indices into the classes, shape `(n,)`.
+        classes: Labels as the user gave them, shape `(K,)`.
+        config: How offsets are split.
+    """
+    R = hint.responsibilities
+    assert R is not None  # noqa: S101 - accepted hints carry responsibilities
+    alpha, beta = smoothed_offsets(X, y, R, config=config.mixture)
+    if hint.offsets is not None:
+        beta[:, : hint.offsets.shape[1]] = hint.offsets
+        alpha = model_given_offsets(X, y, R, beta).alpha
+    evidence = hint.record.association / association_error(y)
+    return found_partition(R, (alpha, beta), evidence, hint.record.source, records, reduction, y, classes)
+
+
+def rests_on_hint(found: Discovery, gate: GateThresholds = DEFAULT_CONFIG.gate) -> bool:
+    """Whether the head should take the hint's own offsets: few values are known, and the rest cannot be told apart.
+
+    Never so for several attributes, whose offsets are fitted together.
+
+    Args:
+        found: What was found.
+        gate: Below its `strength`, an attribute's values cannot be told apart example by example.
+    """
+    if found.parts_:
+        return False
+    used = [c for c in found.candidates_ if c.accepted and c.source == found.source_]
+    named = found.source_.startswith(("hint:groups", "hint:metadata:"))
+    certain = float(np.mean(found.responsibilities_.max(axis=1) == 1.0))
+    return named and certain < 0.5 and used[0].strength < gate.strength
+
+
+def found_partition(
+    R: Array,
+    offsets: tuple[Array, Array],
+    evidence: float,
+    source: str,
+    records: list[Candidate],
+    reduction: Reduction,
+    y: IntArray,
+    classes: NDArray[Any],
+) -> Discovery:
+    """The result over all rows.
+
+    Args:
+        R: Responsibilities, shape `(n, K)`.
+        offsets: Class and attribute offsets in reduced coordinates, each `(K, k)`.
+        evidence: See `Discovery.evidence_`.
+        source: Of the candidate that was accepted.
+        records: All candidates.
+        reduction: Of the latents.
+        y: Labels, indices into the classes, shape `(n,)`.
+        classes: Labels as the user gave them, shape `(K,)`.
+    """
+    groups = R.argmax(axis=1).astype(np.int64)
+    class_displacements, displacements = (reduction.lift(part - part.mean(axis=0)) for part in offsets)
+    share = float(np.mean(groups != y))
+    by = f" Used: {source}." if source.startswith("hint:") else ""
+    return Discovery(
+        found=True,
+        classes_=classes,
+        labels_=y,
+        groups_=groups,
+        responsibilities_=R,
+        basis_=orthonormal_basis(displacements, len(classes) - 1),
+        displacements_=displacements,
+        class_displacements_=class_displacements,
+        evidence_=float(evidence),
+        candidates_=tuple(records),
+        message_=f"Spurious direction found: {share:.1%} of {len(y)} examples carry another class's attribute value."
+        + by,
+        source_=source,
+    )
+
+
+def tell_unused(result: Discovery, hints: Sequence[Hint | Named], dropped: Sequence[Candidate] = ()) -> Discovery:
+    """The same result; its message also says of each hint that was not used why.
+
+    Args:
+        result: What was found.
+        hints: Candidates of the user.
+        dropped: Their verdicts in searches that gave nothing new; they come last.
+    """
+    result = replace(result, candidates_=(*result.candidates_, *dropped))
+    used = {part.source_ for part in result.parts_ or (result,)}
+    told = ""
+    for hint in hints:
+        if hint.source in used:
+            continue
+        # Judged beside each attribute in turn: the last verdict is the one beside all that were found.
+        verdicts = [candidate for candidate in result.candidates_ if candidate.source == hint.source]
+        if verdicts:
+            why = "weaker than what was found" if verdicts[-1].accepted else verdicts[-1].reason
+            told += f" {hint.source} was not used: {why}."
+    return replace(result, message_=result.message_ + told)
+
+
+def join(
+    parts: Sequence[Discovery],
+    X: Array,
+    reduction: Reduction,
+    y: IntArray,
+    *,
+    alone: Discovery,
+    config: MixtureConfig,
+) -> Discovery:
+    """Several attributes as one: offsets of class and attributes are fitted together.
+
+    Args:
+        parts: What each search found, all with the same classes.
+        X: Reduced latents, shape `(n, k)`, with all directions.
+        reduction: Of the latents.
+        y: Labels, indices into the classes, shape `(n,)`.
+        alone: What the search with all directions gave, where that is none of them.
+        config: How offsets are split.
+    """
+    m, K = len(parts), len(parts[0].classes_)
+    alpha, beta = smoothed_offsets(X, y, np.stack([part.responsibilities_ for part in parts], axis=1), config=config)
+    each = reduction.lift(beta).reshape(m, K, -1)
+    classes = reduction.lift(alpha)
+    R = joint_responsibilities([part.responsibilities_ for part in parts])
+    own = tuple(
+        replace(part, displacements_=offsets, class_displacements_=classes, basis_=orthonormal_basis(offsets, K - 1))
+        for part, offsets in zip(parts, each, strict=True)
+    )
+    told = " ".join(f"({number}) {part.message_}" for number, part in enumerate(parts, 1))
+    searches = list(parts)
+    if parts[0] is not alone:
+        told += f" With all directions: {alone.message_}"
+        searches.insert(0, alone)
+    return replace(
+        parts[0],
+        groups_=R.argmax(axis=1).astype(np.int64),
+        responsibilities_=R,
+        basis_=orthonormal_basis(np.concatenate(list(each)), m * (K - 1)),
+        displacements_=joint_offsets(each),
+        class_displacements_=classes,
+        evidence_=min(part.evidence_ for part in parts),
+        candidates_=tuple(candidate for search in searches for candidate in search.candidates_),
+        message_=f"{m} spurious attributes found. {told}",
+        rough_=any(part.rough_ for part in parts),
+        parts_=own,
+    )

@@ -1,0 +1,271 @@
+"""Every number that discovery and its heads use, with where it comes from, in one frozen dataclass.
+
+`DiscoveryConfig` has one part per stage. It is passed from `discover` down to each stage, and no function reads a
+number from anywhere else; what stays in the code are guards against division by zero. Another setting is a copy:
+
+    >>> from dataclasses import replace
+    >>> config = replace(DEFAULT_CONFIG, gate=GateThresholds(relative=2.0))
+    >>> config.gate.relative, config.two_classes.components
+    (2.0, (64, 128, 256))
+
+The comment of a value names its source. *Measured*: compared with other values on development draws, which
+`docs/research_log.md` lists. *Calibrated*: set between what draws with and without a shortcut gave. *Prototype*: taken
+over from the first prototype and not varied since. *By hand*: set once and not varied. *Cost*: a bound on time or
+memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class GateThresholds:
+    """Where the gate stands; calibrated on draws with and without a shortcut (see `docs/discovery.md`, *The gate*).
+
+    Args:
+        cosine: Mixtures below it move examples along the class difference: hard examples. With a shortcut the prototype
+            measured -0.49 to +0.61, without one -0.90 to -1.00.
+        strength: Smallest attribute contrast, in within-group standard deviations.
+        ratio: Smallest attribute contrast relative to the class contrast: a shortcut is the easier one.
+        association: Smallest association of attribute and label; raised for small `n` by its standard error.
+        further_association: The same once an attribute has been found. Its directions take part of the class with
+            them, and a style of the class is then easily stronger than what is left of it.
+        class_strength: Smallest class contrast beside the attribute, after subtracting what chance gives.
+            Mislabelled examples of well separated classes look like an attribute beside which the class has
+            no contrast of its own.
+        trimmed_class_strength: The same for a trimmed discriminant's partition of more than two classes: it calls
+            some of the hard examples conflicting, which gives the class a contrast where it has none.
+        hint_class_strength: The same for known values, which are tested as they were given, not the best of many
+            partitions; nothing is subtracted, but what chance gives must be exceeded.
+        clear_ratio: From this ratio on, confirmation at one other number of components is enough, otherwise
+            two.
+        refined_strength: Smallest attribute contrast of a partition refined by cross-fitted EM (two classes).
+        relative: Smallest `relative_strength` of such a partition.
+        min_conflicts: Fewest conflicting examples.
+        trimmed_score: Smallest score of a trimmed discriminant, see `trimmed_score`.
+        jaccard: Conflicting sets at least this similar confirm each other.
+        association_errors: Standard errors by which the association must exceed that of an independent attribute.
+        class_errors: Standard errors by which the class contrast must exceed what chance gives.
+        trimmed_position: Excess over the middle, of conflicting examples between two class centres, that scores 1.
+        trimmed_separation: Distance of class centres, in standard deviations, from which the score is not reduced.
+        hint_errors: Standard errors by which held-out known examples must be predicted beyond chance, with up to
+            `few_known` of them and with more; where few are known, as many of Student's t as are as unlikely. A true
+            attribute beats chance by 5 or more where many are known, a column that repeats the label with errors by 3
+            at most.
+        few_known: See `hint_errors`.
+        named_contrast: Smallest distance of the clusters along a named direction, in standard deviations within a
+            cluster. Lower than for candidates without a hint, which had every direction to choose from.
+    """
+
+    cosine: float = -0.8
+    strength: float = 2.6
+    ratio: float = 1.0
+    association: float = 0.15
+    further_association: float = 0.6
+    class_strength: float = 0.7
+    trimmed_class_strength: float = 1.5
+    hint_class_strength: float = 0.5
+    clear_ratio: float = 1.5
+    refined_strength: float = 2.9
+    relative: float = 1.5
+    min_conflicts: int = 5
+    trimmed_score: float = 0.95
+    jaccard: float = 0.5
+    association_errors: float = 3.5
+    class_errors: float = 3.0
+    trimmed_position: float = 0.13
+    trimmed_separation: float = 6.5
+    hint_errors: tuple[float, float] = (2.5, 4.0)
+    few_known: int = 200
+    named_contrast: float = 1.5
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """Which data are enough to tell a minority from chance, and how much of large data is looked at."""
+
+    min_rows: int = 50  # by hand
+    min_per_class: int = 5  # by hand: `GateThresholds.min_conflicts` could not be met in a smaller class
+    fit_rows: int = 10_000  # cost: candidates are fitted on a sample of this many rows, the assignment covers all
+    fit_rows_per_class: int = 50  # by hand: rows that a rare class keeps in that sample
+
+
+@dataclass(frozen=True)
+class ReductionConfig:
+    """Principal components. The randomised SVD is that of Halko, Martinsson and Tropp (2011), by scikit-learn."""
+
+    components: int = 256  # measured: 64 or 128 cost the additive head a point of worst group where 1 % conflict
+    max_rows: int = 20_000  # cost: more rows change the components little
+    max_covariance_dim: int = 2048  # cost: above this width a randomised SVD is cheaper than the d x d covariance
+    rank_tolerance: float = 1e-5  # components with a smaller share of the largest deviation are rounding of float32
+    mean_tolerance: float = 1e-7  # the same, relative to the size of the mean latent
+    rows_per_component: int = 5  # by hand: with fewer rows per component a covariance says little
+
+
+@dataclass(frozen=True)
+class ProposalConfig:
+    """Cheap guesses at which examples conflict; they need only be roughly right, the gate judges what follows."""
+
+    trimmed_ridge: float = 0.02  # prototype: share of the mean variance added to the within-class scatter
+    trimmed_rounds: int = 8  # prototype: alternations of trimming and fitting; most data settle before
+    margin_folds: int = 5  # convention
+    margin_l2: float = 0.1  # prototype: strong on unit variance, so that the head follows the easiest features
+    margin_tolerance: float = 1e-3  # cost: the order of the margins settles long before the optimum
+
+
+@dataclass(frozen=True)
+class MixtureConfig:
+    """The additive mixture, its EM (Dempster, Laird and Rubin, 1977), and the split of its offsets."""
+
+    shrinkage: float = 0.05  # prototype: of the covariance towards a multiple of the identity (Friedman, 1989)
+    max_iter: int = 60  # cost
+    tolerance: float = 1e-5  # nats per row
+    folds: int = 10  # by hand: of cross-fitted EM; each example is judged by nine tenths of the data
+    rounds: int = 15  # cost: of cross-fitted EM; it stops when no example moves
+    window: int = 25  # by hand: half-width, in components, of the window that compares signal and noise
+
+
+@dataclass(frozen=True)
+class TwoClassConfig:
+    """Two classes: where proposals are made, and at how many components they are refined."""
+
+    # Measured: partitions refined at 256 components are purer, at 64 they miss less (0.98 and 0.91 where 1 % conflict).
+    components: tuple[int, ...] = (64, 128, 256)
+    # Measured: 6 or 4. Beyond, noise in the offsets hides part of the minority.
+    components_per_conflict: int = 6
+    trimmed_components: tuple[int, ...] = (16, 64, 256)  # by hand
+    trims: tuple[float, ...] = (0.1, 0.03)  # prototype, and a smaller share for rarer conflicts
+    margin_components: int = 8  # by hand
+    margin_shares: tuple[float, ...] = (0.02, 0.1)  # two of the prototype's four
+    # By hand: leading components cut at zero, for attributes of large variance at shares too low for margins.
+    cut_components: int = 2
+    same_start: float = 0.8  # cost: starts with conflicting sets at least this similar (Jaccard) are one start
+    rivals: int = 2  # cost: partitions beside the best that are looked at as one of several shortcuts
+
+
+@dataclass(frozen=True)
+class ManyClassConfig:
+    """More than two classes: the trimmed discriminant decides, a mixture may confirm it."""
+
+    # Prototype: the trimmed discriminant gains from more components than the mixture, whose covariance needs many rows.
+    components: tuple[int, ...] = (4, 8, 16, 32, 64, 128)
+    trimmed_components: tuple[int, ...] = (16, 32, 64, 128, 256)
+    trim: float = 0.1  # prototype: 5 to 10 %
+    scored: int = 3  # by hand: the gate's score is the mean over so many of the largest numbers of components
+
+
+@dataclass(frozen=True)
+class RefinementConfig:
+    """More than two classes: sharpening a partition that no mixture confirms. Measured on Colored MNIST."""
+
+    rounds: int = 8  # measured: 12 and 16 are no better
+    averaged: int = 5  # by hand: the result is the mean of the last rounds, so that wavering examples get part weights
+    even_rounds: int = 5  # measured: values spread evenly in these, per class afterwards
+    folds: int = 3  # measured: 5 is no better
+    shrinkage: float = 0.02  # measured: 0.01 to 0.15, more is worse
+    class_avoidance: float = 10.0  # measured: 0, 1, 3 and 30 are no better
+    temperature: float = 0.5  # measured: latents have heavier tails than a Gaussian; 1 is worse, 0.3 no better
+    min_position: float = 0.6  # measured: an example moves only if it lies this far from its own value (0)
+    share_position: float = 0.65  # calibrated: as many conflict as lie farther than this
+    share_growth: float = 2.0  # by hand: at most this multiple of those that the start calls
+    bias_steps: int = 40  # cost: steps of fitting the biases of cells (Sinkhorn, 1967)
+    bias_rate: float = 0.7  # by hand
+    bias_step_limit: float = 3.0  # by hand
+    bias_limit: float = 20.0  # measured: 5 loses a tenth of precision and recall
+
+
+@dataclass(frozen=True)
+class SeveralConfig:
+    """Several attributes at once."""
+
+    max_attributes: int = 3  # cost: searches that find nothing cost the most, and more shortcuts at once are rare
+    max_joint_values: int = 256  # cost: tables of offsets and responsibilities have a row or column per joint value
+
+
+@dataclass(frozen=True)
+class HintConfig:
+    """Hints: which columns can be used, the sampler of known values, and the held-out check."""
+
+    min_known: int = 5  # by hand: a value known for fewer examples counts as unknown
+    max_values: int = 20  # by hand
+    max_distinct: int = 10  # by hand: a numeric column with more distinct values is cut at quantiles
+    quantiles: int = 4  # convention: quartiles
+
+    components: tuple[int, ...] = (16, 64, 256)  # by hand: the held-out check chooses
+    folds: int = 5  # convention
+    min_freedom: int = 10  # by hand: below, cells' own means leave nothing to estimate a variance from
+    held_out_rows: int = 5000  # cost
+    held_out_known: int = 500  # cost
+    held_out_sweeps: int = 80  # cost
+    held_out_chains: int = 3  # cost
+
+    sweeps: int = 400  # cost
+    sweeps_known: int = 40  # cost: with most values known there is little left to sample
+    chains: int = 5  # measured: a single chain drifts to a style within the classes in some draws
+    burn: float = 1 / 3  # convention: share of the sweeps left out of the averages
+    max_shrinkage: float = 0.05  # as of the mixture; less where there are many rows
+    orthogonal: float = 30.0  # measured against a flat size: weight of orthogonal offsets, in observations
+    max_explained: float = 0.9  # by hand: share of the variance along an offset that the attribute may explain
+    aligned: float = 20.0  # by hand: prior of the one aligned share, as aligned ...
+    conflicting: float = 2.0  # ... and conflicting examples seen before
+    start_margin: float = 0.05  # by hand: starting shares keep this distance from 0 and 1
+
+    named_steps: int = 300  # cost: EM along a named direction
+    named_tolerance: float = 1e-6  # nats per row
+    named_left: float = 1e-3  # of a direction of which less lies in the latents only rounding is left
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Closed-form and logistic heads and the choice among them. Measured on dominoes unless said otherwise."""
+
+    folds: int = 3  # cost
+    max_rows: int = 6000  # cost: rows on which heads are compared
+    min_cell: int = 10  # by hand: cells with fewer held-out examples say nothing about a head
+    cell_floor: float = 5.0  # by hand: a lighter cell counts as if it had this weight
+    l2: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03, 0.01)  # grid
+    erm_l2: tuple[float, ...] = (1.0, 0.1, 0.01, 0.001)  # grid of plain logistic regression
+    shrinkages: tuple[float, ...] = (0.02, 0.05, 0.2, 0.5)  # grid
+    default_shrinkage: float = 0.5  # measured against 0.2, two classes
+    default_shrinkage_many: float = 0.02  # measured on ten-class Colored MNIST: more directions to lose
+    default_l2_several: float = 0.1  # measured on images with two shortcuts
+    conflict_weight: float = 0.3  # measured: a plateau from 0.2 to 0.5
+    avoidance: float = 3.0  # measured: 10 and 100 lose 1 to 2 points
+    hinted_shrinkage: float = 0.05  # by hand: offsets that are posterior means are shrunk already ...
+    hinted_avoidance: float = 6.0  # ... so trust the covariance more, and turn away further
+    counterfactual_weight: float = 0.3  # measured: 1 and 3 are worse
+
+
+@dataclass(frozen=True)
+class DiscoveryConfig:
+    """All settings of discovery and its heads, one part per stage, in the order in which data flow through them.
+
+    Args:
+        inputs: Which data are enough.
+        reduction: Principal components.
+        hints: What the user knows.
+        proposals: Guesses at which examples conflict.
+        mixture: The additive mixture and its EM.
+        two_classes: The search with two classes.
+        many_classes: The search with more.
+        refinement: Sharpening a rough partition of many classes.
+        gate: What counts as evidence.
+        several: Several attributes at once.
+        heads: Linear heads for the inferred groups.
+    """
+
+    inputs: InputConfig = field(default_factory=InputConfig)
+    reduction: ReductionConfig = field(default_factory=ReductionConfig)
+    hints: HintConfig = field(default_factory=HintConfig)
+    proposals: ProposalConfig = field(default_factory=ProposalConfig)
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    two_classes: TwoClassConfig = field(default_factory=TwoClassConfig)
+    many_classes: ManyClassConfig = field(default_factory=ManyClassConfig)
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    gate: GateThresholds = field(default_factory=GateThresholds)
+    several: SeveralConfig = field(default_factory=SeveralConfig)
+    heads: HeadConfig = field(default_factory=HeadConfig)
+
+
+DEFAULT_CONFIG = DiscoveryConfig()

@@ -1,0 +1,120 @@
+"""What discovery needs of its input, and the errors that say so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from aifs_peft._checks import to_numpy
+from aifs_peft.discovery.arrays import Array, IntArray, row_chunks
+from aifs_peft.discovery.config import InputConfig
+from aifs_peft.errors import InvalidInputError
+
+
+def as_latents(Z: Any) -> Array:
+    """`Z` as a two-dimensional floating array, `(n, d)`, without a copy where it already is one.
+
+    Torch tensors on any device, and float16/32/64 or integer arrays are accepted; float16 stays float16
+    (rows are converted in chunks later, so that memory does not triple).
+
+    Raises:
+        InvalidInputError: When it is not two-dimensional and numeric, is empty, or holds NaN or infinite
+            values.
+    """
+    Z = np.asarray(to_numpy(Z))
+    if Z.ndim != 2 or Z.shape[0] == 0 or Z.shape[1] == 0:
+        raise InvalidInputError(
+            f"Latents of shape {Z.shape} were given; needed is (n, d) with n, d >= 1. "
+            "Pool the encoder's output to one vector per example."
+        )
+    if Z.dtype.kind not in "fiub":
+        raise InvalidInputError(f"Latents of dtype {Z.dtype} were given; needed is a real number type. Convert them.")
+    if Z.dtype.kind != "f":
+        Z = Z.astype(np.float32)
+    bad = sum(int(np.count_nonzero(~np.isfinite(Z[chunk]).all(axis=1))) for chunk in row_chunks(len(Z)))
+    if bad:
+        raise InvalidInputError(
+            f"{bad} of {len(Z)} rows of Z hold NaN or infinite values; all must be finite. "
+            "Look at the encoder's precision (float16 overflows above 65504), or leave those rows out."
+        )
+    latents: Array = Z
+    return latents
+
+
+def encode_labels(y: ArrayLike, n: int) -> tuple[NDArray[Any], IntArray]:
+    """Distinct labels, and each example's index among them.
+
+    Args:
+        y: Labels, shape `(n,)`: integers or strings, an array, a list or a torch tensor.
+        n: Number of latents.
+
+    Returns:
+        Labels `(K,)`, sorted, and indices `(n,)` in `0..K-1`.
+
+    Raises:
+        InvalidInputError: When the labels are not one per latent, hold NaN, or are all the same.
+
+    Example:
+        >>> classes, index = encode_labels(["cat", "ant", "cat"], 3)
+        >>> classes.tolist(), index.tolist()
+        (['ant', 'cat'], [1, 0, 1])
+    """
+    labels = np.asarray(to_numpy(y))
+    if labels.shape != (n,):
+        raise InvalidInputError(f"Labels of shape {labels.shape} were given for {n} latents; needed is ({n},).")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise InvalidInputError(
+            "Labels hold NaN or infinite values; every example needs a class. Leave those rows out."
+        )
+    classes, index = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise InvalidInputError(
+            f"All {n} labels are {classes[0]!r}: one class was given, at least two are needed to look for a shortcut."
+        )
+    return classes, index.astype(np.int64)
+
+
+def too_few(y: IntArray, config: InputConfig) -> str:
+    """Why the examples are too few to tell a minority from chance, or an empty text.
+
+    Args:
+        y: Labels in `0..K-1`, shape `(n,)`.
+        config: How many are enough.
+
+    Example:
+        >>> too_few(np.array([0, 1] * 10), InputConfig())
+        'too few examples to tell: 20 in all (needs 50), smallest class 10 (needs 5)'
+    """
+    smallest = int(np.bincount(y).min())
+    if len(y) >= config.min_rows and smallest >= config.min_per_class:
+        return ""
+    return (
+        f"too few examples to tell: {len(y)} in all (needs {config.min_rows}), "
+        f"smallest class {smallest} (needs {config.min_per_class})"
+    )
+
+
+def fit_rows(y: IntArray, config: InputConfig, rng: np.random.Generator) -> IntArray:
+    """Rows that candidates are fitted on: all, or a random sample that keeps some of each class.
+
+    Args:
+        y: Labels in `0..K-1`, shape `(n,)`.
+        config: Size of the sample, and rows that a rare class keeps in it.
+        rng: Source of the sample.
+
+    Returns:
+        Row numbers, rising.
+
+    Example:
+        >>> small = InputConfig(fit_rows=20, fit_rows_per_class=5)
+        >>> len(fit_rows(np.array([0, 1] * 50), small, np.random.default_rng(0)))
+        20
+    """
+    if len(y) <= config.fit_rows:
+        return np.arange(len(y))
+    chosen = rng.permutation(len(y))[: config.fit_rows]
+    rare = np.flatnonzero(np.bincount(y[chosen], minlength=y.max() + 1) < config.fit_rows_per_class)
+    missing = [np.flatnonzero(y == c)[: config.fit_rows_per_class] for c in rare]
+    return np.unique(np.concatenate([chosen, *missing]))

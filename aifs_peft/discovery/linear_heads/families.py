@@ -1,0 +1,171 @@
+"""The families of heads, each fitted for inferred groups with one number that the choice sets.
+
+`"additive"` and `"interacting"`: linear discriminants of the additive model. `"balanced"`: logistic regression balanced
+over inferred cells. `"counterfactual"`: the same with counterfactual examples added.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from aifs_peft.discovery.arrays import Array, IntArray
+from aifs_peft.discovery.config import DEFAULT_CONFIG, DiscoveryConfig, HeadConfig
+from aifs_peft.discovery.linear_heads.additive import additive_head
+from aifs_peft.discovery.linear_heads.logistic import LinearHead, fit_logistic
+from aifs_peft.discovery.mixture.additive import additive_model, with_conflicting_covariance
+from aifs_peft.discovery.mixture.joint import combine, joint_offsets
+
+ADDITIVE = ("additive", "interacting")
+
+
+@dataclass(frozen=True)
+class HeadSetting:
+    """A family of heads and its one number.
+
+    Args:
+        family: `"additive"`, `"interacting"`, `"balanced"` or `"counterfactual"`.
+        value: Shrinkage of the covariance for the first two, L2 penalty for the others.
+    """
+
+    family: str
+    value: float
+
+    def describe(self) -> str:
+        """Short text for logs."""
+        name = "shrinkage" if self.family in ADDITIVE else "l2"
+        return f"{self.family} ({name} {self.value:g})"
+
+
+def default_setting(
+    n_classes: int, *, rough: bool = False, several: bool = False, config: HeadConfig = DEFAULT_CONFIG.heads
+) -> HeadSetting:
+    """The head that is trained unless another is clearly better.
+
+    Where the partition is `rough` (many classes, no mixture confirms it), the latents are not additive enough for a
+    mixture, and the covariance has to allow for what class and attribute do together. With `several` attributes on real
+    latents they are even less so, and balancing with counterfactuals is safer.
+
+    Args:
+        n_classes: `K`.
+        rough: Whether the partition is rough.
+        several: Whether there are several attributes.
+        config: The settings of each.
+
+    Example:
+        >>> default_setting(2).describe(), default_setting(10, rough=True).describe()
+        ('additive (shrinkage 0.5)', 'interacting (shrinkage 0.02)')
+    """
+    if several:
+        return HeadSetting("counterfactual", config.default_l2_several)
+    if rough:
+        return HeadSetting("interacting", config.default_shrinkage_many)
+    return HeadSetting("additive", config.default_shrinkage if n_classes == 2 else config.default_shrinkage_many)
+
+
+def balanced_weights(y: IntArray, R: Array, *, floor: float = DEFAULT_CONFIG.heads.cell_floor) -> Array:
+    """Weight of each example so that in every class the aligned and the conflicting part weigh the same.
+
+    The conflicting part is one cell per class: with many classes the single cells `(y, a)` are too small to weigh.
+    For two classes this is the balance over all four cells. With several attributes, `R (n, m, K)`, a class has
+    `2**m` parts.
+
+    Args:
+        y: Labels in `0..K-1`, shape `(n,)`.
+        R: Responsibilities, shape `(n, K)` or `(n, m, K)`.
+        floor: A lighter part counts as if it had this weight, so that no single example dominates the loss.
+
+    Returns:
+        Shape `(n,)`, sum one.
+
+    Example:
+        >>> y = np.array([0, 0, 0, 1, 1]); a = np.array([0, 0, 1, 1, 0])
+        >>> balanced_weights(y, np.eye(2)[a], floor=0.0).tolist()
+        [0.125, 0.125, 0.25, 0.25, 0.25]
+    """
+    n, K = len(y), R.shape[-1]
+    parts = np.ones((n, 1))
+    for own in R.reshape(n, -1, K)[np.arange(n), :, y].T.astype(np.float64):
+        parts = np.concatenate([parts * own[:, None], parts * (1.0 - own)[:, None]], axis=1)
+    weights = np.empty(n)
+    for c in range(K):
+        rows = y == c
+        weights[rows] = np.sum(parts[rows] / np.maximum(parts[rows].sum(axis=0), floor), axis=1)
+    return np.asarray(weights / weights.sum())
+
+
+def counterfactuals(X: Array, y: IntArray, R: Array, *, rng: np.random.Generator) -> Array:
+    """Each example with another attribute value, drawn evenly from the others: `X + beta_b - beta_a`.
+
+    With several attributes, `R (n, m, K)`, another combination of their values.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`.
+        y: Labels in `0..K-1`, shape `(n,)`.
+        R: Responsibilities, shape `(n, K)` or `(n, m, K)`.
+        rng: Source of the values.
+
+    Returns:
+        Shape `(n, k)`.
+
+    Example:
+        >>> y, a = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
+        >>> X = np.array([[0.0, 0.0], [0.0, 4.0], [2.0, 0.0], [2.0, 4.0]])
+        >>> moved = counterfactuals(X, y, np.eye(2)[a], rng=np.random.default_rng(0))
+        >>> bool(np.abs(moved - [[0, 4], [0, 0], [2, 4], [2, 0]]).max() < 0.01)
+        True
+    """
+    K = R.shape[-1]
+    beta = joint_offsets(additive_model(X, y, R).beta.reshape(-1, K, X.shape[1]))
+    own = combine(attribute_values(R), K)
+    other = (own + rng.integers(1, len(beta), len(y))) % len(beta)
+    return np.asarray(X + (beta[other] - beta[own]).astype(X.dtype))
+
+
+def attribute_values(R: Array) -> IntArray:
+    """Most probable value of each attribute, `(n, m)`, from responsibilities `(n, K)` or `(n, m, K)`."""
+    return np.asarray(R.reshape(len(R), -1, R.shape[-1]).argmax(axis=2))
+
+
+def fit_head(
+    X: Array,
+    y: IntArray,
+    R: Array,
+    setting: HeadSetting,
+    *,
+    rng: np.random.Generator,
+    start: LinearHead | None = None,
+    config: DiscoveryConfig = DEFAULT_CONFIG,
+) -> LinearHead:
+    """Fit one head.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`.
+        y: Labels in `0..K-1`, shape `(n,)`.
+        R: Responsibilities, shape `(n, K)`; of several attributes `(n, m, K)`.
+        setting: Family and number.
+        rng: Source of the counterfactuals.
+        start: Where a logistic regression starts.
+        config: Fixed numbers of the families.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(0, 2, 1000); a = np.where(rng.random(1000) < 0.95, y, 1 - y)
+        >>> X = rng.normal(size=(1000, 2)); X[:, 0] += 6 * a; X[:, 1] += 6 * y
+        >>> head = fit_head(X, y, np.eye(2)[a], HeadSetting("additive", 0.05), rng=rng)
+        >>> bool(np.mean(head.logits(X)[a != y].argmax(axis=1) == y[a != y]) > 0.9)
+        True
+    """
+    own, K = config.heads, R.shape[-1]
+    if setting.family in ADDITIVE:
+        model = additive_model(X, y, R)
+        if setting.family == "interacting":
+            model = with_conflicting_covariance(model, X, y, R, weight=own.conflict_weight, config=config.mixture)
+        return additive_head(model, shrinkage=setting.value, avoidance=own.avoidance, config=config.mixture)
+    weights = balanced_weights(y, R, floor=own.cell_floor)
+    if setting.family == "counterfactual":
+        X = np.concatenate([X, counterfactuals(X, y, R, rng=rng)])
+        weights = np.concatenate([weights, np.full(len(y), own.counterfactual_weight / len(y))])
+        y = np.concatenate([y, y])
+    return fit_logistic(X, y, K, l2=setting.value, weights=weights, start=start)

@@ -1,0 +1,1 @@
+"""The search: one attribute (two classes, or more), then further attributes beside it."""
