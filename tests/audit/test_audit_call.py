@@ -206,10 +206,20 @@ def test_a_given_discovery_is_used_and_metadata_never_is(marked):
         audit(Z[:500], y[:500], discovery=given)
 
 
+def test_one_seed_one_result_and_no_step_changes_another(marked):
+    Z, y, mark = marked
+    first = audit(Z, y, metadata=table(mark), predictions=mark).to_dict()
+    assert first == audit(Z, y, metadata=table(mark), predictions=mark).to_dict()
+    alone = audit(Z, y, metadata=table(mark), predictions=mark, harm=False).to_dict()
+    assert alone == first | {"harm": None}
+    by_state = audit(Z, y, random_state=np.random.RandomState(0), harm=False)
+    assert by_state.found
+
+
 def test_reserved_column_names_stay_apart(marked):
     Z, y, mark = marked
-    result = audit(Z, y, metadata={"label": mark, "row": y}, harm=False)
-    assert {"metadata_label", "metadata_row"} <= set(result.conflicting.columns)
+    result = audit(Z, y, metadata={"label": mark, "row": y, "metadata_row": y}, harm=False)
+    assert {"metadata_label", "metadata_row", "metadata_metadata_row"} <= set(result.conflicting.columns)
     assert result.conflicting.columns.is_unique
 
 
