@@ -35,6 +35,7 @@ _LAZY = {
     "AIFSTrainingArguments": "aifs_peft.training",
     "AIFSClassifier": "aifs_peft.classifier",
     "discover": "aifs_peft.discovery",
+    "encode": "aifs_peft.experiments",
     "Audit": "aifs_peft.audit",
     "make_worst_inferred_group_scorer": "aifs_peft.audit",
     "worst_inferred_group_scorer": "aifs_peft.audit",

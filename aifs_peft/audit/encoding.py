@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from aifs_peft.errors import HeadError, InvalidInputError
 from aifs_peft.latent.pooling import pool_latent
 from aifs_peft.models.encoders import embedding_of
-from aifs_peft.training.batches import LABEL_NAMES
 from aifs_peft.training.inputs import IMAGE_COLUMNS, TEXT_COLUMNS, input_column, longest_text
+from aifs_peft.training.labels import LABEL_NAMES
 from aifs_peft.tuner import AIFSConfig, AIFSLayer
 from aifs_peft.tuner.targets import HEAD_NAMES, find_head
 

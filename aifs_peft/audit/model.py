@@ -21,7 +21,7 @@ from aifs_peft.discovery import Discovery
 from aifs_peft.errors import InvalidInputError
 from aifs_peft.models import LatentClassifier, load_model, load_processor, resolve_model
 from aifs_peft.models.encoders import embedding_of
-from aifs_peft.training.batches import LABEL_NAMES, label_of, read_labels
+from aifs_peft.training.labels import LABEL_NAMES, label_of, read_labels
 from aifs_peft.tuner import initial_encoder
 
 IntArray = NDArray[np.integer]
