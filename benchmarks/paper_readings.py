@@ -20,15 +20,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from aifs_peft.experiments.finetune import build_trainer
 from torch import Tensor
 
 from aifs_peft.cli.options import DEFAULTS
 from aifs_peft.experiments import FinetuneSpec, provenance
 from aifs_peft.experiments.evaluation import evaluate_groups
-from aifs_peft.experiments.finetune import build_trainer
 from aifs_peft.methods import MethodSettings
 from aifs_peft.training import AIFSTrainingArguments
-from aifs_peft.training.on_latents import LatentFit, LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentFit, LatentSchedule, fit_on_latents
 
 RESULT = Path(__file__).parent / "results" / "paper_readings.json"
 ATTRIBUTIONS = ("gradient_x_input", "ig")

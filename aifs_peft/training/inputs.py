@@ -18,8 +18,8 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from aifs_peft.errors import InvalidInputError
+from aifs_peft.training.labels import LABEL_NAMES, read_labels
 
-LABEL_COLUMNS = ("labels", "label", "label_ids")
 # Column -> what it holds, in the order in which they are looked for.
 IMAGE_COLUMNS = ("image", "img", "images")
 TEXT_COLUMNS = ("text", "sentence", "texts")
@@ -57,7 +57,7 @@ class ProcessedDataset(Dataset[dict[str, Any]]):
         self.columns = {
             name: np.asarray(self.source[name][:])
             for name, feature in source.features.items()
-            if name not in (column, *LABEL_COLUMNS) and _holds_integers(feature)
+            if name not in (column, *LABEL_NAMES) and _holds_integers(feature)
         }
         self._tokens = self._tokenise(max_length) if isinstance(processor, PreTrainedTokenizerBase) else None
 
@@ -172,13 +172,11 @@ def encode_labels(dataset: datasets.Dataset, model: nn.Module, what: str) -> Ten
     Raises:
         InvalidInputError: for names the model does not know.
     """
-    name = next((name for name in LABEL_COLUMNS if name in dataset.column_names), None)
+    name = next((name for name in LABEL_NAMES if name in dataset.column_names), None)
     if name is None:
         return None
     values = dataset.with_format(None)[name][:]
     if not any(isinstance(value, str) for value in values):
-        from aifs_peft.training.batches import read_labels
-
         return read_labels(dataset)
     known = dict(getattr(getattr(model, "config", None), "label2id", None) or {})
     unknown = sorted({str(value) for value in values if value not in known})

@@ -110,6 +110,7 @@ class AIFSDiscovery(Intervening):
     collects_latents: ClassVar[Phase] = "both"
     epoch_samples: ClassVar[int | None] = None
     Options: ClassVar[type[Any]] = AIFSOptions
+    learns_first: ClassVar[tuple[str, ...]] = ("num_updates",)
 
     def __init__(self, settings: MethodSettings) -> None:
         super().__init__(settings)
