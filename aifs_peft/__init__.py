@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aifs_peft.classifier import AIFSClassifier
     from aifs_peft.discovery import discover
     from aifs_peft.models import LatentClassifier
-    from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
+    from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments, LatentSchedule
     from aifs_peft.tuner import AIFSConfig, AIFSModel
 
 __version__ = "0.1.0"
@@ -29,6 +29,7 @@ _LAZY = {
     "AIFSTrainer": "aifs_peft.training",
     "AIFSTrainingArguments": "aifs_peft.training",
     "AIFSClassifier": "aifs_peft.classifier",
+    "LatentSchedule": "aifs_peft.training",
     "discover": "aifs_peft.discovery",
 }
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "AIFSTrainer",
     "AIFSTrainingArguments",
     "LatentClassifier",
+    "LatentSchedule",
     "__version__",
     "discover",
 ]
