@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from aifs_peft._peft_hook import install as _install
 
+# The function, which has the name of the package it lives in: bound here, after that package was imported, the name is
+# the function whatever is imported later. It imports nothing before it is called.
+from aifs_peft.audit import audit
+
 if TYPE_CHECKING:
+    from aifs_peft.audit import Audit, make_worst_inferred_group_scorer, worst_inferred_group_scorer
     from aifs_peft.classifier import AIFSClassifier
     from aifs_peft.discovery import discover
     from aifs_peft.models import LatentClassifier
@@ -31,6 +36,10 @@ _LAZY = {
     "AIFSClassifier": "aifs_peft.classifier",
     "LatentSchedule": "aifs_peft.training",
     "discover": "aifs_peft.discovery",
+    "encode": "aifs_peft.experiments",
+    "Audit": "aifs_peft.audit",
+    "make_worst_inferred_group_scorer": "aifs_peft.audit",
+    "worst_inferred_group_scorer": "aifs_peft.audit",
 }
 __all__ = [
     "AIFSClassifier",
@@ -38,10 +47,14 @@ __all__ = [
     "AIFSModel",
     "AIFSTrainer",
     "AIFSTrainingArguments",
+    "Audit",
     "LatentClassifier",
     "LatentSchedule",
     "__version__",
+    "audit",
     "discover",
+    "make_worst_inferred_group_scorer",
+    "worst_inferred_group_scorer",
 ]
 
 _install()

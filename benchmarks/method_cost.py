@@ -29,7 +29,7 @@ def one(method: str, epochs: float) -> dict[str, float]:
     """Train once in this process."""
     from aifs_peft.cli.options import DEFAULTS
     from aifs_peft.experiments import FinetuneSpec
-    from aifs_peft.experiments.finetune import build_trainer
+    from aifs_peft.experiments.build import build_trainer
     from aifs_peft.methods import get
     from aifs_peft.training import AIFSTrainingArguments
 

@@ -36,9 +36,13 @@ def data_sets() -> dict[str, FinetuneSpec]:
     """What to train on; the seed is added per run."""
     shared = Path(os.environ.get("AIFS_SHARED", Path(__file__).parents[2] / "shared"))
     return {
-        "digits_on_scenes": FinetuneSpec(),
+        "digits_on_scenes": FinetuneSpec(baseline="none", audit=False),
         "colored_mnist": FinetuneSpec(
-            dataset="colored_mnist", data_dir=str(shared / "data" / "mnist"), dataset_options=dict(SIZES)
+            dataset="colored_mnist",
+            data_dir=str(shared / "data" / "mnist"),
+            dataset_options=dict(SIZES),
+            baseline="none",
+            audit=False,
         ),
     }
 

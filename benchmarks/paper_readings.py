@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from aifs_peft.experiments.finetune import build_trainer
 from torch import Tensor
 
 from aifs_peft.cli.options import DEFAULTS
 from aifs_peft.experiments import FinetuneSpec, provenance
 from aifs_peft.experiments.evaluation import evaluate_groups
-from aifs_peft.experiments.finetune import build_trainer
 from aifs_peft.methods import MethodSettings
 from aifs_peft.training import AIFSTrainingArguments
 from aifs_peft.training.latent_trainer import LatentFit, LatentSchedule, fit_on_latents

@@ -25,7 +25,13 @@ ADAPTERS = ("none", "lora", "full")
 def one(data_dir: Path, adapter: str, seed: int) -> dict[str, Any]:
     """One run's numbers."""
     spec = FinetuneSpec(
-        model="mlp", dataset="compas", data_dir=str(data_dir), adapter=adapter, dataset_options={"seed": seed}
+        model="mlp",
+        dataset="compas",
+        data_dir=str(data_dir),
+        adapter=adapter,
+        dataset_options={"seed": seed},
+        baseline="none",
+        audit=False,
     )
     with tempfile.TemporaryDirectory() as folder:
         settings = {

@@ -37,7 +37,7 @@ def test_versions_are_compared_with_what_is_asked_for(monkeypatch):
 
 def test_the_status_tells(monkeypatch, capsys):
     for ok, status in ((True, 0), (None, 0), (False, 1)):
-        monkeypatch.setattr(doctor, "check_environment", lambda ok=ok: [environment.Check("x", ok, "y")])
+        monkeypatch.setattr(environment, "check_environment", lambda ok=ok: [environment.Check("x", ok, "y")])
         assert doctor.main([]) == status
     assert capsys.readouterr().out.splitlines()[-1] == "PROBLEM  x: y"
 

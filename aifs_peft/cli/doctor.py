@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 
-from aifs_peft.cli.values import json_object
-from aifs_peft.environment import check_environment
-from aifs_peft.errors import AIFSError
+from aifs_peft.cli.mistakes import FAILED, command
+from aifs_peft.cli.option import Option
+from aifs_peft.cli.parser import OUTPUT, Parser
+from aifs_peft.cli.screen import print_json
+
+_GROUP = "Data set"
+_OPTIONS = (
+    Option("dataset", "str", None, "a known data set; without it the environment is checked", _GROUP),
+    Option("data_dir", "str", None, "folder of the local copy", _GROUP),
+    Option("dataset_options", "json", {}, "options of the data set", _GROUP, aliases=("option",)),
+    *OUTPUT,
+)
+_DESCRIPTION = "Check the environment; or with --dataset, whether a data set is complete and what its groups hold."
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="aifs doctor", description=__doc__)
-    parser.add_argument("--dataset", help="a name from aifs_peft.data.names(); without it the environment is checked")
-    parser.add_argument("--data-dir", help="folder of the local copy")
-    parser.add_argument("--option", type=json_object, default={}, help="options of the data set, a JSON object")
-    return parser
-
-
+@command
 def main(argv: Sequence[str]) -> int:
     """Print the findings; status 1 when something must be mended."""
-    options = _parser().parse_args(argv)
-    if options.dataset is None:
+    given = Parser("doctor", _DESCRIPTION, _OPTIONS).values(argv)
+    if given.dataset is None:
+        from aifs_peft.environment import check_environment
+
         checks = check_environment()
-        print("\n".join(map(str, checks)))
-        return int(any(check.ok is False for check in checks))
+        if given.json:
+            print_json([asdict(check) for check in checks])
+        else:
+            print("\n".join(map(str, checks)))
+        return FAILED if any(check.ok is False for check in checks) else 0
     from aifs_peft.data.doctor import check_data_set  # needs datasets, which a broken environment may lack
 
-    try:
-        report = check_data_set(options.dataset, options.data_dir, **options.option)
-    except AIFSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(report)
-    return int(not report.ok)
+    report = check_data_set(given.dataset, given.data_dir, **given.dataset_options)
+    if given.json:
+        card = asdict(report.card)
+        print_json({"ok": report.ok, "card": card, "problems": report.problems, "notes": report.notes})
+    else:
+        print(report)
+    return 0 if report.ok else FAILED

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
-from aifs_peft.experiments import provenance
+from aifs_peft.cli.mistakes import command
+from aifs_peft.cli.parser import OUTPUT, Parser
 
 
+@command
 def main(argv: Sequence[str]) -> int:
-    """Print the provenance block; takes no options."""
-    if argv:
-        print("usage: aifs env")
-        return 2
-    print(json.dumps(provenance(), indent=2))
+    """Print the provenance block, which is JSON with and without `--json`."""
+    Parser("env", "Print versions, commit and hardware as JSON, to paste into an issue.", OUTPUT).values(argv)
+    from aifs_peft.cli.screen import print_json
+    from aifs_peft.experiments import provenance
+
+    print_json(provenance())
     return 0

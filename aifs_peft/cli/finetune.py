@@ -2,47 +2,75 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from aifs_peft.cli.options import parse
-from aifs_peft.cli.progress import EpochLines
-from aifs_peft.errors import AIFSError
-from aifs_peft.experiments import FinetuneResult, run_finetune
-from aifs_peft.metrics import format_group_table
-from aifs_peft.report import push_adapter, save_run
-from aifs_peft.training import AIFSTrainingArguments
-from aifs_peft.training.parallel import close_process_group
+from aifs_peft.cli import options
+from aifs_peft.cli.mistakes import RunFailedError, command
+from aifs_peft.cli.screen import Progress, print_json, quiet_libraries
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aifs_peft.experiments import FinetuneResult
+    from aifs_peft.training import AIFSTrainingArguments
+
+NOT_PUSHED = (
+    "the adapter was not pushed to {repo!r} ({reason}). It is saved in {folder}; push it again with "
+    "`hf upload {repo} {folder}`"
+)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Fine-tune, print the group table, write adapter, card and `summary.json`; push when asked to."""
-    spec, args = parse(sys.argv[1:] if argv is None else argv)
+@command
+def main(argv: Sequence[str]) -> int:
+    """Fine-tune, print what was found and the tables, write adapter, card and `summary.json`; push when asked to."""
+    if any(word.replace("_", "-") == "--help-all" for word in argv):
+        print(options.help_of_everything())
+        return 0
+    spec, args, output = options.parse(argv)
+    quiet_libraries()
+    from aifs_peft.cli.progress import EpochLines
+    from aifs_peft.experiments import run_finetune
+    from aifs_peft.training.parallel import close_process_group
+
     push, args.push_to_hub = args.push_to_hub, False  # pushed once at the end, with the card
     args.disable_tqdm = True  # the Trainer's own bar; EpochLines draws ours
-    try:
-        result = run_finetune(spec, args, callbacks=[EpochLines()])
-    except (AIFSError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    say = Progress(quiet=output.quiet or int(os.environ.get("RANK", 0)) > 0)
+    result = run_finetune(spec, args, callbacks=[] if output.quiet else [EpochLines()], say=say)
     if result.trainer.accelerator.is_main_process:
-        _finish(result, args.output_dir, args if push else None)
+        _finish(result, args, output, push=push)
     del result
     close_process_group()
     return 0
 
 
-def _finish(result: FinetuneResult, output_dir: str, push: AIFSTrainingArguments | None) -> None:
-    """Print the group table, write the files, push them when asked to."""
+def _finish(result: FinetuneResult, args: AIFSTrainingArguments, output: options.Output, *, push: bool) -> None:
+    """Print the result, write the files, push them when asked to."""
+    from aifs_peft.experiments.telling import finish_text
+    from aifs_peft.report import save_run
+
     summary = result.summary
-    print(f"\n{summary['method']} on {summary['dataset']} (test split; groups are read here only)")
-    print(f"groups: {summary['group_definition'] or 'the classes'}\n")
-    print(format_group_table(summary["metrics"]))
-    folder = save_run(result.model, result.processor, summary, output_dir)
-    print(f"\nsaved: {folder}")
-    if push is not None:
-        repo = push.hub_model_id or folder.name
-        url = push_adapter(
-            result.model, result.processor, summary, repo, token=push.hub_token, private=push.hub_private_repo
-        )
-        print(f"pushed: {url}")
+    # With --json stdout is for the JSON alone.
+    tell = Progress(quiet=output.quiet) if output.json else print
+    folder = save_run(result.model, result.processor, summary, args.output_dir or "")
+    if output.json:
+        print_json(summary)
+    else:
+        print(finish_text(summary))
+    tell(f"saved: {folder}")
+    if push:
+        tell(f"pushed: {_push(result, args, folder)}")
+
+
+def _push(result: FinetuneResult, args: AIFSTrainingArguments, folder: Path) -> str:
+    """Push adapter and card; whatever the Hub answers, the adapter is saved already, and the error says where."""
+    from aifs_peft.report import push_adapter
+
+    repo, token, private = args.hub_model_id or folder.name, args.hub_token, args.hub_private_repo
+    try:
+        return push_adapter(result.model, result.processor, result.summary, repo, token=token, private=private)
+    except Exception as error:
+        # Of whatever kind: which library talks to the Hub, and raises, differs between releases of huggingface_hub.
+        reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]}"
+        raise RunFailedError(NOT_PUSHED.format(repo=repo, reason=reason, folder=folder)) from error

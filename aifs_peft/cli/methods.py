@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 
-from aifs_peft.experiments.methods import markdown, table
+from aifs_peft.cli.mistakes import command
+from aifs_peft.cli.parser import OUTPUT, Parser
 
 
+@command
 def main(argv: Sequence[str]) -> int:
     """Print the table, or with `--json` a list of objects."""
-    parser = argparse.ArgumentParser(prog="aifs methods", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="a JSON list instead of a table")
-    options = parser.parse_args(list(argv))
-    rows = table()
-    print(json.dumps(rows, indent=2) if options.json else markdown(rows))
+    given = Parser("methods", "List every training method: what it is told, needs and costs.", OUTPUT).values(argv)
+    from aifs_peft.cli.screen import print_json
+    from aifs_peft.experiments.methods import markdown, table
+
+    if given.json:
+        print_json(table())
+    else:
+        print(markdown(table()))
     return 0

@@ -58,7 +58,7 @@ def _names(dataset: Dataset, column: str, *, prefix: str) -> list[str]:
     return [f"{prefix}{i}" for i in range(number)]
 
 
-class PreparedDataset(torch.utils.data.Dataset):
+class PreparedDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
     """A map-style data set of `{input tensors, "labels"}`; groups stay outside the model's reach.
 
     Args:
@@ -95,7 +95,7 @@ class PreparedDataset(torch.utils.data.Dataset):
         self.encode, self.split = encode, split
         self.labels = torch.as_tensor(np.asarray(source["label"]), dtype=torch.long)
         self._cache: dict[str, Tensor] | None = None
-        if len(source):
+        if len(source) and cache_bytes > 0:
             first = encode(self._inputs(range(1)))
             size = sum(t.numel() * t.element_size() for t in first.values()) * len(source)
             if size <= cache_bytes:
@@ -108,8 +108,19 @@ class PreparedDataset(torch.utils.data.Dataset):
 
     def _encode_all(self, chunk: int = 256) -> dict[str, Tensor]:
         size = len(self.source)
-        parts = [self.encode(self._inputs(range(start, min(start + chunk, size)))) for start in range(0, size, chunk)]
+        parts = [self.batch(start, min(start + chunk, size)) for start in range(0, size, chunk)]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def batch(self, start: int, stop: int) -> dict[str, Tensor]:
+        """Inputs of the rows from `start` up to `stop`, without their labels; nothing is kept.
+
+        Args:
+            start: first row.
+            stop: one after the last.
+        """
+        if self._cache is not None:
+            return {name: values[start:stop] for name, values in self._cache.items()}
+        return self.encode(self._inputs(range(start, stop)))
 
     def __len__(self) -> int:
         return len(self.labels)

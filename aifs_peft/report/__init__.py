@@ -1,6 +1,37 @@
-"""Model cards and Hub pushes, rendered from results and never recomputed."""
+"""The HTML report, plots, model cards and Hub pushes: rendered from results and never recomputed."""
 
-from aifs_peft.report.card import group_table, render_card
+from aifs_peft.report.card import comparison_table, group_table, render_card
+from aifs_peft.report.folder import write_audit_folder
 from aifs_peft.report.hub import push_adapter, save_run
+from aifs_peft.report.page import audit_html, audit_page, plot_audit, render_html, write_report
+from aifs_peft.report.plain import plain, to_json
+from aifs_peft.report.trainer import (
+    attach_card,
+    card_from_trainer,
+    push_checkpoint,
+    push_trainer,
+    write_card,
+)
+from aifs_peft.report.trainer_summary import summary_from_trainer
 
-__all__ = ["group_table", "push_adapter", "render_card", "save_run"]
+__all__ = [
+    "attach_card",
+    "audit_html",
+    "audit_page",
+    "card_from_trainer",
+    "comparison_table",
+    "group_table",
+    "plain",
+    "plot_audit",
+    "push_adapter",
+    "push_checkpoint",
+    "push_trainer",
+    "render_card",
+    "render_html",
+    "save_run",
+    "summary_from_trainer",
+    "to_json",
+    "write_audit_folder",
+    "write_card",
+    "write_report",
+]

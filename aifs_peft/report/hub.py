@@ -3,64 +3,176 @@
 from __future__ import annotations
 
 import copy
-import json
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import HfApi
+from huggingface_hub import CommitInfo, HfApi
 
 from aifs_peft.models.tabular import ENCODERS
-from aifs_peft.report.card import BASE_FOLDER, render_card
+from aifs_peft.report.card import render_card
+from aifs_peft.report.plain import plain, to_json
+from aifs_peft.report.publish import on_hub, publishable
+from aifs_peft.report.usage import BASE_FOLDER
+from aifs_peft.tuner import AIFSConfig
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
+MESSAGE = "Add AIFS adapter and model card"
+_EXAMPLES = ("audit", "report.html")
+"""What in a run's folder shows training examples."""
 
-def save_run(model: PeftModel, processor: Any, summary: dict[str, Any], folder: str | Path) -> Path:
+
+def save_run(model: PeftModel, processor: Any, summary: Mapping[str, Any], folder: str | Path) -> Path:
     """Write adapter, processor, `README.md` (the model card) and `summary.json` into `folder`.
 
     A base model that started from scratch (`mlp`, `identity`) exists nowhere else and goes into `base_model/`.
-    Nothing in the folder is a pickle: weights, mask and basis are safetensors, the rest is JSON and Markdown.
+    Nothing in the folder is a pickle: weights, mask and basis are safetensors, the rest is JSON and Markdown. Contact
+    sheets that `write_audit_folder` left in the folder before are shown in the card.
+
+    Args:
+        model: the trained PEFT model.
+        processor: image processor or tokenizer; None where there is none.
+        summary: what `run_finetune` or `summary_from_trainer` gives.
+        folder: is made where it is missing.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InvalidInputError: for a summary that JSON cannot hold; nothing is written then.
     """
-    folder = Path(folder)
+    folder, text = Path(folder), to_json(summary)
     folder.mkdir(parents=True, exist_ok=True)
-    # The record of the base model is the name the user gave, not the path it was loaded from here.
     for config in model.peft_config.values():
-        config.base_model_name_or_path = summary["model"]
+        # The record of the base model is the name the user gave, not the path it was loaded from here.
+        config.base_model_name_or_path = summary.get("model")
+        # The names of the classes, so that a pipeline made from the folder alone tells them.
+        if isinstance(config, AIFSConfig) and config.labels is None:
+            config.labels = [str(label) for label in summary["label_names"]]
     # No embedding is trained; "auto" would look the base model up on the Hub to find that out.
     model.save_pretrained(str(folder), save_embedding_layers=False)
-    if summary["model"] in ENCODERS:
+    if summary.get("model") in ENCODERS:
         copy.deepcopy(model).unload().save_pretrained(folder / BASE_FOLDER)
     if processor is not None:
         processor.save_pretrained(folder)
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2, default=str) + "\n")
-    render_card(summary).save(folder / "README.md")
+    (folder / "summary.json").write_text(text, encoding="utf-8")
+    render_card(plain(summary), folder).save(folder / "README.md")
     return folder
 
 
 def push_adapter(
     model: PeftModel,
     processor: Any,
-    summary: dict[str, Any],
+    summary: Mapping[str, Any],
     repo_id: str,
     *,
     token: str | None = None,
     private: bool | None = None,
     revision: str | None = None,
+    run_folder: str | Path | None = None,
+    examples: bool = False,
 ) -> str:
     """Create the repository if needed, push adapter, card and summary in one commit, return its URL.
 
-    `PeftModel.push_to_hub` alone would replace the model card by a template, so the folder goes up as it is.
+    `PeftModel.push_to_hub` alone would replace the model card by a template, so the folder goes up as it is. What goes
+    up holds no path of this machine and, unless asked for, no training example.
+
+    Args:
+        model: the trained PEFT model.
+        processor: image processor or tokenizer; None where there is none.
+        summary: what `run_finetune` or `summary_from_trainer` gives.
+        repo_id: `owner/name`, or `name` for the owner of the token.
+        token: of the Hub; None takes the one that is stored.
+        private: whether a new repository is private; None leaves it to the owner's default.
+        revision: branch to push to.
+        run_folder: folder of the run, which `examples` are taken from.
+        examples: whether to publish the report and the list and contact sheets of training examples too. Off, because
+            data may be private or may not be passed on.
+
+    Returns:
+        The URL of the commit.
     """
-    api = HfApi(token=token)
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    with TemporaryDirectory() as folder:
-        save_run(model, processor, {**summary, "repo_id": repo_id}, folder)
-        commit = api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            revision=revision,
-            commit_message="Add AIFS adapter and model card",
-        )
+    commit = push_files(
+        model, processor, summary, repo_id, token=token, private=private, revision=revision,
+        run_folder=run_folder, examples=examples,
+    )  # fmt: skip
+    assert not isinstance(commit, Future)  # noqa: S101 - it was asked to wait
     return str(commit.commit_url)
+
+
+def push_files(
+    model: PeftModel,
+    processor: Any,
+    summary: Mapping[str, Any],
+    repo_id: str,
+    *,
+    token: str | bool | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    run_folder: str | Path | None = None,
+    examples: bool = False,
+    blocking: bool = True,
+    **commit: Any,
+) -> CommitInfo | Future[CommitInfo]:
+    """`push_adapter` with the options of `HfApi.upload_folder`; returns what that returns.
+
+    With `blocking=False` the files are written here and now, and uploaded in the background.
+    """
+    api: Any = HfApi(token=token)  # its overloads cannot be told apart by a variable
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    shown = publishable({**plain(summary), "repo_id": repo_id}, examples=examples)
+    shown.setdefault("base_license", _base_license(api, shown))
+    options = {"commit_message": MESSAGE, **{key: value for key, value in commit.items() if value is not None}}
+    folder = TemporaryDirectory()
+    try:
+        if examples and run_folder is not None:
+            _copy_examples(Path(run_folder), Path(folder.name))
+        _save_for_others(model, processor, shown, folder.name)
+        done: CommitInfo | Future[CommitInfo] = api.upload_folder(
+            repo_id=repo_id, folder_path=folder.name, revision=revision, run_as_future=not blocking, **options
+        )
+    except BaseException:
+        folder.cleanup()
+        raise
+    if isinstance(done, Future):
+        done.add_done_callback(lambda _: folder.cleanup())
+    else:
+        folder.cleanup()
+    return done
+
+
+def _save_for_others(model: PeftModel, processor: Any, summary: Mapping[str, Any], folder: str) -> None:
+    """`save_run`; the model in memory keeps the path that its base can be loaded from here."""
+    names = {name: config.base_model_name_or_path for name, config in model.peft_config.items()}
+    try:
+        save_run(model, processor, summary, folder)
+    finally:
+        for name, config in model.peft_config.items():
+            config.base_model_name_or_path = names[name]
+
+
+def _copy_examples(run_folder: Path, folder: Path) -> None:
+    for name in _EXAMPLES:
+        source = run_folder / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name)
+        elif source.is_file():
+            shutil.copy(source, folder / name)
+
+
+def _base_license(api: HfApi, summary: Mapping[str, Any]) -> str | None:
+    """The licence that a base model on the Hub states; None where it states none or is not there."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if not on_hub(summary, "model"):
+        return None
+    try:
+        tags = api.model_info(str(summary["model"])).tags or ()
+    except HfHubHTTPError:  # no such repository, or a closed one: its card is where the reader looks then
+        return None
+    return next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), None)

@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import HFValidationError
 from latents_npz import write_latents
 from loopback_hub import LoopbackHub
+
+from aifs_peft.cli import finetune
 
 ROOT = Path(__file__).parents[2]
 
@@ -141,11 +144,32 @@ print("equal" if torch.equal(*logits) else "different")
     [
         (["--model", "nobody/no-such-model"], "not a local directory"),
         (["--dataset", "digits_on_scene"], "digits_on_scenes"),
-        (["--adapter", "lroa"], "adapter was 'lroa'"),
+        (["--adapter", "lroa"], "did you mean 'lora'"),
     ],
 )
 def test_errors_are_one_line_with_a_remedy(options: list[str], message: str, tmp_path: Path) -> None:
     done = run_script(*short(tmp_path, *options))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("nobody listens"), HFValidationError("bad name"), OSError("dropped")], ids=repr
+)
+def test_a_push_that_fails_says_where_the_adapter_is(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def push(*args: object, **kwargs: object) -> str:
+        raise error
+
+    monkeypatch.setattr("aifs_peft.report.push_adapter", push)
+    write_latents(tmp_path)
+    data = ["--dataset", "dominoes_latents", "--data-dir", str(tmp_path), "--model", "identity", "--adapter", "none"]
+    run = [*data, "--push-to-hub", "--hub-model-id", "me/adapter", "--use-cpu", "--quiet", "--no-audit"]
+    assert finetune.main(short(tmp_path / "run", *run)) == 1
+    told = capsys.readouterr().err.strip().splitlines()
+    assert len(told) == 1
+    assert "the adapter was not pushed to 'me/adapter'" in told[0]
+    assert f"hf upload me/adapter {tmp_path / 'run'}" in told[0]
+    assert (tmp_path / "run" / "adapter_model.safetensors").is_file()

@@ -56,11 +56,10 @@ def test_what_is_missing_is_named_and_the_status_is_one(tmp_path, capsys):
 
 
 def test_calls_that_cannot_be_meant(capsys):
-    assert main(["doctor", "--dataset", "celeb"]) == 1
+    assert main(["doctor", "--dataset", "celeb"]) == 2
     assert "did you mean 'celeba'?" in capsys.readouterr().err
     for wrong in ("{", "[1]"):
-        with pytest.raises(SystemExit, match="2"):
-            main(["doctor", "--dataset", "compas", "--option", wrong])
+        assert main(["doctor", "--dataset", "compas", "--option", wrong]) == 2
     assert "JSON" in capsys.readouterr().err
     assert main(["doctor", "--dataset", "spurious_scenes", "--option", json.dumps({"n_trian": 4})]) == 1
     assert "did you mean 'n_train'?" in capsys.readouterr().out

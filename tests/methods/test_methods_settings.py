@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from aifs_peft.experiments.finetune import FinetuneSpec, adapter_config
 from methods_zoo import METHODS, MODALITIES, make_trainer, runs_on
 from shortcut_latents import planted, worst_group
 
 from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.errors import InvalidConfigError
-from aifs_peft.experiments.finetune import FinetuneSpec, adapter_config
 from aifs_peft.methods import MethodSettings, get, make
 from aifs_peft.training import on_latents
 from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents

@@ -50,7 +50,7 @@ def test_unknown_settings() -> None:
         load_model("tiny_clip", modality="image", label_names=["a", "b"], quantization="3bit")
     with pytest.raises(InvalidInputError, match=r"modality must be one of .*; got 'sound'"):
         load_model("tiny_clip", modality="sound", label_names=["a", "b"])
-    with pytest.raises(InvalidConfigError, match="adapter was 'lroa'"):
+    with pytest.raises(InvalidConfigError, match=r"got 'lroa' \(did you mean 'lora'"):
         FinetuneSpec(adapter="lroa").encoder_adapter()
     with pytest.raises(InvalidInputError, match="columns"):
         modality_of(Dataset.from_dict({"x": [1]}))

@@ -63,7 +63,7 @@ HINT_COLUMN = "hint_groups"
 
 
 # Weight of the observed examples beside synthetic ones on a frozen encoder, whose head would otherwise memorise the few
-# conflicting ones; measured on dominoes, see docs/discovery.md.
+# conflicting ones; measured on dominoes, see docs/research_log.md.
 OBSERVED_FROZEN = 0.2
 
 

@@ -1,0 +1,88 @@
+"""The audit as a short text for terminals."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from aifs_peft.audit.result import Audit
+
+WIDTH = 110
+# Whatever is found, the text fits a terminal's page.
+MAX_LINES = 24
+SHOWN_CELLS, SHOWN_ROWS, SHOWN_COLUMNS, SHOWN_WORDS, SHOWN_NAME = 5, 5, 4, 5, 40
+
+
+def audit_text(audit: Audit) -> str:
+    """Everything important about an audit in under 25 lines.
+
+    Args:
+        audit: the audit.
+    """
+    looked = audit.looked_at
+    head = f"Audit of {looked['n']:,} examples, {len(looked['classes'])} classes, {looked['d']:,} dimensions"
+    lines = [head, *_wrap(audit.sentence)]
+    if audit.found:
+        lines += _found(audit)
+    tested = len(looked["metadata"]["tested"])
+    if tested or looked["metadata"]["skipped"]:
+        lines += _metadata(audit)
+    if not audit.found:
+        lines += _wrap(looked["detectable_sentence"])
+    for harm in (audit.harm, audit.model_harm):
+        lines += _wrap(harm.sentence) if harm is not None else []
+    for warning in looked["warnings"]:
+        lines += _wrap(f"Note: {warning}")
+    if len(lines) > MAX_LINES:
+        lines = [*lines[: MAX_LINES - 1], "... (looked_at, groups, associations hold the rest)"]
+    return "\n".join(lines)
+
+
+def _found(audit: Audit) -> Iterator[str]:
+    cells = audit.groups[audit.groups["conflicting"]].sort_values("n", ascending=False)
+    shown = [
+        f"{_cut(row.label)} with the attribute of {_cut(row.inferred)}: {row.n:,} ({row.share:.1%})".replace("%", " %")
+        for row in cells.head(SHOWN_CELLS).itertuples()
+    ]
+    more = len(cells) - len(shown)
+    yield from _wrap("Conflicting: " + "; ".join(shown) + (f"; {more} more cells" if more else ""))
+    named = audit.conflicting["input"].notna().any()
+    first = audit.conflicting.head(SHOWN_ROWS)
+    items = [_cut(row.input) if named and row.input is not None else str(row.row) for row in first.itertuples()]
+    yield from _wrap(f"Most certain ({'inputs' if named else 'rows'}): " + ", ".join(items))
+    if audit.names is not None and len(audit.names):
+        words = audit.names.head(SHOWN_WORDS)
+        listed = ", ".join(f"{row.word} ({_cut(row.value)}, {row.score:.1f})" for row in words.itertuples())
+        beyond = int(audit.names["significant"].sum())
+        yield from _wrap(f"Nearest words: {listed}; {beyond} stand out of the vocabulary")
+
+
+def _metadata(audit: Audit) -> Iterator[str]:
+    """The strongest columns; where nothing was found, those that go with the label."""
+    tested, skipped = audit.looked_at["metadata"]["tested"], audit.looked_at["metadata"]["skipped"]
+    if tested and audit.found:
+        beyond = audit.associations[audit.associations["significant"]]
+        yield f"Metadata: {len(beyond)} of {len(tested)} columns go with it beyond chance"
+        for row in beyond.head(SHOWN_COLUMNS).itertuples():
+            chance = f"chance {row.null_low:.2f} to {row.null_high:.2f}"
+            text = f"{_cut(row.column)} {row.strength:.2f} ({chance}) {row.shared}"
+            yield "  " + textwrap.shorten(text, WIDTH - 2, placeholder="...")
+    elif tested:
+        strongest = audit.associations.dropna(subset=["with_label"]).nlargest(SHOWN_COLUMNS, "with_label")
+        listed = ", ".join(f"{_cut(row.column)} {row.with_label:.2f}" for row in strongest.itertuples())
+        yield from _wrap(f"Metadata that goes most with the label (association): {listed}")
+    if skipped:
+        listed = ", ".join(f"{_cut(name)} ({why})" for name, why in list(skipped.items())[:SHOWN_COLUMNS])
+        yield from _wrap(f"Not compared: {listed}" + (", ..." if len(skipped) > SHOWN_COLUMNS else ""))
+
+
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _cut(value: object) -> str:
+    """A name of bearable length: the end of a path says more than its beginning."""
+    text = str(value)
+    return text if len(text) <= SHOWN_NAME else "..." + text[-(SHOWN_NAME - 3) :]

@@ -1,0 +1,254 @@
+"""From a `FinetuneSpec` to a trainer that is ready to train: data, model, adapter."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from peft import get_peft_model
+from transformers import TrainerCallback, set_seed
+from transformers.trainer_callback import PrinterCallback
+
+from aifs_peft import data
+from aifs_peft._checks import check_count, check_names, parse_json_object
+from aifs_peft.errors import AIFSError, InvalidConfigError, InvalidInputError
+from aifs_peft.experiments.prepare import (
+    CACHE_BYTES,
+    MODALITIES,
+    PreparedDataset,
+    label_names,
+    make_encoder,
+    modality_of,
+)
+from aifs_peft.experiments.spec import FinetuneSpec
+from aifs_peft.methods import get, make
+from aifs_peft.models.loading import default_model, load_model, load_processor
+from aifs_peft.models.tabular import ENCODERS
+from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
+from aifs_peft.tuner import AIFSConfig
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+    from torch import nn
+
+NOT_OWN = (
+    "{names} tell the columns and cuts of your own data; {dataset!r} is a known data set: leave them out, or give "
+    "dataset_options."
+)
+NO_SPLIT = (
+    "The data set {name!r} has the splits {given}; needed are 'train', 'validation' (drawn like train, for "
+    "model selection) and 'test'."
+)
+DOES_NOT_FIT = "The adapter {adapter!r} does not fit the model {model!r}: {reason}"
+REFUSED = "The training arguments cannot be used here: {reason}"
+# What a run gives to `discover` itself, or what cannot be written as JSON.
+_NOT_OPTIONS = ("groups", "random_state", "gate", "config")
+
+
+@dataclass
+class Assembled:
+    """Everything a run needs, built and not yet trained.
+
+    Args:
+        trainer: with model, training and validation set.
+        processor: image processor or tokenizer of the base model; `None` for tables.
+        splits: the data set as it was loaded.
+        prepared: the splits as the model takes them.
+        modality: which input column is read.
+        name: of the base model.
+        config: of the adapter.
+        encode_once: whether the encoder is frozen and the method reads latents alone, so that one pass is enough.
+    """
+
+    trainer: AIFSTrainer
+    processor: Any
+    splits: DatasetDict
+    prepared: dict[str, PreparedDataset]
+    modality: str
+    name: str
+    config: AIFSConfig
+    encode_once: bool
+
+
+def adapter_config(method: str, spec: FinetuneSpec) -> AIFSConfig:
+    """The adapter of a method: recipe `paper` for `aifs-paper`, `discovery` for `aifs`, else the plain head.
+
+    Args:
+        method: its name.
+        spec: for the encoder's adapter and the head.
+
+    Raises:
+        InvalidConfigError: an unknown method, or an adapter that does not fit the model.
+
+    Example:
+        >>> adapter_config("aifs", FinetuneSpec(adapter="none")).recipe
+        'discovery'
+    """
+    cls = get(method)
+    return AIFSConfig(
+        recipe=cls.recipe,
+        head=cast(Literal["copy", "linear", "mlp"], spec.head),  # one of them: the spec has checked it
+        auxiliary=cls.auxiliary,
+        encoder_adapter=spec.encoder_adapter(),
+        trained_modules=spec.trained_modules(),
+    )
+
+
+def build_trainer(
+    spec: FinetuneSpec, args: AIFSTrainingArguments, callbacks: list[TrainerCallback] | None = None
+) -> Assembled:
+    """Load data and model, wrap the model, make its trainer.
+
+    Args:
+        spec: what to fine-tune on what.
+        args: how to train; `method` is filled in.
+        callbacks: what a run shows; None leaves transformers' own printing.
+
+    Raises:
+        ModelNotFoundError: the model is neither local nor on the Hub.
+        InvalidConfigError: model, adapter, method and data set do not fit each other.
+        InvalidInputError: unknown data set or missing splits.
+    """
+    args.method = method = args.method or "aifs"
+    # First: a misspelt setting is told before anything is loaded.
+    config = adapter_config(method, spec)
+    check_discovery_options(parse_json_object("discovery_options", args.discovery_options))
+    settings = make(method, method_options=parse_json_object("method_options", args.method_options))
+    set_seed(args.seed)
+    splits = load_data(spec)
+    # A model of tables reads the features of a set that has pictures as well.
+    modality = modality_of(splits["train"], ("features",) if spec.model in ENCODERS else MODALITIES)
+    name = spec.model or default_model(modality)
+    model = _adapted(base_model(name, spec, splits["train"], modality), config, spec, name)
+    processor = load_processor(name, modality=modality, revision=spec.revision)
+    encode = make_encoder(processor, modality, max_length=spec.max_length)
+    reads = {
+        "train": (*settings.columns(), *settings.optional_columns()),
+        "validation": settings.validation_columns(),
+    }
+    once = spec.adapter == "none" and not settings.reads_tokens
+    prepared = {
+        split: PreparedDataset(rows, encode, 0 if once else CACHE_BYTES, modality, reads.get(split, ()), split)
+        for split, rows in splits.items()
+    }
+    trainer = make_trainer(model, args, prepared["train"], prepared["validation"], callbacks)
+    return Assembled(trainer, processor, splits, prepared, modality, name, config, once)
+
+
+def make_trainer(
+    model: Any, args: AIFSTrainingArguments, train: Any, validation: Any, callbacks: list[TrainerCallback] | None
+) -> AIFSTrainer:
+    """The trainer of a run.
+
+    Args:
+        model: with its adapter.
+        args: how to train.
+        train: training set.
+        validation: validation set.
+        callbacks: what the run shows; None leaves transformers' own printing.
+
+    Raises:
+        InvalidConfigError: arguments that transformers or this machine refuse.
+    """
+    # The sets hold what the model takes and nothing else; which names that are changes with a frozen encoder's latents.
+    args.remove_unused_columns = False
+    try:
+        trainer = AIFSTrainer(model=model, args=args, train_dataset=train, eval_dataset=validation, callbacks=callbacks)
+    except AIFSError:
+        raise
+    except (ValueError, ImportError) as error:
+        raise InvalidConfigError(REFUSED.format(reason=" ".join(str(error).split()))) from error
+    if callbacks is not None:
+        trainer.remove_callback(PrinterCallback)  # what a run shows is then the caller's choice
+    return trainer
+
+
+def load_data(spec: FinetuneSpec) -> DatasetDict:
+    """The data set by name; a local folder or a Hub name with a slash is read as the user's own data.
+
+    Raises:
+        InvalidInputError: an unknown data set, missing splits, or data that cannot be read.
+        DataNotFoundError: a file is missing.
+    """
+    splits = data.load(spec.dataset, spec.data_dir, **{**_own_options(spec), **spec.dataset_options})
+    if not {"train", "validation", "test"} <= set(splits):
+        raise InvalidInputError(NO_SPLIT.format(name=spec.dataset, given=sorted(splits)))
+    return splits
+
+
+def is_own_data(dataset: str) -> bool:
+    """Whether a data set's name stands for a table, a folder or a Hub name, and not for one of `data.names()`.
+
+    Args:
+        dataset: `FinetuneSpec.dataset`.
+
+    Example:
+        >>> is_own_data("waterbirds"), is_own_data("scans.csv")
+        (False, True)
+    """
+    return dataset not in data.names() and data.is_own(dataset)
+
+
+def _own_options(spec: FinetuneSpec) -> dict[str, Any]:
+    """What `load_own` is told of own data; a known data set has columns of its own."""
+    given = {name: getattr(spec, name) for name in ("image", "text", "label", "attribute", "test_share")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if is_own_data(spec.dataset):
+        return {**given, "split": spec.split}
+    if given and spec.dataset in data.names():
+        raise InvalidConfigError(NOT_OWN.format(names=", ".join(given), dataset=spec.dataset))
+    return {}
+
+
+def base_model(name: str, spec: FinetuneSpec, train: Dataset, modality: str) -> nn.Module:
+    """The classifier that the adapter goes on; a fresh one standardises by the training features.
+
+    Args:
+        name: of the model.
+        spec: for its revision and precision.
+        train: training split, for its classes.
+        modality: which input it reads.
+    """
+    fresh = name in ENCODERS
+    return load_model(
+        name, modality=modality, label_names=label_names(train), revision=spec.revision,
+        trust_remote_code=spec.trust_remote_code, quantization=spec.quantization,
+        train_features=make_encoder(None, "features")(train["features"][:])["features"] if fresh else None,
+    )  # fmt: skip
+
+
+def check_discovery_options(options: dict[str, Any]) -> None:
+    """Refuse what `discover` would not take, before anything is loaded.
+
+    Args:
+        options: `AIFSTrainingArguments.discovery_options`, as a dictionary.
+
+    Raises:
+        InvalidConfigError: an unknown name, with the closest known one; a number out of range.
+
+    Example:
+        >>> check_discovery_options({"k": 3})
+        Traceback (most recent call last):
+        ...
+        aifs_peft.errors.InvalidConfigError: discovery_options: discover has no option 'k'; known: metadata, ...
+    """
+    from aifs_peft.discovery import discover
+
+    parameters = inspect.signature(discover).parameters.values()
+    known = {p.name: str(p.annotation) for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in _NOT_OPTIONS}
+    check_names(options, known, "discovery_options: discover has no option")
+    for name, value in options.items():
+        if known[name].startswith("int"):
+            check_count(f"discovery_options: {name}", value)
+
+
+def _adapted(base: nn.Module, config: AIFSConfig, spec: FinetuneSpec, name: str) -> Any:
+    """The model with its adapter; what PEFT refuses becomes an error of ours that names both."""
+    try:
+        return get_peft_model(base, config)
+    except AIFSError:
+        raise
+    except (ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidConfigError(DOES_NOT_FIT.format(adapter=spec.adapter, model=name, reason=reason)) from error

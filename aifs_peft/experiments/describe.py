@@ -1,0 +1,158 @@
+"""What a run was: the part of its summary that is known without evaluating it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from aifs_peft.experiments.evaluation import group_counts, group_definition
+from aifs_peft.experiments.prepare import label_names
+
+if TYPE_CHECKING:
+    from aifs_peft.experiments.build import Assembled
+    from aifs_peft.experiments.spec import FinetuneSpec
+    from aifs_peft.methods import Method
+    from aifs_peft.training import AIFSTrainingArguments
+
+GROUP = "group"
+# What identifies a training run; the rest of TrainingArguments is where files go and how they are logged.
+_SETTINGS = (
+    "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
+    "weight_decay", "lr_scheduler_type", "warmup_steps", "optim", "bf16", "mask_update_every", "alpha", "beta",
+    "lambda_", "balance_groups", "early_stopping_patience",
+)  # fmt: skip
+
+
+def describe_run(run: Assembled, spec: FinetuneSpec, args: AIFSTrainingArguments) -> dict[str, Any]:
+    """What was trained on what, what the method was told, and what the adapter learnt.
+
+    Args:
+        run: after training.
+        spec: of the run.
+        args: of the run.
+
+    Returns:
+        The beginning of `summary.json`.
+    """
+    method = run.trainer.method
+    history = run.trainer.state.log_history
+    return {
+        "model": run.name,
+        "dataset": spec.dataset,
+        "modality": run.modality,
+        "task": "tabular-classification" if run.modality == "features" else f"{run.modality}-classification",
+        "label_names": label_names(run.splits["train"]),
+        "method": method.name,
+        "title": method.title,
+        "supervision": supervision(method, run.splits["train"].column_names),
+        "needs": needs(method, run.splits["train"].column_names),
+        "options": asdict(method.options),
+        "seed": args.seed,
+        "selection": selection(method, args, found=shortcut_found(history)),
+        "found": shortcut_found(history),
+        "conflicting": conflicting(run) if shortcut_found(history) else None,
+        "group_definition": group_definition(run.splits),
+        "groups": group_counts(run.splits),
+        "spec": asdict(spec),
+        "adapter": run.config.to_dict(),
+        "training": _training_settings(args),
+        "state": describe_state(run.trainer.layer.state),
+        "history": history,
+    }
+
+
+def supervision(method: Method, columns: list[str]) -> str:
+    """What a method was told in this run: "none" (labels only), "hints" or "groups".
+
+    A method that reads a column of hints where there is one was told hints by a training set that has it.
+
+    Args:
+        method: of the run.
+        columns: of the training set.
+
+    Example:
+        >>> from aifs_peft.methods import make
+        >>> aifs = make("aifs")
+        >>> supervision(aifs, ["image", "label"]), supervision(aifs, ["image", "label", "hint_groups"])
+        ('none', 'hints')
+    """
+    told = method.supervision
+    hinted = any(name in columns for name in method.optional_columns())
+    return "hints" if told == "none" and hinted else told
+
+
+def needs(method: Method, columns: list[str]) -> list[str]:
+    """What a method read beside inputs and labels in this run, in short phrases.
+
+    Args:
+        method: of the run.
+        columns: of the training set.
+    """
+    return [*method.needs, *(f"column `{name}`" for name in method.optional_columns() if name in columns)]
+
+
+def conflicting(run: Assembled) -> dict[str, int] | None:
+    """How many training examples go against what the method found, by its inferred attribute values.
+
+    Args:
+        run: after training.
+    """
+    groups, labels = run.trainer.layer.state.groups.cpu(), run.prepared["train"].labels
+    if len(groups) != len(labels):
+        return None
+    return {"n": int((groups != labels).sum()), "of": len(labels)}
+
+
+def selection(method: Method, args: AIFSTrainingArguments, *, found: bool | None) -> dict[str, Any]:
+    """By which rule the model was chosen, and whether that rule reads group labels.
+
+    Args:
+        method: of the run.
+        args: of the run.
+        found: whether it found a shortcut, see `shortcut_found`.
+
+    Returns:
+        `rule` as it was asked for ("last": the model after the last step), `applied` (without a discovered direction
+        there are no inferred groups, and the worst class stands for the worst inferred group), and
+        `reads_group_labels`: whether the method chooses or fits anything on group labels of the validation set.
+    """
+    rule = args.selection if args.load_best_model_at_end else "last"
+    applied = "worst_class" if rule == "worst_inferred_group" and not found else rule
+    return {"rule": rule, "applied": applied, "reads_group_labels": GROUP in method.validation_columns()}
+
+
+def shortcut_found(history: list[dict[str, float]]) -> bool | None:
+    """Whether the method found a shortcut when it last looked; None for one that does not look for any.
+
+    Args:
+        history: the trainer's log.
+
+    Example:
+        >>> shortcut_found([{"loss": 1.0}]), shortcut_found([{"spurious_direction_found": 0.0}])
+        (None, False)
+    """
+    told = [entry["spurious_direction_found"] for entry in history if "spurious_direction_found" in entry]
+    return bool(told[-1]) if told else None
+
+
+def describe_state(state: Any) -> dict[str, Any]:
+    """What the adapter learnt about shortcuts, in a few numbers: the saved buffers hold the rest.
+
+    Args:
+        state: the adapter's `AIFSState`.
+    """
+    groups = state.groups
+    return {
+        "num_updates": int(state.num_updates),
+        "mask_max": float(state.mask.max()) if state.mask.numel() else 0.0,
+        "spurious_directions": int(state.basis.shape[1]) if state.has_basis else 0,
+        "evidence": float(state.evidence) if state.evidence.numel() == 1 else None,
+        "inferred_groups": torch.bincount(groups.flatten()).tolist() if groups.numel() else [],
+    }
+
+
+def _training_settings(args: AIFSTrainingArguments) -> dict[str, Any]:
+    values = {name: getattr(args, name) for name in _SETTINGS if hasattr(args, name)}
+    return {name: getattr(value, "value", value) for name, value in values.items()}

@@ -1,0 +1,200 @@
+"""Latents of whole data sets: made once, kept, and fed to the adapter in place of the encoder's inputs.
+
+A frozen encoder in evaluation mode gives the same latents in every epoch. A run with such an encoder therefore encodes
+each split once and trains the very same adapter on what was kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from aifs_peft.errors import HeadError, InvalidInputError, NonFiniteError
+from aifs_peft.experiments.prepare import PreparedDataset, label_names, make_encoder, modality_of
+from aifs_peft.latent.pooling import pool_latent
+from aifs_peft.training.parallel import gather_rows
+from aifs_peft.tuner import AIFSConfig, find_aifs_layer
+from aifs_peft.tuner.layer import AIFSLayer
+from aifs_peft.tuner.targets import find_head
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from datasets import Dataset
+    from peft import PeftModel
+
+BATCH = 64
+INPUTS = ("image", "text", "features")
+NOT_FINITE = (
+    "latents of {count} of {total} examples are NaN or infinite (first: row {first}); check its input and the "
+    "encoder's weights."
+)
+NO_PROCESSOR = (
+    "encode needs the image processor or tokenizer that belongs to the model, because the data hold {modality} input: "
+    "encode(model, data, processor=AutoImageProcessor.from_pretrained(...)); or give the model by its name."
+)
+
+
+def encode(
+    model: nn.Module | str, data: Any, *, processor: Any = None, batch_size: int = BATCH, max_length: int = 128
+) -> Any:
+    """Latents of a data set, for use with `discover`, `audit`, `AIFSClassifier`, or a later run on latents.
+
+    The latent is what the model feeds its classification head, in evaluation mode; the model is left as it was.
+
+    Args:
+        model: a classifier with a head, with or without an AIFS adapter; or the name of one (a Hub name, a folder,
+            `"tiny_clip"`), whose processor is then found, too.
+        data: a `datasets.Dataset` or `DatasetDict` with a column `image`, `text` or `features`.
+        processor: image processor or tokenizer of the model; not needed for features, or with a model's name.
+        batch_size: examples per forward pass.
+        max_length: tokens per text.
+
+    Returns:
+        The same rows with a column `features`, the latents `(n, dim)` float32, in place of the input; every other
+        column stays. Write them with `.to_parquet(...)` (or `.save_to_disk(...)`) for reuse.
+
+    Raises:
+        InvalidInputError: a data set without such a column, or a processor that is missing.
+        HeadError: a model without a classification head.
+        NonFiniteError: latents that are not finite.
+
+    Example:
+        >>> from aifs_peft.data import load
+        >>> scenes = load("spurious_scenes", n_train=20, n_validation=10, n_test=10, image_size=16)
+        >>> latents = encode("tiny_clip", scenes)
+        >>> sorted(latents["train"].column_names)[:2], len(latents["train"]["features"][0])
+        (['attributes', 'features'], 128)
+    """
+    from datasets import DatasetDict
+
+    splits = data if isinstance(data, Mapping) else {"data": data}
+    first = next(iter(splits.values()))
+    modality = modality_of(first)
+    if isinstance(model, str):
+        from aifs_peft.models.loading import load_model, load_processor
+
+        processor = processor or load_processor(model, modality=modality)
+        names = label_names(first) if "label" in first.column_names else ["0", "1"]
+        model = load_model(model, modality=modality, label_names=names)
+    if processor is None and modality != "features":
+        raise InvalidInputError(NO_PROCESSOR.format(modality=modality))
+    convert = make_encoder(processor, modality, max_length=max_length)
+    encoded = {}
+    for name, rows in splits.items():
+        prepared = PreparedDataset(rows, convert, cache_bytes=0, column=modality)
+        encoded[name] = _with_latents(rows, latents_of(model, prepared, batch_size=batch_size))
+    return DatasetDict(encoded) if isinstance(data, Mapping) else encoded["data"]
+
+
+def _with_latents(rows: Dataset, Z: Tensor) -> Dataset:
+    kept = rows.remove_columns([name for name in INPUTS if name in rows.column_names])
+    return kept.add_column("features", list(Z.numpy()))  # type: ignore[call-arg, unused-ignore]
+
+
+@torch.no_grad()
+def latents_of(
+    model: nn.Module, data: PreparedDataset, *, batch_size: int = BATCH, accelerator: Accelerator | None = None
+) -> Tensor:
+    """Latents of a data set in evaluation mode; the model's modes are put back, generators are not touched.
+
+    Args:
+        model: a classifier with a head, or with an AIFS adapter.
+        data: as the model takes it.
+        batch_size: examples per forward pass.
+        accelerator: of a run with several processes, among which the work is divided.
+
+    Returns:
+        `(n, dim)` float32 on the CPU, the same on every process.
+
+    Raises:
+        HeadError: if the model has no head, or its forward pass does not use it.
+        NonFiniteError: if a latent is NaN or infinite.
+    """
+    layers = [module for module in model.modules() if isinstance(module, AIFSLayer)]
+    head = layers[0] if layers else model.get_submodule(find_head(model, AIFSConfig()))
+    seen: list[Tensor] = []
+
+    def note(_module: nn.Module, args: tuple[Any, ...]) -> None:
+        z = layers[0].pool(args[0]) if layers else pool_latent(args[0])
+        seen.append(z.detach().to("cpu", torch.float32))
+
+    modes = {module: module.training for module in model.modules()}
+    hook = head.register_forward_pre_hook(note)
+    device = next(model.parameters()).device
+    world, rank = (accelerator.num_processes, accelerator.process_index) if accelerator is not None else (1, 0)
+    starts = range(rank * batch_size, len(data), world * batch_size)
+    try:
+        model.eval()
+        for start in starts:
+            batch = data.batch(start, min(start + batch_size, len(data)))
+            model(**{name: value.to(device) for name, value in batch.items()})
+            if layers and layers[0].has_output:
+                layers[0].take_output()
+    finally:
+        hook.remove()
+        for module, training in modes.items():
+            module.training = training
+    if len(seen) != len(starts):
+        raise HeadError(f"the forward pass of this {type(model).__name__} does not use its head {type(head).__name__}")
+    Z = _gathered(seen, starts, batch_size, len(data), accelerator)
+    bad = ~Z.isfinite().all(1)
+    if bool(bad.any()):
+        first = int(bad.nonzero()[0])
+        raise NonFiniteError(NOT_FINITE.format(count=int(bad.sum()), total=len(Z), first=first))
+    return Z
+
+
+def _gathered(seen: list[Tensor], starts: range, size: int, total: int, accelerator: Accelerator | None) -> Tensor:
+    """The latents of all processes in the order of the examples."""
+    if accelerator is None or accelerator.num_processes == 1:
+        return torch.cat(seen)
+    width = gather_rows(accelerator, torch.tensor([seen[0].shape[1] if seen else 0])).max()
+    index = torch.cat([torch.zeros(0, dtype=torch.int64), *(torch.arange(s, min(s + size, total)) for s in starts)])
+    mine = torch.cat([torch.zeros(0, int(width)), *seen])
+    rows, places = gather_rows(accelerator, mine), gather_rows(accelerator, index)
+    return rows[places.argsort()]
+
+
+class LatentDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
+    """Latents in place of a model's inputs, with labels and the columns that a method reads.
+
+    Args:
+        latents: `(n, dim)` float32.
+        labels: `(n,)` int64.
+        columns: by name, each `(n, ...)` integers.
+    """
+
+    def __init__(self, latents: Tensor, labels: Tensor, columns: Mapping[str, Any]) -> None:
+        self.latents, self.labels, self.columns = latents, labels, dict(columns)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"latents": self.latents[index], "labels": self.labels[index]}
+
+
+@contextmanager
+def fed_with_latents(model: PeftModel) -> Iterator[None]:
+    """Let a model take `latents (batch, dim)` in place of its inputs, for a while: its adapter sees the same as ever.
+
+    Adapter, state, checkpoints and what is saved are those of the model itself.
+
+    Args:
+        model: with an AIFS adapter.
+    """
+    layer, base = find_aifs_layer(model), model.get_base_model()
+
+    def forward(latents: Tensor, **_: Any) -> SequenceClassifierOutput:
+        return SequenceClassifierOutput(logits=layer(latents))
+
+    base.forward = forward  # in the instance, in front of the class's method
+    try:
+        yield
+    finally:
+        del base.forward

@@ -1,0 +1,212 @@
+"""One fine-tuning run from names to numbers: build, train, compare with plain training, describe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aifs_peft.experiments.baseline import (
+    ERM,
+    FROZEN,
+    NONE,
+    NOTES,
+    UNTUNED,
+    Plain,
+    drop_checkpoints,
+    nothing_plain,
+    plain_arguments,
+    starting_head,
+    train_plain_head,
+)
+from aifs_peft.experiments.build import Assembled, build_trainer
+from aifs_peft.experiments.comparison import Cells, cells_of_classes, cells_of_groups, cells_of_inferred, compare
+from aifs_peft.experiments.describe import describe_run
+from aifs_peft.experiments.evaluation import evaluate_groups
+from aifs_peft.experiments.jsonable import jsonable
+from aifs_peft.experiments.latents import LatentDataset, fed_with_latents, latents_of
+from aifs_peft.experiments.prepare import label_names
+from aifs_peft.experiments.provenance import provenance
+from aifs_peft.methods.aifs.offsets import assign_groups
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import TrainerCallback
+
+    from aifs_peft.experiments.spec import FinetuneSpec
+    from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
+
+T = TypeVar("T")
+
+
+def _silent(_text: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass
+class FinetuneResult:
+    """A trained model with its numbers.
+
+    Args:
+        model: the trained PEFT model.
+        trainer: its trainer.
+        processor: image processor or tokenizer of the base model; `None` for tables.
+        summary: plain data for `summary.json`; metrics, comparison with plain training, settings and provenance.
+        metrics: as `aifs_peft.metrics.group_metrics` gives them, with NaN where the summary has null.
+        plain: the plain counterpart.
+        logits: of the test split, `(n, classes)`.
+    """
+
+    model: PeftModel
+    trainer: AIFSTrainer
+    processor: Any
+    summary: dict[str, Any]
+    metrics: dict[str, Any]
+    plain: Plain
+    logits: NDArray[np.float64]
+
+
+def run_finetune(
+    spec: FinetuneSpec,
+    args: AIFSTrainingArguments,
+    callbacks: list[TrainerCallback] | None = None,
+    *,
+    plain: Plain | None = None,
+    say: Callable[[str], None] = _silent,
+) -> FinetuneResult:
+    """Fine-tune, evaluate, and compare with plain training on the same test split.
+
+    Group labels are read for the numbers on the test split, and in training by oracles alone.
+
+    Args:
+        spec: what to fine-tune on what.
+        args: how to train.
+        callbacks: what the run shows; None leaves transformers' own printing.
+        plain: a plain counterpart that is there already, in place of the one that `spec.baseline` names.
+        say: told in one line what is being done.
+
+    Returns:
+        Model, numbers and summary.
+
+    Raises:
+        AIFSError: as `build_trainer`, and what training raises.
+    """
+    run = build_trainer(spec, args, callbacks)
+    kind = NONE if plain is not None else plain_kind(run, spec)
+    start = starting_head(run.trainer.layer) if kind in (FROZEN, UNTUNED) else None
+    kept, seconds = _timed(lambda: encode_splits(run, say) if run.encode_once else {})
+    # Of an encoder that is tuned: its latents before that, and no part of what the run costs.
+    before = kept or (encode_splits(run, say) if kind == UNTUNED else {})
+    logits, more = _timed(lambda: train(run, args, kept, say))
+    if start is not None:
+        say("plain training of a head on the same latents, for comparison")
+        labels = {name: part.labels for name, part in run.prepared.items()}
+        plain = Plain(kind, NOTES[kind], train_plain_head(start, before, labels, args))
+    elif kind == ERM:
+        plain = Plain(ERM, NOTES[ERM], _train_plainly(spec, args, say))
+    plain = plain or nothing_plain(run.trainer.method.name)
+    metrics = evaluate_groups(run.splits["test"], logits, spec.n_boot, args.seed, run.splits["train"])
+    summary = {
+        **describe_run(run, spec, args),
+        "metrics": metrics,
+        "baseline": {"kind": plain.kind, "note": plain.note},
+        "comparison": compare(run.prepared["test"].labels.numpy(), logits, plain.logits, _cells(run, kept)),
+        "seconds": seconds + more,
+        "provenance": provenance(),
+    }
+    trainer = run.trainer
+    return FinetuneResult(trainer.adapted, trainer, run.processor, jsonable(summary), metrics, plain, logits)
+
+
+def plain_kind(run: Assembled, spec: FinetuneSpec) -> str:
+    """Which plain training a run is compared with, see `aifs_peft.experiments.baseline`.
+
+    Args:
+        run: built.
+        spec: of the run.
+    """
+    if run.trainer.method.name == "erm" or spec.baseline == "none":
+        return NONE
+    if spec.baseline == "erm":
+        return ERM
+    return FROZEN if spec.adapter == "none" else UNTUNED
+
+
+def encode_splits(run: Assembled, say: Callable[[str], None]) -> dict[str, Tensor]:
+    """Latents of every split by the model as it is.
+
+    Args:
+        run: built.
+        say: told what is being done.
+    """
+    sizes = ", ".join(f"{len(part):,} {name}" for name, part in run.prepared.items())
+    state = "frozen, so once for all epochs" if run.encode_once else "as it is before training"
+    say(f"encoding {sizes} examples (encoder {state})")
+    trainer = run.trainer
+    return {name: latents_of(trainer.adapted, p, accelerator=trainer.accelerator) for name, p in run.prepared.items()}
+
+
+def train(
+    run: Assembled, args: AIFSTrainingArguments, latents: Mapping[str, Tensor], say: Callable[[str], None]
+) -> NDArray[np.float64]:
+    """Train, and predict the test split.
+
+    Args:
+        run: built.
+        args: how to train.
+        latents: of every split, which the adapter is then trained on; empty for training with the encoder.
+        say: told what is being done.
+
+    Returns:
+        Logits of the test split, `(n, classes)`.
+    """
+    trainer = run.trainer
+    say(f"training {trainer.method.name} on {len(run.prepared['train']):,} examples")
+    sets: dict[str, Any] = {
+        name: LatentDataset(latents[name], part.labels, part.columns) if latents else part
+        for name, part in run.prepared.items()
+    }
+    trainer.train_dataset, trainer.eval_dataset = sets["train"], sets["validation"]
+    with fed_with_latents(trainer.adapted) if latents else nullcontext():
+        trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+        logits = np.asarray(trainer.predict(sets["test"]).predictions, dtype=np.float64)
+    # From here on the trainer's model takes inputs again.
+    trainer.train_dataset, trainer.eval_dataset = run.prepared["train"], run.prepared["validation"]
+    return logits
+
+
+def _train_plainly(spec: FinetuneSpec, args: AIFSTrainingArguments, say: Callable[[str], None]) -> NDArray[np.float64]:
+    """Plain training of the whole: encoder, adapter and head."""
+    plain_args = plain_arguments(args)
+    run = build_trainer(spec, plain_args, [])
+    logits = train(run, plain_args, encode_splits(run, say) if run.encode_once else {}, say)
+    drop_checkpoints(run.trainer)
+    return logits
+
+
+def _cells(run: Assembled, kept: Mapping[str, Tensor]) -> Cells:
+    """The cells of the test split: those the data set names, else those of what was discovered, else the classes."""
+    given = cells_of_groups(run.splits["test"], run.splits["train"])
+    if given is not None:
+        return given
+    test, state = run.prepared["test"], run.trainer.layer.state
+    names, labels = label_names(run.splits["train"]), test.labels
+    if not state.has_basis:
+        return cells_of_classes(labels.numpy(), names)
+    trainer = run.trainer
+    z = kept["test"] if kept else latents_of(trainer.adapted, test, accelerator=trainer.accelerator)
+    basis = state.basis.cpu()
+    values = assign_groups(z @ basis, labels, state.displacements.cpu() @ basis)
+    return cells_of_inferred(labels.numpy(), values.numpy(), names)
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    started = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - started

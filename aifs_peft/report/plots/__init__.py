@@ -1,0 +1,20 @@
+"""Figures of the report: drawn by Matplotlib, readable on light and on dark pages."""
+
+from aifs_peft.report.plots.associations import draw_associations, draw_words
+from aifs_peft.report.plots.cells import draw_cells
+from aifs_peft.report.plots.evidence import draw_evidence
+from aifs_peft.report.plots.history import panels
+from aifs_peft.report.plots.projection import draw_projection
+from aifs_peft.report.plots.svg import WIDTH, figure, to_svg
+
+__all__ = [
+    "WIDTH",
+    "draw_associations",
+    "draw_cells",
+    "draw_evidence",
+    "draw_projection",
+    "draw_words",
+    "figure",
+    "panels",
+    "to_svg",
+]

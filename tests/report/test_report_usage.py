@@ -1,0 +1,116 @@
+"""The lines of the card's *How to load* run, and give the logits that were saved."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from PIL import Image
+from report_runs import save_roberta, save_vit, summary
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
+
+from aifs_peft.models import load_model
+from aifs_peft.report import render_card, save_run
+from aifs_peft.tuner import AIFSConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft")
+NAMES = ["no 'quotes'", 'yes "quotes"']
+
+
+def code_of(folder: Path) -> dict[str, str]:
+    """Title and code of every snippet in the card of a saved run, with the folder's own path in it."""
+    text = (folder / "README.md").read_text()
+    found = re.findall(r"^([^\n]+):\n\n```python\n(.*?)\n```", text, flags=re.DOTALL | re.MULTILINE)
+    return {title: code.replace("'path/to/this/folder'", repr(str(folder))) for title, code in found}
+
+
+def trained(base: torch.nn.Module, lora: bool) -> Any:
+    """An adapter that is not in its initial state."""
+    inner = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False) if lora else None
+    model = get_peft_model(base, AIFSConfig(encoder_adapter=inner)).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def run_snippets(folder: Path, inputs: dict[str, torch.Tensor], logits: torch.Tensor, monkeypatch: Any) -> list[str]:
+    """Execute the snippets in order in one namespace; each model that comes out gives the saved logits."""
+    monkeypatch.chdir(folder)
+    space: dict[str, Any] = {}
+    for title, code in code_of(folder).items():
+        exec(code, space)
+        made = space["classify"].model if "pipeline" in code else space["plain" if "plain" in code else "model"]
+        with torch.no_grad():
+            torch.testing.assert_close(made(**inputs).logits, logits, atol=1e-5, rtol=0, msg=title)
+    if "classify" in space:
+        labels = space["classify"].model.config.id2label
+        assert list(labels.values()) == NAMES  # from the adapter alone
+    return list(code_of(folder))
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_images(lora: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = save_vit(tmp_path / "vit")
+    model = trained(
+        AutoModelForImageClassification.from_pretrained(base, num_labels=2, ignore_mismatched_sizes=True), lora
+    )
+    pixels = {"pixel_values": torch.rand(2, 3, 16, 16)}
+    logits = model(**pixels).logits.detach()
+    run = summary(model=str(base), label_names=NAMES)
+    folder = save_run(model, AutoImageProcessor.from_pretrained(base), run, tmp_path / "run")
+    titles = run_snippets(folder, pixels, logits, monkeypatch)
+    assert titles == ["With PEFT", "In one call", "As a plain model, without PEFT", "In a pipeline"]
+    again = AutoModelForImageClassification.from_pretrained(folder / "merged").eval()
+    torch.testing.assert_close(again(**pixels).logits, logits, atol=1e-5, rtol=0)
+    space: dict[str, Any] = {}
+    exec(code_of(folder)["In a pipeline"], space)
+    assert {row["label"] for row in space["classify"](Image.new("RGB", (20, 20)))} == set(NAMES)
+
+
+def test_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = save_roberta(tmp_path / "roberta")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = trained(AutoModelForSequenceClassification.from_pretrained(base), lora=True)
+    tokens = {"input_ids": torch.tensor([[0, 4, 5, 6, 2]]), "attention_mask": torch.ones(1, 5, dtype=torch.long)}
+    logits = model(**tokens).logits.detach()
+    run = summary(model=str(base), task="text-classification", label_names=NAMES)
+    folder = save_run(model, tokenizer, run, tmp_path / "run")
+    assert len(run_snippets(folder, tokens, logits, monkeypatch)) == 4
+    space: dict[str, Any] = {}
+    exec(code_of(folder)["In a pipeline"], space)
+    assert space["classify"]("you are good")[0]["label"] in NAMES
+
+
+def test_the_embedded_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = trained(load_model("tiny_clip", modality="image", label_names=NAMES), lora=False)
+    size = model.get_base_model().config.vision_config.image_size
+    pixels = {"pixel_values": torch.rand(1, 3, size, size)}
+    logits = model(**pixels).logits.detach()
+    folder = save_run(model, None, summary(model="tiny_clip", label_names=NAMES), tmp_path / "run")
+    assert len(run_snippets(folder, pixels, logits, monkeypatch)) == 2
+
+
+@pytest.mark.parametrize("name", ["mlp", "identity"])
+def test_a_model_made_for_a_table(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = torch.randn(40, 5)
+    base = load_model(name, modality="features", label_names=NAMES, train_features=features)
+    model = trained(base, lora=False)
+    logits = model(features=features).logits.detach()
+    run = summary(model=name, task="tabular-classification", modality="features", label_names=NAMES)
+    folder = save_run(model, None, run, tmp_path / "run")
+    assert len(run_snippets(folder, {"features": features}, logits, monkeypatch)) == 2
+
+
+def test_no_how_to_leans_on_experiments() -> None:
+    for model in ("tiny_clip", "mlp", "me/vit", None):
+        assert "experiments" not in str(render_card(summary(model=model)).content)
