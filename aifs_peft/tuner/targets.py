@@ -26,6 +26,10 @@ NOT_THE_LAST_WORD = (
     "and pools afterwards, so that the head sees no pooled latent. Use a model with one head on a pooled latent, or "
     "LatentClassifier on its encoder."
 )
+NO_GRADIENT = (
+    "no gradient comes back to the layers of this {model}, so an adapter there would learn nothing; leave "
+    "encoder_adapter out."
+)
 # Attention projections by family, all of them if present; checked in this order.
 _LORA_TARGETS = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"), ("qkv",), ("q", "v"))
 _IA3_TARGETS = (
@@ -139,21 +143,23 @@ def _ancestors(key: str) -> list[str]:
 def _default_targets(model: nn.Module, taken: list[str], inner: Any) -> None:
     kinds = (nn.Linear, nn.MultiheadAttention, nn.Conv2d, BaseTunerLayer)
     keys = [k for k, m in model.named_modules() if isinstance(m, kinds) and not is_inside(k, taken)]
+    used = taking_part(model, keys)
+    if keys and not used:
+        raise InvalidConfigError(NO_GRADIENT.format(model=type(model).__name__))
     if hasattr(inner, "feedforward_modules"):
         if inner.feedforward_modules is not None:
             return
         for attention, feedforward in _IA3_TARGETS:
-            if all(any(matches(k, [n]) for k in keys) for n in (*attention, *feedforward)):
-                inner.feedforward_modules = _narrow(model, keys, feedforward)
-                inner.target_modules = [*_narrow(model, keys, attention), *inner.feedforward_modules]
+            if _all_there(used, (*attention, *feedforward)):
+                inner.feedforward_modules = _narrow(keys, used, feedforward)
+                inner.target_modules = [*_narrow(keys, used, attention), *inner.feedforward_modules]
                 return
     else:
-        groups = [*_LORA_TARGETS, ("attn",)]
-        found = next((g for g in groups if all(any(matches(k, [n]) for k in keys) for n in g)), None)
+        found = next((names for names in (*_LORA_TARGETS, ("attn",)) if _all_there(used, names)), None)
         if found is not None:
-            inner.target_modules = _narrow(model, keys, found)
+            inner.target_modules = _narrow(keys, used, found)
             return
-        plain = [k for k in keys if _is_pointwise(model.get_submodule(k))]
+        plain = [k for k in used if _is_pointwise(model.get_submodule(k))]
         if plain:
             inner.target_modules = plain
             return
@@ -161,6 +167,10 @@ def _default_targets(model: nn.Module, taken: list[str], inner: Any) -> None:
         f"no default target of {type(inner).__name__} is known for {type(model).__name__}; set target_modules (and, "
         "for IA3, feedforward_modules) of encoder_adapter."
     )
+
+
+def _all_there(keys: list[str], names: tuple[str, ...]) -> bool:
+    return all(any(matches(key, [name]) for key in keys) for name in names)
 
 
 def _is_pointwise(module: nn.Module) -> bool:
@@ -175,16 +185,16 @@ def _is_pointwise(module: nn.Module) -> bool:
     return type(module) is nn.Linear
 
 
-def _narrow(model: nn.Module, keys: list[str], names: tuple[str, ...]) -> list[str]:
+def _narrow(keys: list[str], used: list[str], names: tuple[str, ...]) -> list[str]:
     """Short names; full names where some layers of those names take no part in a prediction.
 
     A text tower that images never reach, and the other way round; the layers behind the token that is classified.
     """
     hit = [k for k in keys if matches(k, names)]
-    used = taking_part(model, hit)
-    if len(used) == len(hit):  # or no trial worked
-        used = [k for k in hit if not _TEXT_TOWER.search(k)]
-    return used if used and len(used) < len(hit) else list(names)
+    part = [k for k in used if matches(k, names)]
+    if len(used) == len(keys):  # or no trial worked
+        part = [k for k in hit if not _TEXT_TOWER.search(k)]
+    return part if part and len(part) < len(hit) else list(names)
 
 
 def _exclude(model: nn.Module, taken: list[str], inner: Any) -> None:

@@ -124,7 +124,9 @@ def _reached(model: nn.Module, inputs: dict[str, Tensor], parameters: Sequence[T
 
 def _examples(model: nn.Module, reference: Tensor) -> Iterator[dict[str, Tensor]]:
     """One example of each kind of input, the likeliest first."""
-    images = {"pixel_values": torch.zeros(1, *_image_shape(model), device=reference.device, dtype=reference.dtype)}
+    # Not zeros: two heads on a latent of zeros would agree.
+    pixels = torch.randn(1, *_image_shape(model), generator=torch.Generator().manual_seed(0))
+    images = {"pixel_values": pixels.to(reference)}
     ids = torch.full((1, _TOKENS), _TOKEN, dtype=torch.long, device=reference.device)
     config = getattr(model, "config", None)
     end = getattr(config, "eos_token_id", None)
