@@ -121,3 +121,25 @@ def _load_best_model(self: Resumable) -> None:
 def _load_into(model: Any, checkpoint: Path) -> None:
     assert isinstance(model, PeftModel)  # noqa: S101 - `AIFSTrainer` refuses all others
     load_adapter_strictly(model, checkpoint, find_aifs_layer(model).adapter)
+
+
+def pushes_without_pickles(cls: C) -> C:
+    """Class decorator: what goes to the Hub after a checkpoint is adapter and card, without pickled arguments.
+
+    Args:
+        cls: a trainer.
+    """
+    cls._push_from_checkpoint = _push_from_checkpoint  # type: ignore[method-assign]
+    return cls
+
+
+def _push_from_checkpoint(self: Any, checkpoint_folder: str) -> None:
+    from transformers.utils.hub import PushInProgress
+
+    from aifs_peft.report import push_checkpoint
+
+    if not self.is_world_process_zero():
+        return
+    running = self.push_in_progress
+    if self.args.hub_always_push or running is None or running.is_done():
+        self.push_in_progress = PushInProgress(push_checkpoint(self, checkpoint_folder))  # type: ignore[arg-type] # takes a list

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import datasets
 import torch
 import torch.nn.functional as F
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer
@@ -36,6 +37,8 @@ from aifs_peft.training.contexts import Batch
 from aifs_peft.training.encoding import Loading
 from aifs_peft.training.epoch_runner import EpochRunner
 from aifs_peft.training.evaluation import LabelFreeMetrics
+from aifs_peft.training.from_names import build_model
+from aifs_peft.training.inputs import processed
 from aifs_peft.training.labels import LABEL_NAMES, check_labels, label_of, read_labels, without_labels
 from aifs_peft.training.losses import GivenLoss, LossTerms
 from aifs_peft.training.method import method_of
@@ -45,15 +48,20 @@ from aifs_peft.training.rng import isolated_rng
 from aifs_peft.tuner import AIFSLayer
 from aifs_peft.tuner.modes import trains_encoder
 
+if TYPE_CHECKING:
+    from aifs_peft.audit import Audit
 
+
+@_transformers.pushes_without_pickles
 @_transformers.loads_adapters_strictly
 class AIFSTrainer(Trainer):
     """`transformers.Trainer` for an AIFS adapter.
 
-    Data sets hold the model's inputs and an integer `labels` (or `label`) per example; group labels are never
-    asked for. The encoder runs once per batch: the adapter's layer classifies clean and intervened latents in one
-    call of the head. What the method learns lies in the adapter's buffers, so checkpoints, processes and the saved
-    adapter have it, and a resumed run continues bit for bit, at an epoch's end or within one.
+    Data sets hold the model's inputs, or images or texts that `processing_class` turns into them, and a `label` (or
+    `labels`) per example, an index or a class name; group labels are never asked for. The encoder runs once per batch:
+    the adapter's layer classifies clean and intervened latents in one call of the head. What the method learns lies in
+    the adapter's buffers, so checkpoints, processes and the saved adapter have it, and a resumed run continues bit for
+    bit, at an epoch's end or within one.
 
     A frozen encoder stays in evaluation mode: its dropout is off and its batch statistics do not move.
 
@@ -61,9 +69,11 @@ class AIFSTrainer(Trainer):
     asked for the mean over the batch. Everything else of `Trainer` works as there, or is refused by its name.
 
     Args:
-        model: a `PeftModel` with an AIFS adapter; None with `model_init`.
+        model: a `PeftModel` with an AIFS adapter; with `peft_config` also a bare model, or the name or folder of one;
+            None with `model_init`.
         args: see `AIFSTrainingArguments`; left as they are.
         *positional: as for `Trainer`.
+        peft_config: an `AIFSConfig`, or the configuration of the encoder's adapter, such as `LoraConfig`.
         **kwargs: as for `Trainer` (`train_dataset`, `eval_dataset`, `data_collator`, `compute_metrics`, ...).
 
     Raises:
@@ -96,7 +106,12 @@ class AIFSTrainer(Trainer):
     method: Method
 
     def __init__(
-        self, model: nn.Module | None = None, args: AIFSTrainingArguments | None = None, *positional: Any, **kwargs: Any
+        self,
+        model: nn.Module | str | None = None,
+        args: AIFSTrainingArguments | None = None,
+        *positional: Any,
+        peft_config: PeftConfig | None = None,
+        **kwargs: Any,
     ) -> None:
         args = AIFSTrainingArguments(output_dir="aifs_run") if args is None else args
         check_arguments(args)
@@ -108,12 +123,17 @@ class AIFSTrainer(Trainer):
         self._checked_evaluation: Any = None
         self._metrics: LabelFreeMetrics | None = None
         self._micro = (-1, 0)
+        if isinstance(model, str) or peft_config is not None:
+            data, processor = kwargs.get("train_dataset"), kwargs.get("processing_class")
+            model, kwargs["processing_class"] = build_model(model, peft_config, data, processor)
         if model is not None:
             self._adopt(model, args)  # what does not fit is told before anything is set up
         super().__init__(model, args, *positional, **kwargs)
         refuse_sharding(self.accelerator)
         self._adopt(self.model, args)
         columns = list(args.evaluation_columns or ())
+        self.train_dataset = self._ready(self.train_dataset, "training")
+        self.eval_dataset = self._ready(self.eval_dataset, "evaluation")
         labels = list(args.label_names or ("labels",))
         self.label_names = [*labels, *(name for name in columns if name not in labels)]
         self.model_accepts_loss_kwargs = False
@@ -249,6 +269,7 @@ class AIFSTrainer(Trainer):
         Raises:
             InvalidInputError: if labels are missing or out of range.
         """
+        eval_dataset = self._ready(eval_dataset, "evaluation")
         given = self.eval_dataset if eval_dataset is None else eval_dataset
         known = isinstance(given, str) or given is self._checked_evaluation
         if given is not None and not isinstance(given, dict) and not known:
@@ -269,6 +290,7 @@ class AIFSTrainer(Trainer):
         Raises:
             InvalidInputError: if only some labels are missing, or labels are out of range.
         """
+        test_dataset = self._ready(test_dataset, "test")
         if not check_split(test_dataset, self.num_labels, metric_key_prefix, self.args.seed, required=False):
             test_dataset = without_labels(test_dataset)
         return super().predict(test_dataset, ignore_keys, metric_key_prefix)
@@ -321,6 +343,51 @@ class AIFSTrainer(Trainer):
             self._runner.store.save(folder, self.args.process_index)
             if self.args.should_save:
                 write_method(folder, self.method, self.layer.state)
+
+    def audit(self, split: str = "train", **options: Any) -> Audit:
+        """Is there a shortcut in the data, what is it, and does the trained model lean on it?
+
+        Looked for in the latents of the encoder as it was before tuning; one or two passes over the data set.
+
+        Args:
+            split: "train", or "eval" for examples that the model was not trained on.
+            **options: see `aifs_peft.audit.audit_trainer`.
+
+        Returns:
+            An `Audit`: print it, or write it with `to_html`.
+        """
+        from aifs_peft.audit import audit_trainer
+
+        return audit_trainer(self, split=split, **options)
+
+    def create_model_card(self, *given: Any, **metadata: Any) -> None:
+        """Write the card into the output folder: what was found, before and after, supervision, limits, how to load.
+
+        Args:
+            *given: as for `Trainer.create_model_card`.
+            **metadata: as for `Trainer.create_model_card`.
+        """
+        from aifs_peft.report import write_card
+
+        write_card(self, *given, **metadata)
+
+    def push_to_hub(self, *given: Any, **options: Any) -> Any:
+        """Push adapter, processor, card and summary, and nothing else of the output folder.
+
+        Args:
+            *given: as for `Trainer.push_to_hub`.
+            **options: as for `Trainer.push_to_hub`; see `aifs_peft.report.push_trainer`.
+        """
+        from aifs_peft.report import push_trainer
+
+        return push_trainer(self, *given, **options)
+
+    def _ready(self, dataset: Any, what: str) -> Any:
+        """A data set as the model takes it; several by name are made ready each."""
+        if isinstance(dataset, dict) and not isinstance(dataset, datasets.DatasetDict):
+            return {name: self._ready(part, what) for name, part in dataset.items()}
+        keep = list(self.args.evaluation_columns or ())
+        return processed(dataset, self.processing_class, self.adapted, what, keep)
 
     @property
     def adapted(self) -> PeftModel:

@@ -32,6 +32,7 @@ PRIVATE = {
         "called by `train(resume_from_checkpoint=...)` to load the model",
         ["resume_from_checkpoint", "model"],
     ),
+    "_push_from_checkpoint": ("called after each checkpoint with `push_to_hub`", ["checkpoint_folder"]),
     "_load_best_model": ("called at the end with `load_best_model_at_end`, reads `state.best_model_checkpoint`", []),
 }
 
