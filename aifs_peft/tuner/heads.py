@@ -47,8 +47,12 @@ def takes_sequence(head: nn.Module) -> bool:
     if isinstance(head, nn.Linear | nn.Sequential):
         return False
     weight = linear_layers(head)[0][1].weight
-    with torch.no_grad(), evaluating(head):
-        out = head(torch.zeros(1, 1, head_sizes(head)[0], dtype=weight.dtype, device=weight.device))
+    token = torch.zeros(1, 1, head_sizes(head)[0], dtype=weight.dtype, device=weight.device)
+    try:
+        with torch.no_grad(), evaluating(head):
+            out = head(token)
+    except (RuntimeError, ValueError, IndexError):  # a head that normalises over the batch takes no token axis
+        return False
     return isinstance(out, Tensor) and out.dim() == 2
 
 
