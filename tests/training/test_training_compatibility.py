@@ -15,6 +15,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ INHERITED = {
     # the terminal and other services
     *("log_level", "log_level_replica", "disable_tqdm", "report_to", "run_name", "project"),
     *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
-    *("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push"),
+    *("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy"),
     "hub_revision",
     # scripts
     *("do_train", "do_eval", "do_predict"),
@@ -477,6 +478,18 @@ def check_model_init(folder, monkeypatch):
         results.append(trained(trainer.model))
     assert len(made) == 3  # one in the constructor, one for each training
     assert_equal(*results)
+
+
+@check("hub_always_push")
+def check_pushes_during_training(folder, monkeypatch):
+    pushed = []
+    monkeypatch.setattr("aifs_peft.report.push_checkpoint", lambda trainer, where: pushed.append(where) or [])
+    for always, done, expected in ((False, False, 0), (False, True, 1), (True, False, 1)):
+        trainer = erm(folder, hub_always_push=always)
+        trainer.push_in_progress = SimpleNamespace(is_done=lambda done=done: done)
+        pushed.clear()
+        trainer._push_from_checkpoint(str(folder))
+        assert len(pushed) == expected
 
 
 @check("callbacks")
