@@ -78,12 +78,12 @@ def supervision_of(method: Method, data: Any, discovery_options: Any = None) -> 
     Returns:
         "none", "hints" or "groups".
     """
-    from aifs_peft.training.method import parse_options
+    from aifs_peft._checks import parse_json_object
 
     if method.supervision != "none":
         return str(method.supervision)
     read = method.columns() or [name for name in method.optional_columns() if _has_column(data, name)]
-    given = [name for name in _HINTS if parse_options(discovery_options).get(name) is not None]
+    given = [name for name in _HINTS if parse_json_object("discovery_options", discovery_options).get(name) is not None]
     return "hints" if read or given else "none"
 
 

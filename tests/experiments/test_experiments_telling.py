@@ -37,7 +37,7 @@ def stub(name: str, folder: Path, found: bool | None = None, columns: list[str] 
         "conflicting": {"n": 29, "of": 432} if found else None,
         "supervision": supervision(method, columns), "needs": needs(method, columns),
         "selection": selection(method, args, found=found), "comparison": comparison(plain),
-        "baseline": {"kind": "erm", "note": NOTES["erm"] if plain else nothing_plain(name).note},
+        "baseline": {"kind": "erm" if plain else "none", "note": NOTES["erm"] if plain else nothing_plain(name).note},
     }  # fmt: skip
 
 
