@@ -46,8 +46,8 @@ def test_one_seed_has_no_interval() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["auditing", "build", "compare", "comparison", "describe", "jsonable", "latents", "methods", "prepare", "provenance",
-     "spec", "telling"],
+    ["auditing", "build", "compare", "comparison", "describe", "jsonable", "latents", "methods", "prepare",
+     "provenance", "spec", "telling"],
 )  # fmt: skip
 def test_doctests(name: str) -> None:
     result = doctest.testmod(import_module(f"aifs_peft.experiments.{name}"), optionflags=doctest.ELLIPSIS)
