@@ -26,7 +26,7 @@ from aifs_peft.discovery.principal_components import Reduction, principal_compon
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.latent.heads import linear_parameters
 from aifs_peft.methods import MethodSettings, get, names
-from aifs_peft.training.on_latents import LatentFit, LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentFit, LatentSchedule, fit_on_latents
 
 # Share of the rows that a method which refits the last layer on validation data gets as such.
 _HELD_OUT = 0.2

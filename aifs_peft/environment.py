@@ -15,7 +15,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 NAME = "aifs_peft"
-EXTRAS = ("openclip", "quantization", "report")
+EXTRAS = ("openclip", "quantization")
 TORCHVISION = (
     "{version} cannot be imported beside torch {torch} ({reason}); transformers and peft import it, so nothing works. "
     "Install the build that belongs to this torch (https://pytorch.org/get-started), or uninstall torchvision: this "

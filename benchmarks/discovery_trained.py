@@ -19,7 +19,7 @@ from discovery_dominoes import Split, dominoes, group_accuracies, summarise
 
 from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.experiments import provenance
-from aifs_peft.training.on_latents import LatentSchedule
+from aifs_peft.training.latent_trainer import LatentSchedule
 
 RESULTS = Path(__file__).parent / "results"
 KEPT = ("erm", "oracle", "oracle_balanced", "aifs", "aifs_balanced")

@@ -39,7 +39,7 @@ from aifs_peft.experiments import provenance
 from aifs_peft.methods import get, names
 from aifs_peft.methods.common.twins import TwinOptions, fit_twins
 from aifs_peft.metrics import mean_interval
-from aifs_peft.training.on_latents import LatentSchedule
+from aifs_peft.training.latent_trainer import LatentSchedule
 
 RULES = ("worst_inferred_group", "worst_class", "oracle")
 DEVELOPMENT = (100, 101)

@@ -28,14 +28,14 @@ from aifs_peft.experiments import FinetuneSpec, provenance
 from aifs_peft.experiments.evaluation import evaluate_groups
 from aifs_peft.methods import MethodSettings
 from aifs_peft.training import AIFSTrainingArguments
-from aifs_peft.training.on_latents import LatentFit, LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentFit, LatentSchedule, fit_on_latents
 
 RESULT = Path(__file__).parent / "results" / "paper_readings.json"
 ATTRIBUTIONS = ("gradient_x_input", "ig")
 RULES = ("inverse", "inverse_relative", "direct")
 SCALES = ("sum", "max", "mean")
 SIGNS = (-1, 1)
-DEMO = tuple(product(("sum", "max"), ATTRIBUTIONS))
+DEMO = tuple(f"{kind}/{scale}" for scale, kind in product(("sum", "max"), ATTRIBUTIONS))
 SEEDS = (0, 1, 2)
 SCHEDULE = LatentSchedule(epochs=30, learning_rate=3e-3)
 Set = tuple[Tensor, Tensor, Tensor]
@@ -91,42 +91,47 @@ def on_latents() -> dict[str, dict[str, float]]:
     return out
 
 
-def on_the_demo() -> dict[str, dict[str, list[float]]]:
-    """Worst group and average through the trainer by seed: both attributions, two scales, and plain training."""
-    out: dict[str, dict[str, list[float]]] = {}
-    plain: dict[str, dict[str, Any]] = {"erm": {}}
-    readings = {f"{kind}/{scale}": {"attribution": kind, "mask_scale": scale} for scale, kind in DEMO}
-    for name, changes in (plain | readings).items():
-        out[name] = {"worst_group": [], "average": []}
-        for seed in SEEDS:
-            with tempfile.TemporaryDirectory() as folder:
-                method = "aifs-paper" if changes else "erm"
-                settings = {**DEFAULTS, "method": method, "seed": seed, "output_dir": folder, "disable_tqdm": True}
-                spec = FinetuneSpec(adapter="lora", dataset_options={"seed": seed})
-                run = build_trainer(spec, AIFSTrainingArguments(**settings), callbacks=[])
-                built = run.trainer.method
-                run.trainer.method = type(built)(replace(built.settings, **changes))
-                run.trainer.train()
-                logits = np.asarray(run.trainer.predict(run.test).predictions, dtype=np.float64)
-            metrics = evaluate_groups(run.splits["test"], logits, spec.n_boot, seed, run.splits["train"])
-            out[name]["worst_group"].append(round(float(metrics["worst_group_accuracy"]), 4))
-            out[name]["average"].append(round(float(metrics["average_accuracy"]), 4))
-        print(name, out[name], flush=True)
+def on_the_demo(name: str) -> dict[str, list[float]]:
+    """Worst group and average through the trainer by seed: a reading `attribution/scale`, or plain training `erm`."""
+    changes = {} if name == "erm" else dict(zip(("attribution", "mask_scale"), name.split("/"), strict=True))
+    out: dict[str, list[float]] = {"worst_group": [], "average": []}
+    for seed in SEEDS:
+        with tempfile.TemporaryDirectory() as folder:
+            method = "aifs-paper" if changes else "erm"
+            settings = {**DEFAULTS, "method": method, "seed": seed, "output_dir": folder, "disable_tqdm": True}
+            spec = FinetuneSpec(adapter="lora", dataset_options={"seed": seed})
+            run = build_trainer(spec, AIFSTrainingArguments(**settings), callbacks=[])
+            built = run.trainer.method
+            run.trainer.method = type(built)(replace(built.settings, **changes))
+            run.trainer.train()
+            logits = np.asarray(run.trainer.predict(run.test).predictions, dtype=np.float64)
+        metrics = evaluate_groups(run.splits["test"], logits, spec.n_boot, seed, run.splits["train"])
+        out["worst_group"].append(round(float(metrics["worst_group_accuracy"]), 4))
+        out["average"].append(round(float(metrics["average_accuracy"]), 4))
     return out
 
 
 def main() -> None:
-    """Measure and write the result."""
+    """Measure what the file lacks; it is written after each part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", action="store_true", help="also through the trainer")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    record = json.loads(options.out.read_text()) if options.out.is_file() else {}
-    record |= {"latents": on_latents(), "seeds": list(SEEDS), "provenance": provenance()}
-    if options.demo:
-        record["demo"] = on_the_demo()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    record: dict[str, Any] = json.loads(options.out.read_text()) if options.out.is_file() else {}
+    record |= {"seeds": list(SEEDS), "provenance": provenance()}
+
+    def save() -> None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(record, indent=1) + "\n")
+
+    if "latents" not in record:
+        record["latents"] = on_latents()
+        save()
+    for name in ("erm", *DEMO) if options.demo else ():
+        if name not in record.setdefault("demo", {}):
+            record["demo"][name] = on_the_demo(name)
+            print(name, record["demo"][name], flush=True)
+            save()
 
 
 if __name__ == "__main__":

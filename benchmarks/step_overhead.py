@@ -48,9 +48,7 @@ def build(batch_size: int, folder: str, layers: int) -> AIFSTrainer:
     args = AIFSTrainingArguments(
         output_dir=folder, per_device_train_batch_size=batch_size, use_cpu=not torch.cuda.is_available()
     )
-    trainer = AIFSTrainer(model, args, train_dataset=data)
-    trainer.begin_training()
-    return trainer
+    return AIFSTrainer(model, args, train_dataset=data)
 
 
 def prepare(trainer: AIFSTrainer, arm: str) -> None:
@@ -70,8 +68,8 @@ def prepare(trainer: AIFSTrainer, arm: str) -> None:
         nothing = torch.zeros(0)
         state.update(basis=torch.zeros(dim, 0), mask=torch.rand(dim), displacements=torch.zeros(0, dim), groups=nothing)
         state.update(class_displacements=torch.zeros(0, dim))
-    trainer.method = make(arm)
-    trainer.method.prepare(trainer.epoch_context())
+    trainer.method, trainer._runner = make(arm), None  # the runner of the new method is made when asked for
+    trainer.method.prepare(trainer.runner.contexts.epoch(0))
 
 
 def synchronise() -> None:
@@ -118,11 +116,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             print(f"round {turn}: " + ", ".join(f"{a} {s[-1][0]:.3f} s" for a, s in seconds.items() if s), flush=True)
         prepare(trainer, "aifs-paper")
         dim = trainer.layer.state.dim
-        trainer._store.add(
-            torch.arange(NUM_EXAMPLES), torch.randn(NUM_EXAMPLES, dim), torch.arange(NUM_EXAMPLES) % 2, step=0
-        )
+        runner, rows = trainer.runner, torch.arange(NUM_EXAMPLES)
+        runner.store.add(rows, torch.randn(NUM_EXAMPLES, dim), rows % 2, step=0)
         start = time.perf_counter()
-        trainer.finish_epoch(1)
+        runner.finish_epoch(1)
         update = time.perf_counter() - start
     wall = {arm: [pair[0] for pair in pairs] for arm, pairs in seconds.items()}
     cpu = {arm: [pair[1] for pair in pairs] for arm, pairs in seconds.items()}

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from aifs_peft.discovery.principal_components import principal_components
 from aifs_peft.methods import MethodSettings, make
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 
 METHODS = ("erm", "erm-balanced", "jtt", "afr", "reweight-oracle", "gdro-oracle", "dfr-oracle")
 DEFAULT = LatentSchedule()

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from aifs_peft.methods import MethodSettings
 from aifs_peft.methods.common.twins import TwinOptions, Twins, fit_twins
-from aifs_peft.training.on_latents import LatentFit, LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentFit, LatentSchedule, fit_on_latents
 
 RESULT = Path(__file__).parent / "results" / "xrm_dominoes.json"
 SCHEDULES = (

@@ -7,7 +7,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
-from aifs_peft.training.on_latents import LatentSchedule
+from aifs_peft.training.latent_trainer import LatentSchedule
 
 
 @parametrize_with_checks([AIFSClassifier(random_state=0), AIFSClassifier(recipe="erm", random_state=0)])

@@ -24,15 +24,15 @@ def test_this_environment_is_sound(capsys):
 
 
 def test_versions_are_compared_with_what_is_asked_for(monkeypatch):
-    asked = ["numpy>=99", "no-such-package>=1", "torch>=1", 'other-package>=2; extra == "report"']
+    asked = ["numpy>=99", "no-such-package>=1", "torch>=1", 'other-package>=2; extra == "openclip"']
     monkeypatch.setattr(environment, "_requirements", lambda: [Requirement(line) for line in asked])
     found = {check.name: check for check in environment.check_environment()}
     assert found["numpy"].ok is False
     assert "numpy>=99 is asked for; pip install 'numpy>=99'" in found["numpy"].text
     assert str(found["no-such-package"]).startswith("PROBLEM  no-such-package: not installed, no-such-package>=1")
     assert found["torch"].ok is True
-    assert found["extra report, other-package"].ok is None
-    assert "pip install 'aifs_peft[report]'" in found["extra report, other-package"].text
+    assert found["extra openclip, other-package"].ok is None
+    assert "pip install 'aifs_peft[openclip]'" in found["extra openclip, other-package"].text
 
 
 def test_the_status_tells(monkeypatch, capsys):

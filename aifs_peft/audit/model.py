@@ -21,7 +21,7 @@ from aifs_peft.discovery import Discovery
 from aifs_peft.errors import InvalidInputError
 from aifs_peft.models import LatentClassifier, load_model, load_processor, resolve_model
 from aifs_peft.models.encoders import embedding_of
-from aifs_peft.training.batches import LABEL_NAMES, label_of, read_labels
+from aifs_peft.training.labels import LABEL_NAMES, label_of, read_labels
 from aifs_peft.tuner import initial_encoder
 
 IntArray = NDArray[np.integer]
@@ -91,10 +91,7 @@ def audit_model(
     encoded = encode(model, dataset, processor=processor, batch_size=batch_size)
     if judge and encoded.logits is None:
         raise InvalidInputError(f"judge=True was given, and this {type(model).__name__} has no head that predicts.")
-    predictions = None
-    if judge and encoded.logits is not None:
-        predicted = encoded.logits.argmax(axis=1)
-        predictions = predicted if np.issubdtype(np.asarray(labels).dtype, np.integer) else _named(predicted, model)
+    predictions = None if not judge or encoded.logits is None else _predicted(encoded.logits, labels, model)
     word_scores, warnings = None, []
     if clip is not False and _holds_images(dataset):
         pair, why = (clip, "") if clip is not None else _own_clip(model)
@@ -137,16 +134,18 @@ def audit_trainer(trainer: Any, *, split: str = "train", random_state: int | Non
     size = trainer.args.eval_batch_size
     with initial_encoder(model):
         before = encode(model, dataset, processor=processor, batch_size=size)
+    labels, names = labels_of(dataset)
     predictions = None
     if trainer.state.global_step:
         after = encode(model, dataset, processor=processor, batch_size=size)
         assert after.logits is not None  # noqa: S101 - an adapter has a head
-        predictions = after.logits.argmax(axis=1)
+        predictions = _predicted(after.logits, labels, model)
+    # A data set that the trainer has processed knows where it comes from.
     source = getattr(dataset, "source", dataset)
+    class_names = _model_names(model) if names is None and not isinstance(labels[0], str) else names
     return build_audit(
-        before.Z, read_labels(dataset).numpy(), metadata=_metadata(source), inputs=_inputs(source),
-        predictions=predictions, word_scores=None, discovery=None, class_names=_model_names(model),
-        random_state=random_state, harm=harm, folds=5,
+        before.Z, labels, metadata=_metadata(source), inputs=_inputs(source), predictions=predictions, word_scores=None,
+        discovery=None, class_names=class_names, random_state=random_state, harm=harm, folds=5,
     )  # fmt: skip
 
 
@@ -224,8 +223,11 @@ def _model_names(model: nn.Module) -> dict[int, str] | None:
     return {int(i): str(name) for i, name in names.items()}
 
 
-def _named(predicted: IntArray, model: nn.Module) -> list[str]:
-    """Predicted classes by name, for labels that are names."""
+def _predicted(logits: NDArray[np.floating], labels: Any, model: nn.Module) -> Any:
+    """Predicted classes, by name where the labels are names."""
+    predicted = logits.argmax(axis=1)
+    if not isinstance(labels[0], str):
+        return predicted
     names = _model_names(model)
     if names is None:
         raise InvalidInputError(

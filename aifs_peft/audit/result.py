@@ -13,7 +13,6 @@ import pandas as pd
 from aifs_peft.audit.harm import Harm
 from aifs_peft.audit.text import audit_text
 from aifs_peft.discovery import Discovery
-from aifs_peft.errors import MissingDependencyError
 
 # Conflicting examples in `to_dict`, which goes into a run's summary; `to_csv` writes all.
 MAX_RECORDS = 1000
@@ -107,20 +106,17 @@ class Audit:
         return Path(path)
 
     def to_html(self, path: str | Path) -> Path:
-        """Write one static page about the audit.
+        """Write one static page about the audit, see `aifs_peft.report.audit_page`.
 
         Args:
             path: file to write.
 
         Returns:
             The path.
-
-        Raises:
-            MissingDependencyError: without the extra `report`.
         """
-        from aifs_peft.report import audit_html  # type: ignore[attr-defined, unused-ignore]
+        from aifs_peft.report import audit_page
 
-        Path(path).write_text(audit_html(self), encoding="utf-8")
+        Path(path).write_text(audit_page(self), encoding="utf-8")
         return Path(path)
 
     def plot(self, ax: Any = None) -> Any:
@@ -131,22 +127,16 @@ class Audit:
 
         Returns:
             The axes.
-
-        Raises:
-            MissingDependencyError: without the extra `report`.
         """
-        from aifs_peft.report import plot_audit  # type: ignore[attr-defined, unused-ignore]
+        from aifs_peft.report import plot_audit
 
         return plot_audit(self, ax)
 
-    def _repr_html_(self) -> str | None:
-        """The page in a notebook; the text where the extra `report` is not installed."""
-        from aifs_peft.report import audit_html  # type: ignore[attr-defined, unused-ignore]
+    def _repr_html_(self) -> str:
+        """The short form of the page, for a notebook."""
+        from aifs_peft.report import audit_html
 
-        try:
-            return str(audit_html(self))
-        except MissingDependencyError:
-            return None
+        return audit_html(self)
 
 
 def plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The audit as a short text for terminals."""
+"""The audit in words: its sentence, and a short text for terminals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from aifs_peft.audit.result import Audit
+    from aifs_peft.discovery import Discovery
 
 WIDTH = 110
 # Whatever is found, the text fits a terminal's page.
@@ -38,6 +41,50 @@ def audit_text(audit: Audit) -> str:
     if len(lines) > MAX_LINES:
         lines = [*lines[: MAX_LINES - 1], "... (looked_at, groups, associations hold the rest)"]
     return "\n".join(lines)
+
+
+def found_sentence(
+    conflicting: int, n: int, noun: str, words: str, table: pd.DataFrame, names: pd.DataFrame | None
+) -> str:
+    """What was found, for people.
+
+    Args:
+        conflicting: number of conflicting examples.
+        n: number of examples.
+        noun: what they are.
+        words: evidence in words.
+        table: associations.
+        names: words, or `None`.
+    """
+    text = (
+        f"{conflicting:,} of {n:,} {noun} go against the shortcut: their latents carry what usually goes with another "
+        f"class (evidence: {words})."
+    )
+    beyond = table[table["significant"]]
+    if len(beyond):
+        first = beyond.iloc[0]
+        text += f" Of the metadata, {first['column']!r} goes with it most (association {first['strength']:.2f})."
+    told = [] if names is None else names[names["significant"]]["word"].tolist()[:3]
+    if told:
+        text += f" Words that go with it: {', '.join(told)}."
+    return text
+
+
+def nothing_sentence(discovery: Discovery, n: int, noun: str) -> str:
+    """That nothing was found, for people; where nothing was looked at, discovery says why.
+
+    Args:
+        discovery: the statement that nothing was found.
+        n: number of examples.
+        noun: what they are.
+    """
+    tried = len(discovery.candidates_)
+    if not tried:
+        return f"No shortcut was looked for in these {n:,} {noun}. {discovery.message_}"
+    return (
+        f"No shortcut was found in the latents of {n:,} {noun}: {tried} candidate partitions were looked at, and none "
+        "is an attribute that goes with the label and is clearer than the class."
+    )
 
 
 def _found(audit: Audit) -> Iterator[str]:

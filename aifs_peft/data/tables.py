@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,11 @@ from aifs_peft.data.groups import GroupSpec, describe_spec
 from aifs_peft.errors import InvalidInputError
 
 
-def encode_png(images: NDArray[np.uint8]) -> list[bytes]:
+def encode_png(images: Iterable[NDArray[np.uint8]]) -> list[bytes]:
     """Encode images as PNG, losslessly.
 
     Args:
-        images: uint8, shape `(n, height, width, 3)` or `(n, height, width)`.
+        images: uint8, each `(height, width, 3)` or `(height, width)`.
 
     Returns:
         One PNG file per image, as bytes.

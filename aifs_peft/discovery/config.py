@@ -49,9 +49,10 @@ class GateThresholds:
         class_errors: Standard errors by which the class contrast must exceed what chance gives.
         trimmed_position: Excess over the middle, of conflicting examples between two class centres, that scores 1.
         trimmed_separation: Distance of class centres, in standard deviations, from which the score is not reduced.
-        hint_errors: Standard errors, in units of the normal distribution, by which held-out known examples must be
-            predicted beyond chance: with up to `few_known` of them, and with more. A true attribute beats chance by 5
-            or more then, a column that repeats the label with errors by 3 at most.
+        hint_errors: Standard errors by which held-out known examples must be predicted beyond chance, with up to
+            `few_known` of them and with more; where few are known, as many of Student's t as are as unlikely. A true
+            attribute beats chance by 5 or more where many are known, a column that repeats the label with errors by 3
+            at most.
         few_known: See `hint_errors`.
         named_contrast: Smallest distance of the clusters along a named direction, in standard deviations within a
             cluster. Lower than for candidates without a hint, which had every direction to choose from.

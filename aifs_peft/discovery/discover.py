@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
+from aifs_peft._checks import check_count
 from aifs_peft.discovery.arrays import Array, IntArray
 from aifs_peft.discovery.assemble import join, nothing_found, tell_unused
 from aifs_peft.discovery.config import DEFAULT_CONFIG, DiscoveryConfig, GateThresholds
@@ -22,7 +23,6 @@ from aifs_peft.discovery.principal_components import Reduction, principal_compon
 from aifs_peft.discovery.result import Discovery
 from aifs_peft.discovery.search.one_attribute import find_attribute
 from aifs_peft.discovery.search.several_attributes import FurtherSearch
-from aifs_peft.errors import InvalidConfigError
 
 NO_SCATTER = (
     "within their classes the latents take too few distinct values to tell a minority (a collapsed or random encoder, "
@@ -83,7 +83,7 @@ def discover(
     Raises:
         InvalidInputError: For NaN or infinite latents, wrong shapes, one class only, latents that are all equal, or
             hints of another shape or type than is needed.
-        InvalidConfigError: For `max_attributes` below 1.
+        InvalidConfigError: For `max_attributes` below 1, or `max_fit_rows` below 50.
 
     Example:
         >>> import numpy as np
@@ -110,17 +110,14 @@ def _with_arguments(
     config: DiscoveryConfig, gate: GateThresholds | None, max_fit_rows: int | None, max_attributes: int | None
 ) -> DiscoveryConfig:
     """The configuration with the three settings that `discover` takes directly."""
-    if max_attributes is not None and max_attributes < 1:
-        raise InvalidConfigError(
-            f"max_attributes={max_attributes} was given; needed is at least 1 "
-            f"({config.several.max_attributes} where none is given)"
-        )
     if gate is not None:
         config = replace(config, gate=gate)
     if max_fit_rows is not None:
-        config = replace(config, inputs=replace(config.inputs, fit_rows=max_fit_rows))
+        rows = check_count("max_fit_rows", max_fit_rows, config.inputs.min_rows)
+        config = replace(config, inputs=replace(config.inputs, fit_rows=rows))
     if max_attributes is not None:
-        config = replace(config, several=replace(config.several, max_attributes=max_attributes))
+        count = check_count("max_attributes", max_attributes)
+        config = replace(config, several=replace(config.several, max_attributes=count))
     return config
 
 

@@ -24,8 +24,9 @@ class Candidate:
         share: Share of each class proposed as conflicting (margins), left out (trimmed) or cut off (component);
             `nan` for hints.
         gain: For two classes, 100 times the relative strength minus the gate's. For more, of a mixture,
-            `2 (ll - ll_null) - p log n` against the model without attribute, in twice nats; of a trimmed
-            discriminant, 100 times its score minus the gate's.
+            `2 (ll - ll_null) - p log n` against the model without attribute (Schwarz's criterion, 1978); of a trimmed
+            discriminant, 100 times its score minus the gate's; of a named direction, the criterion against one
+            centre per class. `nan` for known values.
         cosine: Between the centred class and attribute offsets in the `Sigma^-1` metric, in `[-1, 1]`. Near
             -1 only hard or mislabelled examples were moved.
         strength: `sqrt(2 mean_a |beta_a|^2)`, the attribute contrast in within-group standard deviations.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from aifs_peft import metrics
 from aifs_peft.data import group_array
@@ -39,8 +40,7 @@ def evaluate_groups(
     has_groups = "group" in test.column_names
     groups = group_array(test) if has_groups else labels
     names = _names(test) if has_groups else label_names(test)
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    scores = shifted / shifted.sum(axis=1, keepdims=True)
+    scores = softmax(logits, axis=1)
     extra: dict[str, Any] = {}
     spec = find_spec(test) if has_groups else None
     if spec is not None and not spec.overlapping:

@@ -6,7 +6,16 @@ entry point in the group `aifs_peft.methods`.
 """
 
 from aifs_peft.methods.base import Method
-from aifs_peft.methods.context import EpochContext, Latents, RegionPool, Regions, Sampling, Setup, StepContext
+from aifs_peft.methods.context import (
+    EpochContext,
+    Latents,
+    RegionPool,
+    Regions,
+    Sampling,
+    Setup,
+    StepContext,
+    TrainingPlan,
+)
 from aifs_peft.methods.registry import get, make, names, register
 from aifs_peft.methods.settings import MethodSettings, NoOptions
 
@@ -21,6 +30,7 @@ __all__ = [
     "Sampling",
     "Setup",
     "StepContext",
+    "TrainingPlan",
     "get",
     "make",
     "names",

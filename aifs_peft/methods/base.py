@@ -14,7 +14,7 @@ from torch import Tensor
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent.output import Intervention, LatentOutput
 from aifs_peft.latent.state import AIFSState
-from aifs_peft.methods.context import EpochContext, Latents, Sampling, Setup, StepContext
+from aifs_peft.methods.context import EpochContext, Latents, Sampling, Setup, StepContext, TrainingPlan
 from aifs_peft.methods.settings import MethodSettings, NoOptions, read_options
 
 Phase = Literal["none", "initial", "epoch", "both"]
@@ -52,6 +52,8 @@ class Method:
         latent_head: the head it trains there: "linear", or "mlp" where a linear one is degenerate.
         auxiliary: a second head beside the trained one: "none", "linear" or "mlp".
         reads_tokens: whether `StepContext.tokens` is wanted.
+        learns_first: names of the adapter's buffers that `prepare` or `start` fills before the first step, whatever it
+            finds. A run that goes on from a checkpoint without them is refused.
     """
 
     name: ClassVar[str] = ""
@@ -69,6 +71,7 @@ class Method:
     latent_head: ClassVar[Literal["linear", "mlp"]] = "linear"
     auxiliary: ClassVar[Literal["none", "linear", "mlp"]] = "none"
     reads_tokens: ClassVar[bool] = False
+    learns_first: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: MethodSettings) -> None:
         self.settings = settings
@@ -115,6 +118,18 @@ class Method:
                 f"method {self.name!r} reads the encoder's patch or token features, which this model does not give; "
                 "use a transformer of transformers whose output has hidden_states"
             )
+
+    def idle(self, plan: TrainingPlan) -> str | None:
+        """Why, under a plan, the method would be plain training; the user is warned before it begins.
+
+        Args:
+            plan: how long training is.
+
+        Returns:
+            The reason and the remedy, as the end of a sentence; None if the method will act.
+        """
+        del plan
+        return None
 
     def prepare(self, context: EpochContext) -> None:
         """Called whenever training begins, resumed or not, before `start`: make what is not in the state.
@@ -176,12 +191,10 @@ class Method:
         Returns:
             Scalars with their graph, among them "cross_entropy".
         """
-        del context
-        return {
-            "cross_entropy": F.cross_entropy(
-                output.logits.float(), labels, label_smoothing=self.settings.label_smoothing
-            )
-        }
+        if context.given_loss is not None:
+            return {"cross_entropy": context.given_loss()}
+        smoothing = self.settings.label_smoothing
+        return {"cross_entropy": F.cross_entropy(output.logits.float(), labels, label_smoothing=smoothing)}
 
     def collects(self, state: AIFSState, encoder_trains: bool) -> bool:
         """Whether `end_of_epoch` will look at the latents of the coming epoch; they are not kept otherwise.

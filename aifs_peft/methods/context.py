@@ -36,6 +36,34 @@ class Setup:
 
 
 @dataclass(frozen=True)
+class TrainingPlan:
+    """How long a training is.
+
+    Attributes:
+        steps: optimizer steps of the whole training.
+        steps_per_epoch: optimizer steps of one epoch, at least 1.
+        update_every: epochs between two calls of `Method.end_of_epoch`.
+
+    Example:
+        >>> TrainingPlan(steps=10, steps_per_epoch=5).used_updates(), TrainingPlan(11, 5).used_updates()
+        (1, 2)
+    """
+
+    steps: int
+    steps_per_epoch: int
+    update_every: int = 1
+
+    def used_updates(self, first_epoch: int = 1) -> int:
+        """How often `Method.end_of_epoch` is called with a step after it, which can use what was learnt.
+
+        Args:
+            first_epoch: calls at the ends of earlier epochs do not count; epochs are counted from 1.
+        """
+        ends = range(self.update_every, self.steps // self.steps_per_epoch + 1, self.update_every)
+        return sum(epoch >= first_epoch and epoch * self.steps_per_epoch < self.steps for epoch in ends)
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How the training examples of an epoch are drawn; give one of the three.
 
@@ -60,8 +88,9 @@ class StepContext:
         labels: `(batch,)` int64.
         index: position of each example in the training set, `(batch,)` int64.
         generator: private source of randomness of this batch, seeded by (seed, step, micro step, rank).
-        draw: `draw(width, kind)` gives noise `(batch, width)` that depends on (seed, step, example) alone: the same
-            whatever the batch size, the accumulation and the number of processes.
+        draw: `draw(width, kind)` gives noise `(batch, width)` that depends on (seed, step, example, and how often the
+            example was drawn before in the epoch) alone: the same whatever the batch size, the accumulation and the
+            number of processes.
         step: optimizer steps so far.
         progress: share of all optimizer steps that is done, in [0, 1).
         columns: the columns a method asked for, each `(n, ...)` over the whole training set.
@@ -73,6 +102,8 @@ class StepContext:
             and without class or register tokens, for methods that ask.
         token_grid: rows and columns of an image's patch tokens; None for a sequence.
         token_mask: `(batch, tokens)`, 1 for real tokens; None where all are.
+        given_loss: the user's loss on this batch (`AIFSTrainer(compute_loss_func=...)`), for a method whose
+            "cross_entropy" is a plain mean; None without one. A method that does not call it is refused beside one.
     """
 
     head: Callable[[Tensor], Tensor]
@@ -91,6 +122,7 @@ class StepContext:
     tokens: Tensor | None = None
     token_mask: Tensor | None = None
     token_grid: tuple[int, int] | None = None
+    given_loss: Callable[[], Tensor] | None = None
 
     def column(self, name: str) -> Tensor:
         """A column's values for this batch, `(batch, ...)`."""

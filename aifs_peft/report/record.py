@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aifs_peft.audit import evidence
 from aifs_peft.report.plain import plain
 
 
@@ -48,8 +49,8 @@ def evidence_scale(record: Mapping[str, Any]) -> list[tuple[float, str]]:
     """From where on evidence is called what; empty where the record does not tell which scale it is on.
 
     Example:
-        >>> evidence_scale({"several": 2})
-        []
+        >>> evidence_scale({"source": "margins", "looked_at": {"classes": {"a": 5, "b": 5}}})
+        [(0.0, 'weak'), (40.0, 'clear'), (100.0, 'strong')]
     """
     cuts = _cuts(record)
     if cuts is None:
@@ -59,10 +60,6 @@ def evidence_scale(record: Mapping[str, Any]) -> list[tuple[float, str]]:
 
 
 def _cuts(record: Mapping[str, Any]) -> Sequence[float] | None:
-    try:
-        from aifs_peft.audit import evidence
-    except ModuleNotFoundError:  # no audit, no scale
-        return None
     source = str(record.get("source") or "")
     cuts: Sequence[float] | None = None
     if record.get("several"):

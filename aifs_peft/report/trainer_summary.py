@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from aifs_peft._checks import parse_json_object
 from aifs_peft.models import resolve_model
 from aifs_peft.models.tabular import TabularConfig
 from aifs_peft.report.plain import plain
@@ -78,12 +79,11 @@ def supervision_of(method: Method, data: Any, discovery_options: Any = None) -> 
     Returns:
         "none", "hints" or "groups".
     """
-    from aifs_peft._checks import parse_json_object
-
     if method.supervision != "none":
         return str(method.supervision)
     read = method.columns() or [name for name in method.optional_columns() if _has_column(data, name)]
-    given = [name for name in _HINTS if parse_json_object("discovery_options", discovery_options).get(name) is not None]
+    options = parse_json_object("discovery_options", discovery_options)
+    given = [name for name in _HINTS if options.get(name) is not None]
     return "hints" if read or given else "none"
 
 

@@ -9,6 +9,7 @@ from transformers import SchedulerType, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from aifs_peft.errors import InvalidConfigError
+from aifs_peft.training.labels import LABEL_NAMES
 from aifs_peft.training.selection import SELECTION_METRICS
 
 
@@ -109,11 +110,21 @@ class AIFSTrainingArguments(TrainingArguments):
         default="none", metadata={"help": "Where to report; nowhere by default."}
     )
 
+    def worker_options(self) -> dict[str, Any]:
+        """Arguments of a `DataLoader` that say how examples are read."""
+        return {
+            "num_workers": self.dataloader_num_workers,
+            "prefetch_factor": self.dataloader_prefetch_factor,
+            "multiprocessing_context": self.dataloader_multiprocessing_context,
+            "pin_memory": self.dataloader_pin_memory and self.device.type == "cuda",
+        }
+
     def __post_init__(self) -> None:
         if self.selection not in SELECTION_METRICS:
             raise InvalidConfigError(
                 f"selection must be one of {', '.join(map(repr, SELECTION_METRICS))}; got {self.selection!r}"
             )
+        self._check_parallelism()
         wants_best = self.load_best_model_at_end or self.early_stopping_patience is not None
         if self.metric_for_best_model is None and (wants_best or str(self.save_strategy) == "best"):
             self.metric_for_best_model = SELECTION_METRICS[self.selection]
@@ -137,5 +148,33 @@ class AIFSTrainingArguments(TrainingArguments):
                 "ignore_data_skip=True would train on part of an epoch twice with half-filled statistics; leave it at "
                 "False: skipping reads the order of examples only"
             )
+        if self.train_sampling_strategy != "random":
+            raise InvalidConfigError(
+                f"train_sampling_strategy={self.train_sampling_strategy!r} has no effect here: the training method "
+                'decides how examples are drawn (at random, or balanced over what it inferred); leave it at "random"'
+            )
+        if self.use_liger_kernel:
+            raise InvalidConfigError(
+                "use_liger_kernel=True computes the loss inside the model without logits, and the method's losses read "
+                "logits and latents; leave it at False"
+            )
+        if self.label_names is not None and not set(self.label_names) & set(LABEL_NAMES):
+            raise InvalidConfigError(
+                f"label_names={self.label_names!r} names no label that is known here; rename the column to one of "
+                f"{', '.join(LABEL_NAMES)}, and pass other columns for metrics as evaluation_columns"
+            )
+        if not 0 <= self.label_smoothing_factor < 1:
+            raise InvalidConfigError(f"label_smoothing_factor must lie in [0, 1); got {self.label_smoothing_factor}")
         if self.early_stopping_patience is not None and IntervalStrategy(self.eval_strategy) == IntervalStrategy.NO:
             raise InvalidConfigError('early_stopping_patience needs evaluations; set eval_strategy="epoch" or "steps"')
+
+    def _check_parallelism(self) -> None:
+        """Before upstream sets anything up for it."""
+        for name in ("fsdp", "deepspeed", "parallelism_config"):
+            value = getattr(self, name)
+            if value:
+                raise InvalidConfigError(
+                    f"{name}={value!r} splits parameters or batches over processes, and discovery, masks and exact "
+                    "resume have not been shown to work then; leave it out and start one process per device: torchrun "
+                    "--nproc_per_node N ..., or accelerate launch --multi_gpu"
+                )

@@ -1,10 +1,8 @@
-"""What goes into a batch beside the model's inputs: the example's position, its label and evaluation columns."""
+"""What goes into a batch beside the model's inputs: the example's position, and evaluation columns."""
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from aifs_peft.errors import InvalidInputError
-
-logger = logging.getLogger(__name__)
+from aifs_peft.training.labels import LABEL_NAMES
 
 # What the data set of a training says of each example beside its content, and the collator carries to the batch.
 INDEX = "aifs_index"
 OCCURRENCE = "aifs_occurrence"
 POSITION_COLUMNS = (INDEX, OCCURRENCE)
-LABEL_NAMES = ("labels", "label", "label_ids")
 
 
 class IndexedDataset(Dataset[dict[str, Any]]):
@@ -81,167 +76,28 @@ class CarryingCollator:
         return {**self.collator(plain), **carried}
 
 
-def label_of(example: Any) -> Any:
-    """The label of one example or batch.
+def model_inputs(
+    batch: dict[str, Any], hidden: Iterable[str] = (), device: torch.device | None = None
+) -> dict[str, Any]:
+    """What the model takes of a batch: all but labels, positions, and columns that are carried for metrics.
 
-    Raises:
-        InvalidInputError: if it is no dictionary or has no label.
-    """
-    keys = list(example) if hasattr(example, "keys") else type(example).__name__
-    for name in LABEL_NAMES:
-        if hasattr(example, "keys") and name in example and example[name] is not None:
-            return example[name]
-    raise InvalidInputError(
-        f"no label: an example needs one of {', '.join(LABEL_NAMES)}, got {keys}; rename the column, or add it in "
-        "the data set or its transform"
-    )
-
-
-def read_labels(dataset: Any) -> Tensor:
-    """All labels of a map-style data set, without decoding its inputs where that can be avoided.
-
-    Read from the column of a `datasets.Dataset`, else from an attribute `labels` or `targets`, else example by
-    example (which loads every input once: give your data set such an attribute when that is slow).
+    Labels stay out so that the model does not compute a loss of its own.
 
     Args:
-        dataset: with dictionaries as examples.
+        batch: by name.
+        hidden: names of carried columns.
+        device: where tensors go; None leaves them where they are.
 
     Returns:
-        `(n,)` int64.
-
-    Raises:
-        InvalidInputError: if the set is empty, has no length, or a label is no integer.
+        A new dictionary.
 
     Example:
-        >>> read_labels([{"x": 0.0, "label": 1}, {"x": 1.0, "label": 0}])
-        tensor([1, 0])
+        >>> sorted(model_inputs({"pixel_values": 0, "labels": 1, "aifs_index": 2, "group": 3}, ["group"]))
+        ['pixel_values']
     """
-    if dataset is None or not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-        raise InvalidInputError(
-            f"training needs a data set with a length and indexing, got {type(dataset).__name__}; turn an iterable "
-            "one into a map-style one (for a streamed datasets.Dataset: load it without streaming=True)"
-        )
-    if len(dataset) == 0:
-        raise InvalidInputError("the training set is empty; check the split name and the filters applied to it")
-    values = _raw_labels(dataset)
-    try:
-        labels = np.asarray([int(v) for v in values]) if not isinstance(values, np.ndarray) else values
-        exact = np.array_equal(labels, np.asarray(values, dtype=np.float64))
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(
-            f"labels must be integers, one per example; got {type(values[0]).__name__}: {error}"
-        ) from error
-    if labels.ndim != 1 or not exact:
-        raise InvalidInputError(
-            f"labels must be integers, one per example; got {values[0]!r}. Multi-label and regression targets are "
-            "not supported: map them to class indices"
-        )
-    return torch.as_tensor(labels.astype(np.int64))
-
-
-def is_table(dataset: Any) -> bool:
-    """Whether this is a `datasets.Dataset`; where that package was never imported, it cannot be one.
-
-    Example:
-        >>> is_table([{"label": 1}])
-        False
-    """
-    package = sys.modules.get("datasets")
-    return package is not None and isinstance(dataset, package.Dataset)
-
-
-def _columns_of(dataset: Any) -> list[str]:
-    names = dataset.column_names if is_table(dataset) else getattr(dataset, "columns", None)
-    return list(names or [])
-
-
-def has_column(dataset: Any, name: str) -> bool:
-    """Whether `read_column` would find a column of that name.
-
-    Example:
-        >>> import datasets
-        >>> has_column(datasets.Dataset.from_dict({"environment": [0, 1]}), "attributes")
-        False
-    """
-    return name in _columns_of(dataset)
-
-
-def read_column(dataset: Any, name: str, what: str = "training") -> Tensor:
-    """A column of integers of a map-style data set: of a `datasets.Dataset`, or from its mapping `columns`.
-
-    Args:
-        dataset: with that column.
-        name: of the column.
-        what: which set, for the message.
-
-    Returns:
-        `(n,)` int64, or `(n, m)` for a column of lists of equal length.
-
-    Raises:
-        InvalidInputError: if there is no such column, or it does not hold integers.
-
-    Example:
-        >>> import datasets
-        >>> read_column(datasets.Dataset.from_dict({"environment": [0, 1, 1]}), "environment")
-        tensor([0, 1, 1])
-    """
-    if is_table(dataset):
-        held: Any = dataset.with_format(None) if name in dataset.column_names else {}
-    else:
-        held = getattr(dataset, "columns", None) or {}
-    names = _columns_of(dataset)
-    if name not in names:
-        raise InvalidInputError(
-            f"the method reads a column {name!r} of the {what} set, which has {names or 'no columns'}; add it to the "
-            f"datasets.Dataset, or give your data set an attribute columns = {{{name!r}: integers}}"
-        )
-    values = np.asarray(held[name])
-    if values.dtype.kind not in "iub" or len(values) != len(dataset):
-        raise InvalidInputError(
-            f"column {name!r} of the {what} set must hold one integer (or list of integers) per example; got dtype "
-            f"{values.dtype}, shape {values.shape} for {len(dataset)} examples"
-        )
-    return torch.as_tensor(values.astype(np.int64))
-
-
-def _raw_labels(dataset: Any) -> Any:
-    if is_table(dataset):
-        for name in LABEL_NAMES:
-            if name in dataset.column_names:
-                return list(dataset.with_format(None)[name])
-    for name in ("labels", "targets"):
-        values = getattr(dataset, name, None)
-        if isinstance(values, Sequence | np.ndarray | Tensor) and len(values) == len(dataset):
-            return values.cpu().numpy() if isinstance(values, Tensor) else values
-    if not isinstance(dataset, Sequence):
-        logger.info("reading labels example by example; an attribute `labels` of the data set would be faster")
-    return [label_of(dataset[position]) for position in range(len(dataset))]
-
-
-def check_labels(labels: Tensor, num_labels: int, what: str = "training") -> None:
-    """Refuse labels that the head has no class for, and a set with one class.
-
-    Args:
-        labels: `(n,)` int64.
-        num_labels: classes of the head.
-        what: which set, for the message.
-
-    Raises:
-        InvalidInputError: naming the labels.
-
-    Example:
-        >>> check_labels(torch.tensor([0, 3]), 2)  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        aifs_peft.errors.InvalidInputError: labels of the training set must lie in [0, 2), got [0, 3]; ...
-    """
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= num_labels:
-        raise InvalidInputError(
-            f"labels of the {what} set must lie in [0, {num_labels}), got [{low}, {high}]; map them to class indices "
-            f"or build the head with num_labels={max(high + 1, 2)}"
-        )
-    if low == high:
-        raise InvalidInputError(
-            f"all {len(labels)} labels of the {what} set are {low}: there is nothing to tell apart; check the split "
-            "and whether the set is sorted by class and was cut"
-        )
+    left_out = {*LABEL_NAMES, *POSITION_COLUMNS, *hidden}
+    return {
+        name: value.to(device) if device is not None and isinstance(value, Tensor) else value
+        for name, value in batch.items()
+        if name not in left_out
+    }

@@ -1,39 +1,45 @@
-"""When the method learns: before the first step, and on the last step of an epoch."""
+"""When `Trainer` lets a method learn: before the first step, and on the last step of an epoch."""
 
 # ruff: noqa: ARG002 - the signatures are those of TrainerCallback
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-if TYPE_CHECKING:
-    from aifs_peft.training.trainer import AIFSTrainer
 
+class EpochCallback(TrainerCallback):
+    """Calls what a trainer gives it at the right moments. It holds no state: that is in the adapter's buffers.
 
-class EpochHook(TrainerCallback):
-    """Calls the trainer's `begin_training`, `begin_epoch` and `finish_epoch` at the right moments.
-
-    `on_step_end` of an epoch's last step, not `on_epoch_end`: upstream logs, evaluates and saves in between, and
-    the checkpoint of that step must hold the new mask. It holds no state: that is in the adapter's buffers.
+    `on_step_end` of an epoch's last step, not `on_epoch_end`: upstream logs, evaluates and saves in between, and the
+    checkpoint of that step must hold the new mask.
 
     Args:
-        trainer: whose hooks are called.
+        begin_training: gets the number of optimizer steps per epoch.
+        begin_epoch: gets the number of epochs completed.
+        finish_epoch: gets the number of epochs completed, this one included.
     """
 
-    def __init__(self, trainer: AIFSTrainer) -> None:
-        self.trainer = trainer
+    def __init__(
+        self,
+        begin_training: Callable[[int], None],
+        begin_epoch: Callable[[int], None],
+        finish_epoch: Callable[[int], None],
+    ) -> None:
+        self._begin_training, self._begin_epoch, self._finish_epoch = begin_training, begin_epoch, finish_epoch
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Before the first epoch, or right after a checkpoint was loaded."""
-        self.trainer.begin_training()
+        batches = len(kwargs["train_dataloader"])
+        self._begin_training(max(-(-batches // args.gradient_accumulation_steps), 1))
 
     def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Before the order of an epoch is drawn."""
-        self.trainer.begin_epoch(int(state.epoch or 0))
+        self._begin_epoch(int(state.epoch or 0))
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """After each optimizer step; `state.epoch` is a whole number exactly at an epoch's last one."""
         if state.epoch is not None and float(state.epoch).is_integer():
-            self.trainer.finish_epoch(int(state.epoch))
+            self._finish_epoch(int(state.epoch))

@@ -7,7 +7,7 @@ the trainer's `processing_class`; data sets that hold the model's inputs already
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -18,8 +18,8 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from aifs_peft.errors import InvalidInputError
+from aifs_peft.training.labels import LABEL_NAMES, read_labels
 
-LABEL_COLUMNS = ("labels", "label", "label_ids")
 # Column -> what it holds, in the order in which they are looked for.
 IMAGE_COLUMNS = ("image", "img", "images")
 TEXT_COLUMNS = ("text", "sentence", "texts")
@@ -38,6 +38,7 @@ class ProcessedDataset(Dataset[dict[str, Any]]):
         processor: image processor or tokenizer.
         labels: encoded labels, `(n,)` int64.
         max_length: most tokens of a text; longer ones are cut. None for no limit.
+        keep: names of the other columns that go into each example, for metrics.
 
     Attributes:
         labels: as given.
@@ -52,13 +53,15 @@ class ProcessedDataset(Dataset[dict[str, Any]]):
         processor: Any,
         labels: Tensor | None,
         max_length: int | None = None,
+        keep: Sequence[str] = (),
     ) -> None:
         self.source, self.column, self.processor, self.labels = source.with_format(None), column, processor, labels
         self.columns = {
             name: np.asarray(self.source[name][:])
             for name, feature in source.features.items()
-            if name not in (column, *LABEL_COLUMNS) and _holds_integers(feature)
+            if name not in (column, *LABEL_NAMES) and _holds_integers(feature)
         }
+        self._kept = [name for name in keep if name in self.columns]
         self._tokens = self._tokenise(max_length) if isinstance(processor, PreTrainedTokenizerBase) else None
 
     def _tokenise(self, max_length: int | None) -> Mapping[str, Any]:
@@ -94,11 +97,11 @@ class ProcessedDataset(Dataset[dict[str, Any]]):
         for row, i in zip(rows, positions, strict=True):
             if self.labels is not None:
                 row["labels"] = self.labels[i]
-            row.update({name: values[i] for name, values in self.columns.items()})
+            row.update({name: self.columns[name][i] for name in self._kept})
         return rows
 
 
-def processed(dataset: Any, processor: Any, model: nn.Module, what: str) -> Any:
+def processed(dataset: Any, processor: Any, model: nn.Module, what: str, keep: Sequence[str] = ()) -> Any:
     """The data set as the model takes it: unchanged where it holds the model's inputs already.
 
     Args:
@@ -106,6 +109,7 @@ def processed(dataset: Any, processor: Any, model: nn.Module, what: str) -> Any:
         processor: the trainer's `processing_class`: an image processor, a tokenizer, or None.
         model: its configuration gives class names, its position table the longest text.
         what: "training" or "evaluation", for messages.
+        keep: names of other columns that go into each example.
 
     Returns:
         A `ProcessedDataset`, or `dataset` itself.
@@ -136,7 +140,7 @@ def processed(dataset: Any, processor: Any, model: nn.Module, what: str) -> Any:
             "images need an image processor, texts a tokenizer"
         )
     limit = longest_text(model, processor) if tokenizer else None
-    return ProcessedDataset(dataset, column, processor, encode_labels(dataset, model, what), limit)
+    return ProcessedDataset(dataset, column, processor, encode_labels(dataset, model, what), limit, keep)
 
 
 def input_column(dataset: datasets.Dataset) -> str | None:
@@ -172,13 +176,11 @@ def encode_labels(dataset: datasets.Dataset, model: nn.Module, what: str) -> Ten
     Raises:
         InvalidInputError: for names the model does not know.
     """
-    name = next((name for name in LABEL_COLUMNS if name in dataset.column_names), None)
+    name = next((name for name in LABEL_NAMES if name in dataset.column_names), None)
     if name is None:
         return None
     values = dataset.with_format(None)[name][:]
     if not any(isinstance(value, str) for value in values):
-        from aifs_peft.training.batches import read_labels
-
         return read_labels(dataset)
     known = dict(getattr(getattr(model, "config", None), "label2id", None) or {})
     unknown = sorted({str(value) for value in values if value not in known})

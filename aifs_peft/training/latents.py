@@ -6,14 +6,16 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from aifs_peft.errors import CheckpointMismatchError, NonFiniteError
 from aifs_peft.methods import Latents, Regions
-from aifs_peft.training.parallel import gather_rows
+from aifs_peft.training.processes import Processes
 from aifs_peft.training.rng import private_generator
+
+# One per process, in checkpoints of mid-epoch: the latents of the half epoch.
+LATENTS_FILES = "aifs_latents_*.safetensors"
 
 
 class LatentStore:
@@ -65,17 +67,17 @@ class LatentStore:
         """Forget everything, at the start of an epoch."""
         self._parts.clear()
 
-    def gather(self, accelerator: Accelerator, dim: int) -> Latents:
+    def gather(self, processes: Processes, dim: int) -> Latents:
         """The latents of all processes, each example once, ordered by example; the same on every process.
 
         Args:
-            accelerator: of the trainer.
+            processes: that hold the others.
             dim: width of the latents, for a process that holds none.
 
         Raises:
             NonFiniteError: if a latent is NaN or infinite.
         """
-        index, z, labels, step = (gather_rows(accelerator, part) for part in self._concatenate(dim))
+        index, z, labels, step = (processes.gather_rows(part) for part in self._concatenate(dim))
         # Examples repeated by padding or balanced sampling: the last one wins, on every process the same.
         order = torch.argsort(index * (int(step.max()) + 1 if len(step) else 1) + step, stable=True)
         index, z, labels = index[order], z[order], labels[order]
@@ -90,34 +92,39 @@ class LatentStore:
             )
         return latents
 
-    def save(self, path: Path) -> None:
-        """Write what this process holds, for a checkpoint in mid-epoch.
+    def save(self, folder: Path, rank: int) -> None:
+        """Write what this process holds into a checkpoint of mid-epoch; at an epoch's end there is nothing.
 
         Args:
-            path: safetensors file to write.
+            folder: of the checkpoint.
+            rank: of this process.
         """
+        if not len(self):
+            return
         index, z, labels, step = self._concatenate(0)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         tensors = {"index": index, "z": z, "labels": labels, "step": step}
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()},
+            folder / LATENTS_FILES.replace("*", str(rank)),
+        )
 
-    def load(self, folder: Path, pattern: str, rank: int, world_size: int) -> None:
+    def load(self, folder: Path, processes: Processes) -> None:
         """Take this process's share of what all processes had saved; their number may have changed.
 
         Args:
             folder: of the checkpoint.
-            pattern: glob of the files.
-            rank: of this process.
-            world_size: number of processes now.
+            processes: of this run.
 
         Raises:
             CheckpointMismatchError: if there is no such file, or it belongs to another training set.
         """
-        files = sorted(folder.glob(pattern))
+        files = sorted(folder.glob(LATENTS_FILES))
         if not files:
             raise CheckpointMismatchError(
-                f"{folder} is a checkpoint in mid-epoch without {pattern}: the latents of its half epoch are gone, so "
-                "the mask would not be the one of an uninterrupted run; resume from a checkpoint at an epoch's end"
+                f"{folder} is a checkpoint in mid-epoch without {LATENTS_FILES}: the latents of its half epoch are "
+                "gone, so the mask would not be the one of an uninterrupted run; resume from a checkpoint at an "
+                "epoch's end"
             )
         self.clear()
         for file in files:
@@ -127,7 +134,7 @@ class LatentStore:
                     f"{file.name} holds latents of example {int(content['index'].max())}, the training set has "
                     f"{self.total}; resume with the training set the run was started with"
                 )
-            rows = slice(rank, None, world_size)
+            rows = slice(processes.rank, None, processes.world_size)
             self._parts.append(tuple(content[name][rows] for name in ("index", "z", "labels", "step")))  # type: ignore[arg-type]
 
     def _concatenate(self, dim: int) -> tuple[Tensor, ...]:
@@ -135,6 +142,31 @@ class LatentStore:
             return tuple(torch.cat(columns) for columns in zip(*self._parts, strict=True))
         empty = torch.zeros(0, dtype=torch.int64)
         return empty, torch.zeros(0, dim), empty, empty
+
+
+class GivenLatents(LatentStore):
+    """Latents that do not change while a head is trained on them: every epoch has the same ones.
+
+    Args:
+        latents: of the whole training set.
+
+    Example:
+        >>> everything = Latents(torch.zeros(2, 3), torch.tensor([0, 1]), torch.arange(2), total=2)
+        >>> GivenLatents(everything).gather(Processes(), dim=3) is everything
+        True
+    """
+
+    def __init__(self, latents: Latents) -> None:
+        super().__init__(latents.total, None, seed=0)
+        self._latents = latents
+
+    def add(self, index: Tensor, z: Tensor, labels: Tensor, step: int) -> None:
+        """Nothing to keep: they are all here."""
+
+    def gather(self, processes: Processes, dim: int) -> Latents:
+        """The latents that were given."""
+        del processes, dim
+        return self._latents
 
 
 class RegionStore:
@@ -156,14 +188,20 @@ class RegionStore:
         rows = (index, z.detach().float(), features.detach().float(), present, labels.detach())
         self._parts.append(tuple(part.cpu() for part in rows))  # type: ignore[arg-type]
 
-    def gather(self, accelerator: Accelerator) -> Regions:
+    def gather(self, processes: Processes, dim: int) -> Regions:
         """The parts of all processes' examples, each example once, ordered by example; the same on every process.
+
+        Args:
+            processes: that hold the others.
+            dim: width of the latents, for a process that holds none.
 
         Raises:
             NonFiniteError: if a feature is NaN or infinite.
         """
-        most = max(part[3].shape[1] for part in self._parts)
-        most = int(gather_rows(accelerator, torch.tensor([most])).max())
+        most = max((part[3].shape[1] for part in self._parts), default=0)
+        most = int(processes.gather_rows(torch.tensor([most])).max())
+        none = torch.zeros(0, dtype=torch.int64)
+        empty = (none, torch.zeros(0, dim), torch.zeros(0, 0, dim), torch.zeros(0, 0, dtype=torch.bool), none)
         widened = [
             (
                 index,
@@ -172,9 +210,9 @@ class RegionStore:
                 F.pad(present, (0, most - present.shape[1])),
                 y,
             )
-            for index, z, features, present, y in self._parts
+            for index, z, features, present, y in self._parts or [empty]
         ]
-        columns = [gather_rows(accelerator, torch.cat(column)) for column in zip(*widened, strict=True)]
+        columns = [processes.gather_rows(torch.cat(column)) for column in zip(*widened, strict=True)]
         order = torch.argsort(columns[0], stable=True)
         index = columns[0][order]
         first = torch.ones(len(index), dtype=torch.bool)

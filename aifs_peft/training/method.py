@@ -1,50 +1,60 @@
-"""From a model and arguments to a training method, and what stays still while it trains."""
+"""From an adapter and arguments to the method that trains it."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
-import torch
 from peft import PeftModel
-from torch import Tensor, nn
 
 from aifs_peft._checks import parse_json_object
-from aifs_peft.errors import HeadError, InvalidConfigError
+from aifs_peft.errors import InvalidConfigError
+from aifs_peft.latent.recipes import RECIPES
 from aifs_peft.methods import Method, MethodSettings, get
 from aifs_peft.training.arguments import AIFSTrainingArguments
-from aifs_peft.tuner import AIFSConfig, AIFSLayer, find_aifs_layer
+from aifs_peft.tuner import AIFSConfig, AIFSLayer
 
 # The adapter's recipe -> the method that trains it.
-RECIPES = {"discovery": "aifs", "paper": "aifs-paper", "erm": "erm"}
+METHOD_OF_RECIPE = {"discovery": "aifs", "paper": "aifs-paper", "erm": "erm"}
 
 
-def require_adapter(model: nn.Module) -> AIFSLayer:
-    """The AIFS layer of a PEFT model.
+def build_method(model: PeftModel, layer: AIFSLayer, name: str | None = None, **settings: Any) -> Method:
+    """The method that is named, or that belongs to the adapter's recipe, with its settings.
 
-    Raises:
-        HeadError: if it has none.
-    """
-    if not isinstance(model, PeftModel):
-        raise HeadError(
-            f"AIFSTrainer trains an adapter, got a bare {type(model).__name__}; wrap it: "
-            "get_peft_model(model, AIFSConfig())"
-        )
-    return find_aifs_layer(model)
-
-
-def build_method(model: PeftModel, layer: AIFSLayer, args: AIFSTrainingArguments) -> Method:
-    """The method that the arguments or the adapter's recipe name, with its settings.
+    Args:
+        model: with the adapter.
+        layer: its AIFS layer.
+        name: of a method; None takes the recipe's.
+        **settings: fields of `MethodSettings` that replace the adapter's configuration; None leaves it.
 
     Raises:
-        InvalidConfigError: for an unknown method or settings it cannot work with.
+        InvalidConfigError: for an unknown method, settings it cannot work with, or an adapter of another recipe.
     """
     config = model.peft_config[layer.adapter]
     if not isinstance(config, AIFSConfig):
         raise InvalidConfigError(
             f"adapter {layer.adapter!r} is a {type(config).__name__}; make it with get_peft_model(model, AIFSConfig())"
         )
-    settings = MethodSettings.from_config(
-        config,
+    method = get(name or METHOD_OF_RECIPE[config.recipe])
+    _refuse_mixture(method, config)
+    return method(MethodSettings.from_config(config, **settings))
+
+
+def method_of(model: PeftModel, layer: AIFSLayer, args: AIFSTrainingArguments) -> Method:
+    """The method that training arguments name, or that belongs to the adapter's recipe, with their settings.
+
+    Args:
+        model: with the adapter.
+        layer: its AIFS layer.
+        args: of the trainer.
+
+    Raises:
+        InvalidConfigError: see `build_method`.
+    """
+    return build_method(
+        model,
+        layer,
+        args.method,
         alpha=args.alpha,
         beta=args.beta,
         lambda_=args.lambda_,
@@ -57,11 +67,25 @@ def build_method(model: PeftModel, layer: AIFSLayer, args: AIFSTrainingArguments
         max_repeats=args.max_repeats,
         method_options=parse_json_object("method_options", args.method_options),
     )
-    return get(args.method or RECIPES[config.recipe])(settings)
+
+
+def _refuse_mixture(method: type[Method], config: AIFSConfig) -> None:
+    """Refuse the numbers of one recipe under the method of another; methods of recipe "erm" read none of them."""
+    if method.recipe == "erm" or RECIPES[method.recipe] == RECIPES[config.recipe]:
+        return
+    raise InvalidConfigError(
+        f'method {method.name!r} trains by the numbers of recipe "{method.recipe}", and the adapter has those of '
+        f'recipe "{config.recipe}" (noise {config.noise!r}, mask_rule {config.mask_rule!r}, sensitivity_sign '
+        f"{config.sensitivity_sign}): the mixture is neither. Build the adapter with "
+        f'AIFSConfig(recipe="{method.recipe}"), or train it with method {METHOD_OF_RECIPE[config.recipe]!r}'
+    )
 
 
 def parse_class_weights(given: list[float] | str | None) -> list[float] | str | None:
     """Class weights given as a list, as "probability" or, on the command line, as a JSON list.
+
+    Args:
+        given: of any of these kinds.
 
     Raises:
         InvalidConfigError: for anything else.
@@ -81,46 +105,3 @@ def parse_class_weights(given: list[float] | str | None) -> list[float] | str | 
             f"class_weights must be one number per class, such as [1.0, 2.0], or 'probability'; got {given!r}"
         )
     return [float(value) for value in values]
-
-
-class SequenceHead(nn.Module):
-    """A head that wants a token axis, on latents `(batch, dim)`.
-
-    Args:
-        head: maps `(batch, 1, dim)` to `(batch, classes)`.
-    """
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Logits `(batch, classes)`."""
-        logits: Tensor = self.head(z.unsqueeze(1))
-        return logits
-
-
-def head_on_latents(layer: AIFSLayer) -> nn.Module:
-    """The trained head as a module on latents; a plain `nn.Linear` stays one, for its closed forms."""
-    return SequenceHead(layer.head) if layer.aifs_spec[layer.adapter].sequence else layer.head
-
-
-def give_own_group(optimizer: torch.optim.Optimizer, module: nn.Module, learning_rate: float) -> None:
-    """Move a module's parameters to a parameter group of their own, without weight decay.
-
-    Args:
-        optimizer: that holds them, before any step.
-        module: whose parameters.
-        learning_rate: of the new group.
-    """
-    moved = {id(parameter) for parameter in module.parameters()}
-    for group in optimizer.param_groups:
-        group["params"] = [p for p in group["params"] if id(p) not in moved]
-    optimizer.add_param_group({"params": list(module.parameters()), "lr": learning_rate, "weight_decay": 0.0})
-
-
-def gives_tokens(model: nn.Module) -> bool:
-    """Whether the encoder is one of transformers', whose output can hold its hidden states."""
-    config = getattr(model, "config", None)
-    depth = [getattr(part, "num_hidden_layers", None) for part in (config, getattr(config, "vision_config", None))]
-    return hasattr(config, "output_hidden_states") and any(value is not None for value in depth)

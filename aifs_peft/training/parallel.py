@@ -1,26 +1,56 @@
-"""Collectives: rows of unequal number, work on one process, and the same state everywhere."""
+"""Collectives by accelerate: rows of unequal number, work on one process, the same state everywhere."""
 
 from __future__ import annotations
 
 import gc
 import hashlib
+import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, str_to_bool
 from torch import Tensor
 
-from aifs_peft.errors import AIFSError
+from aifs_peft.errors import AIFSError, InvalidConfigError
 from aifs_peft.latent.state import AIFSState
+from aifs_peft.training.processes import Processes
+
+SHARDED = (
+    "{engine} is on ({where}). It splits parameters over processes, and discovery, masks and exact resume have not "
+    "been shown to work then; switch it off and use DistributedDataParallel: torchrun --nproc_per_node N ..., or "
+    "accelerate launch --multi_gpu"
+)
+
+
+def processes_of(accelerator: Accelerator) -> Processes:
+    """The processes that an accelerator knows.
+
+    Args:
+        accelerator: of the training loop.
+
+    Example:
+        >>> processes_of(Accelerator(cpu=True)).world_size
+        1
+    """
+    return Processes(
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        gather=accelerator.gather,
+        gather_rows=partial(gather_rows, accelerator),
+        reduce_sum=partial(accelerator.reduce, reduction="sum"),
+        on_main=partial(on_main, accelerator),
+        share_state=partial(share_state, accelerator),
+    )
 
 
 def gather_rows(accelerator: Accelerator, rows: Tensor) -> Tensor:
     """Rows of all processes, one after the other; each process may hold another number of them.
 
     Args:
-        accelerator: of the trainer.
+        accelerator: of the training loop.
         rows: `(n_rank, ...)`, the same on all processes except for the first axis.
 
     Returns:
@@ -42,7 +72,7 @@ def on_main(accelerator: Accelerator, function: Callable[[], Any]) -> Any:
     Without this a failure on one process would leave the others waiting for it for ever.
 
     Args:
-        accelerator: of the trainer.
+        accelerator: of the training loop.
         function: takes nothing; its result must be picklable when there are several processes.
 
     Returns:
@@ -72,10 +102,10 @@ def digest(state: AIFSState) -> str:
 
 
 def share_state(accelerator: Accelerator, state: AIFSState) -> None:
-    """Make the main process's state everybody's, and check that it is.
+    """Give every process the main process's state, and check that they have it.
 
     Args:
-        accelerator: of the trainer.
+        accelerator: of the training loop.
         state: the adapter's buffers; their sizes may differ before, never after.
 
     Raises:
@@ -93,6 +123,25 @@ def share_state(accelerator: Accelerator, state: AIFSState) -> None:
             f"the adapter's state differs between processes after it was broadcast ({len(codes)} versions); check "
             "that all processes run the same versions of torch and of this package"
         )
+
+
+def refuse_sharding(accelerator: Accelerator | None = None) -> None:
+    """Refuse FSDP and DeepSpeed, however they were switched on.
+
+    Args:
+        accelerator: of the training loop; None looks at what a launcher has set, before one is made.
+
+    Raises:
+        InvalidConfigError: naming the engine and where it was switched on.
+    """
+    for engine, variable, attribute in (
+        ("FSDP", "ACCELERATE_USE_FSDP", "fsdp_plugin"),
+        ("DeepSpeed", "ACCELERATE_USE_DEEPSPEED", "deepspeed_plugin"),
+    ):
+        if str_to_bool(os.environ.get(variable, "false")):
+            raise InvalidConfigError(SHARDED.format(engine=engine, where=f"{variable}, set by accelerate launch"))
+        if accelerator is not None and getattr(accelerator.state, attribute, None) is not None:
+            raise InvalidConfigError(SHARDED.format(engine=engine, where=f"the accelerator has a {attribute}"))
 
 
 def close_process_group() -> None:

@@ -2,56 +2,78 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import datasets
 import torch
 import torch.nn.functional as F
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
-from transformers import EarlyStoppingCallback
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from torch.utils.data import DataLoader
+from transformers import EarlyStoppingCallback, Trainer
+from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput
 
-from aifs_peft.errors import InvalidConfigError, InvalidInputError
-from aifs_peft.methods import StepContext
+from aifs_peft.errors import InvalidInputError
+from aifs_peft.methods import Method, TrainingPlan
+from aifs_peft.training import _transformers
+from aifs_peft.training.adapter import num_labels_of, require_adapter, require_peft
 from aifs_peft.training.arguments import AIFSTrainingArguments
+from aifs_peft.training.assembly import TrainingData, assemble
 from aifs_peft.training.batches import (
     INDEX,
-    LABEL_NAMES,
     OCCURRENCE,
     POSITION_COLUMNS,
     CarryingCollator,
     IndexedDataset,
-    check_labels,
-    label_of,
-    read_labels,
+    model_inputs,
 )
-from aifs_peft.training.callbacks import EpochHook
-from aifs_peft.training.epochs import EpochMixin
-from aifs_peft.training.losses import LossTerms
-from aifs_peft.training.method import build_method, give_own_group, require_adapter
-from aifs_peft.training.rng import ExampleNoise, isolated_rng, private_generator
-from aifs_peft.training.sampling import EpochSampler
-from aifs_peft.training.selection import selection_metrics
+from aifs_peft.training.callbacks import EpochCallback
+from aifs_peft.training.checkpoints import check_resumable, write_method
+from aifs_peft.training.checks import check_arguments, check_evaluation_sets, check_model, check_split
+from aifs_peft.training.contexts import Batch
+from aifs_peft.training.encoding import Loading
+from aifs_peft.training.epoch_runner import EpochRunner
+from aifs_peft.training.evaluation import LabelFreeMetrics
+from aifs_peft.training.from_names import build_model
+from aifs_peft.training.inputs import processed
+from aifs_peft.training.labels import LABEL_NAMES, check_labels, label_of, read_labels, without_labels
+from aifs_peft.training.losses import GivenLoss, LossTerms
+from aifs_peft.training.method import method_of
+from aifs_peft.training.optimizers import give_own_group, require_held
+from aifs_peft.training.parallel import processes_of, refuse_sharding
+from aifs_peft.training.rng import isolated_rng
+from aifs_peft.tuner import AIFSLayer
+from aifs_peft.tuner.modes import trains_encoder
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from aifs_peft.audit import Audit
 
 
-class AIFSTrainer(EpochMixin):
+@_transformers.pushes_without_pickles
+@_transformers.loads_adapters_strictly
+class AIFSTrainer(Trainer):
     """`transformers.Trainer` for an AIFS adapter.
 
-    Data sets hold the model's inputs and an integer `labels` (or `label`) per example; group labels are never
-    asked for. The encoder runs once per batch: the adapter's layer classifies clean and intervened latents in one
-    call of the head. What the method learns lies in the adapter's buffers, so checkpoints, processes and the saved
-    adapter have it, and a resumed run continues bit for bit, at an epoch's end or within one.
+    Data sets hold the model's inputs, or images or texts that `processing_class` turns into them, and a `label` (or
+    `labels`) per example, an index or a class name; group labels are never asked for. The encoder runs once per batch:
+    the adapter's layer classifies clean and intervened latents in one call of the head. What the method learns lies in
+    the adapter's buffers, so checkpoints, processes and the saved adapter have it, and a resumed run continues bit for
+    bit, at an epoch's end or within one.
 
     A frozen encoder stays in evaluation mode: its dropout is off and its batch statistics do not move.
 
+    `compute_loss_func` takes the place of the plain cross-entropy of methods that have one (class weights, say); it is
+    asked for the mean over the batch. Everything else of `Trainer` works as there, or is refused by its name.
+
     Args:
-        model: a `PeftModel` with an AIFS adapter.
-        args: see `AIFSTrainingArguments`.
+        model: a `PeftModel` with an AIFS adapter; with `peft_config` also a bare model, or the name or folder of one;
+            None with `model_init`.
+        args: see `AIFSTrainingArguments`; left as they are.
+        *positional: as for `Trainer`.
+        peft_config: an `AIFSConfig`, or the configuration of the encoder's adapter, such as `LoraConfig`.
         **kwargs: as for `Trainer` (`train_dataset`, `eval_dataset`, `data_collator`, `compute_metrics`, ...).
 
     Raises:
@@ -68,70 +90,59 @@ class AIFSTrainer(EpochMixin):
         >>> model = get_peft_model(vit, AIFSConfig.paper())
         >>> data = [{"pixel_values": torch.randn(3, 4, 4), "label": i % 2} for i in range(8)]
         >>> folder = tempfile.TemporaryDirectory()
-        >>> args = AIFSTrainingArguments(output_dir=folder.name, num_train_epochs=1, use_cpu=True, disable_tqdm=True)
+        >>> args = AIFSTrainingArguments(output_dir=folder.name, num_train_epochs=2, use_cpu=True, disable_tqdm=True)
         >>> trainer = AIFSTrainer(model, args, train_dataset=data)
         >>> trainer.remove_callback(PrinterCallback)
         >>> trainer.train().global_step, int(trainer.layer.state.num_updates)
-        (1, 1)
+        (2, 2)
         >>> folder.cleanup()
     """
 
     # The loss below is a plain mean over the batch: upstream divides it by the number of accumulated batches.
     loss_is_scaled_for_ga = False
 
-    def __init__(self, model: PeftModel, args: AIFSTrainingArguments | None = None, **kwargs: Any) -> None:
+    args: AIFSTrainingArguments
+    layer: AIFSLayer
+    method: Method
+
+    def __init__(
+        self,
+        model: nn.Module | str | None = None,
+        args: AIFSTrainingArguments | None = None,
+        *positional: Any,
+        peft_config: PeftConfig | None = None,
+        **kwargs: Any,
+    ) -> None:
         args = AIFSTrainingArguments(output_dir="aifs_run") if args is None else args
-        if not isinstance(args, AIFSTrainingArguments):
-            raise InvalidConfigError(
-                f"args must be AIFSTrainingArguments, got {type(args).__name__}; it takes the same arguments and more"
-            )
-        if args.n_gpu > 1:
-            raise InvalidConfigError(
-                f"{args.n_gpu} GPUs in one process would mean nn.DataParallel, whose copies lose the latents; start "
-                f"one process per GPU: torchrun --nproc_per_node {args.n_gpu} ..., or accelerate launch"
-            )
-        self.layer = require_adapter(model)
-        self.method = build_method(model, self.layer, args)
-        if args.label_names is None:
-            args.label_names = ["labels", *(args.evaluation_columns or [])]
+        check_arguments(args)
+        refuse_sharding()
+        self.resumed_from: Path | None = None
+        self._adopted: object = None
+        self._runner: EpochRunner | None = None
         self._labels: Tensor | None = None
-        self._sampler: EpochSampler | None = None
-        self._micro_step = (-1, 0)
-        self._evaluated: list[tuple[Tensor, ...]] | None = None
-        super().__init__(model=model, args=args, **kwargs)
+        self._checked_evaluation: Any = None
+        self._metrics: LabelFreeMetrics | None = None
+        self._micro = (-1, 0)
+        if isinstance(model, str) or peft_config is not None:
+            data, processor = kwargs.get("train_dataset"), kwargs.get("processing_class")
+            model, kwargs["processing_class"] = build_model(model, peft_config, data, processor)
+        if model is not None:
+            self._adopt(model, args)  # what does not fit is told before anything is set up
+        super().__init__(model, args, *positional, **kwargs)
+        refuse_sharding(self.accelerator)
+        self._adopt(self.model, args)
+        columns = list(args.evaluation_columns or ())
+        self.train_dataset = self._ready(self.train_dataset, "training")
+        self.eval_dataset = self._ready(self.eval_dataset, "evaluation")
+        labels = list(args.label_names or ("labels",))
+        self.label_names = [*labels, *(name for name in columns if name not in labels)]
         self.model_accepts_loss_kwargs = False
-        self.data_collator = CarryingCollator(self.data_collator, args.evaluation_columns or ())
-        self.terms = LossTerms(self.accelerator)
-        self.add_callback(EpochHook(self))
+        _transformers.keep_columns(self, (*POSITION_COLUMNS, *columns))
+        self.data_collator = CarryingCollator(self.data_collator, columns)
+        self.terms = LossTerms(processes_of(self.accelerator))
+        self.add_callback(EpochCallback(self._begin_training, self._begin_epoch, self._finish_epoch))
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(early_stopping_patience=args.early_stopping_patience))
-
-    def adapter_name(self) -> str:
-        """Name of the adapter that is trained."""
-        return self.layer.adapter
-
-    def extra_columns(self) -> list[str]:
-        """Columns that reach a batch though the model does not take them."""
-        return list(self.args.evaluation_columns or [])
-
-    @property
-    def num_labels(self) -> int:
-        """Number of classes of the trained head."""
-        return self.layer.aifs_spec[self.layer.adapter].num_labels
-
-    @property
-    def labels(self) -> Tensor:
-        """Labels of the training set, `(n,)` int64, read and checked once.
-
-        Raises:
-            InvalidInputError: if the set is empty, has one class, or a label has no class in the head.
-        """
-        if self._labels is None:
-            with isolated_rng(self.args.seed):
-                labels = read_labels(self.train_dataset)
-            check_labels(labels, self.num_labels)
-            self._labels = labels
-        return self._labels
 
     def train(
         self,
@@ -140,6 +151,8 @@ class AIFSTrainer(EpochMixin):
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
         """Train, or go on from a checkpoint exactly where it was left.
+
+        A second call begins anew from the weights as they are, as in `Trainer`.
 
         Args:
             resume_from_checkpoint: folder, or True for the last one in `output_dir`.
@@ -150,32 +163,30 @@ class AIFSTrainer(EpochMixin):
             Steps, mean loss and timings.
 
         Raises:
-            InvalidInputError: if the data cannot be trained on.
+            InvalidInputError: if the data cannot be trained or evaluated on.
             NonFiniteError: if latents or a term of the loss are not finite.
-            CheckpointMismatchError: if the checkpoint does not fit the adapter.
+            CheckpointMismatchError: if the checkpoint does not fit the adapter, the method or the data.
         """
         if self.train_dataset is None:
             raise InvalidInputError("no training set; pass AIFSTrainer(train_dataset=...)")
-        self.resumed_from = None
-        self._labels = None
+        self.resumed_from, self._runner, self._labels, self._micro = None, None, None, (-1, 0)
+        self.terms = LossTerms(processes_of(self.accelerator))
         _ = self.labels
+        check_evaluation_sets(self.eval_dataset, self.args, self.num_labels)
+        self._checked_evaluation = self.eval_dataset
         output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
-        self.finish_training()
+        self._report(self.runner.finish_training(int(self.state.epoch or 0)))
         return output
 
-    def get_train_dataloader(self) -> Any:
+    def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of the training set in the order of `EpochSampler`, with each example's position."""
-        inner = self.without_unused_columns(self.train_dataset)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        sampler = self._sampler = EpochSampler(
-            len(self.labels),
-            lambda epoch: self.method.sampling(self.labels, replace(self.epoch_context(), epoch=epoch)),
-            seed,
-            self.args.max_repeats,
-        )
-        return self.build_loader(
-            IndexedDataset(inner), "training", self.device_batch_size, lambda _: sampler, is_training=True
-        )
+        if self.train_dataset is None:
+            raise InvalidInputError("no training set; pass AIFSTrainer(train_dataset=...)")
+        self._adopt(self.model, self.args)
+        if self._runner is not None and self._runner.contexts.batch_size != self._batch_size():
+            self._runner = None  # `auto_find_batch_size` has lowered it
+        dataset = IndexedDataset(_transformers.without_unused_columns(self, self.train_dataset))
+        return _transformers.training_loader(self, dataset, self.runner.sampler)
 
     def compute_loss(
         self,
@@ -184,53 +195,59 @@ class AIFSTrainer(EpochMixin):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Mean loss of a batch: the method's terms in training, the plain cross-entropy in evaluation."""
-        del num_items_in_batch
-        labels = label_of(inputs)
-        carried, hidden = inputs, {*LABEL_NAMES, *POSITION_COLUMNS, *self.extra_columns()}
-        inputs = {name: value for name, value in inputs.items() if name not in hidden}
+        """The step: mean loss of a batch by the method's terms; the plain cross-entropy in evaluation."""
+        del num_items_in_batch  # of all accumulated batches, which the mean over this one does not need
+        labels, carried = label_of(inputs), inputs
+        inputs = model_inputs(inputs, self.label_names)
         if not (self.adapted.training and torch.is_grad_enabled()):
             outputs = model(**inputs)
-            loss = F.cross_entropy(outputs["logits"].float(), labels)
+            loss = self._evaluation_loss(outputs, labels)
             return (loss, outputs) if return_outputs else loss
-        index = carried[INDEX]
-        context = self._step_context(labels, index, carried[OCCURRENCE])
-        wants = {"output_hidden_states": True} if self.method.reads_tokens else {}
+        # What the method may look at in this step.
+        context = self.runner.contexts.step(self._batch(labels, carried))
+        # One pass of the encoder; the head classifies latents and intervened latents in one call.
+        wanted = {"output_hidden_states": True} if self.method.reads_tokens else {}
         with self.layer.intervening(self.method.intervention(context)):
-            outputs = model(**inputs, **wants)
-        output = self.layer.take_output()
-        if self.method.reads_tokens:
-            context = self.with_tokens(context, inputs, outputs)
-        terms = self.method.loss(output, labels, context)
-        loss = self.terms.add(terms, output.z, self.state.global_step)
-        self.keep_latents(index, output.z, labels)
+            outputs = model(**inputs, **wanted)
+        latent = self.layer.take_output()
+        # The terms of the loss, everything after the encoder.
+        context = self.runner.with_tokens(context, inputs, outputs)
+        given = None if self.compute_loss_func is None else GivenLoss(self.compute_loss_func, outputs, labels)
+        terms = self.method.loss(latent, labels, replace(context, given_loss=given))
+        if given is not None:
+            given.require_used(self.method.name)
+        loss = self.terms.add(terms, latent.z, context.step)
+        # A detached copy of the latents, for the end of the epoch.
+        self.runner.keep(context.index, latent.z, labels, context.step)
         return (loss, outputs) if return_outputs else loss
 
-    def _step_context(self, labels: Tensor, index: Tensor, occurrence: Tensor) -> StepContext:
-        step, seed, rank = self.state.global_step, self.args.seed, self.args.process_index
-        micro = self._micro_step[1] + 1 if self._micro_step[0] == step else 0
-        self._micro_step = (step, micro)
-        return StepContext(
-            head=self.head,
-            state=self.layer.state,
-            labels=labels,
-            index=index,
-            generator=private_generator(seed, step, micro, rank),
-            draw=ExampleNoise(seed, step, index, occurrence),
-            step=step,
-            progress=step / max(self.state.max_steps, 1),
-            columns=self.method_columns,
-            rank=rank,
-            world_size=self.accelerator.num_processes,
-            gather=self.accelerator.gather,
-            auxiliary=self.layer.auxiliary,
-        )
+    def _batch(self, labels: Tensor, carried: dict[str, Any]) -> Batch:
+        """Which examples this is, and where in the training it comes."""
+        if INDEX not in carried:
+            raise InvalidInputError(
+                f"a training batch has no {INDEX}, which tells the method its examples; take batches from "
+                "get_train_dataloader(), or add the column in your own loader (IndexedDataset does)"
+            )
+        step = self.state.global_step
+        self._micro = (step, self._micro[1] + 1 if self._micro[0] == step else 0)
+        occurrence = carried.get(OCCURRENCE, torch.zeros_like(carried[INDEX]))
+        return Batch(labels, carried[INDEX], occurrence, step, self._micro[1], self.state.max_steps)
 
-    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+    def _evaluation_loss(self, outputs: Any, labels: Tensor) -> Tensor:
+        check_labels(labels, self.num_labels, "evaluation", several=False)
+        if self.compute_loss_func is not None:
+            return GivenLoss(self.compute_loss_func, outputs, labels)()
+        return F.cross_entropy(outputs["logits"].float(), labels)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """As upstream; the second head, where there is one, without weight decay and with its own learning rate."""
-        optimizer = super().create_optimizer(*args, **kwargs)
-        if self.layer.auxiliary is not None:
-            give_own_group(optimizer, self.layer.auxiliary, self.args.learning_rate * self.method.auxiliary_lr_scale)
+        given = self.optimizer is not None
+        optimizer = super().create_optimizer(model)
+        second = self.layer.auxiliary
+        if second is not None and given:  # the user's, or that of an earlier `train`: its groups belong to a schedule
+            require_held(optimizer, second, self.method.name)
+        elif second is not None:
+            give_own_group(optimizer, second, self.args.learning_rate * self.method.auxiliary_lr_scale)
         return optimizer
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -239,6 +256,45 @@ class AIFSTrainer(EpochMixin):
             logs = {**logs, **self.terms.drain()}
         super().log(logs, start_time)
 
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """As upstream, with accuracies that need no group labels; labels are checked first.
+
+        Args:
+            eval_dataset: another set than the trainer's, or several by name.
+            ignore_keys: as for `Trainer.evaluate`.
+            metric_key_prefix: as for `Trainer.evaluate`.
+
+        Raises:
+            InvalidInputError: if labels are missing or out of range.
+        """
+        eval_dataset = self._ready(eval_dataset, "evaluation")
+        given = self.eval_dataset if eval_dataset is None else eval_dataset
+        known = isinstance(given, str) or given is self._checked_evaluation
+        if given is not None and not isinstance(given, dict) and not known:
+            check_split(given, self.num_labels, metric_key_prefix, self.args.seed)
+        metrics: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        return metrics
+
+    def predict(
+        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """As upstream; a set without labels, or with -1 or -100 for each, gives predictions and no metrics.
+
+        Args:
+            test_dataset: to predict on.
+            ignore_keys: as for `Trainer.predict`.
+            metric_key_prefix: as for `Trainer.predict`.
+
+        Raises:
+            InvalidInputError: if only some labels are missing, or labels are out of range.
+        """
+        test_dataset = self._ready(test_dataset, "test")
+        if not check_split(test_dataset, self.num_labels, metric_key_prefix, self.args.seed, required=False):
+            test_dataset = without_labels(test_dataset)
+        return super().predict(test_dataset, ignore_keys, metric_key_prefix)
+
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As upstream; notes what the label-free metrics need.
 
@@ -246,49 +302,177 @@ class AIFSTrainer(EpochMixin):
             InvalidInputError: if labelled data lack a column of `evaluation_columns`: upstream would drop the loss and
                 the metrics without a word.
         """
+        labels = next((inputs[name] for name in LABEL_NAMES if inputs.get(name) is not None), None)
         missing = [name for name in self.args.evaluation_columns or () if name not in inputs]
-        if missing and any(name in inputs for name in LABEL_NAMES):
+        if missing and labels is not None:
             raise InvalidInputError(
                 f"the evaluation set has no integer column {', '.join(missing)} (a batch has {sorted(inputs)}); add it "
                 "or take it out of evaluation_columns"
             )
         result = super().prediction_step(model, inputs, *args, **kwargs)
-        if self._evaluated is None or not self.layer.has_output:
-            return result
-        output = self.layer.take_output()
-        state = self.layer.state
-        labels = label_of(inputs).to(output.logits.device)
-        u = output.z.detach().float() @ state.basis
-        rows = self.accelerator.gather_for_metrics((output.logits.argmax(1) == labels, labels, u))
-        self._evaluated.append(tuple(row.cpu() for row in rows))
+        if self._metrics is not None and labels is not None and self.layer.has_output:
+            self._metrics.add(labels)
         return result
 
     def evaluation_loop(
         self,
-        dataloader: Any,
+        dataloader: DataLoader[Any],
         description: str,
         prediction_loss_only: bool | None = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """As upstream, with the label-free metrics, and without touching the generators of a running training."""
-        with isolated_rng(self.args.seed):
-            has_labels = description == "Evaluation"
-            self._evaluated = [] if has_labels else None
-            output = super().evaluation_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-            )
-        rows, self._evaluated = self._evaluated, None
-        if rows and output.metrics is not None:
-            correct, labels, u = (torch.cat(column) for column in zip(*rows, strict=True))
-            state = self.layer.state
-            metrics = selection_metrics(correct, labels, u if state.has_basis else None, state, self.args.min_cell)
-            for name, value in metrics.items():
-                output.metrics.setdefault(f"{metric_key_prefix}_{name}", value)
-        return output
+        metrics = LabelFreeMetrics(self.layer, self.accelerator.gather_for_metrics, self.args.min_cell)
+        self._metrics = metrics
+        try:
+            with isolated_rng(self.args.seed):
+                output: EvalLoopOutput = super().evaluation_loop(
+                    dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+                )
+        finally:
+            self._metrics = None
+        named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.compute().items()}
+        return output._replace(metrics={**named, **(output.metrics or {})})
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As upstream; a checkpoint in mid-epoch also gets the latents seen so far."""
+        """As upstream; a checkpoint also says which method wrote it, and in mid-epoch has the latents seen so far."""
         super().save_model(output_dir, _internal_call)
-        if _internal_call and output_dir is not None:
-            self.save_latents(Path(output_dir))
+        if _internal_call and output_dir is not None and self._runner is not None:
+            folder = Path(output_dir)
+            self._runner.store.save(folder, self.args.process_index)
+            if self.args.should_save:
+                write_method(folder, self.method, self.layer.state)
+
+    def audit(self, split: str = "train", **options: Any) -> Audit:
+        """Is there a shortcut in the data, what is it, and does the trained model lean on it?
+
+        Looked for in the latents of the encoder as it was before tuning; one or two passes over the data set.
+
+        Args:
+            split: "train", or "eval" for examples that the model was not trained on.
+            **options: see `aifs_peft.audit.audit_trainer`.
+
+        Returns:
+            An `Audit`: print it, or write it with `to_html`.
+        """
+        from aifs_peft.audit import audit_trainer
+
+        return audit_trainer(self, split=split, **options)
+
+    def create_model_card(self, *given: Any, **metadata: Any) -> None:
+        """Write the card into the output folder: what was found, before and after, supervision, limits, how to load.
+
+        Args:
+            *given: as for `Trainer.create_model_card`.
+            **metadata: as for `Trainer.create_model_card`.
+        """
+        from aifs_peft.report import write_card
+
+        write_card(self, *given, **metadata)
+
+    def push_to_hub(self, *given: Any, **options: Any) -> Any:
+        """Push adapter, processor, card and summary, and nothing else of the output folder.
+
+        Args:
+            *given: as for `Trainer.push_to_hub`.
+            **options: as for `Trainer.push_to_hub`; see `aifs_peft.report.push_trainer`.
+        """
+        from aifs_peft.report import push_trainer
+
+        return push_trainer(self, *given, **options)
+
+    def _ready(self, dataset: Any, what: str) -> Any:
+        """A data set as the model takes it; several by name are made ready each."""
+        if isinstance(dataset, dict) and not isinstance(dataset, datasets.DatasetDict):
+            return {name: self._ready(part, what) for name, part in dataset.items()}
+        keep = list(self.args.evaluation_columns or ())
+        return processed(dataset, self.processing_class, self.adapted, what, keep)
+
+    @property
+    def adapted(self) -> PeftModel:
+        """The model that is trained, not wrapped for distribution."""
+        return require_peft(self.model)
+
+    @property
+    def num_labels(self) -> int:
+        """Number of classes of the trained head."""
+        return num_labels_of(self.layer)
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels of the training set, `(n,)` int64, read and checked once per training.
+
+        Raises:
+            InvalidInputError: if the set is empty, has one class, or a label is missing or has no class in the head.
+        """
+        if self._labels is None:
+            with isolated_rng(self.args.seed):
+                labels = read_labels(self.train_dataset)
+            check_labels(labels, self.num_labels)
+            self._labels = labels
+        return self._labels
+
+    @property
+    def runner(self) -> EpochRunner:
+        """What the method does between epochs; made anew for each training."""
+        if self._runner is None:
+            self._runner = self._make_runner()
+        return self._runner
+
+    def _make_runner(self) -> EpochRunner:
+        args, validation = self.args, self.eval_dataset
+        data = TrainingData(
+            self.train_dataset,
+            self.labels,
+            validation=None if isinstance(validation, dict) else validation,
+            loaded=partial(_transformers.without_unused_columns, self),
+        )
+        loading = Loading(
+            collate=_transformers.removing_collator(self),
+            batch_size=args.eval_batch_size,
+            device=args.device,
+            hidden=tuple(self.label_names),
+            workers=args.worker_options(),
+        )
+        return assemble(
+            self.adapted, self.layer, self.method, data, loading, processes_of(self.accelerator),
+            batch_size=self._batch_size(), seed=args.seed, order_seed=args.data_seed, samples=args.mask_samples,
+            update_every=args.mask_update_every,
+        )  # fmt: skip
+
+    def _batch_size(self) -> int:
+        """Training examples per forward pass, over all processes."""
+        split = getattr(self.args.accelerator_config, "split_batches", False)
+        return _transformers.device_batch_size(self) * (1 if split else self.accelerator.num_processes)
+
+    def _adopt(self, model: Any, args: AIFSTrainingArguments) -> None:
+        """Find a model's adapter and make its method, unless that was done; `model_init` makes new models."""
+        if model is self._adopted:
+            return
+        self.layer = require_adapter(model)
+        self.method = method_of(model, self.layer, args)
+        check_model(model, args, encoder_trains=trains_encoder(model, self.layer))
+        self._adopted, self._runner = model, None
+
+    def _begin_training(self, steps_per_epoch: int) -> None:
+        state = self.state
+        if self.resumed_from is not None:
+            check_resumable(self.resumed_from, self.method, self.layer.state, _transformers.rng_file(self.args))
+        plan = TrainingPlan(state.max_steps, steps_per_epoch, self.args.mask_update_every)
+        fresh, epoch = state.global_step == 0, state.epoch or 0
+        numbers = self.runner.begin_training(plan, epoch=epoch, fresh=fresh, resumed_from=self.resumed_from)
+        self._report(numbers)
+
+    def _begin_epoch(self, epoch: int) -> None:
+        self.runner.begin_epoch(epoch)
+
+    def _finish_epoch(self, epoch: int) -> None:
+        self._report(self.runner.finish_epoch(epoch))
+
+    def _report(self, numbers: dict[str, float]) -> None:
+        if numbers:
+            # Logging switches `should_log` off, which would swallow the log of the step this happens in.
+            due = self.control.should_log
+            self.log(dict(numbers))
+            self.control.should_log = due

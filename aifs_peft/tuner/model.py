@@ -16,6 +16,7 @@ from aifs_peft.latent.heads import head_sizes
 from aifs_peft.tuner._peft import AuxiliaryTrainingWrapper, BaseTunerLayer, Tuner
 from aifs_peft.tuner.config import AIFSConfig
 from aifs_peft.tuner.layer import AIFSLayer, find_aifs_layer
+from aifs_peft.tuner.merging import check_mergeable
 from aifs_peft.tuner.modes import freeze_modes
 from aifs_peft.tuner.rows import rows_by_adapter
 from aifs_peft.tuner.targets import find_head, resolve_encoder
@@ -182,7 +183,23 @@ class AIFSModel(Tuner):
 
     def before_unload(self, *, merge: bool) -> None:
         """The class names of the merged head stay with the base model; an unloaded model gets its own back."""
+        if merge:
+            check_mergeable(self.model)
         self._apply_labels(enabled=merge)
+
+    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
+        """Merge in place, so that the model computes with one weight per layer; `unmerge_adapter` takes it back.
+
+        Args:
+            adapter_names: the adapter to merge; None takes the active one.
+            safe_merge: refuse weights that are not finite.
+
+        Raises:
+            InvalidConfigError: where a merged layer would compute something else.
+            HeadError: for several adapters.
+        """
+        check_mergeable(self.model, adapter_names)
+        super().merge_adapter(adapter_names, safe_merge)
 
     def _apply_labels(self, *, enabled: bool) -> None:
         """Tell the base model how many classes its head has now: its own loss reads `num_labels`."""

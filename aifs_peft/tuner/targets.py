@@ -12,12 +12,24 @@ from aifs_peft.latent.heads import linear_layers
 from aifs_peft.tuner._peft import BaseTunerLayer
 from aifs_peft.tuner.heads import is_quantised, takes_sequence
 from aifs_peft.tuner.layer import AIFSLayer
+from aifs_peft.tuner.trial import decides, taking_part
 from aifs_peft.tuner.whole_layers import is_inside, matches
 
 if TYPE_CHECKING:
     from aifs_peft.tuner.config import AIFSConfig
 
-HEAD_NAMES = ("classifier", "score", "classification_head", "head", "fc", "heads")
+HEAD_NAMES = (
+    "classifier", "score", "classification_head", "head", "fc", "heads", "logits_proj", "sequence_summary"
+)  # fmt: skip
+NOT_THE_LAST_WORD = (
+    "the logits of this {model} are not what its head {head!r} gives: it averages two heads, or classifies every token "
+    "and pools afterwards, so that the head sees no pooled latent. Use a model with one head on a pooled latent, or "
+    "LatentClassifier on its encoder."
+)
+NO_GRADIENT = (
+    "no gradient comes back to the layers of this {model}, so an adapter there would learn nothing; leave "
+    "encoder_adapter out."
+)
 # Attention projections by family, all of them if present; checked in this order.
 _LORA_TARGETS = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"), ("qkv",), ("q", "v"))
 _IA3_TARGETS = (
@@ -49,7 +61,7 @@ def find_head(model: nn.Module, config: AIFSConfig) -> str:
         if len(found) != 1:
             raise HeadError(_not_found(model, name, found))
     else:
-        found = wrapped or [n for n in HEAD_NAMES if n in modules and not isinstance(modules[n], nn.Identity)][:1]
+        found = wrapped or [name for name in HEAD_NAMES if name in modules and linear_layers(modules[name])][:1]
         if not found:
             raise HeadError(_not_found(model, None, []))
     key: str = found[0]
@@ -71,11 +83,11 @@ def _check_head(model: nn.Module, key: str, head: nn.Module, config: AIFSConfig)
             f"{key!r} is a {type(head).__name__} without a linear layer, which is no classification head. "
             f"{_candidates(model)}"
         )
-    if key.rpartition(".")[2] == "score" and hasattr(model, "config") and config.pool == "auto":
-        raise HeadError(
-            f"the head {key!r} of {type(model).__name__} is applied to every token and pooled afterwards, so it sees "
-            "no pooled latent. Use an encoder model, or LatentClassifier with a pooled embedding."
-        )
+    last_word = decides(model, key)
+    if last_word is None and key.rpartition(".")[2] == "score" and hasattr(model, "config"):
+        last_word = False  # what decoders call a head that classifies every token
+    if config.pool == "auto" and last_word is False:
+        raise HeadError(NOT_THE_LAST_WORD.format(model=type(model).__name__, head=key))
     sequence = config.target_modules is None and not is_quantised(head) and takes_sequence(head)
     if sequence and config.tunes_encoder:
         return f"{key}.{layers[-1][0]}"
@@ -131,21 +143,23 @@ def _ancestors(key: str) -> list[str]:
 def _default_targets(model: nn.Module, taken: list[str], inner: Any) -> None:
     kinds = (nn.Linear, nn.MultiheadAttention, nn.Conv2d, BaseTunerLayer)
     keys = [k for k, m in model.named_modules() if isinstance(m, kinds) and not is_inside(k, taken)]
+    used = taking_part(model, keys)
+    if keys and not used:
+        raise InvalidConfigError(NO_GRADIENT.format(model=type(model).__name__))
     if hasattr(inner, "feedforward_modules"):
         if inner.feedforward_modules is not None:
             return
         for attention, feedforward in _IA3_TARGETS:
-            if all(any(matches(k, [n]) for k in keys) for n in (*attention, *feedforward)):
-                inner.feedforward_modules = _narrow(keys, feedforward)
-                inner.target_modules = [*_narrow(keys, attention), *inner.feedforward_modules]
+            if _all_there(used, (*attention, *feedforward)):
+                inner.feedforward_modules = _narrow(keys, used, feedforward)
+                inner.target_modules = [*_narrow(keys, used, attention), *inner.feedforward_modules]
                 return
     else:
-        groups = [*_LORA_TARGETS, ("attn",)]
-        found = next((g for g in groups if all(any(matches(k, [n]) for k in keys) for n in g)), None)
+        found = next((names for names in (*_LORA_TARGETS, ("attn",)) if _all_there(used, names)), None)
         if found is not None:
-            inner.target_modules = _narrow(keys, found)
+            inner.target_modules = _narrow(keys, used, found)
             return
-        plain = [k for k in keys if _is_pointwise(model.get_submodule(k))]
+        plain = [k for k in used if _is_pointwise(model.get_submodule(k))]
         if plain:
             inner.target_modules = plain
             return
@@ -155,20 +169,32 @@ def _default_targets(model: nn.Module, taken: list[str], inner: Any) -> None:
     )
 
 
+def _all_there(keys: list[str], names: tuple[str, ...]) -> bool:
+    return all(any(matches(key, [name]) for key in keys) for name in names)
+
+
 def _is_pointwise(module: nn.Module) -> bool:
-    """A linear layer or a 1x1 convolution: where a low-rank update is cheap and merges exactly."""
+    """A linear layer or a 1x1 convolution of torch's own: where a low-rank update is cheap and merges exactly.
+
+    A class of its own may transform its weight again (weight standardisation), so that nothing merges into it.
+    """
     if isinstance(module, BaseTunerLayer):
         module = module.get_base_layer()
-    if isinstance(module, nn.Conv2d):
+    if type(module) is nn.Conv2d:
         return module.kernel_size == (1, 1) and module.groups == 1
-    return isinstance(module, nn.Linear)
+    return type(module) is nn.Linear
 
 
-def _narrow(keys: list[str], names: tuple[str, ...]) -> list[str]:
-    """Short names; full names of the image tower alone when there is a text tower that images never reach."""
+def _narrow(keys: list[str], used: list[str], names: tuple[str, ...]) -> list[str]:
+    """Short names; full names where some layers of those names take no part in a prediction.
+
+    A text tower that images never reach, and the other way round; the layers behind the token that is classified.
+    """
     hit = [k for k in keys if matches(k, names)]
-    image = [k for k in hit if not _TEXT_TOWER.search(k)]
-    return image if image and len(image) < len(hit) else list(names)
+    part = [k for k in used if matches(k, names)]
+    if len(used) == len(keys):  # or no trial worked
+        part = [k for k in hit if not _TEXT_TOWER.search(k)]
+    return part if part and len(part) < len(hit) else list(names)
 
 
 def _exclude(model: nn.Module, taken: list[str], inner: Any) -> None:

@@ -1,17 +1,24 @@
-"""A trial run of a base model on one made-up example, to see which of its layers a prediction depends on."""
+"""A trial run of a base model on one made-up example: what its predictions depend on, and whether its head decides.
+
+Nothing is known where no trial works (a model that takes other inputs, quantised or sharded weights); then nothing is
+concluded.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from aifs_peft.latent._support import evaluating
+
 logger = logging.getLogger(__name__)
 
-_TOKENS = 8
+_TOKENS, _TOKEN = 8, 3
 
 
 def taking_part(model: nn.Module, names: list[str]) -> list[str]:
@@ -31,47 +38,100 @@ def taking_part(model: nn.Module, names: list[str]) -> list[str]:
         >>> taking_part(nn.Sequential(nn.Linear(2, 2)), ["0"])  # takes neither images nor texts: nothing is known
         ['0']
     """
-    reference = next((p for p in model.parameters() if p.is_floating_point()), None)
-    if not names or reference is None or reference.is_meta:
-        return names
-    own = {name: [p for p in model.get_submodule(name).parameters() if p.is_floating_point()] for name in names}
+    own = {name: list(model.get_submodule(name).parameters()) for name in names}
     wanted = [parameter for parameters in own.values() for parameter in parameters]
-    modes = {module: module.training for module in model.modules()}
-    frozen = [parameter for parameter in wanted if not parameter.requires_grad]
-    try:
-        for module in modes:
-            module.training = False
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        devices = [reference.device] if reference.device.type == "cuda" else []
-        with torch.enable_grad(), torch.random.fork_rng(devices):
-            for inputs in _examples(model, reference):
-                reached = _reached(model, inputs, wanted)
-                if reached is not None:
-                    return [name for name in names if not own[name] or any(id(p) in reached for p in own[name])]
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-        for module, mode in modes.items():
-            module.training = mode
+    if not wanted:
+        return names
+    with _trial(model) as examples:
+        for inputs in examples:
+            reached = _reached(model, inputs, wanted)
+            if reached is not None:
+                return [name for name in names if not own[name] or any(id(p) in reached for p in own[name])]
     return names
+
+
+def decides(model: nn.Module, head: str) -> bool | None:
+    """Whether a model's logits are what one of its modules gives, unchanged.
+
+    They are not where two heads are averaged (distilled vision models), or where every token is classified and the
+    result pooled afterwards (decoders).
+
+    Args:
+        model: any model; left as it is.
+        head: full name of the module.
+
+    Returns:
+        None where no trial worked.
+
+    Example:
+        >>> from aifs_peft.models import LatentClassifier, TabularEncoder
+        >>> decides(LatentClassifier(TabularEncoder(3, 8)), "classifier") is None  # takes features
+        True
+    """
+    given: list[Any] = []
+    handle = model.get_submodule(head).register_forward_hook(lambda _module, _inputs, output: given.append(output))
+    try:
+        with _trial(model) as examples:
+            for inputs in examples:
+                given.clear()
+                logits = _logits(model, inputs)
+                if logits is not None:
+                    same = [isinstance(g, Tensor) and g.shape == logits.shape and torch.equal(g, logits) for g in given]
+                    return same == [True]
+    finally:
+        handle.remove()
+    return None
+
+
+@contextmanager
+def _trial(model: nn.Module) -> Iterator[Iterator[dict[str, Tensor]]]:
+    """Examples to try, with everything in evaluation mode and the random generators guarded."""
+    parameters = list(model.parameters())
+    if not parameters or any(p.is_meta or not p.is_floating_point() or hasattr(p, "ds_id") for p in parameters):
+        yield iter(())  # not loaded yet, quantised or sharded
+        return
+    devices = [parameters[0].device] if parameters[0].device.type == "cuda" else []
+    with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices):
+        yield _examples(model, parameters[0])
+
+
+def _logits(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor | None:
+    """Logits of an example, None when the model does not take it."""
+    try:
+        logits = model(**inputs).logits
+    except Exception as error:  # noqa: BLE001 - any model, any reason: then nothing is known
+        logger.debug("a trial with %s failed: %s", sorted(inputs), error)
+        return None
+    return logits if isinstance(logits, Tensor) else None
 
 
 def _reached(model: nn.Module, inputs: dict[str, Tensor], parameters: Sequence[Tensor]) -> set[int] | None:
     """Identities of the parameters that the logits depend on; None when the model does not take such inputs."""
+    frozen = [parameter for parameter in parameters if not parameter.requires_grad]
     try:
-        logits = model(**inputs).logits
-        gradients = torch.autograd.grad(logits.float().sum(), parameters, allow_unused=True)
-    except Exception as error:  # noqa: BLE001 - any model, any reason: then nothing is known
-        logger.debug("a trial with %s failed: %s", sorted(inputs), error)
-        return None
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        with torch.enable_grad():
+            logits = _logits(model, inputs)
+            if logits is None or not logits.requires_grad:
+                return None
+            gradients = torch.autograd.grad(logits.float().sum(), parameters, allow_unused=True)
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
     return {id(p) for p, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
 
 
-def _examples(model: nn.Module, parameter: Tensor) -> Iterator[dict[str, Tensor]]:
+def _examples(model: nn.Module, reference: Tensor) -> Iterator[dict[str, Tensor]]:
     """One example of each kind of input, the likeliest first."""
-    images = {"pixel_values": torch.zeros(1, *_image_shape(model), device=parameter.device, dtype=parameter.dtype)}
-    ids = torch.ones(1, _TOKENS, dtype=torch.long, device=parameter.device)
+    # Not zeros: two heads on a latent of zeros would agree.
+    pixels = torch.randn(1, *_image_shape(model), generator=torch.Generator().manual_seed(0))
+    images = {"pixel_values": pixels.to(reference)}
+    ids = torch.full((1, _TOKENS), _TOKEN, dtype=torch.long, device=reference.device)
+    config = getattr(model, "config", None)
+    end = getattr(config, "eos_token_id", None)
+    if isinstance(end, int) and end < (getattr(config, "vocab_size", None) or 0):
+        ids[:, -1] = end  # BART and its like read the last end of a sequence
     texts = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     examples = [images, texts]
     yield from examples if getattr(model, "main_input_name", "") == "pixel_values" else reversed(examples)

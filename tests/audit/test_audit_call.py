@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset
 from planted_audit import planted, table
 
 from aifs_peft import Audit, audit, discover
-from aifs_peft.errors import InvalidConfigError, InvalidInputError, MissingDependencyError
+from aifs_peft.errors import InvalidConfigError, InvalidInputError
 
 
 @pytest.fixture(scope="module")
@@ -206,10 +206,20 @@ def test_a_given_discovery_is_used_and_metadata_never_is(marked):
         audit(Z[:500], y[:500], discovery=given)
 
 
+def test_one_seed_one_result_and_no_step_changes_another(marked):
+    Z, y, mark = marked
+    first = audit(Z, y, metadata=table(mark), predictions=mark).to_dict()
+    assert first == audit(Z, y, metadata=table(mark), predictions=mark).to_dict()
+    alone = audit(Z, y, metadata=table(mark), predictions=mark, harm=False).to_dict()
+    assert alone == first | {"harm": None}
+    by_state = audit(Z, y, random_state=np.random.RandomState(0), harm=False)
+    assert by_state.found
+
+
 def test_reserved_column_names_stay_apart(marked):
     Z, y, mark = marked
-    result = audit(Z, y, metadata={"label": mark, "row": y}, harm=False)
-    assert {"metadata_label", "metadata_row"} <= set(result.conflicting.columns)
+    result = audit(Z, y, metadata={"label": mark, "row": y, "metadata_row": y}, harm=False)
+    assert {"metadata_label", "metadata_row", "metadata_metadata_row"} <= set(result.conflicting.columns)
     assert result.conflicting.columns.is_unique
 
 
@@ -247,22 +257,16 @@ def test_mistakes_in_labels_and_order_are_told():
         audit(frame, y, metadata=pd.DataFrame({"a": y}, index=frame.index[::-1]))
 
 
-def test_plots_and_pages_come_from_the_report(found, monkeypatch, tmp_path):
-    import aifs_peft.report
+def test_plots_and_pages_come_from_the_report(found, tmp_path):
+    from matplotlib.figure import Figure
 
-    monkeypatch.setattr(aifs_peft.report, "audit_html", lambda audit: f"<p>{audit.evidence_words}</p>", raising=False)
-    monkeypatch.setattr(aifs_peft.report, "plot_audit", lambda audit, ax: (audit.found, ax), raising=False)
-    assert found.to_html(tmp_path / "audit.html").read_text() == "<p>strong</p>"
-    assert found._repr_html_() == "<p>strong</p>"
-    assert found.plot("axes") == (True, "axes")
-
-    def missing(_audit):
-        raise MissingDependencyError("pip install 'aifs_peft[report]'")
-
-    monkeypatch.setattr(aifs_peft.report, "audit_html", missing, raising=False)
-    assert found._repr_html_() is None
-    with pytest.raises(ImportError):
-        found.to_html(tmp_path / "audit.html")
+    page = found.to_html(tmp_path / "audit.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "Is there a shortcut?" in page
+    short = found._repr_html_()
+    assert len(short) < len(page) / 3
+    ax = Figure().subplots()
+    assert found.plot(ax) is ax
 
 
 ORDERS = [

@@ -89,10 +89,10 @@ def test_values_must_fit_names_and_data():
 
 
 def test_the_column_is_replaced_and_read_by_the_trainer():
-    from aifs_peft.training.batches import has_column, read_column
+    from aifs_peft.training.columns import column_names, read_column
 
     rows = Dataset.from_dict({"text": ["a", "b"]})
-    assert not has_column(rows, "attributes")
+    assert "attributes" not in column_names(rows)
     for value in (0, 1):
         rows = with_attributes(rows, Attributes(("x", "y"), np.array([[value, 1], [0, 1]], dtype=np.uint8)))
     assert read_column(rows, "attributes").tolist() == [[1, 1], [0, 1]]

@@ -12,7 +12,7 @@ from wilds_csv import write_wilds
 from aifs_peft.data import describe, group_array, group_spec, load
 from aifs_peft.data.spurious_scenes import rows
 from aifs_peft.errors import InvalidInputError
-from aifs_peft.training.batches import read_labels
+from aifs_peft.training.labels import read_labels
 
 
 def _mnist(folder):

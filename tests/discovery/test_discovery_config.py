@@ -10,6 +10,7 @@ import pytest
 import aifs_peft.discovery
 from aifs_peft.discovery import DiscoveryConfig, GateThresholds, discover
 from aifs_peft.discovery.config import DEFAULT_CONFIG
+from aifs_peft.errors import InvalidConfigError
 
 FOLDER = Path(aifs_peft.discovery.__file__).parent
 SOURCES = {path: path.read_text() for path in sorted(FOLDER.rglob("*.py")) if path.name != "config.py"}
@@ -72,6 +73,13 @@ def test_arguments_and_configuration_say_the_same():
     assert any("100.0" in candidate.reason for candidate in by_config.candidates_)
     # What is given directly goes before what the configuration says.
     assert discover(Z, y, gate=GateThresholds(), config=replace(DEFAULT_CONFIG, gate=strict), random_state=0).found
+
+
+@pytest.mark.parametrize("argument", [{"max_attributes": 0}, {"max_attributes": 1.5}, {"max_fit_rows": 10}])
+def test_arguments_out_of_range_are_refused(argument):
+    (name,) = argument
+    with pytest.raises(InvalidConfigError, match=f"{name} must be an integer of at least"):
+        discover(*planted(n=100), random_state=0, **argument)
 
 
 def test_settings_of_a_stage_reach_it():

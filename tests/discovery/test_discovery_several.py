@@ -137,7 +137,7 @@ def test_a_weak_hint_beside_a_found_attribute_gives_a_head_of_the_right_shape(kn
 
 
 def test_no_attribute_at_all_is_no_number_of_attributes():
-    with pytest.raises(InvalidConfigError, match="max_attributes=0 was given; needed is at least 1"):
+    with pytest.raises(InvalidConfigError, match="max_attributes must be an integer of at least 1; got 0"):
         discover(np.zeros((5, 2)), [0, 1, 0, 1, 0], max_attributes=0)
 
 

@@ -22,7 +22,7 @@ from aifs_peft.methods import (
     register,
 )
 from aifs_peft.methods.aifs.offsets import assign_groups, basis_of, fit_offsets
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSConfig, AIFSState, LatentOutput
 
 

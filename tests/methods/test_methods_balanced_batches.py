@@ -9,7 +9,7 @@ from shortcut_latents import fit, planted, worst_group
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.methods import make
 from aifs_peft.methods.common.true_groups import read_groups
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.training.sampling import EpochSampler
 
 TEST = planted(2000, 0.5, seed=9)

@@ -10,7 +10,7 @@ from torch import nn
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.methods import EpochContext, Latents, Setup, make
 from aifs_peft.methods.last_layer.dfr import balanced_subset
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSState
 
 TEST = planted(2000, 0.5, seed=9)

@@ -12,7 +12,7 @@ from aifs_peft.latent import MLPHead
 from aifs_peft.methods import MethodSettings, Setup, make
 from aifs_peft.methods.common.last_linear import last_features, last_linear
 from aifs_peft.methods.regularisers.elrep import norm_penalties
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import LatentOutput
 
 

@@ -151,8 +151,8 @@ def test_discovery_that_gives_a_class_nobody_as_value_keeps_no_direction_of_it(m
     groups = np.arange(300) % 2
     found = Discovery(
         found=True, classes_=np.arange(3), labels_=np.arange(300) % 3, groups_=groups,
-        responsibilities_=np.eye(3)[groups], basis_=np.eye(4)[:, :2],
-        displacements_=np.diag([1.0, 1.0, 1.0, 0.0])[:3], evidence_=1.0,
+        responsibilities_=np.eye(3)[groups],
+        basis_=np.eye(4)[:, :2], displacements_=np.diag([1.0, 1.0, 1.0, 0.0])[:3], evidence_=1.0,
         class_displacements_=np.zeros((3, 4)),
     )  # fmt: skip
     monkeypatch.setattr(discovery, "discover", lambda *_args, **_options: found)

@@ -9,7 +9,7 @@ from torch import nn
 
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError, InvalidInputError
 from aifs_peft.methods import EpochContext, StepContext, make
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSState, LatentOutput
 
 TEST = planted(2000, 0.5, seed=9)

@@ -13,7 +13,7 @@ from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError, Invali
 from aifs_peft.methods import EpochContext, StepContext, get, make
 from aifs_peft.methods.regularisers.irm import irm_penalties
 from aifs_peft.methods.regularisers.irm_environments import multiplier_gradients
-from aifs_peft.training.on_latents import LatentSchedule
+from aifs_peft.training.latent_trainer import LatentSchedule
 from aifs_peft.tuner import AIFSState, LatentOutput
 
 LIMITS = {"min_examples": 1}

@@ -8,7 +8,7 @@ from shortcut_latents import fit, planted, worst_group
 
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.methods.common.reference_head import train_reference
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 
 TEST = planted(2000, 0.5, seed=9)
 SHORT = LatentSchedule(epochs=2)

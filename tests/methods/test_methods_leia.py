@@ -11,7 +11,7 @@ from aifs_peft.errors import HeadError, InvalidConfigError, InvalidInputError, N
 from aifs_peft.methods import Setup, make
 from aifs_peft.methods.common.held_out import stratified_rows
 from aifs_peft.methods.last_layer.leia import adjusted_logits, error_directions, error_weights
-from aifs_peft.training.on_latents import LatentSchedule
+from aifs_peft.training.latent_trainer import LatentSchedule
 
 TEST = planted(2000, 0.5, seed=9)
 SHORT = LatentSchedule(epochs=3)

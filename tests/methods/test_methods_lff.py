@@ -12,7 +12,7 @@ from aifs_peft.methods import Latents, Setup, make
 from aifs_peft.methods.common.generalised_cross_entropy import generalised_cross_entropy
 from aifs_peft.methods.common.initial_latents import InitialLatents
 from aifs_peft.methods.reweighting.lff import UNSEEN, relative_difficulty, update_averages
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSState, LatentOutput
 
 

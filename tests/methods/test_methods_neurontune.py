@@ -10,7 +10,7 @@ from aifs_peft.errors import HeadError, InvalidConfigError, InvalidInputError, N
 from aifs_peft.methods import Setup, make
 from aifs_peft.methods.common.held_out import stratified_rows
 from aifs_peft.methods.last_layer.neurontune import biased_features, retrained_without
-from aifs_peft.training.on_latents import LatentSchedule
+from aifs_peft.training.latent_trainer import LatentSchedule
 
 SHORT = LatentSchedule(epochs=3)
 

@@ -30,7 +30,7 @@ from aifs_peft.methods.attributes.ravl_clusters import (
 from aifs_peft.methods.attributes.ravl_regions import follow_centroids, grid_regions, nearest_cluster, span_regions
 from aifs_peft.methods.common.held_out import stratified_rows
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
-from aifs_peft.training.on_latents import fit_on_latents
+from aifs_peft.training.latent_trainer import fit_on_latents
 from aifs_peft.tuner import AIFSConfig, AIFSState, LatentOutput
 
 MODULES = (
@@ -338,16 +338,15 @@ def test_refusals(tmp_path):
 
 
 def test_region_store_refuses_nan_and_drops_repeats():
-    from accelerate import Accelerator
-
     from aifs_peft.training.latents import RegionStore
+    from aifs_peft.training.processes import Processes
 
     store = RegionStore()
     for rows, width in (([4, 1], 3), ([1, 0], 2)):
         index = torch.tensor(rows)
         features = index.float()[:, None, None].expand(2, width, 5)
         store.add(index, torch.zeros(2, 5), features, torch.ones(2, width, dtype=torch.bool), index % 2)
-    regions = store.gather(Accelerator(cpu=True))
+    regions = store.gather(Processes(), dim=5)
     assert isinstance(regions, Regions)
     assert regions.index.tolist() == [0, 1, 4]
     assert regions.present.sum(1).tolist() == [2, 3, 3]
@@ -360,4 +359,4 @@ def test_region_store_refuses_nan_and_drops_repeats():
         torch.tensor([0]),
     )
     with pytest.raises(NonFiniteError, match="token features are NaN"):
-        store.gather(Accelerator(cpu=True))
+        store.gather(Processes(), dim=5)

@@ -12,7 +12,7 @@ from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent import MLPHead
 from aifs_peft.methods import MethodSettings, make
 from aifs_peft.methods.regularisers.rsc import dominant_features
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import LatentOutput
 
 

@@ -13,7 +13,7 @@ from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.methods import MethodSettings, get, make
 from aifs_peft.training import on_latents
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSConfig
 
 SHORT = LatentSchedule(epochs=1)

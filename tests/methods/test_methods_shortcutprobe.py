@@ -20,7 +20,7 @@ from aifs_peft.methods.last_layer.shortcutprobe_directions import (
     mistake_directions,
     shortcut_basis,
 )
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 
 
 def built(**options):

@@ -8,7 +8,7 @@ from torch import nn
 
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.methods import MethodSettings, StepContext, make
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSState, LatentOutput
 
 

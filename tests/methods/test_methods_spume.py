@@ -22,7 +22,7 @@ from aifs_peft.methods.attributes.spume_tasks import (
     tasks_of,
 )
 from aifs_peft.methods.common.last_linear import embed_all, last_features, last_linear
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSState, LatentOutput
 
 SCHEDULE = LatentSchedule(epochs=20, batch_size=120, learning_rate=5e-3)

@@ -9,7 +9,7 @@ from torch import nn
 from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.methods import EpochContext, Latents, StepContext, make
-from aifs_peft.training.on_latents import LatentSchedule
+from aifs_peft.training.latent_trainer import LatentSchedule
 from aifs_peft.tuner import AIFSState, LatentOutput
 
 ALPHA = torch.tensor([[-1.0, 0, 0], [1.0, 0, 0]])

@@ -11,7 +11,7 @@ from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent import MLPHead
 from aifs_peft.methods import Latents, MethodSettings, Setup, make
 from aifs_peft.methods.regularisers.ule import coordinate_change, cosine_penalty, output_gradient, saliency_penalty
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import LatentOutput
 
 

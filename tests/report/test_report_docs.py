@@ -1,15 +1,11 @@
 """The Python of docs/report.md runs, block after block."""
 
 import re
-from importlib.util import find_spec
 from pathlib import Path
-
-import pytest
 
 DOCS = Path(__file__).parents[2] / "docs" / "report.md"
 
 
-@pytest.mark.skipif(find_spec("aifs_peft.audit") is None, reason="aifs_peft.audit is not there")
 def test_the_blocks_run_in_order() -> None:
     blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
     space: dict[str, object] = {}

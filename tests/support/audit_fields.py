@@ -5,10 +5,7 @@ from typing import Any
 
 import numpy as np
 
-try:
-    from aifs_peft.audit import Audit, audit
-except ModuleNotFoundError:
-    from audit_standin import Audit, audit  # type: ignore[assignment]
+from aifs_peft.audit import Audit, audit
 
 CLASSES = ("cat", "dog")
 

@@ -16,15 +16,11 @@ import torch
 from huggingface_hub import HfApi, hf_hub_download
 from peft import get_peft_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from transformers.utils.hub import PushInProgress
 
 from aifs_peft.report import (
     attach_card,
     push_adapter,
-    push_checkpoint,
-    push_trainer,
     summary_from_trainer,
-    write_card,
 )
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
 from aifs_peft.tuner import AIFSConfig
@@ -32,23 +28,7 @@ from aifs_peft.tuner import AIFSConfig
 warnings.simplefilter("ignore")
 
 
-class Trainer(AIFSTrainer):
-    """`AIFSTrainer` whose own calls write and push the card."""
-
-    def create_model_card(self, *given: Any, **metadata: Any) -> None:
-        write_card(self, *given, **metadata)
-
-    def push_to_hub(self, *given: Any, **options: Any) -> Any:
-        return push_trainer(self, *given, **options)
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if not self.is_world_process_zero():
-            return
-        if self.args.hub_always_push or self.push_in_progress is None or self.push_in_progress.is_done():
-            self.push_in_progress = PushInProgress(push_checkpoint(self, checkpoint_folder))
-
-
-def make_trainer(folder: Path, roberta: str, method: str, **arguments: object) -> Trainer:
+def make_trainer(folder: Path, roberta: str, method: str, **arguments: object) -> AIFSTrainer:
     """A text classifier of two classes on twenty texts, two epochs."""
     tokenizer = AutoTokenizer.from_pretrained(roberta)
     texts = [f"{('the', 'you')[i % 2]} {('is', 'are')[i % 2]} {('good', 'bad')[i // 2 % 2]}" for i in range(20)]
@@ -59,7 +39,7 @@ def make_trainer(folder: Path, roberta: str, method: str, **arguments: object) -
         output_dir=str(folder), method=method, num_train_epochs=2, eval_strategy="epoch", save_strategy="epoch",
         logging_strategy="epoch", load_best_model_at_end=True, use_cpu=True, disable_tqdm=True, **arguments,
     )  # fmt: skip
-    return Trainer(
+    return AIFSTrainer(
         get_peft_model(base, AIFSConfig(recipe="erm")), args, train_dataset=rows, eval_dataset=rows,
         processing_class=tokenizer,
     )  # fmt: skip

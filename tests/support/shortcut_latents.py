@@ -3,7 +3,7 @@
 import torch
 
 from aifs_peft.methods import MethodSettings
-from aifs_peft.training.on_latents import LatentSchedule, fit_on_latents
+from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 
 
 def planted(n=2000, aligned=0.95, seed=0, core=2.0, shortcut=4.0, num_labels=2, dim=10):

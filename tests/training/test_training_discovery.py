@@ -7,6 +7,7 @@ import torch
 from training_zoo import assert_equal, lora, make_data, make_trainer, shortcut_data, trained
 
 from aifs_peft.errors import InvalidConfigError
+from aifs_peft.training.epoch_runner import EpochRunner
 from aifs_peft.tuner import AIFSConfig
 
 
@@ -63,13 +64,18 @@ def test_nothing_found_is_erm_bit_for_bit(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("directions", ["refit", "rediscover", "keep"])
-def test_directions_follow_a_trained_encoder(tmp_path, directions):
+def test_directions_follow_a_trained_encoder(tmp_path, monkeypatch, directions):
     trainer = make_trainer(
         tmp_path, AIFSConfig(encoder_adapter=lora()), shortcut_data(), directions=directions, num_train_epochs=1
     )
     bases = []
-    begin = trainer.begin_epoch
-    trainer.begin_epoch = lambda epoch: (bases.append(trainer.layer.state.basis.clone()), begin(epoch))
+    begin = EpochRunner.begin_epoch
+
+    def spy(self, epoch):
+        bases.append(trainer.layer.state.basis.clone())
+        begin(self, epoch)
+
+    monkeypatch.setattr(EpochRunner, "begin_epoch", spy)
     trainer.train()
     same = torch.equal(bases[0], trainer.layer.state.basis)
     assert same == (directions == "keep")
@@ -80,12 +86,12 @@ def test_batches_are_balanced_over_inferred_groups(tmp_path):
     data = shortcut_data(300)
     trainer = make_trainer(tmp_path, AIFSConfig(), data, num_train_epochs=1, max_repeats=50)
     trainer.train()
-    drawn = torch.tensor(list(trainer._sampler))
+    drawn = torch.tensor(list(trainer.runner.sampler))
     cells = trainer.labels * 2 + trainer.layer.state.groups
     assert torch.bincount(cells[drawn]).tolist() == [75, 75, 75, 75]
     plain = make_trainer(tmp_path, AIFSConfig(), data, num_train_epochs=1, balance_groups=False)
     plain.train()
-    assert sorted(plain._sampler) == list(range(300))
+    assert sorted(plain.runner.sampler) == list(range(300))
 
 
 def test_noise_kinds_in_the_basis(tmp_path):

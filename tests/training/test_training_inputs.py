@@ -62,7 +62,7 @@ def test_examples_run():
 
 
 def test_images_and_names_become_pixels_and_indices():
-    ready = processed(pictures(["dog", "cat", "dog"]), processor(), vit(), "training")
+    ready = processed(pictures(["dog", "cat", "dog"]), processor(), vit(), "training", keep=["site"])
     assert isinstance(ready, ProcessedDataset)
     assert ready.labels.tolist() == [1, 0, 1]
     one = ready[2]

@@ -8,10 +8,11 @@ from peft import get_peft_model
 from training_zoo import lora, make_data, make_trainer, trained
 from transformers import AutoModelForImageClassification
 
+from aifs_peft.training.epoch_runner import EpochRunner
 from aifs_peft.tuner import AIFSConfig
 
 
-def test_frozen_mobilenet_keeps_its_running_statistics(tmp_path, shared_dir):
+def test_frozen_mobilenet_keeps_its_running_statistics(tmp_path, shared_dir, monkeypatch):
     torch.manual_seed(0)
     base = AutoModelForImageClassification.from_pretrained(shared_dir / "models" / "mobilenet_v2_imagenet")
     model = get_peft_model(base, AIFSConfig.paper(head="linear", num_labels=2))
@@ -21,11 +22,13 @@ def test_frozen_mobilenet_keeps_its_running_statistics(tmp_path, shared_dir):
     data = [{"pixel_values": torch.randn(3, 64, 64, generator=generator), "label": i % 2} for i in range(8)]
     trainer = make_trainer(tmp_path, model=model, data=data, per_device_train_batch_size=4, num_train_epochs=2)
     latents = []
-    keep = trainer.keep_latents
-    trainer.keep_latents = lambda index, z, labels: (
-        latents.append(dict(zip(index.tolist(), z, strict=True))),
-        keep(index, z, labels),
-    )
+    keep = EpochRunner.keep
+
+    def spy(self, index, z, labels, step):
+        latents.append(dict(zip(index.tolist(), z, strict=True)))
+        keep(self, index, z, labels, step)
+
+    monkeypatch.setattr(EpochRunner, "keep", spy)
     trainer.train()
     for name, value in model.state_dict().items():
         if name in frozen:
@@ -49,7 +52,7 @@ def test_running_statistics_stay_beside_a_trained_adapter(tmp_path, shared_dir):
     trainer = make_trainer(tmp_path, model=model, data=data, per_device_train_batch_size=4, num_train_epochs=1)
     trainer.train()
     assert torch.equal(dict(model.named_buffers())[name], before)
-    assert trainer.encoder_trains
+    assert trainer.runner.contexts.encoder_trains
 
 
 def test_bfloat16_autocast(tmp_path):

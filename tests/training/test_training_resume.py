@@ -9,6 +9,7 @@ from training_zoo import assert_equal, lora, make_args, make_data, make_model, m
 
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError
 from aifs_peft.training import AIFSTrainer
+from aifs_peft.training.epoch_runner import EpochRunner
 from aifs_peft.tuner import AIFSConfig
 
 
@@ -101,7 +102,7 @@ def test_skipping_data_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("adapter_name", ["default", "spurious"])
-def test_best_model_brings_its_mask(tmp_path, adapter_name):
+def test_best_model_brings_its_mask(tmp_path, monkeypatch, adapter_name):
     data = make_data(40)
     model = make_model(AIFSConfig.paper(), adapter_name=adapter_name)
     values = iter([0.2, 0.9, 0.1, 0.3])
@@ -119,8 +120,14 @@ def test_best_model_brings_its_mask(tmp_path, adapter_name):
         model, args, train_dataset=data, eval_dataset=data, compute_metrics=lambda p: {"planned": next(values)}
     )
     masks = []
-    finish = trainer.finish_epoch
-    trainer.finish_epoch = lambda epoch: (finish(epoch), masks.append(trainer.layer.state.mask.clone()))
+    finish = EpochRunner.finish_epoch
+
+    def spy(self, epoch):
+        numbers = finish(self, epoch)
+        masks.append(trainer.layer.state.mask.clone())
+        return numbers
+
+    monkeypatch.setattr(EpochRunner, "finish_epoch", spy)
     trainer.train()
     # Best at epoch 2, then two evaluations without improvement.
     assert trainer.state.global_step == 20

@@ -11,7 +11,6 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_zoo import make_args
@@ -19,8 +18,11 @@ from training_zoo import make_args
 from aifs_peft.errors import InvalidConfigError, InvalidInputError, NonFiniteError
 from aifs_peft.methods import Sampling
 from aifs_peft.methods.common.draw_rates import balanced_counts, draw_rates
-from aifs_peft.training.batches import CarryingCollator, IndexedDataset, read_column, read_labels
+from aifs_peft.training.batches import CarryingCollator, IndexedDataset
+from aifs_peft.training.columns import read_column
+from aifs_peft.training.labels import read_labels
 from aifs_peft.training.latents import LatentStore
+from aifs_peft.training.processes import Processes
 from aifs_peft.training.rng import isolated_rng, mix
 from aifs_peft.training.sampling import Draw, EpochSampler, drawn_by_weight
 from aifs_peft.training.selection import selection_metrics
@@ -135,7 +137,7 @@ def test_labels_are_read_from_wherever_they_are():
     assert read_labels([{"labels": np.int64(2)}, {"labels": torch.tensor(0)}]).tolist() == [2, 0]
     with pytest.raises(InvalidInputError, match="map-style"):
         read_labels(iter([]))
-    with pytest.raises(InvalidInputError, match="got str"):
+    with pytest.raises(InvalidInputError, match=r"example 0 of the training set has 'cat' \(str\)"):
         read_labels([{"label": "cat"}])
 
 
@@ -153,10 +155,10 @@ def test_latents_of_an_example_seen_twice_are_the_later_ones(tmp_path):
     store = LatentStore(total=5, samples=None, seed=0)
     store.add(torch.tensor([3, 1]), torch.tensor([[3.0], [1.0]]), torch.tensor([1, 0]), step=0)
     store.add(torch.tensor([3]), torch.tensor([[30.0]]), torch.tensor([1]), step=4)
-    store.save(tmp_path / "aifs_latents_0.safetensors")
+    store.save(tmp_path, rank=0)
     loaded = LatentStore(total=5, samples=None, seed=0)
-    loaded.load(tmp_path, "aifs_latents_*", rank=0, world_size=1)
-    for latents in (store.gather(Accelerator(cpu=True), 1), loaded.gather(Accelerator(cpu=True), 1)):
+    loaded.load(tmp_path, Processes())
+    for latents in (store.gather(Processes(), 1), loaded.gather(Processes(), 1)):
         assert latents.index.tolist() == [1, 3]
         assert latents.z.tolist() == [[1.0], [30.0]]
         assert latents.labels.tolist() == [0, 1]
@@ -166,7 +168,7 @@ def test_store_keeps_a_fixed_sample():
     def kept():
         store = LatentStore(total=100, samples=10, seed=2)
         store.add(torch.arange(100), torch.zeros(100, 2), torch.zeros(100, dtype=torch.int64), step=0)
-        return store.gather(Accelerator(cpu=True), 2).index.tolist()
+        return store.gather(Processes(), 2).index.tolist()
 
     assert len(kept()) == 10
     assert kept() == kept()
@@ -176,7 +178,7 @@ def test_non_finite_latents_name_the_example():
     store = LatentStore(total=3, samples=None, seed=0)
     store.add(torch.tensor([2]), torch.tensor([[float("inf")]]), torch.tensor([0]), step=0)
     with pytest.raises(NonFiniteError, match="first: example 2"):
-        store.gather(Accelerator(cpu=True), 1)
+        store.gather(Processes(), 1)
 
 
 def test_selection_finds_the_worst_inferred_cell():

@@ -57,9 +57,8 @@ def make_args(folder, **options):
 
 def make_trainer(folder, config=None, data=None, model=None, **options):
     """A trainer on a fresh model; `options` are arguments."""
-    extra = {
-        k: options.pop(k) for k in ("eval_dataset", "compute_metrics", "callbacks", "data_collator") if k in options
-    }
+    names = ("eval_dataset", "compute_metrics", "callbacks", "data_collator", "compute_loss_func")
+    extra = {name: options.pop(name) for name in names if name in options}
     return AIFSTrainer(
         model if model is not None else make_model(config),
         make_args(folder, **options),

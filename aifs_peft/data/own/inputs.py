@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from aifs_peft.data.images import to_rgb
 from aifs_peft.data.notes import listed, shown
 from aifs_peft.data.own.rows import Rows
 from aifs_peft.data.own.values import MISSING_WORDS, is_missing
 from aifs_peft.data.reading import inside
-from aifs_peft.data.tables import image_column
+from aifs_peft.data.tables import encode_png, image_column
 from aifs_peft.errors import InvalidInputError
 
 LEAVES = "; name the folder that holds all pictures: root="
@@ -45,7 +46,8 @@ def is_paths(rows: Rows, column: str) -> bool:
     Raises:
         InvalidInputError: addresses of the web, which are never fetched, or a mixture.
     """
-    values = [value for value in rows.frame[column].tolist() if isinstance(value, str | os.PathLike)]
+    filled = [v for v, no in zip(rows.frame[column].tolist(), is_missing(rows, column), strict=True) if not no]
+    values = [value for value in filled if isinstance(value, str | os.PathLike)]
     if not values:
         return False
     web = [value for value in values if str(value).lower().startswith(("http://", "https://"))]
@@ -54,9 +56,10 @@ def is_paths(rows: Rows, column: str) -> bool:
             f"{rows.where}: column {column!r} holds addresses of the web ({shown(web[0])}), which are not fetched; "
             "download the pictures and give their paths"
         )
-    other = len(rows) - len(values) - int(is_missing(rows, column).sum())
-    if other > 0:
-        raise InvalidInputError(f"{rows.where}: column {column!r} holds {len(values)} paths and {other} other values")
+    if len(filled) > len(values):
+        raise InvalidInputError(
+            f"{rows.where}: column {column!r} holds {len(values)} paths and {len(filled) - len(values)} other values"
+        )
     return True
 
 
@@ -100,12 +103,14 @@ def pictures(rows: Rows, column: str, root: Path | None) -> pa.Array:
     stored = []
     for row, value in enumerate(values):
         try:
+            if isinstance(value, np.ndarray | list):
+                value = {"bytes": encode_png([np.asarray(to_rgb(value))])[0], "path": None}
             stored.append(feature.encode_example(value))
         except (TypeError, ValueError, KeyError, AttributeError, OSError) as error:
             which = np.arange(len(values)) == row
             raise InvalidInputError(
                 f"{rows.where}: column {column!r} holds no picture ({rows.at(which)}: {type(value).__name__}); needed "
-                "are paths, bytes of files, Pillow images or uint8 arrays"
+                "are paths, bytes of files, Pillow images or arrays"
             ) from error
     return pa.array(stored, type=pa.struct({"bytes": pa.binary(), "path": pa.string()}))
 

@@ -155,11 +155,10 @@ def judge_hint(
         )
     sample = rows_with(known, rows, config.hints.held_out_rows, rng)
     part = Hint(hint.source, hint.values[sample])
-    k, tied, (beyond, error) = choose_fit(X[sample], y[sample], n_classes, part, rng, config)
-    if beyond < errors_needed(hint, config.gate) * error:
-        return rejected(
-            hint.source, f"known examples, held out, are not predicted ({beyond:.2f} +- {error:.2f} over chance)", k
-        )
+    k, tied, held_out = choose_fit(X[sample], y[sample], n_classes, part, rng, config)
+    if not held_out.clear(errors_needed(hint, config.gate)):
+        over = f"{held_out.beyond:.2f} +- {held_out.error:.2f} over chance"
+        return rejected(hint.source, f"known examples, held out, are not predicted ({over})", k)
     rows = rows_with(known, rows, len(rows), rng)
     return _fit_and_judge(X, y, n_classes, hint, k, tied, rng=rng, config=config, rows=rows)
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from aifs_peft._checks import to_numpy
 from aifs_peft.discovery.arrays import IntArray
 from aifs_peft.discovery.config import DEFAULT_CONFIG, HintConfig
 from aifs_peft.errors import InvalidInputError
@@ -70,8 +71,7 @@ def groups_hint(groups: ArrayLike, n: int, *, config: HintConfig = DEFAULT_CONFI
         >>> groups_hint([0, 1, -1] * 5, 15).n_values, groups_hint(["land", "water", None] * 5, 15).n_values
         (2, 2)
     """
-    if hasattr(groups, "detach"):
-        groups = groups.detach().cpu().numpy()
+    groups = to_numpy(groups)
     # As objects first: NumPy alone would turn a list of strings and missing values into strings, "None" and "nan".
     given = np.asarray(groups if isinstance(groups, np.ndarray) else np.asarray(groups, dtype=object))
     if given.shape != (n,):

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.special import softmax
 
+from aifs_peft._checks import to_numpy
 from aifs_peft.discovery.arrays import Array, IntArray, one_hot, softmax_in_place
 from aifs_peft.discovery.config import DiscoveryConfig, HintConfig
 from aifs_peft.discovery.hints.judge import Hinted, hint_verdict, measure, rejected, to_classes
@@ -81,9 +82,7 @@ def named_hints(attributes: Any, reduction: Reduction) -> list[Named]:
     width = reduction.components.shape[1]
     hints = []
     for name, given in items:
-        if hasattr(given, "detach"):
-            given = given.detach().cpu().float().numpy()
-        array = np.asarray(given)
+        array = np.asarray(to_numpy(given))
         if array.dtype.kind not in "fiu" or array.ndim not in (1, 2) or array.shape[-1] != width:
             raise InvalidInputError(
                 f"attributes[{name!r}] has shape {array.shape} and dtype {array.dtype}; needed are directions of width "

@@ -63,7 +63,7 @@ HINT_COLUMN = "hint_groups"
 
 
 # Weight of the observed examples beside synthetic ones on a frozen encoder, whose head would otherwise memorise the few
-# conflicting ones; measured on dominoes, see docs/discovery.md.
+# conflicting ones; measured on dominoes, see docs/research_log.md.
 OBSERVED_FROZEN = 0.2
 
 
@@ -110,6 +110,7 @@ class AIFSDiscovery(Intervening):
     collects_latents: ClassVar[Phase] = "both"
     epoch_samples: ClassVar[int | None] = None
     Options: ClassVar[type[Any]] = AIFSOptions
+    learns_first: ClassVar[tuple[str, ...]] = ("num_updates",)
 
     def __init__(self, settings: MethodSettings) -> None:
         super().__init__(settings)

@@ -33,9 +33,11 @@ class Intervening(Method):
             return None
         # Cloned: the buffer may be replaced between this forward pass and its backward pass.
         mask, basis = state.mask.clone(), state.basis.clone() if state.has_basis else None
+        # Drawn before the forward pass, which may be compiled: `torch.compile` cannot trace the generator.
+        drawn = None if settings.adversarial else context.draw(mask.numel(), settings.noise)
 
         def apply(z: Tensor) -> Tensor:
-            if settings.adversarial:
+            if drawn is None:
                 noise = adversarial_noise(
                     context.head,
                     z.detach(),
@@ -46,7 +48,7 @@ class Intervening(Method):
                     generator=context.generator,
                 )
             else:
-                noise = context.draw(mask.numel(), settings.noise).to(z.device, z.dtype)
+                noise = drawn.to(z.device, z.dtype)
             return intervene(z, mask, noise, settings.lambda_, basis)
 
         return apply

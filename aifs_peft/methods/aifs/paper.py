@@ -37,7 +37,7 @@ from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent import attribute, mask_from_attribution
 from aifs_peft.methods.aifs.intervention import Intervening
 from aifs_peft.methods.base import Phase
-from aifs_peft.methods.context import EpochContext, Latents, Setup
+from aifs_peft.methods.context import EpochContext, Latents, Setup, TrainingPlan
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import MethodSettings
 
@@ -82,6 +82,18 @@ class AIFSPaper(Intervening):
             raise InvalidConfigError(
                 f"class_weights needs one number for each of {setup.num_labels} classes, got {len(weights)}"
             )
+
+    def idle(self, plan: TrainingPlan) -> str | None:
+        """See `Method.idle`: the mask is empty until an epoch's end, and both losses read it."""
+        if self.settings.alpha == 0 and self.settings.beta == 0:
+            return "alpha and beta are 0, so neither of its losses counts; set one of them"
+        if plan.used_updates() == 0:
+            return (
+                f"its mask is learnt at the end of every {plan.update_every} epoch(s) of {plan.steps_per_epoch} steps, "
+                f"and training ends after {plan.steps}, before a mask was used; train longer, or lower "
+                "mask_update_every"
+            )
+        return None
 
     def end_of_epoch(self, latents: Latents, context: EpochContext) -> dict[str, float]:
         """Attribute the head on this epoch's latents, average over all processes, turn the mean into a mask."""

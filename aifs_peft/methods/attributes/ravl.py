@@ -59,7 +59,7 @@ from aifs_peft.methods.attributes.ravl_regions import follow_centroids, grid_reg
 from aifs_peft.methods.base import Method, Phase
 from aifs_peft.methods.common.held_out import stratified_rows
 from aifs_peft.methods.common.whole_batch import whole_batch
-from aifs_peft.methods.context import EpochContext, Latents, Regions, Sampling, Setup, StepContext
+from aifs_peft.methods.context import EpochContext, Latents, Regions, Sampling, Setup, StepContext, TrainingPlan
 from aifs_peft.methods.registry import register
 
 logger = logging.getLogger(__name__)
@@ -143,6 +143,15 @@ class Ravl(Method):
             raise InvalidConfigError(
                 'method \'ravl\' with source="validation" needs a validation set: pass eval_dataset, or source="train"'
             )
+
+    def idle(self, plan: TrainingPlan) -> str | None:
+        """See `Method.idle`: spurious regions are looked for after the warm-up."""
+        if plan.used_updates(self.options.warmup) == 0:
+            return (
+                f"spurious regions are looked for after a warm-up of {self.options.warmup} epoch(s) of "
+                f"{plan.steps_per_epoch} steps, and training ends after {plan.steps}; train longer, or set warmup lower"
+            )
+        return None
 
     def collects(self, state: AIFSState, encoder_trains: bool) -> bool:
         """See `Method.collects`: regions are encoded when they are wanted, latents of the steps are not."""

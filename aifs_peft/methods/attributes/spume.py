@@ -122,6 +122,7 @@ class Spume(Method):
     Options: ClassVar[type[Any]] = Options
     collects_latents: ClassVar[Phase] = "both"
     latent_head: ClassVar[Literal["linear", "mlp"]] = "mlp"
+    learns_first: ClassVar[tuple[str, ...]] = ("memory",)
 
     _embeds: bool = True
     _attributes: Tensor | None = None

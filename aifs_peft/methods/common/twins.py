@@ -30,6 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor
 
 from aifs_peft._checks import check_count
@@ -201,8 +202,8 @@ def _train(
         rows, at = order[at : at + batch], at + batch
         inside, own, current = X[rows], owner[rows], labels[rows]
         logits = (inside @ weights.reshape(width, -1)).reshape(batch, draws, 2, K)
-        held_in = _softmax(np.take_along_axis(logits, own[:, :, None, None], 2))
-        held_out = _softmax(np.take_along_axis(logits, 1 - own[:, :, None, None], 2)[:, :, 0])
+        held_in = softmax(np.take_along_axis(logits, own[:, :, None, None], 2), axis=-1)
+        held_out = softmax(np.take_along_axis(logits, 1 - own[:, :, None, None], 2)[:, :, 0], axis=-1)
         target = current[:, :, None] == np.arange(K)
         # Sum over classes of the mean loss in each: an example weighs one over the size of its current class.
         per_class = target / np.maximum(target.sum(0), 1)
@@ -219,9 +220,3 @@ def _train(
         flips = rng.random((batch, draws), dtype=np.float32) < flip_probability(held_out)
         labels[rows] = np.where(flips, held_out.argmax(2), current)
     return weights, labels
-
-
-def _softmax(logits: Array) -> Array:
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    out: Array = shifted / shifted.sum(-1, keepdims=True)
-    return out

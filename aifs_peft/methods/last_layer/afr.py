@@ -100,6 +100,7 @@ class AFR(Method):
     needs: ClassVar[tuple[str, ...]] = ("linear head",)
     cost: ClassVar[str] = "one encoder pass and 500 steps on the last layer after training"
     Options: ClassVar[type[Any]] = AFROptions
+    learns_first: ClassVar[tuple[str, ...]] = ("weights",)
 
     def check(self, setup: Setup) -> None:
         """See `Method.check`: a linear head."""

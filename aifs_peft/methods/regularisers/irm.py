@@ -162,6 +162,7 @@ class IRM(Method):
     differs: ClassVar[str] = "minibatches with an unbiased penalty, balanced over environments; these may be inferred"
     cost: ClassVar[str] = "one encoder pass and a linear fit before training; one number per example and step"
     Options: ClassVar[type[Any]] = IRMOptions
+    learns_first: ClassVar[tuple[str, ...]] = ("groups",)
 
     def __init__(self, settings: MethodSettings) -> None:
         super().__init__(settings)

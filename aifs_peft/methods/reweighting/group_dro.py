@@ -88,6 +88,7 @@ class GroupDROOracle(Method):
     needs: ClassVar[tuple[str, ...]] = ("group labels (column `group`)",)
     cost: ClassVar[str] = "none"
     Options: ClassVar[type[Any]] = GroupDROOptions
+    learns_first: ClassVar[tuple[str, ...]] = ("memory",)
 
     def columns(self) -> tuple[str, ...]:
         """See `Method.columns`."""

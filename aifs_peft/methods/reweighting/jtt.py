@@ -95,6 +95,7 @@ class JTT(Method):
     cost: ClassVar[str] = "one encoder pass and a linear head on its latents before training"
     Options: ClassVar[type[Any]] = JTTOptions
     collects_latents: ClassVar[Phase] = "initial"
+    learns_first: ClassVar[tuple[str, ...]] = ("weights",)
 
     def start(self, latents: Latents, context: EpochContext) -> dict[str, float]:
         """See `Method.start`: train the reference, weight its mistakes."""

@@ -136,6 +136,7 @@ class LfF(Method):
     cost: ClassVar[str] = "a second linear head per step; when tuning, one encoder pass and its latents in memory"
     Options: ClassVar[type[Any]] = LfFOptions
     auxiliary: ClassVar[Literal["none", "linear", "mlp"]] = "linear"
+    learns_first: ClassVar[tuple[str, ...]] = ("memory",)
 
     def __init__(self, settings: MethodSettings) -> None:
         super().__init__(settings)

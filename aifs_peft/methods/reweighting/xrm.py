@@ -83,6 +83,7 @@ class XRMGroupDRO(Method):
     differs: ClassVar[str] = "linear twins on standardised latents, with learning rates scaled to their width"
     cost: ClassVar[str] = "one encoder pass and pairs of linear classifiers before training"
     Options: ClassVar[type[Any]] = XRMOptions
+    learns_first: ClassVar[tuple[str, ...]] = ("groups", "memory")
 
     def prepare(self, context: EpochContext) -> None:
         """See `Method.prepare`: before the first step, infer every example's bit; group weights start equal."""

@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 from own_data import own_frame, write_pictures
+from PIL import Image
 
 from aifs_peft.data import from_table, group_array, group_spec, is_own, load, load_own
 from aifs_peft.data.doctor import check_data_set
 from aifs_peft.data.notes import DataWarning
+from aifs_peft.data.tables import encode_png
 from aifs_peft.errors import AIFSError, DataNotFoundError, InvalidInputError
 
 FRAME = own_frame()
@@ -245,6 +247,27 @@ def test_objects_of_datasets_keep_their_names_and_their_pictures_closed() -> Non
     with pytest.warns(DataWarning, match="unsupervised are neither train, validation nor test"):
         loaded = load_own(splits, image="picture", label="verdict")
     assert {name: len(rows) for name, rows in loaded.items()} == {"train": 60, "validation": 60, "test": 60}
+
+
+@pytest.mark.parametrize("form", ["arrays", "deep arrays", "lists", "Pillow", "bytes", "bytes and path"])
+def test_pictures_in_the_table_itself(form: str) -> None:
+    arrays = [np.full((2, 3, 3), i, np.uint8) for i in range(200)]
+    ramps = [np.array([[0, 500, 1000 + i]], np.uint16) for i in range(200)]
+    files = encode_png(arrays)
+    column: list[Any] = {
+        "arrays": arrays,
+        "deep arrays": ramps,
+        "lists": [array.tolist() for array in arrays],
+        "Pillow": [Image.fromarray(array) for array in arrays],
+        "bytes": files,
+        "bytes and path": [{"bytes": file, "path": None} for file in files],
+    }[form]
+    splits = load_own(FRAME.assign(path=column), image="path", label="finding")
+    assert "path" not in splits["train"].column_names
+    if form == "deep arrays":
+        assert np.asarray(splits["test"][0]["image"])[0, :, 0].max() == 255
+    else:
+        assert _one(splits) == WANTED
 
 
 def test_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,145 @@
+"""Every private name of `transformers.Trainer` that this package touches, and nothing else.
+
+Written against transformers 5.20 to 5.x. `tests/training/test_training_transformers_contract.py` names each of them and
+what is expected of it, so that a release of transformers that moves one fails there first.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from peft import PeftModel
+from torch import nn
+from torch.utils.data import DataLoader, Sampler
+from transformers import Trainer, TrainerState, TrainingArguments
+
+from aifs_peft.training.checkpoints import load_adapter_strictly
+from aifs_peft.training.columns import is_table
+from aifs_peft.tuner import find_aifs_layer
+
+logger = logging.getLogger(__name__)
+
+C = TypeVar("C", bound=type[Trainer])
+
+
+class Resumable(Protocol):
+    """What the loaders below need of a trainer."""
+
+    model: Any
+    state: TrainerState
+    resumed_from: Path | None
+
+
+def training_loader(trainer: Trainer, dataset: Any, sampler: Sampler[int]) -> DataLoader[Any]:
+    """The loader of training batches as upstream builds it (columns, collator, workers, sharding), with a given order.
+
+    Args:
+        trainer: whose arguments and collator are used.
+        dataset: map-style.
+        sampler: positions in the order in which they are drawn.
+    """
+    return trainer._get_dataloader(
+        dataset=dataset,
+        description="Training",
+        batch_size=trainer._train_batch_size,
+        sampler_fn=lambda _: sampler,
+        is_training=True,
+    )
+
+
+def device_batch_size(trainer: Trainer) -> int:
+    """Training examples per process and forward pass; `auto_find_batch_size` may have lowered it."""
+    return int(trainer._train_batch_size)
+
+
+def keep_columns(trainer: Trainer, names: Sequence[str]) -> None:
+    """Let columns survive `remove_unused_columns` though the model does not take them.
+
+    Args:
+        trainer: whose data sets have them.
+        names: of the columns.
+    """
+    trainer._set_signature_columns_if_needed()
+    columns: list[str] = trainer._signature_columns or []
+    columns += [name for name in names if name not in columns]
+
+
+def without_unused_columns(trainer: Trainer, dataset: Any) -> Any:
+    """Drop the columns of a `datasets.Dataset` that nobody reads, before they are decoded; other sets as they are.
+
+    Args:
+        trainer: whose arguments say whether columns are dropped.
+        dataset: of any kind.
+    """
+    return trainer._remove_unused_columns(dataset) if is_table(dataset) else dataset
+
+
+def removing_collator(trainer: Trainer) -> Callable[[list[Any]], dict[str, Any]]:
+    """The trainer's collator, which first drops what nobody reads from examples that are dictionaries.
+
+    Args:
+        trainer: whose collator and arguments are used.
+    """
+    collator: Callable[[list[Any]], dict[str, Any]] = trainer._get_collator_with_removed_columns(trainer.data_collator)
+    return collator
+
+
+def rng_file(args: TrainingArguments) -> str:
+    """Name of the file in a checkpoint that holds this process's generators."""
+    return "rng_state.pth" if args.world_size <= 1 else f"rng_state_{args.process_index}.pth"
+
+
+def loads_adapters_strictly(cls: C) -> C:
+    """Class decorator: checkpoints and the best model are loaded whole, under any adapter name, or not at all.
+
+    Upstream loads what it finds, at most warns about keys that are missing, and looks for an adapter at the top of
+    the checkpoint only, where adapters with another name than "default" are not.
+
+    Args:
+        cls: a trainer of an AIFS adapter, with an attribute `resumed_from`.
+    """
+    cls._load_from_checkpoint = _load_from_checkpoint  # type: ignore[assignment, method-assign]
+    cls._load_best_model = _load_best_model  # type: ignore[assignment, method-assign]
+    return cls
+
+
+def _load_from_checkpoint(self: Resumable, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+    del model  # only FSDP and SageMaker pass one, and both are refused
+    self.resumed_from = Path(resume_from_checkpoint)
+    _load_into(self.model, self.resumed_from)
+
+
+def _load_best_model(self: Resumable) -> None:
+    best = str(self.state.best_model_checkpoint)
+    logger.info("loading the best model from %s (score: %s)", best, self.state.best_metric)
+    _load_into(self.model, Path(best))
+
+
+def _load_into(model: Any, checkpoint: Path) -> None:
+    assert isinstance(model, PeftModel)  # noqa: S101 - `AIFSTrainer` refuses all others
+    load_adapter_strictly(model, checkpoint, find_aifs_layer(model).adapter)
+
+
+def pushes_without_pickles(cls: C) -> C:
+    """Class decorator: what goes to the Hub after a checkpoint is adapter and card, without pickled arguments.
+
+    Args:
+        cls: a trainer.
+    """
+    cls._push_from_checkpoint = _push_from_checkpoint  # type: ignore[method-assign]
+    return cls
+
+
+def _push_from_checkpoint(self: Any, checkpoint_folder: str) -> None:
+    from transformers.utils.hub import PushInProgress
+
+    from aifs_peft.report import push_checkpoint
+
+    if not self.is_world_process_zero():
+        return
+    running = self.push_in_progress
+    if self.args.hub_always_push or running is None or running.is_done():
+        self.push_in_progress = PushInProgress(push_checkpoint(self, checkpoint_folder))  # type: ignore[arg-type] # takes a list

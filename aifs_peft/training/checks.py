@@ -1,0 +1,121 @@
+"""What a training refuses before it begins, each by the name of the argument."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers.trainer_utils import IntervalStrategy
+
+from aifs_peft.errors import InvalidConfigError, InvalidInputError
+from aifs_peft.training.arguments import AIFSTrainingArguments
+from aifs_peft.training.labels import LABEL_NAMES, check_labels, find_labels, is_map_style
+from aifs_peft.training.rng import isolated_rng
+from aifs_peft.training.selection import SELECTION_METRICS
+
+
+def check_arguments(args: object) -> None:
+    """Refuse arguments of another class, and what the machine would make of them.
+
+    Args:
+        args: of the trainer.
+
+    Raises:
+        InvalidConfigError: naming what to do instead.
+    """
+    if not isinstance(args, AIFSTrainingArguments):
+        raise InvalidConfigError(
+            f"args must be AIFSTrainingArguments, got {type(args).__name__}; it takes the same arguments and more"
+        )
+    if args.n_gpu > 1:
+        raise InvalidConfigError(
+            f"{args.n_gpu} GPUs in one process would mean nn.DataParallel, whose copies lose the latents; start "
+            f"one process per GPU: torchrun --nproc_per_node {args.n_gpu} ..., or accelerate launch"
+        )
+
+
+def check_model(model: nn.Module, args: AIFSTrainingArguments, *, encoder_trains: bool) -> None:
+    """Refuse arguments that would do nothing, or harm in silence, with this model.
+
+    Args:
+        model: with its adapter.
+        args: of the trainer.
+        encoder_trains: whether any parameter outside the head is trained.
+
+    Raises:
+        InvalidConfigError: naming the argument.
+    """
+    if getattr(model, "is_distributed_loading_by_transformers", False):
+        raise InvalidConfigError(
+            "the model was loaded in shards (distributed_config); discovery, masks and exact resume have not been "
+            "shown to work then. Load it whole, and start one process per GPU"
+        )
+    if args.neftune_noise_alpha is not None and not encoder_trains:
+        raise InvalidConfigError(
+            "neftune_noise_alpha adds noise to embeddings in training mode, and a frozen encoder stays in evaluation "
+            "mode: it would do nothing. Leave it out, or train the encoder (AIFSConfig(encoder_adapter=...))"
+        )
+    options = args.activation_checkpointing_kwargs
+    reentrant = isinstance(options, dict) and options.get("use_reentrant", False)
+    if args.activation_checkpointing and reentrant and encoder_trains:
+        raise InvalidConfigError(
+            "activation_checkpointing_kwargs={'use_reentrant': True} gives no gradient to an encoder's adapter whose "
+            "inputs need none; leave use_reentrant at False"
+        )
+
+
+def check_evaluation_sets(datasets: Any, args: AIFSTrainingArguments, num_labels: int) -> None:
+    """Check the labels of what training will be evaluated on, before it begins.
+
+    Args:
+        datasets: one set, several by name, or None.
+        args: of the trainer.
+        num_labels: classes of the head.
+
+    Raises:
+        InvalidInputError: naming the set and its labels.
+        InvalidConfigError: if the metric that chooses the best model will not exist.
+    """
+    evaluates = args.eval_on_start or IntervalStrategy(args.eval_strategy) != IntervalStrategy.NO
+    if isinstance(datasets, dict):
+        chosen = args.metric_for_best_model
+        if evaluates and chosen is not None and chosen in SELECTION_METRICS.values():
+            names = [chosen.replace("eval_", f"eval_{name}_", 1) for name in datasets]
+            raise InvalidConfigError(
+                f"eval_dataset holds {len(datasets)} sets, so there is no metric {chosen!r}; say which set chooses the "
+                f"best model: metric_for_best_model={' or '.join(map(repr, names))}"
+            )
+    named = datasets if isinstance(datasets, dict) else {"evaluation": datasets}
+    for name, dataset in named.items():
+        if dataset is not None:
+            check_split(dataset, num_labels, name, args.seed, required=evaluates)
+
+
+def check_split(dataset: Any, num_labels: int, what: str, seed: int, *, required: bool = True) -> bool:
+    """Check the labels of a set that is evaluated; of a streamed one they are checked batch by batch.
+
+    Args:
+        dataset: of any kind.
+        num_labels: classes of the head.
+        what: which set, for messages.
+        seed: for whatever the set draws while its labels are read.
+        required: whether a set without any label is refused.
+
+    Returns:
+        Whether the set has labels, as far as is known.
+
+    Raises:
+        InvalidInputError: naming the set and its labels.
+    """
+    if not is_map_style(dataset):
+        return True
+    with isolated_rng(seed):
+        labels = find_labels(dataset, what)
+    if labels is not None:
+        check_labels(labels, num_labels, what, several=False)
+    elif required:
+        raise InvalidInputError(
+            f"the {what} set has no labels (no example has one of {', '.join(LABEL_NAMES)}, or all are -1 or -100), "
+            "and an evaluation measures nothing without; use trainer.predict for a set whose labels are hidden"
+        )
+    return labels is not None
