@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aifs_peft._plain import plain as to_plain
 from aifs_peft.errors import InvalidInputError
 from aifs_peft.experiments.auditing import audit_rows, inferred_values
 from aifs_peft.experiments.baseline import (
@@ -31,7 +32,6 @@ from aifs_peft.experiments.build import Assembled, build_trainer
 from aifs_peft.experiments.comparison import Cells, cells_of_classes, cells_of_groups, cells_of_inferred, compare
 from aifs_peft.experiments.describe import describe_run
 from aifs_peft.experiments.evaluation import evaluate_groups
-from aifs_peft.experiments.jsonable import jsonable
 from aifs_peft.experiments.latents import LatentDataset, fed_with_latents, latents_of
 from aifs_peft.experiments.prepare import label_names
 from aifs_peft.experiments.provenance import provenance
@@ -130,7 +130,7 @@ def run_finetune(
         "provenance": provenance(),
     }
     trainer = run.trainer
-    return FinetuneResult(trainer.adapted, trainer, run.processor, jsonable(summary), metrics, plain, logits, audit)
+    return FinetuneResult(trainer.adapted, trainer, run.processor, to_plain(summary), metrics, plain, logits, audit)
 
 
 def plain_kind(run: Assembled, spec: FinetuneSpec) -> str:

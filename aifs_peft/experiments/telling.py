@@ -89,7 +89,8 @@ def selection_sentence(summary: dict[str, Any]) -> str:
         'model chosen by: average accuracy on the validation split'
     """
     chosen = summary["selection"]
-    text = f"model chosen by: {_RULES[chosen['applied']]}"
+    known = _RULES.get(chosen["applied"], f"{chosen['applied'].replace('_', ' ')} on the validation split")
+    text = f"model chosen by: {known}"
     if chosen["applied"] != chosen["rule"]:
         text += f" ({chosen['rule'].replace('_', ' ')} was asked for, and no groups were inferred)"
     return text + ("; the method reads group labels of the validation split" if chosen["reads_group_labels"] else "")
