@@ -16,7 +16,7 @@ from aifs_peft._plain import plain, to_json
 from aifs_peft.models.tabular import ENCODERS
 from aifs_peft.report.card import render_card
 from aifs_peft.report.publish import on_hub, publishable
-from aifs_peft.report.usage import BASE_FOLDER
+from aifs_peft.report.usage import BASE_FOLDER, EMBEDDED
 from aifs_peft.tuner import AIFSConfig
 
 if TYPE_CHECKING:
@@ -25,14 +25,21 @@ if TYPE_CHECKING:
 MESSAGE = "Add AIFS adapter and model card"
 _EXAMPLES = ("audit", "report.html")
 """What in a run's folder shows training examples."""
+_OF_BASE = ("config.json", "model.safetensors", "generation_config.json")
+_OF_PROCESSOR = (
+    "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json",
+    "vocab.txt", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+)  # fmt: skip
 
 
 def save_run(model: PeftModel, processor: Any, summary: Mapping[str, Any], folder: str | Path) -> Path:
     """Write adapter, processor, `README.md` (the model card) and `summary.json` into `folder`.
 
-    A base model that started from scratch (`mlp`, `identity`) exists nowhere else and goes into `base_model/`.
-    Nothing in the folder is a pickle: weights, mask and basis are safetensors, the rest is JSON and Markdown. Contact
-    sheets that `write_audit_folder` left in the folder before are shown in the card.
+    A base model that started from scratch (`mlp`, `identity`) exists nowhere else and goes into `base_model/`. The
+    embedded encoder goes beside the adapter, where transformers and its pipelines look for the base model of a local
+    adapter. Base model and processor of an earlier run in the same folder are removed. Nothing in the folder is a
+    pickle: weights, mask and basis are safetensors, the rest is JSON and Markdown. Contact sheets that
+    `write_audit_folder` left in the folder before are shown in the card.
 
     Args:
         model: the trained PEFT model.
@@ -54,15 +61,27 @@ def save_run(model: PeftModel, processor: Any, summary: Mapping[str, Any], folde
         # The names of the classes, so that a pipeline made from the folder alone tells them.
         if isinstance(config, AIFSConfig) and config.labels is None:
             config.labels = [str(label) for label in summary["label_names"]]
+    _remove_earlier(folder)
     # No embedding is trained; "auto" would look the base model up on the Hub to find that out.
     model.save_pretrained(str(folder), save_embedding_layers=False)
     if summary.get("model") in ENCODERS:
         copy.deepcopy(model).unload().save_pretrained(folder / BASE_FOLDER)
+    elif summary.get("model") in EMBEDDED and "repo_id" not in summary:
+        copy.deepcopy(model).unload().save_pretrained(folder)
     if processor is not None:
         processor.save_pretrained(folder)
     (folder / "summary.json").write_text(text, encoding="utf-8")
     render_card(plain(summary), folder).save(folder / "README.md")
     return folder
+
+
+def _remove_earlier(folder: Path) -> None:
+    """Take away what an earlier run in this folder wrote and this one may not write again."""
+    if not (folder / "summary.json").is_file():
+        return
+    shutil.rmtree(folder / BASE_FOLDER, ignore_errors=True)
+    for name in (*_OF_BASE, *_OF_PROCESSOR):
+        (folder / name).unlink(missing_ok=True)
 
 
 def push_adapter(

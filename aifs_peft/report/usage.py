@@ -51,8 +51,13 @@ def snippets(summary: Mapping[str, Any]) -> list[Snippet]:
     """
     modality, repo = modality_of(summary), str(summary.get("repo_id") or THIS_FOLDER)
     model = summary.get("model")
+    pipe = (
+        f"{_IMPORT}\nfrom transformers import pipeline\n\nclassify = pipeline({str(summary['task'])!r}, model={repo!r})"
+    )
     if model in (*EMBEDDED, *ENCODERS):
-        return [Snippet("With PEFT", _with_our_base(summary, modality, repo)), _MERGED]
+        local = model in EMBEDDED and not summary.get("repo_id")  # its base model lies beside the adapter
+        ways = [Snippet("With PEFT", _with_our_base(summary, modality, repo)), _MERGED]
+        return [*ways, Snippet("In a pipeline", pipe)] if local else ways
     if model is None or modality not in _AUTO:
         return [Snippet("With PEFT", _with_own_base(repo)), _MERGED]
     auto, local = _AUTO[modality], bool(summary.get("model_local"))
@@ -64,9 +69,6 @@ def snippets(summary: Mapping[str, Any]) -> list[Snippet]:
     if local:
         return [Snippet("With PEFT", with_peft), _MERGED]
     one_call = f"{_IMPORT}\nfrom peft import AutoPeftModel\n\nmodel = AutoPeftModel.from_pretrained({repo!r}).eval()"
-    pipe = (
-        f"{_IMPORT}\nfrom transformers import pipeline\n\nclassify = pipeline({str(summary['task'])!r}, model={repo!r})"
-    )
     return [Snippet("With PEFT", with_peft), Snippet("In one call", one_call), _MERGED, Snippet("In a pipeline", pipe)]
 
 

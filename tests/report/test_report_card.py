@@ -203,5 +203,5 @@ def test_hostile_text_anywhere_leaves_the_card_in_one_piece() -> None:
         "## What was found", "## Results", "## What was used", "## How to load", "## Limits",
     ]  # fmt: skip
     fences = [line for line in body.splitlines() if line.startswith("```")]
-    assert fences == ["```python", "```"] * 2
+    assert fences == ["```python", "```"] * 3
     assert all(row.count("|") == 5 for row in comparison_table(changed).splitlines())

@@ -16,7 +16,7 @@ from transformers import (
     AutoTokenizer,
 )
 
-from aifs_peft.models import load_model
+from aifs_peft.models import load_model, load_processor
 from aifs_peft.report import render_card, save_run
 from aifs_peft.tuner import AIFSConfig
 
@@ -96,8 +96,11 @@ def test_the_embedded_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     size = model.get_base_model().config.vision_config.image_size
     pixels = {"pixel_values": torch.rand(1, 3, size, size)}
     logits = model(**pixels).logits.detach()
-    folder = save_run(model, None, summary(model="tiny_clip", label_names=NAMES), tmp_path / "run")
-    assert len(run_snippets(folder, pixels, logits, monkeypatch)) == 2
+    processor = load_processor("tiny_clip", modality="image")
+    folder = save_run(model, processor, summary(model="tiny_clip", label_names=NAMES), tmp_path / "run")
+    assert run_snippets(folder, pixels, logits, monkeypatch)[-1] == "In a pipeline"
+    direct = AutoModelForImageClassification.from_pretrained(folder).eval()  # transformers by itself
+    torch.testing.assert_close(direct(**pixels).logits, logits, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["mlp", "identity"])
@@ -114,3 +117,37 @@ def test_a_model_made_for_a_table(name: str, tmp_path: Path, monkeypatch: pytest
 def test_no_how_to_leans_on_experiments() -> None:
     for model in ("tiny_clip", "mlp", "me/vit", None):
         assert "experiments" not in str(render_card(summary(model=model)).content)
+
+
+def test_a_run_in_the_folder_of_another_leaves_nothing_of_it(tmp_path: Path) -> None:
+    """Base model and processor of an earlier run would be loaded with the adapter of the later one."""
+    folder = tmp_path / "run"
+    features = torch.randn(20, 4)
+    table = load_model("mlp", modality="features", label_names=NAMES, train_features=features)
+    rows = summary(model="mlp", task="tabular-classification", modality="features", label_names=NAMES)
+    roberta = save_roberta(tmp_path / "roberta")
+    text = AutoModelForSequenceClassification.from_pretrained(roberta)
+    runs = {
+        "table": (table, None, rows),
+        "image": (
+            load_model("tiny_clip", modality="image", label_names=NAMES),
+            load_processor("tiny_clip", modality="image"),
+            summary(model="tiny_clip", label_names=NAMES),
+        ),
+        "text": (
+            text,
+            AutoTokenizer.from_pretrained(roberta),
+            summary(model=str(roberta), task="text-classification", label_names=NAMES),
+        ),
+    }
+    ours = {"README.md", "summary.json", "adapter_config.json", "adapter_model.safetensors"}
+    expected = {
+        "table": {"base_model"},
+        "image": {"config.json", "model.safetensors", "preprocessor_config.json"},
+        "text": {"tokenizer.json", "tokenizer_config.json"},
+    }
+    for name in ("table", "image", "text", "image", "table"):
+        base, processor, about = runs[name]
+        save_run(get_peft_model(base, AIFSConfig()), processor, about, folder)
+        assert {path.name for path in folder.iterdir()} == ours | expected[name], name
+        runs[name] = (get_peft_model(base, AIFSConfig()).unload(), processor, about)
