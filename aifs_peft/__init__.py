@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from aifs_peft.classifier import AIFSClassifier
     from aifs_peft.discovery import discover
     from aifs_peft.models import LatentClassifier
-    from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
+    from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments, LatentSchedule
     from aifs_peft.tuner import AIFSConfig, AIFSModel
 
 __version__ = "0.1.0"
@@ -34,6 +34,7 @@ _LAZY = {
     "AIFSTrainer": "aifs_peft.training",
     "AIFSTrainingArguments": "aifs_peft.training",
     "AIFSClassifier": "aifs_peft.classifier",
+    "LatentSchedule": "aifs_peft.training",
     "discover": "aifs_peft.discovery",
     "encode": "aifs_peft.experiments",
     "Audit": "aifs_peft.audit",
@@ -48,6 +49,7 @@ __all__ = [
     "AIFSTrainingArguments",
     "Audit",
     "LatentClassifier",
+    "LatentSchedule",
     "__version__",
     "audit",
     "discover",

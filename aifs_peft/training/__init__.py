@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aifs_peft.training.arguments import AIFSTrainingArguments
+    from aifs_peft.training.epoch_hook import EpochHook
     from aifs_peft.training.latent_trainer import LatentFit, LatentSchedule, fit_on_latents
     from aifs_peft.training.trainer import AIFSTrainer
 
@@ -14,11 +15,12 @@ if TYPE_CHECKING:
 _LAZY = {
     "AIFSTrainer": "aifs_peft.training.trainer",
     "AIFSTrainingArguments": "aifs_peft.training.arguments",
+    "EpochHook": "aifs_peft.training.epoch_hook",
     "LatentFit": "aifs_peft.training.latent_trainer",
     "LatentSchedule": "aifs_peft.training.latent_trainer",
     "fit_on_latents": "aifs_peft.training.latent_trainer",
 }
-__all__ = ["AIFSTrainer", "AIFSTrainingArguments", "LatentFit", "LatentSchedule", "fit_on_latents"]
+__all__ = ["AIFSTrainer", "AIFSTrainingArguments", "EpochHook", "LatentFit", "LatentSchedule", "fit_on_latents"]
 
 
 def __getattr__(name: str) -> Any:

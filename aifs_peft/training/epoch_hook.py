@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
@@ -37,7 +36,6 @@ class EpochHook:
         validation_dataset: for methods that fit on one.
         collate: list of examples to a batch; None stacks.
         batch_size: examples per process and forward pass.
-        accumulation: forward passes per optimizer step.
         method: name of a training method; None takes the adapter's recipe's.
         seed: of every private draw.
         update_every: epochs between two mask updates.
@@ -46,7 +44,8 @@ class EpochHook:
 
     Attributes:
         loader: batches of the training set for this process, in the order of the coming epoch.
-        numbers: what the method reported last, and the means of the terms of the loss, for the loop's log.
+        numbers: means of the terms of the loss over the last epoch, and what the method reported, for the loop's log.
+        step: optimizer steps so far.
 
     Raises:
         HeadError: if the model has no AIFS adapter.
@@ -54,11 +53,12 @@ class EpochHook:
         InvalidInputError: if the data cannot be trained on.
 
     Example:
+        >>> import torch
         >>> from peft import get_peft_model
         >>> from aifs_peft.models import LatentClassifier, TabularEncoder
         >>> from aifs_peft.tuner import AIFSConfig
         >>> model = get_peft_model(LatentClassifier(TabularEncoder(4, 8), num_labels=2), AIFSConfig.paper())
-        >>> data = [{"x": torch.randn(4), "label": i % 2} for i in range(8)]
+        >>> data = [{"features": torch.randn(4), "label": i % 2} for i in range(8)]
         >>> accelerator = Accelerator(cpu=True)
         >>> hook = EpochHook(model, data, accelerator=accelerator, batch_size=4)
         >>> optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
@@ -80,7 +80,6 @@ class EpochHook:
         validation_dataset: Any = None,
         collate: Callable[[list[Any]], dict[str, Any]] | None = None,
         batch_size: int = 8,
-        accumulation: int = 1,
         method: str | None = None,
         seed: int = 0,
         update_every: int = 1,
@@ -109,39 +108,59 @@ class EpochHook:
         )
         self.terms = LossTerms(processes)
         self.numbers: dict[str, float] = {}
-        self.step, self._micro, self._accumulation, self._steps = 0, 0, accumulation, 1
-        self._resumed_from: Path | None = None
+        self.step, self._micro, self._steps, self._epoch = 0, 0, 1, 0
 
-    def epochs(self, count: int) -> Iterator[int]:
+    def epochs(self, count: int, completed: int = 0) -> Iterator[int]:
         """The numbers of the epochs to train, with what the method does around each of them.
 
-        Leaving the loop early leaves out what comes after; `numbers` is new after each epoch.
+        To go on from a checkpoint that was written after `finish_epoch`, load the model, the optimizer and so on
+        (`accelerator.load_state`), and say how many epochs were completed: order, noise and mask are then those of an
+        uninterrupted run. Leaving the loop early leaves out what the method does after training.
 
         Args:
-            count: epochs of the whole training.
+            count: epochs of the whole training, those completed included.
+            completed: epochs that a loaded checkpoint has behind it.
+
+        Raises:
+            InvalidConfigError: if the method cannot work with what there is.
+            CheckpointMismatchError: if the loaded adapter lacks what the method had learnt by then.
         """
-        per_epoch = max(-(-len(self.loader) // self._accumulation), 1)
-        self._steps = count * per_epoch
-        done = self.step // per_epoch
+        per_epoch = max(-(-len(self.loader) // self.accelerator.gradient_accumulation_steps), 1)
+        self.step, self._micro, self._steps, self._epoch = completed * per_epoch, 0, count * per_epoch, completed
         plan = TrainingPlan(self._steps, per_epoch, self.runner.update_every)
-        fresh = self.step == 0
-        self.numbers = self.runner.begin_training(plan, epoch=done, fresh=fresh, resumed_from=self._resumed_from)
-        for epoch in range(done, count):
+        self.numbers = self.runner.begin_training(plan, epoch=completed, fresh=completed == 0)
+        for epoch in range(completed, count):
             self.runner.begin_epoch(epoch)
-            self.runner.contexts.head.train()
+            if hasattr(self.loader, "set_epoch"):  # accelerate's own count starts at 0 in a run that goes on
+                self.loader.set_epoch(epoch)
             yield epoch
-            self.numbers = {**self.terms.drain(), **self.runner.finish_epoch(epoch + 1)}
+            if self._epoch == epoch:
+                self.finish_epoch()
         self.numbers = {**self.numbers, **self.runner.finish_training(count)}
 
+    def finish_epoch(self) -> dict[str, float]:
+        """Let the method learn from the epoch; called after its last step where the loop has not done so.
+
+        Call it to evaluate or save with what was learnt.
+
+        Returns:
+            `numbers`.
+        """
+        if self._micro:
+            self.step, self._micro = self.step + 1, 0
+        self._epoch += 1
+        self.numbers = {**self.terms.drain(), **self.runner.finish_epoch(self._epoch)}
+        return self.numbers
+
     def loss(self, model: nn.Module, batch: dict[str, Any]) -> Tensor:
-        """Run the model on one batch of `loader` and give its loss, divided by the number of accumulated batches.
+        """Run the model on one batch of `loader` and give its mean loss.
 
         Args:
             model: as `accelerator.prepare` gave it; put into training mode here.
             batch: with labels and positions.
 
         Returns:
-            A scalar with its graph, for `accelerator.backward`.
+            A scalar with its graph, for `accelerator.backward`, which divides it by the number of accumulated batches.
 
         Raises:
             NonFiniteError: if latents or a term of the loss are not finite.
@@ -158,6 +177,6 @@ class EpochHook:
         loss = self.terms.add(terms, latent.z, self.step)
         self.runner.keep(context.index, latent.z, labels, self.step)
         self._micro += 1
-        if self._micro == self._accumulation:
+        if self._micro == self.accelerator.gradient_accumulation_steps:
             self.step, self._micro = self.step + 1, 0
-        return loss / self._accumulation
+        return loss

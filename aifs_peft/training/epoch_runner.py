@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -15,10 +15,17 @@ from aifs_peft.training.contexts import Contexts
 from aifs_peft.training.latents import LatentStore
 from aifs_peft.training.sampling import EpochSampler
 
-if TYPE_CHECKING:
-    from aifs_peft.training.encoding import EncodingPasses
-
 logger = logging.getLogger(__name__)
+
+
+class ReadsTokens(Protocol):
+    """What a method that reads tokens needs of an encoder; see `EncodingPasses`."""
+
+    def resolve_tokens(self) -> None:
+        """Find out how this model's tokens become its latents."""
+
+    def with_tokens(self, context: StepContext, inputs: dict[str, Any], outputs: Any) -> StepContext:
+        """A batch's context with its token features."""
 
 
 class EpochRunner:
@@ -31,7 +38,7 @@ class EpochRunner:
     Args:
         contexts: what the method is given.
         store: where latents are kept from step to step.
-        passes: of the encoder, where there is one.
+        tokens: of the encoder, where there is one.
         order_seed: of the order of examples.
         update_every: epochs between two looks at the latents of an epoch.
     """
@@ -40,12 +47,12 @@ class EpochRunner:
         self,
         contexts: Contexts,
         store: LatentStore,
-        passes: EncodingPasses | None = None,
+        tokens: ReadsTokens | None = None,
         *,
         order_seed: int,
         update_every: int = 1,
     ) -> None:
-        self.contexts, self.method, self.store, self.passes = contexts, contexts.method, store, passes
+        self.contexts, self.method, self.store, self._tokens = contexts, contexts.method, store, tokens
         self.update_every = update_every
         self._prepared = False
         self.sampler = EpochSampler(len(contexts.labels), self._sampling, order_seed, self.method.settings.max_repeats)
@@ -99,9 +106,9 @@ class EpochRunner:
             inputs: of the model.
             outputs: of the model.
         """
-        if not self.method.reads_tokens or self.passes is None:
+        if not self.method.reads_tokens or self._tokens is None:
             return context
-        return self.passes.with_tokens(context, inputs, outputs)
+        return self._tokens.with_tokens(context, inputs, outputs)
 
     def keep(self, index: Tensor, z: Tensor, labels: Tensor, step: int) -> None:
         """Keep a detached copy of a batch's latents, where they will be looked at.
@@ -152,8 +159,8 @@ class EpochRunner:
         self.method.check(self.contexts.setup())
         if not fresh:
             self._require_state()
-        if self.method.reads_tokens and self.passes is not None:
-            self.passes.resolve_tokens()
+        if self.method.reads_tokens and self._tokens is not None:
+            self._tokens.resolve_tokens()
         self.method.prepare(self.contexts.epoch(epoch, fresh=fresh))
         self._prepared = True
 
