@@ -33,22 +33,6 @@ def _dominoes(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _methods(result: dict[str, Any]) -> str:
-    """Worst group of every method on every data set, sorted by the sum; a data set it cannot work on counts 0."""
-    data = list(dict.fromkeys(key.split("/")[0] for key in result["results"]))
-    worst: dict[str, dict[str, float]] = {}
-    for key, cell in result["results"].items():
-        name = key.split("/")[1]
-        worst.setdefault(name, {})
-        if "summary" in cell:
-            worst[name][key.split("/")[0]] = cell["summary"]["worst_inferred_group/worst"]["mean"]
-    lines = ["| method | " + " | ".join(data) + " |", "|---|" + "---:|" * len(data)]
-    for name in sorted(worst, key=lambda n: (-sum(worst[n].values()), n)):
-        cells = [f"{worst[name][d]:.3f}" if d in worst[name] else "-" for d in data]
-        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def _overhead(result: dict[str, Any]) -> str:
     """Step time against plain training."""
     lines = ["| method | step time / ERM | 95 % interval |", "|---|---:|---:|"]
@@ -63,7 +47,6 @@ RENDERERS = {
     "demo_8_epochs": markdown_table,
     "digits_on_scenes_difficulty": _difficulty,
     "discovery_dominoes": _dominoes,
-    "methods": _methods,
 }
 
 
