@@ -630,3 +630,18 @@ def test_a_second_training_begins_anew_from_the_weights_as_they_are(tmp_path, re
     once = make_trainer(tmp_path, model=fresh, data=data, **options)
     once.train()
     assert_equal(trained(twice.model), trained(once.model))
+
+
+def test_arguments_and_data_that_are_changed_before_training_count(tmp_path):
+    trainer = make_trainer(tmp_path, AIFSConfig.paper(mask_scale="max"))
+    trainer.args.alpha, trainer.args.learning_rate, trainer.train_dataset = 0.0, 3e-3, make_data(32)
+    trainer.train()
+    assert trainer.method.settings.alpha == 0.0
+    assert not any("invariance" in row for row in trainer.state.log_history)
+    assert trainer.state.global_step == 8
+    assert trainer.state.log_history[0]["learning_rate"] == pytest.approx(3e-3)
+    wanted = make_trainer(
+        tmp_path, AIFSConfig.paper(mask_scale="max"), make_data(32), alpha=0.0, learning_rate=3e-3
+    )  # fmt: skip
+    wanted.train()
+    assert_equal(trained(trainer.model), trained(wanted.model))
