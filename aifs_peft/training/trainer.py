@@ -181,6 +181,10 @@ class AIFSTrainer(Trainer):
         self._checked_evaluation = self.eval_dataset
         output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         self._report(self.runner.finish_training(int(self.state.epoch or 0)))
+        # From here on the model's own `save_pretrained` and `push_to_hub` write the card of this run.
+        from aifs_peft.report import attach_card, summary_from_trainer
+
+        attach_card(self.adapted, summary_from_trainer(self), self.processing_class)
         return output
 
     def get_train_dataloader(self) -> DataLoader[Any]:
