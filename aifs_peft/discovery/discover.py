@@ -24,11 +24,6 @@ from aifs_peft.discovery.result import Discovery
 from aifs_peft.discovery.search.one_attribute import find_attribute
 from aifs_peft.discovery.search.several_attributes import FurtherSearch
 
-NO_SCATTER = (
-    "within their classes the latents take too few distinct values to tell a minority (a collapsed or random encoder, "
-    "or inputs that repeat)"
-)
-
 
 def discover(
     Z: ArrayLike,
@@ -183,7 +178,11 @@ def discover_reduced(
         first, rivals = find(X, reduction, hints=hints, config=config)
     except np.linalg.LinAlgError:
         # Of a handful of distinct latents no scatter is left within a class once some examples are set aside.
-        return nothing_found(reduction.components.shape[1], labels, classes, [], NO_SCATTER)
+        why = (
+            "within their classes the latents take too few distinct values to tell a minority (a collapsed or random "
+            "encoder, or inputs that repeat)"
+        )
+        return nothing_found(reduction.components.shape[1], labels, classes, [], why)
     most = min(config.several.max_attributes, most_attributes(len(classes), config.several))
     if most == 1:
         return tell_unused(first, hints)
