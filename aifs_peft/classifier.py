@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -18,9 +20,10 @@ from aifs_peft._checks import check_choice, to_numpy
 from aifs_peft.discovery import Discovery
 from aifs_peft.discovery.assemble import rests_on_hint
 from aifs_peft.discovery.discover import collect_hints, discover_reduced
-from aifs_peft.discovery.linear_heads.choice import HeadChoice, choose_head, fit_erm, hinted_head
+from aifs_peft.discovery.linear_heads.choice import HeadChoice, choose_head, hinted_head
 from aifs_peft.discovery.linear_heads.families import fit_head
 from aifs_peft.discovery.linear_heads.logistic import LinearHead
+from aifs_peft.discovery.linear_heads.plain import fit_plain
 from aifs_peft.discovery.mixture.joint import marginals
 from aifs_peft.discovery.principal_components import Reduction, principal_components
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
@@ -39,7 +42,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
     No group labels are needed and nothing is to be tuned. `fit` looks for a spurious attribute (`discover`). Where
     there is one, the head is chosen among additive heads, balanced logistic regression and balanced logistic
     regression with counterfactual examples, by worst *inferred*-group accuracy on held-out folds. Where there is none,
-    or there are too few examples to tell, it is plain logistic regression, exactly that of `recipe="erm"`.
+    or there are too few examples to tell, it is logistic regression with evenly weighted classes.
 
     Args:
         recipe: `"discovery"`; `"erm"` (plain logistic regression on principal components, L2 by held-out accuracy; with
@@ -48,6 +51,11 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
             latents), trained by gradient on the same principal components.
         recipe_options: The method's own numbers, for a training method.
         schedule: Its optimisation, a `LatentSchedule`; `None` takes the defaults.
+        class_weight: What classes weigh where no shortcut was found (heads against a shortcut always weigh them
+            evenly). `"balanced"`: evenly, with the penalty chosen by the worst class on held-out folds; where classes
+            are unequal this raises the worst class and lowers average accuracy. `None`: as often as they occur, which
+            is `recipe="erm"`. A mapping of labels to weights, also for `recipe="erm"`, which `"balanced"` leaves
+            plain.
         random_state: Seed of folds, samples, initial weights and batches.
 
     Attributes:
@@ -56,7 +64,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         intercept_: Shape `(K,)`; absent likewise.
         fit_: For a training method, its `LatentFit` (head, state, history), else `None`.
         discovery_: The `Discovery`; `None` for other recipes.
-        head_choice_: How the head was chosen, a `HeadChoice`; `None` where plain logistic regression was trained.
+        head_choice_: How the head was chosen, a `HeadChoice`; `None` where no shortcut was found, and for others.
         n_features_in_: Width `d` of the latents.
 
     Example:
@@ -75,11 +83,13 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         *,
         recipe_options: dict[str, Any] | None = None,
         schedule: LatentSchedule | None = None,
+        class_weight: Literal["balanced"] | Mapping[Any, float] | None = "balanced",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.recipe = recipe
         self.recipe_options = recipe_options
         self.schedule = schedule
+        self.class_weight = class_weight
         self.random_state = random_state
 
     def fit(
@@ -140,9 +150,23 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
                 self.head_choice_ = choose_head(X, index, R, rng=rng, rough=self.discovery_.rough_)
                 head = fit_head(X, index, R, self.head_choice_.setting, rng=rng)
         else:
-            head, _ = fit_erm(X, index, len(self.classes_), rng=rng)
+            head = self._fit_plain(X, index, labels, rng)
         self._set_coefficients(head, reduction)
         return self
+
+    def _fit_plain(
+        self, X: NDArray[Any], index: NDArray[np.int64], labels: NDArray[Any], rng: np.random.Generator
+    ) -> LinearHead:
+        """Logistic regression without an attribute, and what the discovery's message says of it."""
+        balanced = self.recipe == "discovery" and self.class_weight == "balanced"
+        given = isinstance(self.class_weight, Mapping)
+        weights = compute_sample_weight(self.class_weight, labels) if balanced or given else None
+        head, _ = fit_plain(X, index, len(self.classes_), rng=rng, weights=weights, by_worst_class=balanced)
+        if self.discovery_ is not None:
+            kind = "with evenly weighted classes" if balanced else "with the given class weights" if given else "plain"
+            told = f"{self.discovery_.message_} The head is logistic regression, {kind}."
+            self.discovery_ = replace(self.discovery_, message_=told)
+        return head
 
     def _method(self) -> str:
         """The training method behind the recipe."""
@@ -153,6 +177,8 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         return self.recipe == "discovery" or (self.recipe == "erm" and self.schedule is None)
 
     def _check_recipe(self) -> None:
+        if not isinstance(self.class_weight, Mapping):
+            check_choice("class_weight", self.class_weight, ["balanced", None])
         if self._closed():
             if self.recipe_options or self.schedule is not None:
                 raise InvalidConfigError(

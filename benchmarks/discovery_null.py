@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from sklearn import datasets
 
 from aifs_peft.discovery import discover
-from aifs_peft.discovery.linear_heads.choice import choose_head, fit_erm
+from aifs_peft.discovery.linear_heads.choice import choose_head
 from aifs_peft.discovery.linear_heads.families import fit_head
+from aifs_peft.discovery.linear_heads.plain import fit_plain
 from aifs_peft.discovery.mixture.joint import marginals
 from aifs_peft.discovery.principal_components import principal_components
 
@@ -113,7 +114,7 @@ def cost(Z: NDArray[np.floating], y: NDArray[Any], R: NDArray[np.floating], seed
     X, X_held = reduction.transform(Z[~held]), reduction.transform(Z[held])
     choice = choose_head(X, y[~held], R[~held], rng=np.random.default_rng(seed))
     aifs = fit_head(X, y[~held], R[~held], choice.setting, rng=np.random.default_rng(seed))
-    plain, _ = fit_erm(X, y[~held], K, rng=np.random.default_rng(seed))
+    plain, _ = fit_plain(X, y[~held], K, rng=np.random.default_rng(seed))
     hits = [head.logits(X_held).argmax(axis=1) == y[held] for head in (plain, aifs)]
     worst = [min(float(hit[y[held] == c].mean()) for c in range(K)) for hit in hits]
     return worst[0] - worst[1]

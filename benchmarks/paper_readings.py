@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from aifs_peft.experiments.finetune import build_trainer
 from torch import Tensor
 
 from aifs_peft.cli.options import DEFAULTS
 from aifs_peft.experiments import FinetuneSpec, provenance
+from aifs_peft.experiments.build import build_trainer
 from aifs_peft.experiments.evaluation import evaluate_groups
 from aifs_peft.methods import MethodSettings
 from aifs_peft.training import AIFSTrainingArguments

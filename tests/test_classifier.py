@@ -42,13 +42,52 @@ def test_beats_erm_in_the_worst_group():
     assert worst_group(aifs, *test) > 0.933 - 0.06
 
 
-def test_equals_erm_when_nothing_is_found():
+def test_equals_erm_when_nothing_is_found_and_classes_are_not_weighted():
     Z, y, _ = planted(0.5)
     erm = AIFSClassifier(recipe="erm", random_state=0).fit(Z, y)
-    aifs = AIFSClassifier(random_state=0).fit(Z, y)
+    aifs = AIFSClassifier(class_weight=None, random_state=0).fit(Z, y)
     assert not aifs.discovery_.found
     np.testing.assert_array_equal(aifs.coef_, erm.coef_)
     np.testing.assert_array_equal(aifs.intercept_, erm.intercept_)
+    assert aifs.discovery_.message_.endswith(" The head is logistic regression, plain.")
+
+
+def unequal(n=3000, seed=0):
+    """No attribute; one of ten examples is of the second class, 2 apart."""
+    rng = np.random.default_rng(seed)
+    y = (rng.random(n) < 0.1).astype(int)
+    Z = rng.normal(size=(n, 12))
+    Z[:, 0] += 2.0 * y
+    return Z, y
+
+
+def worst_class(clf, Z, y):
+    return min(np.mean(clf.predict(Z)[y == c] == c) for c in np.unique(y))
+
+
+def test_classes_weigh_the_same_where_nothing_is_found():
+    (Z, y), test = unequal(), unequal(seed=1)
+    erm = AIFSClassifier(recipe="erm", random_state=0).fit(Z, y)
+    aifs = AIFSClassifier(random_state=0).fit(Z, y)
+    assert not aifs.discovery_.found
+    assert worst_class(erm, *test) < 0.5
+    assert worst_class(aifs, *test) > 0.75
+    assert aifs.score(*test) < erm.score(*test)  # the price, as documented
+    assert aifs.discovery_.message_.endswith("The head is logistic regression, with evenly weighted classes.")
+    named = AIFSClassifier(random_state=0).fit(Z, np.array(["no", "yes"])[y])
+    np.testing.assert_array_equal(named.coef_, aifs.coef_)
+
+
+def test_class_weights_may_be_given_by_label():
+    Z, y = unequal()
+    names = np.array(["no", "yes"])[y]
+    counts = {"no": 1.0, "yes": float((y == 0).sum() / (y == 1).sum())}
+    for recipe in ("discovery", "erm"):
+        given = AIFSClassifier(recipe, class_weight=counts, random_state=0).fit(Z, names)
+        assert worst_class(given, Z, names) > 0.75
+    assert "with the given class weights" in AIFSClassifier(class_weight=counts).fit(Z, names).discovery_.message_
+    with pytest.raises(InvalidConfigError, match="class_weight must be one of 'balanced', None; got 'even'"):
+        AIFSClassifier(class_weight="even").fit(Z, y)
 
 
 def test_training_methods_by_name():

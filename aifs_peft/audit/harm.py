@@ -228,14 +228,17 @@ def _words(rate: Rate, what: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in percent, with a decimal only where 0 or 100 would be said of what is neither.
+    """A share in percent; 0 and 100 are said of nothing else.
 
     Example:
-        >>> percent(0.123), percent(0.9991), percent(1.0)
-        ('12', '99.9', '100')
+        >>> percent(0.123), percent(0.996), percent(0.99999), percent(1.0)
+        ('12', '99.6', 'over 99.9', '100')
     """
     whole = f"{100 * share:.0f}"
-    return f"{100 * share:.1f}" if whole in ("0", "100") and share not in (0.0, 1.0) else whole
+    if whole not in ("0", "100") or share in (0.0, 1.0):
+        return whole
+    tenths = f"{100 * share:.1f}"
+    return {"0.0": "under 0.1", "100.0": "over 99.9"}.get(tenths, tenths)
 
 
 def plain_predictions(

@@ -8,11 +8,13 @@ from importlib import import_module
 
 # Command -> what it does; each lives in a module of its name.
 COMMANDS = {
+    "audit": "is there a shortcut in a data set? Looks at it with a frozen encoder, without training",
     "finetune": "fine-tune a model on a data set with one method, and compare it with plain training",
     "evaluate": "a trained adapter on a data set, group by group",
     "predict": "predictions of a trained adapter, as CSV",
     "demo": "compare ERM and AIFS on the embedded data",
     "methods": "list every training method",
+    "report": "the HTML report of a run",
     "card": "the model card of a run",
     "doctor": "check the environment, or a local copy of a data set",
     "env": "print versions to paste into an issue",

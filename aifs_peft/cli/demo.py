@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from aifs_peft.cli.finetune import write_run
 from aifs_peft.cli.mistakes import command
 from aifs_peft.cli.option import Option
 from aifs_peft.cli.options import DEFAULTS, check_output_dir
 from aifs_peft.cli.parser import OUTPUT, Parser
 from aifs_peft.cli.screen import Progress, print_json, quiet_libraries
 from aifs_peft.experiments.spec import ADAPTERS
+
+if TYPE_CHECKING:
+    from aifs_peft.experiments import FinetuneResult
+    from aifs_peft.experiments.baseline import Plain
 
 METHODS = ["erm", "aifs-paper", "aifs"]
 _GROUP = "Demo"
@@ -29,33 +36,57 @@ _OPTIONS = (
 
 @command
 def main(argv: Sequence[str]) -> int:
-    """Run every method over every seed, print the table, write `summary.json`."""
+    """Run every method over every seed, print the table, write `summary.json` and the report of one run."""
     given = Parser("demo", "Compare training methods on the embedded data.", _OPTIONS).values(argv)
     check_output_dir(given.output_dir)
     output, say = Path(given.output_dir), Progress(quiet=given.quiet)
     quiet_libraries()
-    from aifs_peft.experiments import FinetuneSpec, markdown_table, run_finetune, summarise
+    from aifs_peft.experiments import markdown_table, summarise
     from aifs_peft.methods import get
-    from aifs_peft.training import AIFSTrainingArguments
+    from aifs_peft.report import write_report
 
     for method in given.methods:
         get(method)  # a misspelt one is told before the first is trained
     output.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    runs: dict[str, list[dict[str, object]]] = {method: [] for method in given.methods}
+    runs: dict[str, list[dict[str, Any]]] = {method: [] for method in given.methods}
+    shown = "aifs" if "aifs" in given.methods else given.methods[-1]
+    report = None
     for seed in given.seeds:
+        plain = None
         for method in given.methods:
-            spec = FinetuneSpec(adapter=given.adapter, dataset_options={"seed": seed})
-            settings = {**DEFAULTS, "num_train_epochs": given.epochs, "method": method, "seed": seed}
-            settings |= {"output_dir": str(output / f"{method}-{seed}"), "disable_tqdm": True}
-            summary = run_finetune(spec, AIFSTrainingArguments(**settings), callbacks=[]).summary
-            runs[method].append(summary)
-            worst = summary["metrics"]["worst_group_accuracy"]
-            say(f"seed {seed}  {method:<12} worst group {worst:.3f}  {summary['seconds']:.1f} s")
+            told = method == shown and seed == given.seeds[0]
+            result = _run(method, seed, given, plain, audit=told)
+            runs[method].append(result.summary)
+            worst = result.summary["metrics"]["worst_group_accuracy"]
+            say(f"seed {seed}  {method:<12} worst group {worst:.3f}  {result.summary['seconds']:.1f} s")
+            if method == "erm":
+                plain = _as_plain(result)
+            if told:
+                report = write_report(write_run(result, output / f"{method}-{seed}"))
     summary = summarise("digits_on_scenes", given.seeds, runs)
     (output / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    say(f"{output / 'summary.json'}  ({time.perf_counter() - started:.0f} s)")
     if given.json:
-        print_json(summary)
-        return 0
-    print(f"\n{markdown_table(summary)}\n\n{output / 'summary.json'}  ({time.perf_counter() - started:.0f} s)")
+        print_json({**summary, "report": str(report)})
+    else:
+        print(f"\n{markdown_table(summary)}\n\n{report}")
     return 0
+
+
+def _run(method: str, seed: int, given: Namespace, plain: Plain | None, *, audit: bool) -> FinetuneResult:
+    """One method with one seed on the embedded data; the audit is made once, for the run that is reported."""
+    from aifs_peft.experiments import FinetuneSpec, run_finetune
+    from aifs_peft.training import AIFSTrainingArguments
+
+    spec = FinetuneSpec(adapter=given.adapter, dataset_options={"seed": seed}, baseline="none", audit=audit)
+    settings = {**DEFAULTS, "num_train_epochs": given.epochs, "method": method, "seed": seed}
+    settings |= {"output_dir": str(Path(given.output_dir) / f"{method}-{seed}"), "disable_tqdm": True}
+    return run_finetune(spec, AIFSTrainingArguments(**settings), callbacks=[], plain=plain)
+
+
+def _as_plain(result: FinetuneResult) -> Plain:
+    """The ERM run of a seed as what the other methods are compared with."""
+    from aifs_peft.experiments.baseline import ERM, NOTES, Plain
+
+    return Plain(ERM, NOTES[ERM], result.logits)

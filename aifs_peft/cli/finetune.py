@@ -48,19 +48,34 @@ def main(argv: Sequence[str]) -> int:
 def _finish(result: FinetuneResult, args: AIFSTrainingArguments, output: options.Output, *, push: bool) -> None:
     """Print the result, write the files, push them when asked to."""
     from aifs_peft.experiments.telling import finish_text
-    from aifs_peft.report import save_run
 
     summary = result.summary
     # With --json stdout is for the JSON alone.
     tell = Progress(quiet=output.quiet) if output.json else print
-    folder = save_run(result.model, result.processor, summary, args.output_dir or "")
+    folder = write_run(result, args.output_dir or "")
     if output.json:
         print_json(summary)
     else:
         print(finish_text(summary))
+    if result.audit is not None and result.audit.found:
+        tell(f"conflicting training examples: {folder / 'audit' / 'conflicting.csv'}")
     tell(f"saved: {folder}")
     if push:
         tell(f"pushed: {_push(result, args, folder)}")
+
+
+def write_run(result: FinetuneResult, output_dir: str | Path) -> Path:
+    """Write what a run leaves: adapter, card, `summary.json`, and what its audit shows.
+
+    Args:
+        result: of the run.
+        output_dir: folder; made where it is missing.
+    """
+    from aifs_peft.report import save_run, write_audit_folder
+
+    if result.audit is not None:
+        write_audit_folder(result.audit, output_dir)  # before the card, which shows its pictures
+    return save_run(result.model, result.processor, result.summary, output_dir)
 
 
 def _push(result: FinetuneResult, args: AIFSTrainingArguments, folder: Path) -> str:

@@ -174,7 +174,15 @@ def discover_reduced(
         return nothing_found(reduction.components.shape[1], labels, classes, [], why)
     rows = fit_rows(labels, config.inputs, rng)
     find = partial(find_attribute, labels=labels, classes=classes, rows=rows, rng=rng)
-    first, rivals = find(X, reduction, hints=hints, config=config)
+    try:
+        first, rivals = find(X, reduction, hints=hints, config=config)
+    except np.linalg.LinAlgError:
+        # Of a handful of distinct latents no scatter is left within a class once some examples are set aside.
+        why = (
+            "within their classes the latents take too few distinct values to tell a minority (a collapsed or random "
+            "encoder, or inputs that repeat)"
+        )
+        return nothing_found(reduction.components.shape[1], labels, classes, [], why)
     most = min(config.several.max_attributes, most_attributes(len(classes), config.several))
     if most == 1:
         return tell_unused(first, hints)

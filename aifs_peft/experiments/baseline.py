@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 FROZEN, UNTUNED, ERM, NONE = "plain_head_on_cached_latents", "plain_head_on_untuned_latents", "erm", "none"
 NOTES = {
-    FROZEN: "plain: the same head on the same frozen encoder, trained by plain cross-entropy (ERM), same schedule",
+    FROZEN: "the same head on the same frozen encoder, trained by plain cross-entropy (ERM), same schedule",
     UNTUNED: (
-        "plain: a head trained by plain cross-entropy (ERM), same schedule, on latents of the encoder before it was "
+        "a head trained by plain cross-entropy (ERM), same schedule, on latents of the encoder before it was "
         "tuned; --baseline erm trains encoder and head plainly instead"
     ),
-    ERM: "plain: the same encoder, adapter and schedule, trained by plain cross-entropy (ERM)",
+    ERM: "the same encoder, adapter and schedule, trained by plain cross-entropy (ERM)",
     NONE: "no plain counterpart was trained",
 }
 ITSELF = "this run is plain training (ERM) itself"

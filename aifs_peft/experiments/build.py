@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -37,8 +38,8 @@ NOT_OWN = (
     "dataset_options."
 )
 NO_SPLIT = (
-    "The data set {name!r} has the splits {given}; needed are 'train', 'validation' (drawn like train, for "
-    "model selection) and 'test'."
+    "The data set {name!r} has the splits {given}; needed here: {needed}. Training needs 'train', "
+    "'validation' (drawn like train, for model selection) and 'test'."
 )
 DOES_NOT_FIT = "The adapter {adapter!r} does not fit the model {model!r}: {reason}"
 REFUSED = "The training arguments cannot be used here: {reason}"
@@ -164,16 +165,20 @@ def make_trainer(
     return trainer
 
 
-def load_data(spec: FinetuneSpec) -> DatasetDict:
-    """The data set by name; a local folder or a Hub name with a slash is read as the user's own data.
+def load_data(spec: FinetuneSpec, needed: Sequence[str] = ("train", "validation", "test")) -> DatasetDict:
+    """The data set by name; a local file or folder or a Hub name with a slash is read as the user's own data.
+
+    Args:
+        spec: which data.
+        needed: the splits that there must be.
 
     Raises:
         InvalidInputError: an unknown data set, missing splits, or data that cannot be read.
         DataNotFoundError: a file is missing.
     """
     splits = data.load(spec.dataset, spec.data_dir, **{**_own_options(spec), **spec.dataset_options})
-    if not {"train", "validation", "test"} <= set(splits):
-        raise InvalidInputError(NO_SPLIT.format(name=spec.dataset, given=sorted(splits)))
+    if not set(needed) <= set(splits):
+        raise InvalidInputError(NO_SPLIT.format(name=spec.dataset, given=sorted(splits), needed=list(needed)))
     return splits
 
 

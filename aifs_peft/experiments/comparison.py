@@ -116,15 +116,17 @@ def cells_of_groups(test: Dataset, train: Dataset | Mapping[str, str]) -> Cells 
         names = spec.names if spec is not None else tuple(group_names(test))
         return Cells("groups", tuple(names), groups.astype(bool))
     attributes = tuple(spec.attributes if spec is not None else group_names(test))
-    values = groups if spec is None else spec.attribute_of(groups)
+    # A group of -1 says that the attribute is missing.
+    values = groups if spec is None else np.where(groups < 0, -1, spec.attribute_of(groups))
     if isinstance(train, Mapping):
         number = {name: i for i, name in enumerate(classes)}
         owner = np.array([number.get(train.get(name, ""), -1) for name in attributes]) if train else None
         nested = not train
     else:
         others, other_labels = group_array(train), np.asarray(train["label"][:], dtype=np.int64)
-        other_values = others if spec is None else spec.attribute_of(others)
-        owner = goes_with(other_values, other_labels, len(attributes), len(classes))
+        other_values = others if spec is None else np.where(others < 0, -1, spec.attribute_of(others))
+        given = other_values >= 0
+        owner = goes_with(other_values[given], other_labels[given], len(attributes), len(classes))
         nested = all(len(np.unique(other_labels[others == group])) <= 1 for group in range(len(attributes)))
     if spec is None and nested:  # each group lies in one class: it is a cell, and what its attribute is stays unknown
         return Cells("groups", attributes, groups[:, None] == np.arange(len(attributes))[None, :])
@@ -134,13 +136,13 @@ def cells_of_groups(test: Dataset, train: Dataset | Mapping[str, str]) -> Cells 
 def _cells(
     source: str, labels: Ints, values: Ints, owner: Ints | None, classes: Sequence[str], attributes: Sequence[str]
 ) -> Cells:
-    """The cells of label and attribute value; `owner` is the class that each value goes with."""
+    """The cells of label and attribute value (-1: missing); `owner` is the class that each value goes with."""
     names = tuple(f"{label} x {value}" for label in classes for value in attributes)
-    cell = labels * len(attributes) + values
+    cell = np.where(values >= 0, labels * len(attributes) + values, -1)
     members = cell[:, None] == np.arange(len(names))[None, :]
     if owner is None:
         return Cells(source, names, members)
-    known = owner[values] >= 0
+    known = (values >= 0) & (owner[values] >= 0)
     named = {value: classes[k] for value, k in zip(attributes, owner.tolist(), strict=True) if k >= 0}
     expected = _expected(labels, values, owner, known)
     return Cells(source, names, members, owner[values] == labels, known, expected, named)

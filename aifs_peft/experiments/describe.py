@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from aifs_peft._checks import parse_json_object
 from aifs_peft.experiments.evaluation import group_counts, group_definition
 from aifs_peft.experiments.prepare import label_names
+from aifs_peft.training.selection import SELECTION_METRICS
 
 if TYPE_CHECKING:
     from aifs_peft.experiments.build import Assembled
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from aifs_peft.training import AIFSTrainingArguments
 
 GROUP = "group"
+# Options of `discover` that tell it about the attribute.
+HINTS = ("groups", "metadata", "attributes")
 # What identifies a training run; the rest of TrainingArguments is where files go and how they are logged.
 _SETTINGS = (
     "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate",
@@ -38,6 +43,8 @@ def describe_run(run: Assembled, spec: FinetuneSpec, args: AIFSTrainingArguments
     """
     method = run.trainer.method
     history = run.trainer.state.log_history
+    columns = run.splits["train"].column_names
+    hints = parse_json_object("discovery_options", args.discovery_options)
     return {
         "model": run.name,
         "dataset": spec.dataset,
@@ -46,8 +53,8 @@ def describe_run(run: Assembled, spec: FinetuneSpec, args: AIFSTrainingArguments
         "label_names": label_names(run.splits["train"]),
         "method": method.name,
         "title": method.title,
-        "supervision": supervision(method, run.splits["train"].column_names),
-        "needs": needs(method, run.splits["train"].column_names),
+        "supervision": supervision(method, columns, hints),
+        "needs": needs(method, columns, hints),
         "options": asdict(method.options),
         "seed": args.seed,
         "selection": selection(method, args, found=shortcut_found(history)),
@@ -63,14 +70,16 @@ def describe_run(run: Assembled, spec: FinetuneSpec, args: AIFSTrainingArguments
     }
 
 
-def supervision(method: Method, columns: list[str]) -> str:
+def supervision(method: Method, columns: Collection[str], discovery: Mapping[str, Any] | None = None) -> str:
     """What a method was told in this run: "none" (labels only), "hints" or "groups".
 
-    A method that reads a column of hints where there is one was told hints by a training set that has it.
+    A method that reads a column where there is one was told hints by a training set that has it, and discovery by
+    options that describe the attribute.
 
     Args:
         method: of the run.
         columns: of the training set.
+        discovery: options of `discover`.
 
     Example:
         >>> from aifs_peft.methods import make
@@ -79,18 +88,25 @@ def supervision(method: Method, columns: list[str]) -> str:
         ('none', 'hints')
     """
     told = method.supervision
-    hinted = any(name in columns for name in method.optional_columns())
-    return "hints" if told == "none" and hinted else told
+    return "hints" if told == "none" and _hints(method, columns, discovery) else told
 
 
-def needs(method: Method, columns: list[str]) -> list[str]:
+def _hints(method: Method, columns: Collection[str], discovery: Mapping[str, Any] | None) -> list[str]:
+    """What the method was told beside labels that its class does not say, in short phrases."""
+    read = [f"column `{name}`" for name in method.optional_columns() if name in columns]
+    given = [name for name in HINTS if (discovery or {}).get(name) is not None]
+    return [*read, *(f"{name} for discovery" for name in given)]
+
+
+def needs(method: Method, columns: Collection[str], discovery: Mapping[str, Any] | None = None) -> list[str]:
     """What a method read beside inputs and labels in this run, in short phrases.
 
     Args:
         method: of the run.
         columns: of the training set.
+        discovery: options of `discover`.
     """
-    return [*method.needs, *(f"column `{name}`" for name in method.optional_columns() if name in columns)]
+    return [*method.needs, *_hints(method, columns, discovery)]
 
 
 def conflicting(run: Assembled) -> dict[str, int] | None:
@@ -114,11 +130,13 @@ def selection(method: Method, args: AIFSTrainingArguments, *, found: bool | None
         found: whether it found a shortcut, see `shortcut_found`.
 
     Returns:
-        `rule` as it was asked for ("last": the model after the last step), `applied` (without a discovered direction
-        there are no inferred groups, and the worst class stands for the worst inferred group), and
+        `rule` as it was asked for ("last": the model after the last step; a metric by its name), `applied` (without a
+        discovered direction there are no inferred groups, and the worst class stands for the worst inferred group), and
         `reads_group_labels`: whether the method chooses or fits anything on group labels of the validation set.
     """
-    rule = args.selection if args.load_best_model_at_end else "last"
+    rules = {metric.removeprefix("eval_"): rule for rule, metric in SELECTION_METRICS.items()}
+    metric = str(args.metric_for_best_model).removeprefix("eval_")
+    rule = rules.get(metric, metric) if args.load_best_model_at_end else "last"
     applied = "worst_class" if rule == "worst_inferred_group" and not found else rule
     return {"rule": rule, "applied": applied, "reads_group_labels": GROUP in method.validation_columns()}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from aifs_peft._plain import plain as to_plain
+from aifs_peft.errors import InvalidInputError
+from aifs_peft.experiments.auditing import audit_rows, inferred_values
 from aifs_peft.experiments.baseline import (
     ERM,
     FROZEN,
@@ -29,20 +32,22 @@ from aifs_peft.experiments.build import Assembled, build_trainer
 from aifs_peft.experiments.comparison import Cells, cells_of_classes, cells_of_groups, cells_of_inferred, compare
 from aifs_peft.experiments.describe import describe_run
 from aifs_peft.experiments.evaluation import evaluate_groups
-from aifs_peft.experiments.jsonable import jsonable
 from aifs_peft.experiments.latents import LatentDataset, fed_with_latents, latents_of
 from aifs_peft.experiments.prepare import label_names
 from aifs_peft.experiments.provenance import provenance
 from aifs_peft.methods.aifs.offsets import assign_groups
+from aifs_peft.tuner import initial_encoder
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import TrainerCallback
 
+    from aifs_peft.audit import Audit
     from aifs_peft.experiments.spec import FinetuneSpec
     from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
 
 T = TypeVar("T")
+SPLITS = ("train", "validation", "test")
 
 
 def _silent(_text: str) -> None:
@@ -61,6 +66,7 @@ class FinetuneResult:
         metrics: as `aifs_peft.metrics.group_metrics` gives them, with NaN where the summary has null.
         plain: the plain counterpart.
         logits: of the test split, `(n, classes)`.
+        audit: of the training set before training; None where `spec.audit` is off.
     """
 
     model: PeftModel
@@ -70,6 +76,7 @@ class FinetuneResult:
     metrics: dict[str, Any]
     plain: Plain
     logits: NDArray[np.float64]
+    audit: Audit | None = None
 
 
 def run_finetune(
@@ -102,7 +109,7 @@ def run_finetune(
     start = starting_head(run.trainer.layer) if kind in (FROZEN, UNTUNED) else None
     kept, seconds = _timed(lambda: encode_splits(run, say) if run.encode_once else {})
     # Of an encoder that is tuned: its latents before that, and no part of what the run costs.
-    before = kept or (encode_splits(run, say) if kind == UNTUNED else {})
+    before = kept or encode_splits(run, say, _wanted(kind, spec))
     logits, more = _timed(lambda: train(run, args, kept, say))
     if start is not None:
         say("plain training of a head on the same latents, for comparison")
@@ -111,17 +118,19 @@ def run_finetune(
     elif kind == ERM:
         plain = Plain(ERM, NOTES[ERM], _train_plainly(spec, args, say))
     plain = plain or nothing_plain(run.trainer.method.name)
+    audit = _audit(run, before["train"], args.seed, say) if spec.audit else None
     metrics = evaluate_groups(run.splits["test"], logits, spec.n_boot, args.seed, run.splits["train"])
     summary = {
         **describe_run(run, spec, args),
         "metrics": metrics,
         "baseline": {"kind": plain.kind, "note": plain.note},
-        "comparison": compare(run.prepared["test"].labels.numpy(), logits, plain.logits, _cells(run, kept)),
+        "comparison": compare(run.prepared["test"].labels.numpy(), logits, plain.logits, _cells(run, before, audit)),
+        "audit": None if audit is None else audit.to_dict(),
         "seconds": seconds + more,
         "provenance": provenance(),
     }
     trainer = run.trainer
-    return FinetuneResult(trainer.adapted, trainer, run.processor, jsonable(summary), metrics, plain, logits)
+    return FinetuneResult(trainer.adapted, trainer, run.processor, to_plain(summary), metrics, plain, logits, audit)
 
 
 def plain_kind(run: Assembled, spec: FinetuneSpec) -> str:
@@ -138,18 +147,28 @@ def plain_kind(run: Assembled, spec: FinetuneSpec) -> str:
     return FROZEN if spec.adapter == "none" else UNTUNED
 
 
-def encode_splits(run: Assembled, say: Callable[[str], None]) -> dict[str, Tensor]:
-    """Latents of every split by the model as it is.
+def _wanted(kind: str, spec: FinetuneSpec) -> tuple[str, ...]:
+    """The splits whose latents before tuning are read: by the plain head, or by the audit."""
+    if kind == UNTUNED:
+        return SPLITS
+    return ("train",) if spec.audit else ()
+
+
+def encode_splits(run: Assembled, say: Callable[[str], None], splits: Sequence[str] = SPLITS) -> dict[str, Tensor]:
+    """Latents of splits by the model as it is.
 
     Args:
         run: built.
         say: told what is being done.
+        splits: which.
     """
-    sizes = ", ".join(f"{len(part):,} {name}" for name, part in run.prepared.items())
+    if not splits:
+        return {}
+    trainer, parts = run.trainer, {name: run.prepared[name] for name in splits}
+    sizes = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
     state = "frozen, so once for all epochs" if run.encode_once else "as it is before training"
     say(f"encoding {sizes} examples (encoder {state})")
-    trainer = run.trainer
-    return {name: latents_of(trainer.adapted, p, accelerator=trainer.accelerator) for name, p in run.prepared.items()}
+    return {name: latents_of(trainer.adapted, p, accelerator=trainer.accelerator) for name, p in parts.items()}
 
 
 def train(
@@ -190,20 +209,41 @@ def _train_plainly(spec: FinetuneSpec, args: AIFSTrainingArguments, say: Callabl
     return logits
 
 
-def _cells(run: Assembled, kept: Mapping[str, Tensor]) -> Cells:
-    """The cells of the test split: those the data set names, else those of what was discovered, else the classes."""
+def _audit(run: Assembled, Z: Tensor, seed: int, say: Callable[[str], None]) -> Audit | None:
+    """The audit of the training set; None, and told why, for latents that cannot be audited: the run is done anyway."""
+    rows = run.splits["train"]
+    say(f"looking for a shortcut in the {len(Z):,} training examples as they are before training")
+    try:
+        return audit_rows(rows, Z, run.modality, label_names(rows), seed)
+    except InvalidInputError as error:
+        say(f"no audit: {error}")
+        return None
+
+
+def _cells(run: Assembled, before: Mapping[str, Tensor], audit: Audit | None) -> Cells:
+    """The cells of the test split: those the data set names, else those of what was discovered, else the classes.
+
+    What the audit discovered is in latents of the untuned encoder (`before`), what the run did in those of its own.
+    """
     given = cells_of_groups(run.splits["test"], run.splits["train"])
     if given is not None:
         return given
-    test, state = run.prepared["test"], run.trainer.layer.state
-    names, labels = label_names(run.splits["train"]), test.labels
-    if not state.has_basis:
-        return cells_of_classes(labels.numpy(), names)
-    trainer = run.trainer
-    z = kept["test"] if kept else latents_of(trainer.adapted, test, accelerator=trainer.accelerator)
-    basis = state.basis.cpu()
-    values = assign_groups(z @ basis, labels, state.displacements.cpu() @ basis)
-    return cells_of_inferred(labels.numpy(), values.numpy(), names)
+    trainer, test = run.trainer, run.prepared["test"]
+    names, labels, state = label_names(run.splits["train"]), test.labels, trainer.layer.state
+
+    def encode() -> Tensor:
+        return latents_of(trainer.adapted, test, accelerator=trainer.accelerator)
+
+    if audit is not None and audit.found:
+        with initial_encoder(trainer.adapted):
+            z = before["test"] if "test" in before else encode()
+        return cells_of_inferred(labels.numpy(), inferred_values(audit, z, labels), names)
+    if state.has_basis:
+        z = before["test"] if run.encode_once else encode()
+        basis = state.basis.cpu()
+        values = assign_groups(z @ basis, labels, state.displacements.cpu() @ basis)
+        return cells_of_inferred(labels.numpy(), values.numpy(), names)
+    return cells_of_classes(labels.numpy(), names)
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from peft import PeftModel
 
+from aifs_peft._plain import plain
 from aifs_peft.errors import CheckpointMismatchError, DataNotFoundError, InvalidInputError
 from aifs_peft.experiments.comparison import cells_of_classes, cells_of_groups, cells_of_inferred, compare
 from aifs_peft.experiments.evaluation import evaluate_groups
-from aifs_peft.experiments.jsonable import jsonable
 from aifs_peft.experiments.latents import latents_of
 from aifs_peft.experiments.prepare import PreparedDataset, label_names, make_encoder
 from aifs_peft.methods.aifs.offsets import assign_groups
@@ -199,7 +199,7 @@ def evaluate_run(run: SavedRun, rows: Dataset, *, n_boot: int = 0, batch_size: i
         cells = cells_of_inferred(labels, values.numpy(), run.label_names)
     cells = cells or cells_of_classes(labels, run.label_names)
     metrics = evaluate_groups(rows, logits, n_boot, int(run.summary.get("seed", 0)))
-    return dict(jsonable({"n": len(labels), "metrics": metrics, "comparison": compare(labels, logits, None, cells)}))
+    return dict(plain({"n": len(labels), "metrics": metrics, "comparison": compare(labels, logits, None, cells)}))
 
 
 def predictions(run: SavedRun, inputs: Sequence[str], logits: NDArray[np.float64]) -> list[dict[str, Any]]:

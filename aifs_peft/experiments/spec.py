@@ -16,7 +16,6 @@ ADAPTERS = ("none", "lora", "dora", "rslora", "ia3", "full")
 QUANTIZATIONS = ("none", "4bit", "8bit")
 HEADS = ("copy", "linear", "mlp")
 BASELINES = ("auto", "erm", "none")
-SPLITS = ("stratified", "random")
 FULL_QUANTISED = (
     "adapter='full' trains whole layers, which quantization={given!r} stores as integers: use adapter='lora'."
 )
@@ -61,7 +60,8 @@ class FinetuneSpec:
         label: your own data: the column of classes.
         attribute: your own data: the column of a suspected attribute (scanner, site, ...). It is read to cut the data
             and to evaluate; no method sees it in training, except the oracles.
-        split: your own data: how missing splits are cut, `stratified` (by label and attribute) or `random`.
+        split: your own data: how missing splits are cut, `stratified` (by label and attribute), `random` or `none` (all
+            rows are `train`); or the name of the column that says which split a row belongs to.
         test_share: your own data: share of the examples in the test split, in (0, 1), or `"balanced"`: as many of
             each combination of label and attribute. `None` takes the loader's.
         baseline: the plain counterpart of the run: `auto`, `erm` or `none`, see `aifs_peft.experiments.baseline`.
@@ -116,7 +116,11 @@ class FinetuneSpec:
     attribute: str | None = _option(
         None, _OWN, "column of a suspected attribute (scanner, site): read to cut the data and to evaluate"
     )
-    split: str = _option("stratified", _OWN, "how splits that are missing are cut", choices=SPLITS)
+    split: str = _option(
+        "stratified", _OWN,
+        "how splits that are missing are cut: stratified (by label and attribute), random, none, or the name of the "
+        "column that says it",
+    )  # fmt: skip
     test_share: float | str | None = _option(
         None, _OWN, "share of the test split, in (0, 1), or 'balanced': as many of each label and attribute",
         low=0.0, high=1.0, above=True, below=True, words=("balanced",),

@@ -25,7 +25,7 @@ def finish_text(summary: dict[str, Any]) -> str:
     comparison = summary["comparison"]
     n = summary["metrics"]["n"]
     heading = f"{summary['title']} on {summary['dataset']}, {n:,} examples of the test split"
-    facts = [supervision_sentence(summary), selection_sentence(summary), summary["baseline"]["note"]]
+    facts = [supervision_sentence(summary), selection_sentence(summary), plain_sentence(summary["baseline"])]
     parts = [
         found_sentence(summary),
         "\n".join([heading, *facts]),
@@ -89,10 +89,25 @@ def selection_sentence(summary: dict[str, Any]) -> str:
         'model chosen by: average accuracy on the validation split'
     """
     chosen = summary["selection"]
-    text = f"model chosen by: {_RULES[chosen['applied']]}"
+    known = _RULES.get(chosen["applied"], f"{chosen['applied'].replace('_', ' ')} on the validation split")
+    text = f"model chosen by: {known}"
     if chosen["applied"] != chosen["rule"]:
         text += f" ({chosen['rule'].replace('_', ' ')} was asked for, and no groups were inferred)"
     return text + ("; the method reads group labels of the validation split" if chosen["reads_group_labels"] else "")
+
+
+def plain_sentence(baseline: dict[str, Any]) -> str:
+    """What the method is compared with.
+
+    Args:
+        baseline: `summary["baseline"]`.
+
+    Example:
+        >>> plain_sentence({"kind": "erm", "note": "the same, trained plainly"})
+        'plain training: the same, trained plainly'
+    """
+    note = str(baseline["note"])
+    return note if baseline["kind"] == "none" else f"plain training: {note}"
 
 
 def comparison_table(comparison: dict[str, Any], method: str) -> str:

@@ -1,10 +1,10 @@
 """The HTML report, plots, model cards and Hub pushes: rendered from results and never recomputed."""
 
+from aifs_peft._plain import plain, to_json
 from aifs_peft.report.card import comparison_table, group_table, render_card
 from aifs_peft.report.folder import write_audit_folder
 from aifs_peft.report.hub import push_adapter, save_run
 from aifs_peft.report.page import audit_html, audit_page, plot_audit, render_html, write_report
-from aifs_peft.report.plain import plain, to_json
 from aifs_peft.report.trainer import (
     attach_card,
     card_from_trainer,

@@ -19,9 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from aifs_peft._plain import to_json
 from aifs_peft.errors import InvalidInputError
 from aifs_peft.report.contact import SHEETS, Example, choose, cut, sheet, sheet_path, with_inputs
-from aifs_peft.report.plain import to_json
 from aifs_peft.report.record import audit_record
 
 SUMMARY, AUDIT = "summary.json", "audit/audit.json"

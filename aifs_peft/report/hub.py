@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitInfo, HfApi
 
+from aifs_peft._plain import plain, to_json
 from aifs_peft.models.tabular import ENCODERS
 from aifs_peft.report.card import render_card
-from aifs_peft.report.plain import plain, to_json
 from aifs_peft.report.publish import on_hub, publishable
 from aifs_peft.report.usage import BASE_FOLDER, EMBEDDED
 from aifs_peft.tuner import AIFSConfig

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aifs_peft._plain import plain
 from aifs_peft.audit import evidence
-from aifs_peft.report.plain import plain
 
 
 def audit_record(audit: Any) -> dict[str, Any]:

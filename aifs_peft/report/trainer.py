@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitInfo, HfApi, ModelCard
 
+from aifs_peft._plain import plain
 from aifs_peft.report.card import render_card
 from aifs_peft.report.hub import push_files
-from aifs_peft.report.plain import plain
 from aifs_peft.report.trainer_summary import summary_from_trainer
 
 if TYPE_CHECKING:

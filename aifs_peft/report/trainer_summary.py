@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from aifs_peft._checks import parse_json_object
+from aifs_peft._plain import plain
 from aifs_peft.models import resolve_model
 from aifs_peft.models.tabular import TabularConfig
-from aifs_peft.report.plain import plain
 from aifs_peft.report.usage import EMBEDDED
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 _MODALITY = {"pixel_values": "image", "input_ids": "text", "features": "features"}
 _LOADERS = ("csv", "json", "pandas", "parquet", "text", "arrow", "generator", "imagefolder", "webdataset")
 """Names of loaders of `datasets`, which say nothing about the data."""
-_HINTS = ("groups", "metadata", "attributes")
-"""Arguments of `discover` that tell it about the attribute."""
 OWN_DATA = "the user's own data"
 
 
@@ -79,12 +77,10 @@ def supervision_of(method: Method, data: Any, discovery_options: Any = None) -> 
     Returns:
         "none", "hints" or "groups".
     """
-    if method.supervision != "none":
-        return str(method.supervision)
-    read = method.columns() or [name for name in method.optional_columns() if _has_column(data, name)]
-    options = parse_json_object("discovery_options", discovery_options)
-    given = [name for name in _HINTS if options.get(name) is not None]
-    return "hints" if read or given else "none"
+    from aifs_peft.experiments.describe import supervision
+
+    columns = [name for name in method.optional_columns() if _has_column(data, name)]
+    return supervision(method, columns, parse_json_object("discovery_options", discovery_options))
 
 
 def _model_name(base: Any) -> str | None:

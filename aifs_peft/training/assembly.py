@@ -74,13 +74,7 @@ def assemble(
     Raises:
         InvalidInputError: if a column that the method reads is missing, or holds no integers.
     """
-    optional = [name for name in method.optional_columns() if name in column_names(data.train)]
-    columns = {name: read_column(data.train, name) for name in (*method.columns(), *optional)}
-    train = Split(data.loaded(data.train), "training", columns, seed, labels=data.labels)
-    validation = None
-    if data.validation is not None:
-        columns = {name: read_column(data.validation, name, "validation") for name in method.validation_columns()}
-        validation = Split(data.loaded(data.validation), "validation", columns, seed)
+    train, validation = _splits(data, method, seed)
     passes = EncodingPasses(model, layer, train, validation, loading, processes, seed)
     offered = Offered(
         encode=passes.encode,
@@ -108,3 +102,14 @@ def assemble(
     store = LatentStore(len(train.labels), samples or method.epoch_samples, seed)
     order_seed = seed if order_seed is None else order_seed
     return EpochRunner(contexts, store, passes, order_seed=order_seed, update_every=update_every)
+
+
+def _splits(data: TrainingData, method: Method, seed: int) -> tuple[Split, Split | None]:
+    """Both data sets with the columns that the method reads there."""
+    optional = [name for name in method.optional_columns() if name in column_names(data.train)]
+    columns = {name: read_column(data.train, name) for name in (*method.columns(), *optional)}
+    train = Split(data.loaded(data.train), "training", columns, seed, labels=data.labels)
+    if data.validation is None:
+        return train, None
+    columns = {name: read_column(data.validation, name, "validation") for name in method.validation_columns()}
+    return train, Split(data.loaded(data.validation), "validation", columns, seed)

@@ -171,11 +171,20 @@ class AIFSTrainer(Trainer):
             raise InvalidInputError("no training set; pass AIFSTrainer(train_dataset=...)")
         self.resumed_from, self._runner, self._labels, self._micro = None, None, None, (-1, 0)
         self.terms = LossTerms(processes_of(self.accelerator))
+        asked = method_of(self.adapted, self.layer, self.args)
+        if (type(asked), asked.settings) != (type(self.method), self.method.settings):
+            self.method = asked  # arguments were changed since, as they may be in `Trainer`
+        self.train_dataset = self._ready(self.train_dataset, "training")
+        self.eval_dataset = self._ready(self.eval_dataset, "evaluation")
         _ = self.labels
         check_evaluation_sets(self.eval_dataset, self.args, self.num_labels)
         self._checked_evaluation = self.eval_dataset
         output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         self._report(self.runner.finish_training(int(self.state.epoch or 0)))
+        # From here on the model's own `save_pretrained` and `push_to_hub` write the card of this run.
+        from aifs_peft.report import attach_card, summary_from_trainer
+
+        attach_card(self.adapted, summary_from_trainer(self), self.processing_class)
         return output
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -195,7 +204,17 @@ class AIFSTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The step: mean loss of a batch by the method's terms; the plain cross-entropy in evaluation."""
+        """The step: mean loss of a batch by the method's terms; the plain cross-entropy in evaluation.
+
+        Args:
+            model: as it was wrapped for the machine.
+            inputs: the batch, with labels and positions.
+            return_outputs: whether the model's outputs are wanted, too.
+            num_items_in_batch: as for `Trainer.compute_loss`; not needed for a mean over this batch.
+
+        Raises:
+            NonFiniteError: if latents or a term of the loss are not finite.
+        """
         del num_items_in_batch  # of all accumulated batches, which the mean over this one does not need
         labels, carried = label_of(inputs), inputs
         inputs = model_inputs(inputs, self.label_names)
@@ -336,7 +355,12 @@ class AIFSTrainer(Trainer):
         return output._replace(metrics={**named, **(output.metrics or {})})
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As upstream; a checkpoint also says which method wrote it, and in mid-epoch has the latents seen so far."""
+        """As upstream; a checkpoint also says which method wrote it, and in mid-epoch has the latents seen so far.
+
+        Args:
+            output_dir: where to; None is `args.output_dir`.
+            _internal_call: set by upstream where this is part of a checkpoint.
+        """
         super().save_model(output_dir, _internal_call)
         if _internal_call and output_dir is not None and self._runner is not None:
             folder = Path(output_dir)

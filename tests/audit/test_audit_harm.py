@@ -135,4 +135,6 @@ def test_small_cells_and_classes_do_not_break_the_folds():
 
 
 def test_percent_says_all_only_of_all():
-    assert [percent(x) for x in (0.0, 0.001, 0.5, 0.998, 1.0)] == ["0", "0.1", "50", "99.8", "100"]
+    assert [percent(x) for x in (0.0, 1e-5, 0.001, 0.5, 0.998, 0.99999, 1.0)] == [
+        "0", "under 0.1", "0.1", "50", "99.8", "over 99.9", "100",
+    ]  # fmt: skip

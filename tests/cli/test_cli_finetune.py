@@ -89,7 +89,7 @@ def test_push_and_load_through_a_loopback_hub(clip_dir: Path, tmp_path: Path) ->
         assert "pushed: " in done.stdout
         pushed = hub.files["me/adapter"]
         assert pushed["adapter_model.safetensors"] == (output / "adapter_model.safetensors").read_bytes()
-        assert b"| group | n |" in pushed["README.md"]
+        assert b"| cell | n |" in pushed["README.md"]
         assert not [name for name in pushed if name.endswith((".bin", ".pt", ".pkl"))]
         loaded = subprocess.run(
             [sys.executable, "-c", LOAD, str(clip_dir), str(output)],

@@ -44,7 +44,6 @@ TYPED = [
     (["--quantization", "8bits"], "did you mean '8bit'?"),
     (["--head", "linaer"], "did you mean 'linear'?"),
     (["--baseline", "earm"], "did you mean 'erm'?"),
-    (["--split", "stratifed"], "did you mean 'stratified'?"),
     (["--test-share", "balance"], "did you mean 'balanced'?"),
     (["--test-share", "1.5"], "must be a number between 0 and 1, or 'balanced'"),
     (["--eval-strategy", "epochs"], "did you mean 'epoch'?"),

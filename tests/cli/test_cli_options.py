@@ -1,8 +1,10 @@
 """Options from the command line and from YAML: one set of checks, and the command line wins."""
 
+import doctest
 import subprocess
 import sys
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -169,3 +171,10 @@ def test_help_needs_no_import_of_what_takes_seconds() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("LOADED []")
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["option", "progress"])
+def test_doctests(name: str) -> None:
+    result = doctest.testmod(import_module(f"aifs_peft.cli.{name}"), optionflags=doctest.ELLIPSIS)
+    assert result.attempted
+    assert result.failed == 0

@@ -44,8 +44,12 @@ def test_one_seed_has_no_interval() -> None:
     assert "| - |" in markdown_table(summarise("toy", [0], {"erm": [_run(0.5, 0.8, 1.0)]}))
 
 
-@pytest.mark.parametrize("name", ["compare", "prepare", "provenance"])
+@pytest.mark.parametrize(
+    "name",
+    ["auditing", "build", "compare", "comparison", "describe", "latents", "methods", "prepare",
+     "provenance", "spec", "telling"],
+)  # fmt: skip
 def test_doctests(name: str) -> None:
-    result = doctest.testmod(import_module(f"aifs_peft.experiments.{name}"))
+    result = doctest.testmod(import_module(f"aifs_peft.experiments.{name}"), optionflags=doctest.ELLIPSIS)
     assert result.attempted
     assert result.failed == 0

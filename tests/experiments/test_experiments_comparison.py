@@ -192,3 +192,35 @@ def test_overlapping_groups_keep_their_own_rows() -> None:
     result = compare(np.array([0, 1, 1]), logits_of(np.array([0, 0, 1])), None, cells)
     assert [(row["cell"], row["n"]) for row in result["rows"]] == [("a", 1), ("b", 2)]
     assert result["worst"]["method"]["cell"] == "b"
+
+
+def test_an_example_whose_attribute_is_missing_lies_in_no_cell(train: Dataset) -> None:
+    labels, values = biased(200, 0.9, 1)
+    rows = rows_of(labels, values)
+    groups = np.asarray(rows["group"][:])
+    groups[:50] = -1
+    missing = (
+        rows.remove_columns("group").add_column("group", groups.tolist()).cast_column("group", rows.features["group"])
+    )
+    missing.info.description = rows.info.description
+    cells = cells_of_groups(missing, train)
+    assert cells is not None
+    assert cells.known is not None
+    assert not cells.known[:50].any()
+    assert not cells.members[:50].any()
+    result = compare(labels, logits_of(labels), None, cells)
+    assert sum(row["n"] for row in result["rows"][:2]) == 150
+    assert result["average"]["method"]["accuracy"] == 1.0
+
+
+def test_what_goes_with_what_can_be_given_by_name(train: Dataset) -> None:
+    labels, values = biased(300, 0.5, 2)
+    rows = rows_of(labels, values)
+    known, told = cells_of_groups(rows, train), cells_of_groups(rows, {"A": "healthy", "B": "sick"})
+    assert known is not None
+    assert told is not None
+    assert known.goes_with == {"A": "healthy", "B": "sick"}
+    np.testing.assert_array_equal(known.aligned, told.aligned)
+    nothing = cells_of_groups(rows, {})
+    assert nothing is not None
+    assert nothing.aligned is None

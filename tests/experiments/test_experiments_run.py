@@ -153,6 +153,23 @@ def test_without_groups_cells_are_inferred_on_held_out_examples(
     assert conflicting["method"]["accuracy"] > conflicting["plain"]["accuracy"]
 
 
+def test_the_audit_sorts_held_out_examples_for_every_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    splits, attributes = {}, {}
+    for seed, name in enumerate(("train", "validation", "test")):
+        z, y, attributes[name] = planted(n=1000, shortcut=5.0, seed=seed)
+        splits[name] = Dataset.from_dict({"features": z.tolist(), "label": y.tolist()})
+    monkeypatch.setattr(build, "load_data", lambda _spec: DatasetDict(splits))
+    spec = FinetuneSpec(model="identity", adapter="none")
+    result = run_finetune(spec, arguments(tmp_path / "run", method="jtt"), [])
+    assert result.summary["found"] is None
+    assert result.summary["audit"]["found"] is True
+    assert result.audit is not None
+    comparison = result.summary["comparison"]
+    assert comparison["cells_from"] == "inferred"
+    true = attributes["test"] != torch.as_tensor(splits["test"]["label"][:])
+    assert abs(comparison["rows"][1]["n"] - int(true.sum())) <= 10
+
+
 def test_encode_gives_rows_with_latents_in_place_of_the_input() -> None:
     scenes = load("spurious_scenes", n_train=20, n_validation=8, n_test=8, image_size=16)
     rows = encode("tiny_clip", scenes["train"], batch_size=6)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from aifs_peft._plain import plain
 from aifs_peft.experiments.baseline import NOTES, nothing_plain
 from aifs_peft.experiments.describe import needs, selection, shortcut_found, supervision
-from aifs_peft.experiments.jsonable import jsonable
 from aifs_peft.experiments.telling import comparison_table, finish_text, found_sentence
 from aifs_peft.methods import get, make, names
 from aifs_peft.training import AIFSTrainingArguments
@@ -37,7 +37,7 @@ def stub(name: str, folder: Path, found: bool | None = None, columns: list[str] 
         "conflicting": {"n": 29, "of": 432} if found else None,
         "supervision": supervision(method, columns), "needs": needs(method, columns),
         "selection": selection(method, args, found=found), "comparison": comparison(plain),
-        "baseline": {"kind": "erm", "note": NOTES["erm"] if plain else nothing_plain(name).note},
+        "baseline": {"kind": "erm" if plain else "none", "note": NOTES["erm"] if plain else nothing_plain(name).note},
     }  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def test_every_method_is_told_of_truly(name: str, tmp_path: Path) -> None:
     method = get(name)
     summary = stub(name, tmp_path)
     text = finish_text(summary)
-    assert json.loads(json.dumps(jsonable(summary), allow_nan=False))
+    assert json.loads(json.dumps(plain(summary), allow_nan=False))
     oracle = method.supervision == "groups"
     assert ("an oracle" in text) == oracle
     assert ("attribute values are read for the table alone" in text) == (not oracle)
@@ -112,3 +112,18 @@ def test_a_long_table_is_cut_and_says_so() -> None:
     long = comparison()
     long["rows"] = [{"cell": f"cell {i}", "n": 20, "plain": VALUE, "method": VALUE} for i in range(30)]
     assert comparison_table(long, "aifs").endswith("(6 more cells in summary.json)")
+
+
+def test_the_metric_that_was_asked_for_is_told(tmp_path: Path) -> None:
+    best = {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "epoch"}
+    args = AIFSTrainingArguments(output_dir=str(tmp_path), use_cpu=True, metric_for_best_model="loss", **best)
+    told = selection(make("erm"), args, found=None)
+    assert told == {"rule": "loss", "applied": "loss", "reads_group_labels": False}
+    assert "model chosen by: loss on the validation split" in finish_text({**stub("erm", tmp_path), "selection": told})
+
+
+def test_hints_for_discovery_are_hints() -> None:
+    method = make("aifs")
+    assert supervision(method, [], {"max_attributes": 1}) == "none"
+    assert supervision(method, [], {"metadata": {"site": [0, 1]}}) == "hints"
+    assert needs(method, [], {"metadata": {"site": [0, 1]}}) == ["metadata for discovery"]

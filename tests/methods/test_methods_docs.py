@@ -45,8 +45,10 @@ def test_methods_that_are_advised_exist():
 
 def test_results_cover_the_methods_on_latents():
     results = RENDERER["render"]()["methods/results.md"]
+    waiting = re.search(r"Not in this comparison yet: (.*)\.", results)
     for name in METHODS:
-        assert (f"| `{name}` |" in results) or not get(name).on_latents
+        told = f"| `{name}` |" in results or (waiting is not None and f"`{name}`" in waiting[1])
+        assert told or not get(name).on_latents
 
 
 @pytest.mark.parametrize("name", METHODS)

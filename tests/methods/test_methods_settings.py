@@ -5,14 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from aifs_peft.experiments.finetune import FinetuneSpec, adapter_config
 from methods_zoo import METHODS, MODALITIES, make_trainer, runs_on
 from shortcut_latents import planted, worst_group
 
 from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.errors import InvalidConfigError
+from aifs_peft.experiments import FinetuneSpec
+from aifs_peft.experiments.build import adapter_config
 from aifs_peft.methods import MethodSettings, get, make
-from aifs_peft.training import on_latents
+from aifs_peft.training import latent_trainer
 from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSConfig
 
@@ -35,7 +36,7 @@ def seen(monkeypatch):
         return build
 
     def run(call):
-        monkeypatch.setattr(on_latents, "get", catch)
+        monkeypatch.setattr(latent_trainer, "get", catch)
         with pytest.raises(CaughtError):
             call()
         monkeypatch.undo()

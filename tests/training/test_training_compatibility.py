@@ -15,6 +15,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ INHERITED = {
     # the terminal and other services
     *("log_level", "log_level_replica", "disable_tqdm", "report_to", "run_name", "project"),
     *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
-    *("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push"),
+    *("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy"),
     "hub_revision",
     # scripts
     *("do_train", "do_eval", "do_predict"),
@@ -479,6 +480,18 @@ def check_model_init(folder, monkeypatch):
     assert_equal(*results)
 
 
+@check("hub_always_push")
+def check_pushes_during_training(folder, monkeypatch):
+    pushed = []
+    monkeypatch.setattr("aifs_peft.report.push_checkpoint", lambda trainer, where: pushed.append(where) or [])
+    for always, done, expected in ((False, False, 0), (False, True, 1), (True, False, 1)):
+        trainer = erm(folder, hub_always_push=always)
+        trainer.push_in_progress = SimpleNamespace(is_done=lambda done=done: done)
+        pushed.clear()
+        trainer._push_from_checkpoint(str(folder))
+        assert len(pushed) == expected
+
+
 @check("callbacks")
 def check_callbacks(folder, monkeypatch):
     class Count(TrainerCallback):
@@ -617,3 +630,18 @@ def test_a_second_training_begins_anew_from_the_weights_as_they_are(tmp_path, re
     once = make_trainer(tmp_path, model=fresh, data=data, **options)
     once.train()
     assert_equal(trained(twice.model), trained(once.model))
+
+
+def test_arguments_and_data_that_are_changed_before_training_count(tmp_path):
+    trainer = make_trainer(tmp_path, AIFSConfig.paper(mask_scale="max"))
+    trainer.args.alpha, trainer.args.learning_rate, trainer.train_dataset = 0.0, 3e-3, make_data(32)
+    trainer.train()
+    assert trainer.method.settings.alpha == 0.0
+    assert not any("invariance" in row for row in trainer.state.log_history)
+    assert trainer.state.global_step == 8
+    assert trainer.state.log_history[0]["learning_rate"] == pytest.approx(3e-3)
+    wanted = make_trainer(
+        tmp_path, AIFSConfig.paper(mask_scale="max"), make_data(32), alpha=0.0, learning_rate=3e-3
+    )  # fmt: skip
+    wanted.train()
+    assert_equal(trained(trainer.model), trained(wanted.model))

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aifs_peft.discovery.arrays import Array, BoolArray, IntArray, deal, random_folds
-from aifs_peft.discovery.config import DEFAULT_CONFIG, DiscoveryConfig, HeadConfig
+from aifs_peft.discovery.arrays import Array, BoolArray, IntArray, deal
+from aifs_peft.discovery.config import DEFAULT_CONFIG, DiscoveryConfig
 from aifs_peft.discovery.linear_heads.additive import additive_head
 from aifs_peft.discovery.linear_heads.families import (
     ADDITIVE,
@@ -20,7 +20,7 @@ from aifs_peft.discovery.linear_heads.families import (
     default_setting,
     fit_head,
 )
-from aifs_peft.discovery.linear_heads.logistic import LinearHead, fit_logistic
+from aifs_peft.discovery.linear_heads.logistic import LinearHead
 from aifs_peft.discovery.mixture.additive import model_given_offsets
 from aifs_peft.discovery.mixture.joint import conflicts
 
@@ -154,45 +154,3 @@ def _held_out(
                 previous[setting.family] = head
             correct[setting][test] = head.logits(X[test]).argmax(axis=1) == y[test]
     return correct
-
-
-def fit_erm(
-    X: Array,
-    y: IntArray,
-    n_classes: int,
-    *,
-    rng: np.random.Generator,
-    config: HeadConfig = DEFAULT_CONFIG.heads,
-) -> tuple[LinearHead, float]:
-    """Plain logistic regression, its L2 penalty by held-out accuracy.
-
-    Args:
-        X: Reduced latents, shape `(n, k)`.
-        y: Labels in `0..n_classes-1`, shape `(n,)`.
-        n_classes: `K`.
-        rng: Source of the folds and, for large data, of the rows that choose the penalty.
-        config: Grid of penalties and folds.
-
-    Returns:
-        The head and the penalty.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> y = np.arange(300) % 3; X = rng.normal(size=(300, 3)); X[np.arange(300), y] += 4
-        >>> head, l2 = fit_erm(X, y, 3, rng=rng)
-        >>> bool(np.mean(head.logits(X).argmax(axis=1) == y) > 0.95)
-        True
-    """
-    n = len(y)
-    rows = np.sort(rng.permutation(n)[: config.max_rows])
-    fold = random_folds(len(rows), config.folds, rng)
-    hits = np.zeros(len(config.erm_l2))
-    for j in range(config.folds):
-        train, test = rows[fold != j], rows[fold == j]
-        head = None
-        for i, l2 in enumerate(config.erm_l2):
-            head = fit_logistic(X[train], y[train], n_classes, l2=l2, start=head)
-            hits[i] += np.count_nonzero(head.logits(X[test]).argmax(axis=1) == y[test])
-    # Ties go to the stronger penalty.
-    l2 = config.erm_l2[int(hits.argmax())]
-    return fit_logistic(X, y, n_classes, l2=l2), l2

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aifs_peft._plain import plain
 from aifs_peft.report import folder as files
-from aifs_peft.report.plain import plain
 from aifs_peft.report.plots import WIDTH, figure, to_svg
 from aifs_peft.report.record import audit_record
 

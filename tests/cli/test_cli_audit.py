@@ -1,0 +1,86 @@
+"""`aifs audit`: the examples that go against a shortcut in the user's own data, and an honest "nothing found"."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from planted import planted
+
+from aifs_peft import cli
+
+
+def table(folder: Path, **options: float) -> tuple[Path, np.ndarray]:
+    """A Parquet table of latents with a planted shortcut, and which rows go against it."""
+    z, y, attribute = planted(n=1000, **options)
+    rows = pd.DataFrame({
+        "latent": list(z.numpy().astype(np.float32)),
+        "diagnosis": np.where(y.numpy() == 1, "sick", "healthy"),
+        "scanner": np.where(attribute.numpy() == 1, "B", "A"),
+        "site": np.random.default_rng(0).integers(0, 4, 1000),
+    })  # fmt: skip
+    path = folder / "scans.parquet"
+    rows.to_parquet(path)
+    return path, (attribute != y).numpy()
+
+
+def audit(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert cli.main(["audit", *argv]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_conflicting_rows_of_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, against = table(tmp_path, shortcut=5.0)
+    columns = ["--label", "diagnosis", "--dataset-options", '{"features": "latent"}']
+    text = audit([str(path), *columns, "--output-dir", str(tmp_path / "out"), "--quiet"], capsys)
+    assert "scanner" in text
+    listed = pd.read_csv(tmp_path / "out" / "audit" / "conflicting.csv")
+    truth = set(np.flatnonzero(against))
+    assert len(set(listed["row"]) & truth) / len(listed) >= 0.95
+    assert len(set(listed["row"]) & truth) / len(truth) >= 0.95
+    assert f"conflicting: {tmp_path / 'out' / 'audit' / 'conflicting.csv'}" in text
+    assert (tmp_path / "out" / "report.html").is_file()
+    told = json.loads(audit([str(path), *columns, "--output-dir", str(tmp_path / "out"), "--json"], capsys))
+    assert told["found"] is True
+    assert told["n_conflicting"] == len(listed)
+    assert told["files"]["report"].endswith("report.html")
+
+
+def test_nothing_found_is_an_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, _ = table(tmp_path, agreement=0.5)
+    columns = ["--label", "diagnosis", "--dataset-options", '{"features": "latent"}', "--metadata", "site"]
+    text = audit([str(path), *columns, "--output-dir", str(tmp_path / "out"), "--quiet"], capsys)
+    assert "No shortcut" in text
+    assert "scanner" not in text
+    assert pd.read_csv(tmp_path / "out" / "audit" / "conflicting.csv").empty
+
+
+def test_a_known_data_set_of_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = json.dumps({"n_train": 80, "n_validation": 20, "n_test": 20, "image_size": 16})
+    argv = ["spurious_scenes", "--dataset-options", options, "--output-dir", str(tmp_path / "out"), "--json"]
+    told = json.loads(audit(argv, capsys))
+    assert told["looked_at"]["n"] == 80
+    assert told["found"] in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ([], "required: DATA"),
+        (["waterbird"], "did you mean 'waterbirds'"),
+        (["nowhere.csv", "--label", "x"], "nowhere.csv"),
+        (["spurious_scenes", "--metadata", "grup"], "did you mean"),
+        (["spurious_scenes", "--part", "tset"], "did you mean 'test'"),
+        (["spurious_scenes", "--model", "nobody/nothing"], "not a local directory"),
+        (["spurious_scenes", "--batch-size", "0"], "at least 1"),
+    ],
+)
+def test_mistakes_are_one_line(argv: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--dataset-options", json.dumps({"n_train": 80, "n_validation": 20, "n_test": 20, "image_size": 16})]
+    given = [*argv, *small] if argv[:1] == ["spurious_scenes"] else argv
+    assert cli.main(["audit", *given, "--output-dir", str(tmp_path / "out"), "--quiet"]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert told in lines[0]
