@@ -104,7 +104,7 @@ def on_the_demo(name: str) -> dict[str, list[float]]:
             built = run.trainer.method
             run.trainer.method = type(built)(replace(built.settings, **changes))
             run.trainer.train()
-            logits = np.asarray(run.trainer.predict(run.test).predictions, dtype=np.float64)
+            logits = np.asarray(run.trainer.predict(run.prepared["test"]).predictions, dtype=np.float64)
         metrics = evaluate_groups(run.splits["test"], logits, spec.n_boot, seed, run.splits["train"])
         out["worst_group"].append(round(float(metrics["worst_group_accuracy"]), 4))
         out["average"].append(round(float(metrics["average_accuracy"]), 4))
