@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from aifs_peft._checks import check_ids
 from aifs_peft.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ class GroupSpec:
             raise InvalidInputError(
                 f"labels and attributes must both have shape (n,); got {label.shape} and {attribute.shape}"
             )
-        _check_range("labels", label, len(self.classes))
-        _check_range("attributes", attribute, len(self.attributes))
+        check_ids("labels", label, len(self.classes))
+        check_ids("attributes", attribute, len(self.attributes))
         return np.asarray(label * len(self.attributes) + attribute, dtype=np.int64)
 
     def membership(self, labels: ArrayLike, attributes: ArrayLike) -> NDArray[np.bool_]:
@@ -110,7 +111,7 @@ class GroupSpec:
             raise InvalidInputError(
                 f"attributes must be boolean of shape ({len(label)}, {len(self.attributes)}); got {carried.shape}"
             )
-        _check_range("labels", label, len(self.classes))
+        check_ids("labels", label, len(self.classes))
         of_class = label[:, None] == np.arange(len(self.classes))
         cells = of_class[:, :, None] & carried[:, None, :]
         return np.asarray(cells.reshape(len(label), self.num_groups), dtype=np.bool_)
@@ -151,7 +152,7 @@ class GroupSpec:
             raise InvalidInputError(f"{self.definition!r} is a partition: need groups of shape (n,), got {array.shape}")
         array = _numbered("groups", array, self.names)
         array = array[array != -1]
-        _check_range("groups", array, self.num_groups)
+        check_ids("groups", array, self.num_groups)
         return np.bincount(array.astype(np.int64), minlength=self.num_groups).astype(np.int64)
 
     def table(self, splits: Mapping[str, Dataset] | Dataset, *, markdown: bool = False) -> str:
@@ -274,13 +275,6 @@ def _numbered(role: str, values: NDArray[Any], names: Sequence[str]) -> NDArray[
     if unknown:
         raise InvalidInputError(f"{role} hold {', '.join(map(repr, unknown[:5]))}; known are {', '.join(names)}")
     return np.asarray([numbers[str(value)] for value in values.ravel().tolist()]).reshape(values.shape)
-
-
-def _check_range(name: str, values: NDArray[Any], size: int) -> None:
-    if not np.issubdtype(values.dtype, np.integer) and values.size:
-        raise InvalidInputError(f"{name} must be integers; got dtype {values.dtype}")
-    if values.size and (values.min() < 0 or values.max() >= size):
-        raise InvalidInputError(f"{name} must lie in 0..{size - 1}; got {values.min()}..{values.max()}")
 
 
 def render(rows: list[list[str]], markdown: bool = False) -> str:
