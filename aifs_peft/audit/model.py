@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from aifs_peft.audit.build import WordScores, build_audit
-from aifs_peft.audit.columns import as_frame
+from aifs_peft.audit.columns import as_frame, metadata_columns
 from aifs_peft.audit.encoding import base_of, batches, column_of, encode, is_hub
 from aifs_peft.audit.names import DEFAULT_WORDS, TEMPLATE, embed_words, score_words
 from aifs_peft.audit.result import Audit
@@ -202,8 +202,7 @@ def _metadata(dataset: Any) -> pd.DataFrame | None:
     """The other columns of a `datasets.Dataset`; of another set none are known."""
     if not is_hub(dataset):
         return None
-    used = {*LABEL_NAMES, column_of(dataset)[0]}
-    rest = [name for name in dataset.column_names if name not in used]
+    rest = metadata_columns(dataset, (*LABEL_NAMES, column_of(dataset)[0]))
     return as_frame(dataset.select_columns(rest), len(dataset)) if rest else None
 
 
