@@ -43,6 +43,7 @@ def audit_model(
     clip: Any = None,
     words: Sequence[str] = DEFAULT_WORDS,
     batch_size: int = 64,
+    max_length: int | None = None,
     discovery: Discovery | None = None,
     random_state: int | np.random.RandomState | None = 0,
     harm: bool = True,
@@ -62,6 +63,7 @@ def audit_model(
             where it is a CLIP that lies on this machine, `False` none.
         words: vocabulary of names.
         batch_size: examples per forward pass.
+        max_length: tokens per text; `None` for what the model takes.
         discovery: see `audit`.
         random_state: see `audit`.
         harm: see `audit`.
@@ -88,7 +90,7 @@ def audit_model(
     if hasattr(model, "get_image_features"):
         with torch.random.fork_rng(devices=[]):  # its head is never used
             model = LatentClassifier(model)
-    encoded = encode(model, dataset, processor=processor, batch_size=batch_size)
+    encoded = encode(model, dataset, processor=processor, batch_size=batch_size, max_length=max_length)
     if judge and encoded.logits is None:
         raise InvalidInputError(f"judge=True was given, and this {type(model).__name__} has no head that predicts.")
     predictions = None if not judge or encoded.logits is None else _predicted(encoded.logits, labels, model)

@@ -104,7 +104,7 @@ def _audit(spec: FinetuneSpec, rows: Dataset, given: Any, say: Progress) -> Audi
         model = model.to("cuda")
     processor = load_processor(name, modality=modality, revision=spec.revision)
     return audit_model(model, rows, processor=processor, metadata=metadata, batch_size=given.batch_size,
-                       random_state=given.seed, harm=given.harm)  # fmt: skip
+                       max_length=given.max_length, random_state=given.seed, harm=given.harm)  # fmt: skip
 
 
 def _write(found: Audit, folder: Path, say: Progress) -> dict[str, Path]:

@@ -118,13 +118,15 @@ def test_texts_are_tokenised_and_cut(tmp_path):
     rng = np.random.default_rng(0)
     lines = [" ".join(rng.choice(["good", "bad", "film"], rng.integers(1, 40))) for _ in range(60)]
     texts = Dataset.from_dict({"text": lines, "label": ["pos", "neg"] * 30})
-    result = audit_model(str(tmp_path), texts)
+    with pytest.warns(UserWarning, match=r"\d+ of 60 texts are longer than the model's 8 positions and were cut"):
+        result = audit_model(str(tmp_path), texts)
     assert result.looked_at["n"] == 60
     assert result.looked_at["classes"] == {"neg": 30, "pos": 30}
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    short = texts.map(lambda row: {"text": row["text"][:20]})
     with pytest.raises(InvalidInputError, match="configuration has none"):
-        audit_model(model, texts, processor=tokenizer, judge=True)
+        audit_model(model, short, processor=tokenizer, judge=True)
 
 
 def test_labels_are_found_or_asked_for():
