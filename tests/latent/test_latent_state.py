@@ -30,7 +30,7 @@ def filled(d=5, r=2, n=7):
         displacements=torch.full((3, d), 1 / 3),
         class_displacements=torch.full((3, d), 0.7),
         ema=torch.full((d,), 1e-30, dtype=torch.float64),
-        groups=torch.arange(n),
+        groups=torch.arange(n) % 3,
         evidence=1 / 3,
     )
     return state
