@@ -123,7 +123,8 @@ def prepared(run: SavedRun, rows: Dataset) -> PreparedDataset:
         rows: with the run's input column, and a label (any) each.
     """
     modality = str(run.summary["modality"])
-    encode = make_encoder(run.processor, modality, max_length=run.summary["spec"].get("max_length", 128))
+    length = run.summary["spec"].get("max_length", 128)
+    encode = make_encoder(run.processor, modality, max_length=length, model=run.model)
     return PreparedDataset(rows, encode, cache_bytes=0, column=modality)
 
 
