@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,7 +44,10 @@ def understand(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(("page", "block"), SHELL, ids=[f"{page}:{block.line}" for page, block in SHELL])
-def test_commands_are_understood(page: str, block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_are_understood(page: str, block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for config in blocks(page, "yaml"):
+        (tmp_path / "run.yaml").write_text(config.text)
     for words in commands(block):
         arguments = aifs_arguments(words)
         with monkeypatch.context() as patch:
@@ -76,7 +80,7 @@ def test_commands_stand_in_blocks_that_are_checked() -> None:
     """A fence without a language, or another one, would hide a command from the test above."""
     for page in PAGES:
         for block in blocks(page):
-            if block.language not in ("bash", "python"):
+            if block.language not in ("bash", "python", "yaml"):
                 assert not re.search(r"^\$? ?(aifs|accelerate|make|pip) ", block.text, flags=re.MULTILINE), page
 
 

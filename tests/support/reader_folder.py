@@ -40,17 +40,17 @@ def class_folders(folder: Path) -> None:
         Image.new("RGB", (16, 16), (shade, shade, 40)).save(folder / split / kind / f"{position}.png")
 
 
-def reviews(path: Path, n: int = 120) -> None:
-    """Short texts with a label and the site that they come from, which goes with the label for nine in ten."""
+def reviews(path: Path, n: int = 600) -> None:
+    """Short texts with a label and the site that they come from, which goes with the label for four in five."""
     good = np.arange(n) % 2 == 0
-    site = np.where(np.arange(n) // 2 % 10 == 0, ~good, good)
+    site = np.where(np.arange(n) // 2 % 5 == 0, ~good, good)
     text = [f"the {'good' if g else 'bad'} you are {'the' if s else 'is'}" for g, s in zip(good, site, strict=True)]
     columns = {"text": text, "label": np.where(good, "good", "bad"), "site": np.where(site, "A", "B")}
     path.parent.mkdir(exist_ok=True)
     pd.DataFrame(columns).to_csv(path, index=False)
 
 
-def latents(path: Path, n: int = 1200) -> None:
+def latents(path: Path, n: int = 3000) -> None:
     """Planted latents in columns z0 to z15, a label, and the scanner that goes with it for 95 %."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, n)
