@@ -117,7 +117,7 @@ def split_rows(own: Own, how: str, validation: float, test: float | str, rng: np
     """
     parts = np.full(len(own.rows), ORDER[0], dtype=object) if own.given is None else own.given.astype(object)
     if how == "none":
-        return np.full(len(own.rows), ORDER[0], dtype=object).astype(str)
+        return parts.astype(str)
     if not (parts == "train").any():
         raise InvalidInputError(f"{own.rows.where} has the splits {sorted(set(parts))}; needed is at least train")
     absent = [name for name in ORDER[:0:-1] if not (parts == name).any()]
