@@ -61,7 +61,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
             evenly). `"balanced"`: evenly, with the penalty chosen by the worst class on held-out folds; where classes
             are unequal this raises the worst class and lowers average accuracy. `None`: as often as they occur, which
             is `recipe="erm"`. A mapping of labels to weights, also for `recipe="erm"`, which `"balanced"` leaves
-            plain; training methods, which weigh classes themselves or not at all, refuse one.
+            plain; training methods refuse one.
         random_state: Seed of folds, samples, initial weights and batches.
 
     Attributes:

@@ -30,8 +30,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 _REPEATED = "an example of weight 2 lies in one of the folds that choose the penalty, two equal examples may lie in two"
-_NO_WEIGHTS = "sample_weight is refused by name: the method weighs examples itself"
-_NO_CLASS_WEIGHT = "a mapping as class_weight is refused by name: the method weighs classes itself or not at all"
+_NO_WEIGHTS = "sample_weight is refused by name, training methods take none"
+_NO_CLASS_WEIGHT = "a mapping as class_weight is refused by name, training methods take none"
 _MISTAKES = "examples that plain training gets wrong weigh more, which costs accuracy where classes overlap"
 _NOISE = "the environments that the checks are given are noise, and the penalty for differences costs accuracy"
 _HELD_OUT = "at least 2 examples of each group are needed in the held-out fifth; the checks have fewer"

@@ -150,23 +150,51 @@ def test_objective_and_direction(tmp_path):
     assert len(front[0].objective) == 2
 
 
-@pytest.mark.parametrize(
-    ("change", "options", "message"),
-    [
-        ({}, {"backend": "ray"}, "backend must be one of 'optuna'; got 'ray'"),
-        ({}, {"backend": "wandb"}, "backend must be one of 'optuna'; got 'wandb'"),
-        ({}, {"n_jobs": 2}, "n_jobs=2 would run trials in threads"),
-        ({}, {"direction": "maximise"}, r"direction must be one of .* \(did you mean 'maximize'\?\)"),
-        ({"model_init": None}, {}, "pass AIFSTrainer\\(model_init=...\\)"),
-        ({"eval_dataset": None}, {}, "pass AIFSTrainer\\(eval_dataset=...\\)"),
-    ],
-)
-def test_what_cannot_be_searched_is_refused(tmp_path, change, options, message):
+# What is asked for -> (what the trainer has instead, arguments of the search, first words of the error).
+REFUSED = {
+    "another backend": ({}, {"backend": "ray"}, "backend must be one of 'optuna'; got 'ray'"),
+    "`n_jobs` above 1": ({}, {"n_jobs": 2}, "n_jobs=2 would run trials in threads that share this one trainer"),
+    "a direction that is none": (
+        {},
+        {"direction": "maximise"},
+        "direction must be one of 'maximize', 'minimize', None",
+    ),
+    'the default objective with `direction="minimize"`': (
+        {},
+        {"direction": "minimize"},
+        "direction='minimize' was given, and the objective is 'eval_worst_inferred_group_accuracy'",
+    ),
+    "a trainer without `model_init`": (
+        {"model_init": None},
+        {},
+        "hyperparameter_search trains a new model in every trial",
+    ),
+    "a trainer without an evaluation set": ({"eval_dataset": None}, {}, "a trial is judged on an evaluation set"),
+    "a name that is no training argument": (
+        {},
+        {"hp_space": lambda trial: {"learning_rte": 0.1}},
+        "hp_space sets no training argument 'learning_rte' (did you mean 'learning_rate'?)",
+    ),
+    "two processes": ({"args": "two processes"}, {}, "hyperparameter_search runs its trials in one process"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_searched_is_refused(tmp_path, name):
+    change, options, words = REFUSED[name]
     trainer = searcher(tmp_path)
-    for name, value in change.items():
-        setattr(trainer, name, value)
-    with pytest.raises(InvalidConfigError, match=message):
-        trainer.hyperparameter_search(space, n_trials=1, **options)
+    for attribute, value in change.items():
+        if attribute == "args":
+
+            class Two(type(trainer.args)):
+                world_size = 2
+
+            trainer.args.__class__ = Two
+        else:
+            setattr(trainer, attribute, value)
+    with pytest.raises(InvalidConfigError) as raised:
+        trainer.hyperparameter_search(**{"hp_space": space, "n_trials": 1, **options})
+    assert str(raised.value).startswith(words)
     assert not hasattr(trainer, "runs")
 
 
@@ -182,18 +210,26 @@ def test_a_model_that_is_trained_already_is_no_new_one(tmp_path):
         again.train()
 
 
-def test_two_processes_are_refused(tmp_path):
-    trainer = searcher(tmp_path)
-
-    class Two(type(trainer.args)):
-        world_size = 2
-
-    trainer.args.__class__ = Two
-    with pytest.raises(InvalidConfigError, match="runs its trials in one process, and there are 2"):
-        trainer.hyperparameter_search(space, n_trials=1)
-
-
 def test_importing_the_trainer_needs_no_optuna():
     code = "import sys; from aifs_peft import AIFSTrainer; assert 'optuna' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# What works -> its test, for `docs/compatibility.md`.
+WORKS = {
+    "`model_init`, of no argument or of the trial; with `peft_config` it may build the bare model": (
+        test_a_bare_model_init_with_a_configuration_and_one_that_reads_the_trial
+    ),
+    "every trial begins from nothing; `train()` with the best trial's settings repeats it bit for bit": (
+        test_each_trial_begins_from_nothing_and_the_best_one_can_be_repeated
+    ),
+    "what one trial sets another does not inherit": test_what_one_trial_sets_another_does_not_inherit,
+    "settings of the method: `alpha`, `method`, `method_options`, ...": (
+        test_the_settings_of_the_method_are_searched_and_unknown_names_are_refused
+    ),
+    "methods that change the model after the last step are judged when they have": (
+        test_a_method_that_finishes_after_training_is_judged_when_it_has
+    ),
+    "the metric of `selection` as default objective; your own, also several": test_objective_and_direction,
+}
