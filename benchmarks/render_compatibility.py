@@ -30,9 +30,9 @@ PAGE = ROOT / "docs" / "compatibility.md"
 HEAD = """# Compatibility
 
 What users of PEFT, transformers and scikit-learn take for granted: one row per feature (arguments of `Trainer` with the
-same outcome share one). It works, or it is refused with an error that begins with the words quoted. Rendered by `benchmarks/render_compatibility.py` from the tables that the
-tests run, with PEFT {peft}, transformers {transformers} and scikit-learn {sklearn}. Architectures have
-[a page of their own](architectures.md).
+same outcome share one). It works, or it is refused with an error that begins with the words quoted. Rendered by
+`benchmarks/render_compatibility.py` from the tables that the tests run, with PEFT {peft}, transformers {transformers}
+and scikit-learn {sklearn}. Architectures have [a page of their own](architectures.md).
 """
 LONGEST = 100
 
@@ -117,8 +117,8 @@ def render() -> str:
             "\n## transformers\n\n### Arguments of `Trainer` and `TrainingArguments`\n\n",
             arguments(),
             "\n### `hyperparameter_search`, with Optuna\n\n",
-            "`pip install 'aifs_peft[search]'`. A trial is judged by the metric that also chooses the best model of a\n",
-            "training, which needs no group labels.\n\n",
+            "`pip install 'aifs_peft[search]'`. A trial is judged by the metric that also chooses the best model of\n",
+            "a training, which needs no group labels.\n\n",
             searches(),
             "\n## scikit-learn\n",
             features(sklearn_features.TABLES),
