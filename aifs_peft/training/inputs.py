@@ -223,8 +223,9 @@ def longest_text(model: nn.Module, tokenizer: Any) -> int | None:
     limits = []
     for name, module in model.named_modules():
         table = getattr(module, "weight", None)
-        held = isinstance(table, Tensor) and table.ndim == 2 and hasattr(module, "padding_idx")
-        if held and _POSITIONS.search(name) and not _OTHER_POSITIONS.search(name):
+        if not isinstance(table, Tensor) or table.ndim != 2 or not hasattr(module, "padding_idx"):
+            continue
+        if _POSITIONS.search(name) and not _OTHER_POSITIONS.search(name):
             # RoBERTa counts positions from behind its padding index.
             used = 0 if module.padding_idx is None else int(module.padding_idx) + 1
             limits.append(len(table) - used)
