@@ -135,11 +135,18 @@ class AIFSTrainingArguments(TrainingArguments):
             "pin_memory": self.dataloader_pin_memory and self.device.type == "cuda",
         }
 
+    def checked(self) -> AIFSTrainingArguments:
+        """Themselves, checked again after fields were set.
+
+        Raises:
+            InvalidConfigError: naming the field.
+        """
+        self._check_ranges()
+        self._check()
+        return self
+
     def __post_init__(self) -> None:
-        if self.selection not in SELECTION_METRICS:
-            raise InvalidConfigError(
-                f"selection must be one of {', '.join(map(repr, SELECTION_METRICS))}; got {self.selection!r}"
-            )
+        self._check_selection()
         self._check_ranges()
         self._check_parallelism()
         wants_best = self.load_best_model_at_end or self.early_stopping_patience is not None
@@ -150,7 +157,14 @@ class AIFSTrainingArguments(TrainingArguments):
         super().__post_init__()
         self._check()
 
+    def _check_selection(self) -> None:
+        if self.selection not in SELECTION_METRICS:
+            raise InvalidConfigError(
+                f"selection must be one of {', '.join(map(repr, SELECTION_METRICS))}; got {self.selection!r}"
+            )
+
     def _check(self) -> None:
+        self._check_selection()
         for name, low in (("mask_update_every", 1), ("max_repeats", 1), ("min_cell", 1)):
             if not getattr(self, name) >= low:
                 raise InvalidConfigError(f"{name} must be at least {low}; got {getattr(self, name)}")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from aifs_peft.training.labels import LABEL_NAMES
+from aifs_peft.errors import InvalidInputError
+from aifs_peft.training.labels import LABEL_NAMES, whole_labels
 
 # What the data set of a training says of each example beside its content, and the collator carries to the batch.
 INDEX = "aifs_index"
@@ -65,7 +66,7 @@ class CarryingCollator:
     def __call__(self, examples: list[Any]) -> dict[str, Any]:
         """The collator's batch, with one int64 tensor `(batch, ...)` for each carried column that every example has."""
         carried = {
-            name: torch.as_tensor(np.stack([np.asarray(example[name]) for example in examples]).astype(np.int64))
+            name: _whole_numbers(name, [example[name] for example in examples])
             for name in self.columns
             if all(isinstance(example, dict) and name in example for example in examples)
         }
@@ -73,7 +74,22 @@ class CarryingCollator:
             {k: v for k, v in example.items() if k not in carried} if isinstance(example, dict) else example
             for example in examples
         ]
-        return {**self.collator(plain), **carried}
+        batch = self.collator(plain)
+        labels = {name: whole_labels(batch[name]) for name in LABEL_NAMES if isinstance(batch.get(name), Tensor)}
+        return {**batch, **labels, **carried}
+
+
+def _whole_numbers(name: str, values: list[Any]) -> Tensor:
+    """A carried column as int64; a missing value (None, NaN) is -1, which metrics count as in no group."""
+    array = np.stack([np.asarray(np.nan if value is None else value) for value in values])
+    if array.dtype.kind == "f":
+        array = np.where(np.isnan(array), -1, array)
+    if array.dtype.kind not in "iubf" or (array.dtype.kind == "f" and not (array == np.floor(array)).all()):
+        raise InvalidInputError(
+            f"the evaluation column {name!r} must hold integers or booleans, with -1 or None where unknown; got "
+            f"{array.ravel()[:4].tolist()}. Number names first (pandas.factorize does)"
+        )
+    return torch.as_tensor(array.astype(np.int64))
 
 
 def model_inputs(

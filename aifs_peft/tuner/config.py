@@ -276,8 +276,19 @@ class AIFSConfig(PeftConfig):
         bias = getattr(inner, "bias", "none")
         if bias != "none":
             return [f"encoder_adapter has bias={bias!r}, which would not be saved; use bias='none'."]
+        start = getattr(inner, "init_lora_weights", None)
+        if isinstance(start, str) and start.startswith(_CHANGES_BASE):
+            return [f"encoder_adapter has init_lora_weights={start!r}, {CHANGED_BASE}; use True, 'gaussian' or 'eva'."]
         self.encoder_adapter = copy.deepcopy(inner)
         return []
+
+
+# Initialisations of LoRA that take what they put into the adapter out of the base model's weights.
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
+CHANGED_BASE = (
+    "which changes the base model's weights: disabled or unloaded it would not be the base model any more, and an "
+    "adapter loaded onto the original one would not be the one that was saved"
+)
 
 
 def _is_size(value: Any) -> bool:

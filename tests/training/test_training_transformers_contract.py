@@ -33,6 +33,7 @@ PRIVATE = {
         ["resume_from_checkpoint", "model"],
     ),
     "_push_from_checkpoint": ("called after each checkpoint with `push_to_hub`", ["checkpoint_folder"]),
+    "_hp_search_setup": ("sets the arguments of a trial, and may be called twice for it", ["trial"]),
     "_load_best_model": ("called at the end with `load_best_model_at_end`, reads `state.best_model_checkpoint`", []),
 }
 
