@@ -98,9 +98,8 @@ def export_callbacks(callbacks: Iterable[Any], state: TrainerState) -> None:
         callbacks: of the trainer, and its control.
         state: that will be saved.
     """
-    state.stateful_callbacks = TrainerState(
-        stateful_callbacks=[callback for callback in callbacks if isinstance(callback, ExportableState)]
-    ).stateful_callbacks
+    exportable: list[Any] = [callback for callback in callbacks if isinstance(callback, ExportableState)]
+    state.stateful_callbacks = TrainerState(stateful_callbacks=exportable).stateful_callbacks
 
 
 def _states(state: TrainerState) -> dict[str, Any]:

@@ -143,8 +143,8 @@ def warn_of_generators(folder: Path, rng_file: str) -> None:
     """
     if not (folder / rng_file).is_file():
         logger.warning(
-            "no %s in %s (saved with another number of processes, or with save_only_model): the resumed run draws other "
-            "random numbers than an uninterrupted one",
+            "no %s in %s (saved with another number of processes, or with save_only_model): the resumed run draws "
+            "other random numbers than an uninterrupted one",
             rng_file,
             folder,
         )

@@ -180,8 +180,8 @@ class AIFSTrainer(Trainer):
         Raises:
             InvalidInputError: if the data cannot be trained or evaluated on.
             NonFiniteError: if latents, a term of the loss, gradients, weights or evaluated logits are not finite.
-            CheckpointMismatchError: if the checkpoint is not whole, or does not fit the adapter, the method, the data or
-                the run.
+            CheckpointMismatchError: if the checkpoint is not whole, or does not fit the adapter, the method, the data
+                or the run.
             CheckpointWriteError: if a checkpoint cannot be written.
             ProcessLostError: if another process of the run has ended.
         """
@@ -217,7 +217,8 @@ class AIFSTrainer(Trainer):
             folder = newest_checkpoint(Path(str(self.args.output_dir))) if asked is True else Path(asked)
             return str(folder), require_whole(folder)
 
-        folder, saved = processes_of(self.accelerator).on_main(choose)
+        chosen: tuple[str, dict[str, Any]] = processes_of(self.accelerator).on_main(choose)
+        folder, saved = chosen
         if self.args.auto_find_batch_size:
             saved = {**saved, "batch_size": self._run().batch_size}  # upstream takes over the one that was found
         check_same_run(Path(folder), saved, self._run(), without_optimizer=self.args.resume_without_optimizer)

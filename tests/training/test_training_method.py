@@ -9,6 +9,7 @@ from training_zoo import lora, make_args, make_data, make_model, make_trainer, s
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError
 from aifs_peft.methods import TrainingPlan, get, make, names
 from aifs_peft.training import AIFSTrainer, EpochHook
+from aifs_peft.training.manifest import read_manifest, write_manifest
 from aifs_peft.training.parallel import refuse_sharding
 from aifs_peft.tuner import AIFSConfig
 
