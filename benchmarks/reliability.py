@@ -1,10 +1,12 @@
-"""Kill trainings at random moments and damage their checkpoints; every run must go on bit for bit, or be refused by name.
+"""Kill trainings at random moments, damage their checkpoints: each must go on bit for bit, or be refused by name.
 
     make soak                                         # 200 kills, every file damaged in three ways
     python benchmarks/reliability.py --kills 8 --draws 1 --out /tmp/reliability.json
 
 Each kill: SIGKILL at a moment drawn evenly over the time the training takes (of two processes, one of them), then
 resumed with True and compared with the uninterrupted run: weights, buffers, optimizer and history, by SHA-256.
+Each SIGTERM (of two processes, to one of them): all processes end with status 143 and a whole checkpoint, from which
+the run goes on in the same way.
 Each damage: one file of one checkpoint is truncated, deleted, or has one bit flipped; resumed from this checkpoint by
 its path, the run is equal or refused with the file's name and that of the last whole checkpoint; resumed with True, it
 is equal.
@@ -23,7 +25,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1] / "tests" / "support")]
+from checkpoint_damage import DAMAGE, files_of
 from reliability_runs import ERROR, KINDS, RESULT, Training, fork, quiet, wait
 
 from aifs_peft.experiments.provenance import provenance
@@ -34,22 +37,25 @@ OUT = Path(__file__).parent / "results" / "reliability.json"
 
 
 def free_port() -> int:
+    """A port of the loopback address that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def run(training: Training, out: Path, kill_after: float | None = None, victim: int = 0) -> dict:
-    """Run all processes of a training; what they left, and how long each took to end after the kill."""
+def run(
+    training: Training, out: Path, kill_after: float | None = None, victim: int = 0, number: int = signal.SIGKILL
+) -> dict:
+    """Run all processes of a training; what they left, and how long it took them to end after the signal."""
     port = free_port()
     processes = [fork(training, rank, out / str(rank), port) for rank in range(training.world_size)]
     killed = 0.0
     if kill_after is not None:
         time.sleep(kill_after)
         killed = time.monotonic()
-        os.kill(processes[victim], signal.SIGKILL)
-    seconds = wait(processes)
-    found = {"seconds": seconds, "after_kill": time.monotonic() - killed if killed else None}
+        os.kill(processes[victim], number)
+    seconds, statuses = wait(processes)
+    found = {"seconds": seconds, "statuses": statuses, "after_kill": time.monotonic() - killed if killed else None}
     for name in (RESULT, ERROR):
         files = [out / str(rank) / name for rank in range(training.world_size)]
         found[name] = [file.read_text() if file.exists() else None for file in files]
@@ -57,13 +63,14 @@ def run(training: Training, out: Path, kill_after: float | None = None, victim: 
 
 
 def results(found: dict) -> list[dict] | None:
+    """Of a training whose processes all came to the end."""
     return None if None in found[RESULT] else [json.loads(text) for text in found[RESULT]]
 
 
-def whole_runs(world_sizes, folder: Path) -> dict:
-    """The uninterrupted runs: results and seconds, by kind and number of processes. Each is run twice and must repeat."""
+def whole_runs(kinds: list[str], world_sizes: list[int], folder: Path) -> dict:
+    """The uninterrupted runs: results and seconds, by kind and number of processes. Each is run twice, and repeats."""
     found = {}
-    for kind in KINDS:
+    for kind in kinds:
         for world in world_sizes:
             place = folder / f"{kind}-{world}"
             first = run(Training(kind, place / "a", world_size=world), place / "out-a")
@@ -74,12 +81,12 @@ def whole_runs(world_sizes, folder: Path) -> dict:
     return found
 
 
-def kills(count: int, minutes: float, wholes: dict, folder: Path, seed: int) -> dict:
+def kills(count: int, until: float, wholes: dict, folder: Path, seed: int) -> dict:
     """Kill, resume, compare."""
     draw, tally, problems, slowest = random.Random(seed), Counter(), [], 0.0
-    keys, started = list(wholes), time.monotonic()
+    keys = list(wholes)
     for number in range(count):
-        if time.monotonic() - started > 60 * minutes:
+        if time.monotonic() > until:
             break
         kind, world = keys[number % len(keys)]
         wanted, seconds, _ = wholes[kind, world]
@@ -116,42 +123,82 @@ def kills(count: int, minutes: float, wholes: dict, folder: Path, seed: int) -> 
         if not problems or problems[-1].get("moment") != case["moment"]:
             shutil.rmtree(place, ignore_errors=True)
         print(f"kill {number + 1}/{count}: {dict(tally)}, {len(problems)} problems", file=sys.stderr)
-    return {"counts": dict(tally), "seconds_until_the_other_ended": round(slowest, 2), "problems": problems}
+    return {
+        "planned": count,
+        "counts": dict(tally),
+        "seconds_until_the_other_ended": round(slowest, 2),
+        "problems": problems,
+    }
 
 
-def damage(draws: int, wholes: dict, folder: Path, seed: int) -> dict:
-    """Every file of two checkpoints: truncated, deleted, a bit flipped."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
-    from checkpoint_damage import DAMAGE, files_of
-
+def terminations(count: int, wholes: dict, folder: Path, seed: int) -> dict:
+    """SIGTERM, status, resume, compare."""
     draw, tally, problems = random.Random(seed), Counter(), []
-    for (kind, world), (wanted, _, origin) in wholes.items():
-        if (kind, world) not in DAMAGED:
+    keys = list(wholes)
+    for number in range(count):
+        kind, world = keys[number % len(keys)]
+        wanted, seconds, _ = wholes[kind, world]
+        place = folder / f"term-{number}"
+        moment, victim = draw.uniform(0.4, 0.9) * seconds, draw.randrange(world)
+        ended = run(Training(kind, place / "run", world_size=world), place / "first", moment, victim, signal.SIGTERM)
+        tally["SIGTERM"] += 1
+        if results(ended) == wanted:
+            tally["came after the end"] += 1
             continue
-        # One in mid-epoch, and the last but one, so that a whole one is beside either.
-        names = sorted(origin.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-        for checkpoint in (names[0], names[-2]):
-            for name in files_of(checkpoint):
-                for how, harm in DAMAGE.items():
-                    for _ in range(1 if how == "deleted" else draws):
-                        place = folder / "damage"
-                        shutil.rmtree(place, ignore_errors=True)
-                        shutil.copytree(origin, place / "run")
-                        chosen = place / "run" / checkpoint.name
-                        harm(chosen / name, draw.random())
-                        case = {"kind": kind, "processes": world, "file": f"{checkpoint.name}/{name}", "damage": how}
-                        tally["cases"] += 1
-                        told = _judge(
-                            run(Training(kind, place / "run", str(chosen), world), place / "out"), wanted, chosen, name
-                        )
-                        tally[told] += 1
-                        if told not in ("equal", "refused, file and last whole checkpoint named"):
-                            problems.append({**case, "problem": told})
-                print(f"damage: {dict(tally)}, {len(problems)} problems", file=sys.stderr)
+        if set(ended["statuses"]) == {143}:
+            tally["all processes ended with 143"] += 1
+        elif -signal.SIGTERM in ended["statuses"] and not list((place / "run").glob("checkpoint-*")):
+            tally["came before training, which it ended"] += 1
+            continue
+        again = run(Training(kind, place / "run", True, world), place / "second")
+        if set(ended["statuses"]) == {143} and results(again) == wanted:
+            tally["resumed and ended bit-equal"] += 1
+        else:
+            error = [*ended[ERROR], *again[ERROR]]
+            problems.append({"kind": kind, "processes": world, "moment": moment, **ended, "error": error})
+    print(f"SIGTERM: {dict(tally)}, {len(problems)} problems", file=sys.stderr)
     return {"counts": dict(tally), "problems": problems}
 
 
-def _judge(found: dict, wanted: list[dict], chosen: Path, name: str) -> str:
+def damage(draws: int, until: float, wholes: dict, folder: Path, seed: int) -> dict:
+    """Every file of two checkpoints: truncated, deleted, a bit flipped; in random order, so that a part is a sample."""
+    draw, tally, problems = random.Random(seed), Counter(), []
+    cases = [
+        (key, checkpoint, name, how)
+        for key in DAMAGED
+        if key in wholes
+        for checkpoint in _two_checkpoints(wholes[key][2])
+        for name in files_of(checkpoint)
+        for how in DAMAGE
+        for _ in range(1 if how == "deleted" else draws)
+    ]
+    draw.shuffle(cases)
+    for (kind, world), checkpoint, name, how in cases:
+        if time.monotonic() > until:
+            break
+        wanted, _, origin = wholes[kind, world]
+        place = folder / "damage"
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(origin, place / "run")
+        chosen = place / "run" / checkpoint.name
+        DAMAGE[how](chosen / name, draw.random())
+        told = _judge(run(Training(kind, place / "run", str(chosen), world), place / "out"), wanted, name)
+        tally["cases"] += 1
+        tally[told] += 1
+        if told not in ("equal", "refused, file and last whole checkpoint named"):
+            case = {"kind": kind, "processes": world, "file": f"{checkpoint.name}/{name}", "damage": how}
+            problems.append({**case, "problem": told})
+        print(f"damage: {dict(tally)} of {len(cases)}, {len(problems)} problems", file=sys.stderr)
+    return {"planned": len(cases), "counts": dict(tally), "problems": problems}
+
+
+def _two_checkpoints(origin: Path) -> tuple[Path, Path]:
+    """One in mid-epoch, and the last but one, so that a whole one is beside either."""
+    found = sorted(origin.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    return found[0], found[-2]
+
+
+def _judge(found: dict, wanted: list[dict], name: str) -> str:
     if results(found) is not None:
         return "equal" if results(found) == wanted else "silently different"
     errors = [error or "" for error in found[ERROR]]
@@ -163,33 +210,35 @@ def _judge(found: dict, wanted: list[dict], chosen: Path, name: str) -> str:
 
 
 def main() -> int:
+    """Measure, write the JSON; 1 where something went wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--minutes", type=float, default=40, help="of kills; fewer than --kills where they are over")
+    parser.add_argument("--minutes", type=float, default=55, help="for all; what is not done by then is left out, told")
     parser.add_argument("--draws", type=int, default=2, help="truncations and bit flips per file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--terminations", type=int, default=16)
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     quiet()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="reliability") as name:
         folder = Path(name)
-        wholes = whole_runs(options.processes, folder)
+        wholes = whole_runs(options.kinds, options.processes, folder)
         print(f"uninterrupted: {{ {', '.join(f'{k}: {v[1]:.1f} s' for k, v in wholes.items())} }}", file=sys.stderr)
-        harmed = damage(options.draws, wholes, folder, options.seed) if options.draws else None
         report = {
-            "kills": kills(options.kills, options.minutes, wholes, folder, options.seed),
-            "damage": harmed,
+            "kills": kills(options.kills, started + 36 * options.minutes, wholes, folder, options.seed),
+            "terminations": terminations(options.terminations, wholes, folder, options.seed),
+            "damage": damage(options.draws, started + 60 * options.minutes, wholes, folder, options.seed),
             "command": f"python benchmarks/reliability.py --kills {options.kills} --draws {options.draws} "
-            f"--seed {options.seed} --processes {' '.join(map(str, options.processes))}",
+            f"--minutes {options.minutes:g} --seed {options.seed} --processes {' '.join(map(str, options.processes))}",
             "minutes": round((time.monotonic() - started) / 60, 1),
             "provenance": provenance(),
         }
     options.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps({name: report[name] for name in ("kills", "damage", "minutes")}, indent=2))
-    bad = report["kills"]["problems"] + (report["damage"] or {"problems": []})["problems"]
-    return 1 if bad else 0
+    print(json.dumps({name: report[name] for name in ("kills", "terminations", "damage", "minutes")}, indent=2))
+    return 1 if any(report[part]["problems"] for part in ("kills", "terminations", "damage")) else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The small trainings that `reliability.py` kills, damages and resumes, each in a process forked from one that has torch.
+"""The small trainings that `reliability.py` kills, damages and resumes, each in a fork of a process that has torch.
 
 A fork takes milliseconds where a start of Python with torch and transformers takes ten seconds. The process that forks
 never trains itself, so no thread of torch's is lost in a fork.
@@ -27,6 +27,7 @@ from aifs_peft.training.parallel import close_process_group
 from aifs_peft.tuner import AIFSConfig
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+PICTURE = {"image_size": 8, "patch_size": 4}
 LORA = {"target_modules": ["q_proj", "v_proj"], "r": 4, "lora_dropout": 0.1}
 # Name -> recipe, whether the encoder is trained, training examples, batch size of the whole step.
 KINDS = {
@@ -83,9 +84,7 @@ def train(training: Training) -> dict:
     """Train to the end; digests of what was learnt, of the optimizer and of the history."""
     recipe, lora, size, batch = KINDS[training.kind]
     torch.manual_seed(0)
-    vit = ViTForImageClassification(
-        ViTConfig(num_labels=2, hidden_dropout_prob=0.1, image_size=8, patch_size=4, **SIZES)
-    )
+    vit = ViTForImageClassification(ViTConfig(num_labels=2, hidden_dropout_prob=0.1, **SIZES, **PICTURE))
     config = AIFSConfig(recipe=recipe, encoder_adapter=LoraConfig(**LORA) if lora else None)
     args = AIFSTrainingArguments(
         output_dir=str(training.folder), num_train_epochs=3, per_device_train_batch_size=batch // training.world_size,
@@ -141,6 +140,8 @@ def fork(training: Training, rank: int, out: Path, port: int) -> int:
         (out / RESULT).write_text(json.dumps(result))
         close_process_group()
         status = 0
+    except SystemExit as stop:  # SIGTERM
+        status = int(stop.code)
     except AIFSError as error:
         (out / ERROR).write_text(f"{type(error).__name__}: {error}")
     except BaseException:  # noqa: BLE001 - whatever it is, it goes into the report
@@ -150,19 +151,25 @@ def fork(training: Training, rank: int, out: Path, port: int) -> int:
         os._exit(status)
 
 
-def wait(processes: list[int], limit: float = 120.0) -> list[float | None]:
-    """Wait for processes; seconds after which each ended. One that does not end in time is killed, and has None."""
-    started, ended = time.monotonic(), dict.fromkeys(processes)
+def wait(processes: list[int], limit: float = 120.0) -> tuple[list[float | None], list[int]]:
+    """Wait for processes: seconds after which each ended, and its status, negative for a signal.
+
+    One that does not end in time is killed, and has no seconds.
+    """
+    started, ended, status = time.monotonic(), dict.fromkeys(processes), {}
     while None in ended.values() and time.monotonic() - started < limit:
         for process in processes:
-            if ended[process] is None and os.waitpid(process, os.WNOHANG)[0]:
-                ended[process] = time.monotonic() - started
+            if ended[process] is None:
+                found, code = os.waitpid(process, os.WNOHANG)
+                if found:
+                    ended[process] = time.monotonic() - started
+                    status[process] = os.waitstatus_to_exitcode(code)
         time.sleep(0.005)
     for process, seconds in ended.items():
         if seconds is None:
             os.kill(process, signal.SIGKILL)
-            os.waitpid(process, 0)
-    return [ended[process] for process in processes]
+            status[process] = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    return [ended[process] for process in processes], [status[process] for process in processes]
 
 
 def quiet() -> None:

@@ -194,8 +194,9 @@ def stopping(folder, values, **options):
     """Early stopping after two evaluations without improvement, by planned values."""
     evaluations = iter(values)
     args = make_args(
-        folder, num_train_epochs=8, save_strategy="steps", save_steps=2, eval_strategy="epoch", logging_strategy="epoch",
-        early_stopping_patience=3, metric_for_best_model="eval_planned", greater_is_better=True, **options,
+        folder, num_train_epochs=8, save_strategy="steps", save_steps=2, eval_strategy="epoch",
+        logging_strategy="epoch", early_stopping_patience=3, metric_for_best_model="eval_planned",
+        greater_is_better=True, **options,
     )  # fmt: skip
     data = make_data(16)
     trainer = AIFSTrainer(
@@ -247,7 +248,7 @@ class Augmented(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitem__(self, i):
-        shift = torch.rand(()) + random.random() + np.random.rand()
+        shift = torch.rand(()) + random.random() + np.random.rand()  # noqa: NPY002
         return {**self.rows[i], "pixel_values": (self.rows[i]["pixel_values"] + shift).float()}
 
 
