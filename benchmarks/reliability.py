@@ -25,7 +25,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1] / "tests" / "support")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 from checkpoint_damage import DAMAGE, files_of
 from reliability_runs import ERROR, KINDS, RESULT, Training, fork, quiet, wait
 
@@ -123,12 +123,8 @@ def kills(count: int, until: float, wholes: dict, folder: Path, seed: int) -> di
         if not problems or problems[-1].get("moment") != case["moment"]:
             shutil.rmtree(place, ignore_errors=True)
         print(f"kill {number + 1}/{count}: {dict(tally)}, {len(problems)} problems", file=sys.stderr)
-    return {
-        "planned": count,
-        "counts": dict(tally),
-        "seconds_until_the_other_ended": round(slowest, 2),
-        "problems": problems,
-    }
+    found = {"planned": count, "counts": dict(tally), "problems": problems}
+    return {**found, "seconds_until_the_other_ended": round(slowest, 2)}
 
 
 def terminations(count: int, wholes: dict, folder: Path, seed: int) -> dict:

@@ -142,8 +142,11 @@ def _push_from_checkpoint(self: Any, checkpoint_folder: str) -> None:
 
     from aifs_peft.report import push_checkpoint
 
-    if self.saving_to is not None or not self.is_world_process_zero():
-        return  # pushed when the checkpoint is whole
+    if self.saving_to is not None:
+        self.push_due = True  # when the checkpoint is whole
+        return
+    if not self.is_world_process_zero():
+        return
     running = self.push_in_progress
     if self.args.hub_always_push or running is None or running.is_done():
         self.push_in_progress = PushInProgress(push_checkpoint(self, checkpoint_folder))  # type: ignore[arg-type] # takes a list
@@ -152,8 +155,8 @@ def _push_from_checkpoint(self: Any, checkpoint_folder: str) -> None:
 def saves_whole_checkpoints(cls: C) -> C:
     """Class decorator: a checkpoint is written under another name, and renamed when every process has written its part.
 
-    What is written stays upstream's. The trainer has an attribute `saving_to` (None), and `writing_checkpoint` and
-    `publish_checkpoint`, see `AIFSTrainer`.
+    What is written stays upstream's. The trainer has attributes `saving_to` (None) and `push_due` (False), and
+    `writing_checkpoint` and `publish_checkpoint`, see `AIFSTrainer`.
 
     Args:
         cls: a trainer.
@@ -172,7 +175,7 @@ def _save_checkpoint(self: Any, model: nn.Module, trial: Any) -> None:
     written = unfinished(checkpoint)
     export_callbacks([*self.callback_handler.callbacks, self.control], self.state)
     with self.writing_checkpoint(checkpoint):
-        self.saving_to = written.parent
+        self.saving_to, self.push_due = written.parent, False
         try:
             Trainer._save_checkpoint(self, model, trial)
         finally:
@@ -183,7 +186,7 @@ def _save_checkpoint(self: Any, model: nn.Module, trial: Any) -> None:
         if self.args.should_save:
             self.state.save_to_json(str(written / "trainer_state.json"))
         self.publish_checkpoint(checkpoint)
-    if self.args.push_to_hub:
+    if self.push_due:
         self._push_from_checkpoint(str(checkpoint))
     if self.args.should_save:
         rotate_checkpoints(

@@ -127,6 +127,7 @@ class AIFSTrainer(Trainer):
         refuse_sharding()
         self.resumed_from: Path | None = None
         self.saving_to: Path | None = None
+        self.push_due = False
         self._termination = Termination(wanted=False)
         self._adopted: object = None
         self._runner: EpochRunner | None = None
