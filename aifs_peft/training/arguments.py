@@ -72,6 +72,14 @@ class AIFSTrainingArguments(TrainingArguments):
             that `compute_metrics` and `predict` get beside the labels, as `label_ids = (labels, column, ...)`. Kept
             whatever `remove_unused_columns` says; never seen by the model.
 
+    **Interruptions**
+
+    Args:
+        save_on_sigterm: on SIGTERM finish the step, save a checkpoint and end with status 143; nothing is done where
+            the signal has a handler already.
+        resume_without_optimizer: resume also from checkpoints that were saved with `save_only_model`; optimizer,
+            schedule and random generators then start anew.
+
     **Defaults that differ from transformers**
 
     - `lr_scheduler_type="cosine"` (there: linear); the optimizer is AdamW in both.
@@ -116,6 +124,10 @@ class AIFSTrainingArguments(TrainingArguments):
     early_stopping_patience: int | None = field(default=None, metadata={"help": "Evaluations without improvement."})
     evaluation_columns: list[str] | None = field(
         default=None, metadata={"help": "Columns for compute_metrics, such as true groups."}
+    )
+    save_on_sigterm: bool = field(default=True, metadata={"help": "On SIGTERM save a checkpoint and end with 143."})
+    resume_without_optimizer: bool = field(
+        default=False, metadata={"help": "Resume from checkpoints of save_only_model, with a new optimizer."}
     )
     lr_scheduler_type: SchedulerType | str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide non-finite losses; leave it off."})

@@ -147,8 +147,8 @@ def test_collator_carries_columns_around():
     )
     assert batch["keys"] == ["x"]
     assert (batch["aifs_index"].tolist(), batch["group"].tolist()) == ([4, 0], [2, 3])
-    wanted = [{"x": 6, "aifs_index": 1, "aifs_occurrence": 0}, {"x": 6, "aifs_index": 1, "aifs_occurrence": 2}]
-    assert IndexedDataset([{"x": 5}, {"x": 6}]).__getitems__([1, Draw(1, 2)]) == wanted
+    wanted = [{"x": 6, "aifs_index": 1, "aifs_occurrence": n, "aifs_epoch": epoch} for n, epoch in ((0, 0), (2, 5))]
+    assert IndexedDataset([{"x": 5}, {"x": 6}]).__getitems__([1, Draw(1, 2, 5)]) == wanted
 
 
 def test_latents_of_an_example_seen_twice_are_the_later_ones(tmp_path):
