@@ -100,6 +100,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         groups: ArrayLike | None = None,
         metadata: Any = None,
         attributes: Any = None,
+        unlabelled: ArrayLike | None = None,
         columns: Mapping[str, ArrayLike] | None = None,
     ) -> AIFSClassifier:
         """Fit on latents `Z (n, d)` (NumPy or torch, any float type) and labels `y (n,)` (integers or strings).
@@ -111,6 +112,8 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
                 (or `None` among strings) where unknown. For an oracle method the true value of every example.
             metadata: Hint for discovery: `DataFrame` or mapping of names to `(n,)` values, each column a candidate.
             attributes: Hint for discovery: mapping of names to directions in the latent space, see `discover`.
+            unlabelled: Hint for discovery: latents without labels, `(m, d)`, in which a shortcut goes with the label
+                less often, for example from where the model will be used; see `discover`.
             columns: What else a training method reads, by name, each `(n, ...)` integers (`environment`,
                 `attributes`).
 
@@ -135,7 +138,9 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
             self._fit_method(X, index, reduction, seed, self._columns(index, groups, columns))
             return self
         if self.recipe == "discovery":
-            hints = collect_hints(reduction, len(index), groups=groups, metadata=metadata, attributes=attributes)
+            hints = collect_hints(
+                reduction, len(index), groups=groups, metadata=metadata, attributes=attributes, unlabelled=unlabelled
+            )
             self.discovery_ = discover_reduced(
                 X, reduction, index, self.classes_, rng=np.random.default_rng(seed), hints=hints
             )

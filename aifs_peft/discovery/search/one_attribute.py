@@ -13,8 +13,8 @@ from aifs_peft.discovery import gate as gates
 from aifs_peft.discovery.arrays import Array, IntArray
 from aifs_peft.discovery.assemble import found_by_hint, found_partition, nothing_found
 from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
+from aifs_peft.discovery.claims import Claim
 from aifs_peft.discovery.hints.judge import Hinted, judge_hint
-from aifs_peft.discovery.hints.known import Hint
 from aifs_peft.discovery.hints.named import Named, judge_named
 from aifs_peft.discovery.mixture.additive import smoothed_offsets
 from aifs_peft.discovery.principal_components import Reduction
@@ -22,6 +22,8 @@ from aifs_peft.discovery.result import Candidate, Discovery
 from aifs_peft.discovery.search.finding import Finding, Partition
 from aifs_peft.discovery.search.many_classes import search_many_classes
 from aifs_peft.discovery.search.two_classes import search_two_classes
+from aifs_peft.discovery.unlabelled.judge import judge_pool
+from aifs_peft.discovery.unlabelled.pool import Pool
 
 
 def find_attribute(
@@ -33,7 +35,7 @@ def find_attribute(
     rows: IntArray,
     rng: np.random.Generator,
     config: DiscoveryConfig,
-    hints: Sequence[Hint | Named] = (),
+    hints: Sequence[Claim] = (),
     hint_gate: GateThresholds | None = None,
 ) -> tuple[Discovery, tuple[Partition, ...]]:
     """One attribute in latents `X (n, k)` reduced by `reduction`, or none.
@@ -96,7 +98,7 @@ def _judge(
     X: Array,
     y: IntArray,
     K: int,
-    hint: Hint | Named,
+    hint: Claim,
     *,
     rng: np.random.Generator,
     config: DiscoveryConfig,
@@ -104,6 +106,8 @@ def _judge(
 ) -> Hinted:
     if isinstance(hint, Named):
         return judge_named(X, y, K, hint, config=config, rows=rows)
+    if isinstance(hint, Pool):
+        return judge_pool(X, y, K, hint, rng=rng, config=config, rows=rows)
     return judge_hint(X, y, K, hint, rng=rng, config=config, rows=rows)
 
 
