@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifs_peft.discovery.arrays import Array, IntArray, one_hot, orthonormal_basis
+from aifs_peft.discovery.claims import Claim
 from aifs_peft.discovery.config import DEFAULT_CONFIG, DiscoveryConfig, GateThresholds, MixtureConfig
 from aifs_peft.discovery.gate import association_error
-from aifs_peft.discovery.claims import Claim
 from aifs_peft.discovery.hints.judge import Hinted
 from aifs_peft.discovery.mixture.additive import model_given_offsets, smoothed_offsets
 from aifs_peft.discovery.mixture.joint import joint_offsets, joint_responsibilities
@@ -82,7 +82,7 @@ def found_by_hint(
 
 
 def rests_on_hint(found: Discovery, gate: GateThresholds = DEFAULT_CONFIG.gate) -> bool:
-    """Whether the head should take the hint's own offsets: few values are known, or none, and the rest cannot be told apart.
+    """Whether the head should take the hint's own offsets: few or no values are known, and the rest are hard to tell.
 
     Never so for several attributes, whose offsets are fitted together.
 

@@ -1,5 +1,4 @@
-"""What a user can add to latents and labels: each is a claim about an attribute that is tested, and changes nothing if
-it fails."""
+"""What a user can add to latents and labels: claims about an attribute, each tested, and without effect if it fails."""
 
 from __future__ import annotations
 

@@ -56,8 +56,9 @@ class GateThresholds:
         few_known: See `hint_errors`.
         named_contrast: Smallest distance of the clusters along a named direction, in standard deviations within a
             cluster. Lower than for candidates without a hint, which had every direction to choose from.
-        unlabelled_cosine: An attribute found by unlabelled examples: smallest cosine of class and attribute offsets.
-            Styles within the classes lie below it.
+        unlabelled_cosine: An attribute found by unlabelled examples: smallest and largest cosine of class and attribute
+            offsets. Styles within the classes lie below, the class difference cut in two above (0.96 and more; a true
+            attribute 0.1 to 0.5).
         unlabelled_contrast: Smallest distance of two classes, and of two attribute values, in standard deviations.
         unlabelled_order: By how much more likely, in nats, one of the two must be the class than the other.
         unlabelled_gain: Standard errors by which held-out unlabelled examples must be told better by class and
@@ -86,7 +87,7 @@ class GateThresholds:
     hint_errors: tuple[float, float] = (2.5, 4.0)
     few_known: int = 200
     named_contrast: float = 1.5
-    unlabelled_cosine: float = -0.4
+    unlabelled_cosine: tuple[float, float] = (-0.4, 0.7)
     unlabelled_contrast: float = 0.7
     unlabelled_order: float = 2.0
     unlabelled_gain: float = 0.0
@@ -230,7 +231,7 @@ class HintConfig:
 
 @dataclass(frozen=True)
 class UnlabelledConfig:
-    """Unlabelled examples: the mixture of labelled and unlabelled ones. Measured on dominoes x 0.3 and planted draws."""
+    """The mixture of labelled and unlabelled examples. Measured on dominoes x 0.3 and planted draws."""
 
     min_rows: int = 50  # by hand
     components: int = 64  # measured: 32 lose 3 points of worst group, 128 no better

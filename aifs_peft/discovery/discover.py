@@ -56,7 +56,8 @@ def discover(
 
     Attributes too weak for that can be found with a hint: values known for a few examples, metadata columns,
     directions that name the attribute, or unlabelled examples in which it goes with the label less. A hint is a claim
-    that is tested; one that does not pass changes nothing but `message_` and `candidates_`. Time and memory grow linearly in `n`. `docs/discovery.md` explains all of it.
+    that is tested; one that does not pass changes nothing but `message_` and `candidates_`. Time and memory grow
+    linearly in `n`. `docs/discovery.md` explains all of it.
 
     Args:
         Z: Latents, shape `(n, d)`: NumPy array or torch tensor, any float type. Any rotation or common scale.

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from aifs_peft.discovery import gate as gates
 from aifs_peft.discovery.arrays import Array, IntArray
 from aifs_peft.discovery.assemble import found_by_hint, found_partition, nothing_found
-from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
 from aifs_peft.discovery.claims import Claim
+from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
 from aifs_peft.discovery.hints.judge import Hinted, judge_hint
 from aifs_peft.discovery.hints.named import Named, judge_named
 from aifs_peft.discovery.mixture.additive import smoothed_offsets

@@ -9,9 +9,9 @@ from itertools import combinations
 import numpy as np
 
 from aifs_peft.discovery.arrays import Array, IntArray, orthonormal_basis
+from aifs_peft.discovery.claims import Claim
 from aifs_peft.discovery.config import DiscoveryConfig
 from aifs_peft.discovery.gate import jaccard
-from aifs_peft.discovery.claims import Claim
 from aifs_peft.discovery.hints.known import Hint
 from aifs_peft.discovery.mixture.additive import smoothed_offsets
 from aifs_peft.discovery.principal_components import Reduction, without_directions

@@ -41,11 +41,12 @@ def held_out(
         solution: Found with the whole pool.
         data: Training set and whole pool, as it is.
         rng: Source of folds and rotations.
-        config: Number of folds.
+        config: Number of folds and of steps.
         gate: What is plausible.
     """
     fold = random_folds(len(data.U), config.folds, rng)
-    gains, cosines = [], []
+    gains: list[Array] = []
+    cosines: list[float] = []
     for j in range(config.folds):
         part = replace(data, U=data.U[fold != j])
         axes = max(axis_sets(part, config), key=lambda axes: float(np.linalg.norm(axes @ solution.axes.T)))
@@ -56,7 +57,7 @@ def held_out(
             continue
         # The shift is that of the other folds.
         shift = (part.U[0] - found.data.U[0]).astype(np.float64)
-        gains.append(_gain(found, data.U[fold == j] - shift.astype(data.U.dtype)))
+        gains.append(_gain(found, data.U[fold == j] - shift.astype(data.U.dtype), config.plane_steps))
         size = float(np.linalg.norm(found.model.beta) * np.linalg.norm(solution.model.beta))
         cosines.append(float(np.sum(found.model.beta * solution.model.beta)) / max(size, 1e-24))
     each = np.concatenate(gains)
@@ -64,19 +65,20 @@ def held_out(
     return HeldOut(float(each.mean()) / max(error, 1e-12), float(np.mean(cosines)))
 
 
-def _gain(found: Solution, U: Array) -> Array:
+def _gain(found: Solution, U: Array, steps: int) -> Array:
     """Log likelihood of each held-out example above that of the classes alone, shape `(m,)`."""
     model = found.model
-    plane = orthonormal_basis(np.vstack([model.alpha - model.alpha.mean(axis=0), model.beta]), 2 * (len(model.beta) - 1))
+    offsets = np.vstack([model.alpha - model.alpha.mean(axis=0), model.beta])
+    plane = orthonormal_basis(offsets, 2 * (len(model.beta) - 1))
     fit, test = (part.astype(np.float64) @ plane for part in (found.data.U, U))
     inside = replace(model, alpha=model.alpha @ plane, beta=model.beta @ plane)
-    shares = _cell_shares(fit, inside)
+    shares = _cell_shares(fit, inside, steps)
     own = logsumexp(cell_logits(test, inside, shares), axis=1) - 0.5 * np.sum(test**2, axis=1)
-    rival = ShiftedClasses.fit(fit, found.data.means @ plane)
+    rival = ShiftedClasses.fit(fit, found.data.means @ plane, steps=steps)
     return np.asarray(own - logsumexp(rival.logits(test), axis=1))
 
 
-def _cell_shares(U: Array, model: PoolModel, steps: int = 60) -> Array:
+def _cell_shares(U: Array, model: PoolModel, steps: int) -> Array:
     """Shares of the cells by EM with everything else held, shape `(K, K)`."""
     shares = np.full(model.shares.shape, 1.0 / model.shares.size)
     for _ in range(steps):
@@ -100,7 +102,7 @@ class ShiftedClasses:
     shares: Array
 
     @staticmethod
-    def fit(U: Array, means: Array, steps: int = 60) -> ShiftedClasses:
+    def fit(U: Array, means: Array, *, steps: int) -> ShiftedClasses:
         """By EM.
 
         Args:

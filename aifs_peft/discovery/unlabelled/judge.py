@@ -8,15 +8,16 @@ from __future__ import annotations
 import numpy as np
 
 from aifs_peft.discovery.arrays import Array, IntArray
-from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds, UnlabelledConfig
+from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
 from aifs_peft.discovery.gate import association_noise
 from aifs_peft.discovery.hints.judge import Hinted, rejected
 from aifs_peft.discovery.principal_components import usable_components
 from aifs_peft.discovery.result import Candidate
 from aifs_peft.discovery.unlabelled.held_out import HeldOut, held_out
-from aifs_peft.discovery.unlabelled.mixture import PoolData, PoolModel, fit_pool_model, labelled_posterior
+from aifs_peft.discovery.unlabelled.mixture import PoolModel, labelled_posterior
 from aifs_peft.discovery.unlabelled.pool import Pool, coordinates, whitened_data
-from aifs_peft.discovery.unlabelled.search import Solution, candidates, precision_of
+from aifs_peft.discovery.unlabelled.search import candidates
+from aifs_peft.discovery.unlabelled.within_cells import in_order
 
 
 def judge_pool(
@@ -53,22 +54,22 @@ def judge_pool(
         return rejected(pool.source, "nothing in which they differ is an attribute beside the class", k)
     judged = []
     for solution in found:
-        numbers = _numbers(solution.model, data.y)
-        reason = _verdict(numbers, solution.order, y[rows], config.gate)
+        cells, best, order = in_order(solution, own)
+        numbers = _numbers(best.model)
+        reason = _verdict(numbers, order, y[rows], config.gate)
         if reason == "accepted":
-            reason = _held_out_verdict(held_out(solution, data, rng=rng, config=own, gate=config.gate), config.gate)
+            reason = _held_out_verdict(held_out(best, data, rng=rng, config=own, gate=config.gate), config.gate)
         judged.append(Candidate(pool.source, k, float("nan"), accepted=reason == "accepted", reason=reason, **numbers))
         if judged[-1].accepted:
             break
     else:
         return Hinted(judged[0])
-    model, turn = _within_cells(solution, own)
-    R, _ = labelled_posterior((coordinates(X, white) @ turn).astype(np.float32), y, model)
-    offsets = model.beta @ np.linalg.inv(turn) @ white.factor.T
+    R, _ = labelled_posterior((coordinates(X, white) @ cells.turn).astype(np.float32), y, cells.model)
+    offsets = cells.model.beta @ np.linalg.inv(cells.turn) @ white.factor.T
     return Hinted(judged[-1], R.astype(np.float32), offsets)
 
 
-def _numbers(model: PoolModel, y: IntArray) -> dict[str, float]:
+def _numbers(model: PoolModel) -> dict[str, float]:
     """The numbers of a `Candidate`."""
     K = len(model.beta)
     alpha = model.alpha - model.alpha.mean(axis=0)
@@ -108,27 +109,3 @@ def _held_out_verdict(judged: HeldOut, gate: GateThresholds) -> str:
             f"({judged.gain:.1f} < {gate.unlabelled_gain} standard errors)"
         )
     return "accepted"
-
-
-def _within_cells(solution: Solution, config: UnlabelledConfig) -> tuple[PoolModel, Array]:
-    """The model refitted where the covariance within cells, not within classes, is the unit.
-
-    The covariance within the classes holds the attribute's own spread, which makes its contrast look smaller.
-
-    Args:
-        solution: In coordinates whose unit is the covariance within classes.
-        config: Prior and steps.
-
-    Returns:
-        The model, and the matrix `(k, k)` that takes the old coordinates to its own.
-    """
-    model, data = solution.model, solution.data
-    share = np.bincount(data.y, minlength=data.n_classes) / len(data.y)
-    prior = model.prior
-    spread = np.diag(share @ prior) - (prior * share[:, None]).T @ prior
-    values, vectors = np.linalg.eigh(np.eye(model.beta.shape[1]) - model.beta.T @ spread @ model.beta)
-    turn = (vectors / np.sqrt(np.maximum(values, config.min_variance))) @ vectors.T
-    moved = PoolData((data.X @ turn).astype(np.float32), data.y, (data.U @ turn).astype(np.float32), data.means @ turn)
-    start = PoolModel(model.alpha @ turn, model.beta @ turn, model.rate, model.shares)
-    precision = precision_of(data, config)
-    return fit_pool_model(moved, start, steps=config.last_steps, precision=precision, pseudo=config.pseudo), turn

@@ -122,7 +122,7 @@ def cell_logits(U: Array, model: PoolModel, shares: Array) -> Array:
     """
     centres = (model.alpha[:, None] + model.beta[None]).reshape(-1, U.shape[1])
     logits: Array = (U @ centres.T.astype(U.dtype)).astype(np.float64)
-    return logits + (np.log(np.maximum(shares.ravel(), 1e-12)) - 0.5 * np.sum(centres**2, axis=1))
+    return np.asarray(logits + np.log(np.maximum(shares.ravel(), 1e-12)) - 0.5 * np.sum(centres**2, axis=1))
 
 
 def fit_pool_model(data: PoolData, start: PoolModel, *, steps: int, precision: float, pseudo: float) -> PoolModel:

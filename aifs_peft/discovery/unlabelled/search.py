@@ -1,9 +1,10 @@
 """Where class and attribute may lie: starts from how the pool spreads beyond the training set, and EM from each.
 
-With the within-class covariance of training as the unit, `Cov(pool) - Cov(training)` is, for an attribute that goes with
-the label less in the pool, `-c (alpha beta' + beta alpha')` and a part along the class means. Its leading eigenvectors
-beside the class means `g`, which are about `alpha + beta`, are about `alpha - beta`: together they span the plane of
-class and attribute. Any other way in which the pool differs adds an eigenvector of its own, so several are tried.
+With the within-class covariance of training as the unit, `Cov(pool) - Cov(training)` is, for an attribute that goes
+with the label less in the pool, `-c (alpha beta' + beta alpha')` and a part along the class means. Its leading
+eigenvectors beside the class means `g`, which are about `alpha + beta`, are about `alpha - beta`: together they span
+the plane of class and attribute. Any other way in which the pool differs adds an eigenvector of its own, so several are
+tried.
 """
 
 from __future__ import annotations
@@ -20,20 +21,19 @@ from aifs_peft.discovery.unlabelled.mixture import PoolData, PoolModel, fit_pool
 
 @dataclass(frozen=True)
 class Solution:
-    """A local optimum of the mixture, and how clear it is which of its two offsets is the class.
+    """A local optimum of the mixture.
 
     Args:
         model: The parameters.
+        exchanged: The optimum in which class and attribute are exchanged; `None` where that comes back to the same one.
         data: What it was fitted on: the pool without the shift beside the plane of its start.
         axes: Directions of the pool's larger spread that it was started from, shape `(r, k)`.
-        order: Log posterior above that of the optimum in which class and attribute are exchanged; infinite where that
-            one comes back to the same solution.
     """
 
     model: PoolModel
+    exchanged: PoolModel | None
     data: PoolData
     axes: Array
-    order: float
 
 
 def contrasts(model: PoolModel) -> tuple[float, float, float]:
@@ -51,20 +51,21 @@ def contrasts(model: PoolModel) -> tuple[float, float, float]:
 
 
 def plausible(model: PoolModel, gate: GateThresholds) -> bool:
-    """Whether class and attribute both have a contrast and do not cancel each other, as styles of a class would.
+    """Whether class and attribute both have a contrast, do not cancel each other and are not one and the same.
 
     Args:
         model: The fitted mixture.
         gate: Thresholds.
     """
     cosine, of_class, of_attribute = contrasts(model)
-    return cosine > gate.unlabelled_cosine and min(of_class, of_attribute) > gate.unlabelled_contrast
+    least, most = gate.unlabelled_cosine
+    return bool(least < cosine < most and min(of_class, of_attribute) > gate.unlabelled_contrast)
 
 
 def precision_of(data: PoolData, config: UnlabelledConfig) -> float:
     """Precision of the prior on offsets: about as large, over all `k` coordinates, as the class means are apart."""
     size = 2.0 / (data.n_classes - 1.0) * float(np.sum((data.means - data.means.mean(axis=0)) ** 2))
-    return config.prior_weight * 2.0 * data.X.shape[1] / max(size, 1e-12)
+    return float(config.prior_weight * 2.0 * data.X.shape[1] / max(size, 1e-12))
 
 
 def spread_axes(data: PoolData, k: int, most: int) -> Array:
@@ -161,7 +162,7 @@ def solve(
     if not plausible(best, gate):
         return None
     same = _cosine(best.beta, other.beta) > config.same
-    return Solution(best, data, axes, float("inf") if same else best.objective - other.objective)
+    return Solution(best, None if same else other, data, axes)
 
 
 def exchanged(model: PoolModel, rate: float) -> PoolModel:
