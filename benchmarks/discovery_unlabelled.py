@@ -23,6 +23,8 @@ import json
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -176,30 +178,27 @@ def evaluate_null(base: str, kind: str, seed: int) -> dict[str, Any]:
     return row
 
 
+def _drawn(draw: Callable[[], tuple[Split, Split, Split]], classes: int) -> dict[str, Any]:
+    return evaluate(*draw(), classes=classes)
+
+
 def jobs(options: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]]:
     """What is to be computed, by the key of its row."""
     out: dict[str, Callable[[], dict[str, Any]]] = {}
-    for seed in range(options.first_seed, options.first_seed + options.seeds):
-        if options.nulls:
-            for base in WITHOUT:
-                for kind in POOLS:
-                    out[f"null, {base}, {kind}/{seed}"] = lambda b=base, k=kind, s=seed: evaluate_null(b, k, s)
-            continue
-        if options.many:
-            for classes, contrast in ((3, 2.5), (3, 3.0), (4, 3.0)):
-                key = f"{classes} classes, contrast {contrast:g}/{seed}"
-                out[key] = lambda c=classes, b=contrast, s=seed: evaluate(
-                    *many_classes(s, classes=c, contrast=b), classes=c
-                )
-            continue
-        for name, attribute in ATTRIBUTES.items():
-            for share, pool_share, size in SETTINGS:
-                build = dominoes if "scale" in attribute else planted
-                out[f"{name}; {share}; {pool_share}; {size}/{seed}"] = (
-                    lambda f=build, a=attribute, s=seed, t=share, p=pool_share, m=size: evaluate(
-                        *f(s, share=t, pool_share=p, pool=m, **a), classes=2
-                    )
-                )
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    if options.nulls:
+        for seed, base, kind in product(seeds, WITHOUT, POOLS):
+            out[f"null, {base}, {kind}/{seed}"] = partial(evaluate_null, base, kind, seed)
+    elif options.many:
+        for seed, (classes, contrast) in product(seeds, ((3, 2.5), (3, 3.0), (4, 3.0))):
+            draw = partial(many_classes, seed, classes=classes, contrast=contrast)
+            out[f"{classes} classes, contrast {contrast:g}/{seed}"] = partial(_drawn, draw, classes)
+    else:
+        for (share, pool_share, size), seed, name in product(SETTINGS, seeds, ATTRIBUTES):
+            attribute = ATTRIBUTES[name]
+            build: Callable[..., Any] = dominoes if "scale" in attribute else planted
+            draw = partial(build, seed, share=share, pool_share=pool_share, pool=size, **attribute)
+            out[f"{name}; {share}; {pool_share}; {size}/{seed}"] = partial(_drawn, draw, 2)
     return out
 
 

@@ -32,7 +32,7 @@ from aifs_peft.training.batches import (
 )
 from aifs_peft.training.callbacks import EpochCallback
 from aifs_peft.training.checkpoints import check_resumable, write_method
-from aifs_peft.training.checks import check_arguments, check_evaluation_sets, check_model, check_split
+from aifs_peft.training.checks import check_arguments, check_evaluation_sets, check_model, check_split, check_unlabelled
 from aifs_peft.training.contexts import Batch
 from aifs_peft.training.encoding import Loading
 from aifs_peft.training.epoch_runner import EpochRunner
@@ -74,6 +74,9 @@ class AIFSTrainer(Trainer):
         args: see `AIFSTrainingArguments`; left as they are.
         *positional: as for `Trainer`.
         peft_config: an `AIFSConfig`, or the configuration of the encoder's adapter, such as `LoraConfig`.
+        unlabelled_dataset: examples without labels, of the training set's kind, in which a shortcut goes with the label
+            less: the default recipe finds weak shortcuts by them, see `discover(unlabelled=)`. Labels in it are
+            ignored.
         **kwargs: as for `Trainer` (`train_dataset`, `eval_dataset`, `data_collator`, `compute_metrics`, ...).
 
     Raises:
@@ -111,6 +114,7 @@ class AIFSTrainer(Trainer):
         args: AIFSTrainingArguments | None = None,
         *positional: Any,
         peft_config: PeftConfig | None = None,
+        unlabelled_dataset: Any = None,
         **kwargs: Any,
     ) -> None:
         args = AIFSTrainingArguments(output_dir="aifs_run") if args is None else args
@@ -134,6 +138,7 @@ class AIFSTrainer(Trainer):
         columns = list(args.evaluation_columns or ())
         self.train_dataset = self._ready(self.train_dataset, "training")
         self.eval_dataset = self._ready(self.eval_dataset, "evaluation")
+        self.unlabelled_dataset = self._ready_unlabelled(unlabelled_dataset)
         labels = list(args.label_names or ("labels",))
         self.label_names = [*labels, *(name for name in columns if name not in labels)]
         self.model_accepts_loss_kwargs = False
@@ -413,6 +418,13 @@ class AIFSTrainer(Trainer):
         keep = list(self.args.evaluation_columns or ())
         return processed(dataset, self.processing_class, self.adapted, what, keep)
 
+    def _ready_unlabelled(self, dataset: Any) -> Any:
+        """The unlabelled set as the model takes it, without its labels if it has any."""
+        if dataset is None:
+            return None
+        check_unlabelled(dataset, self.method)
+        return self._ready(without_labels(dataset), "unlabelled")
+
     @property
     def adapted(self) -> PeftModel:
         """The model that is trained, not wrapped for distribution."""
@@ -450,6 +462,7 @@ class AIFSTrainer(Trainer):
             self.train_dataset,
             self.labels,
             validation=None if isinstance(validation, dict) else validation,
+            unlabelled=self.unlabelled_dataset,
             loaded=partial(_transformers.without_unused_columns, self),
         )
         loading = Loading(

@@ -23,7 +23,7 @@ from aifs_peft.discovery.search.finding import Finding, Partition
 from aifs_peft.discovery.search.many_classes import search_many_classes
 from aifs_peft.discovery.search.two_classes import search_two_classes
 from aifs_peft.discovery.unlabelled.judge import judge_pool
-from aifs_peft.discovery.unlabelled.pool import Pool
+from aifs_peft.discovery.unlabelled.pool import UNLABELLED, Pool
 
 
 def find_attribute(
@@ -73,6 +73,7 @@ def find_attribute(
     for_hints = replace(config, gate=hint_gate or config.gate)
     hinted = [_judge(X, labels, K, hint, rng=hint_rng, config=for_hints, rows=rows) for hint in hints]
     own = _search(X, labels, K, rows, rng=rng, config=config)
+    hinted = [_new(h, own, labels, rows, config.gate) for h in hinted]
     records = [h.record for h in hinted] + own.tried
     hint = _preferred(hinted, own, labels, rows, config.gate)
     if hint is not None:
@@ -123,10 +124,25 @@ def _preferred(hinted: list[Hinted], own: Finding, y: IntArray, rows: IntArray, 
     best = max(accepted, key=lambda h: _weight(h.record))
     if own.responsibilities is None or own.record is None or best.responsibilities is None:
         return best
-    moved = best.responsibilities[rows].argmax(axis=1) != y[rows]
-    found = own.responsibilities[rows].argmax(axis=1) != y[rows]
-    same = gates.jaccard(moved, found) >= gate.jaccard
+    same = _same(best.responsibilities, own.responsibilities, y, rows, gate)
     return best if same or _weight(best.record) >= _weight(own.record) else None
+
+
+def _same(first: Array, second: Array, y: IntArray, rows: IntArray, gate: GateThresholds) -> bool:
+    """Whether the conflicting examples of two partitions are the same."""
+    moved, found = (R[rows].argmax(axis=1) != y[rows] for R in (first, second))
+    return gates.jaccard(moved, found) >= gate.jaccard
+
+
+def _new(hint: Hinted, own: Finding, y: IntArray, rows: IntArray, gate: GateThresholds) -> Hinted:
+    """The verdict on unlabelled examples again, beside what was found without them.
+
+    They hold no known value, so of an attribute that is found without them they say nothing that is not known better.
+    """
+    R, found = hint.responsibilities, own.responsibilities
+    if hint.record.source != UNLABELLED or R is None or found is None or not _same(R, found, y, rows, gate):
+        return hint
+    return Hinted(replace(hint.record, accepted=False, reason="the attribute they show is found without them"))
 
 
 def _weight(record: Candidate) -> float:
