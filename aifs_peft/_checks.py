@@ -109,7 +109,7 @@ def check_number(
         Traceback (most recent call last):
         aifs_peft.errors.InvalidConfigError: share must be a finite number in (0, 1]; got 1.5.
     """
-    number = isinstance(value, Real) and not isinstance(value, bool | np.bool_) and -math.inf < value < math.inf
+    number = isinstance(value, Real) and not isinstance(value, bool | np.bool_) and abs(value) < math.inf
     if not number or value < low or value > high or (above and value == low) or (below and value == high):
         raise error(f"{name} must be a finite number{_range(low, high, above=above, below=below)}; got {value!r}.")
     return float(value)

@@ -40,7 +40,7 @@ from aifs_peft.training.batches import (
 )
 from aifs_peft.training.callbacks import EpochCallback, out_of_patience, restore_callbacks
 from aifs_peft.training.checkpoint_folders import newest_checkpoint, publish, require_whole
-from aifs_peft.training.checks import check_arguments, check_evaluation_sets, check_model, check_split
+from aifs_peft.training.checks import check_arguments, check_evaluation_sets, check_model, check_split, check_unlabelled
 from aifs_peft.training.contexts import Batch
 from aifs_peft.training.encoding import Loading
 from aifs_peft.training.epoch_runner import EpochRunner
@@ -90,6 +90,9 @@ class AIFSTrainer(Trainer):
         *positional: as for `Trainer`.
         peft_config: an `AIFSConfig`, or the configuration of the encoder's adapter, such as `LoraConfig`; with
             `model_init` every model that it builds gets one.
+        unlabelled_dataset: examples without labels, of the training set's kind, in which a shortcut goes with the label
+            less: the default recipe finds weak shortcuts by them, see `discover(unlabelled=)`. Labels in it are
+            ignored.
         **kwargs: as for `Trainer` (`train_dataset`, `eval_dataset`, `data_collator`, `compute_metrics`, ...).
 
     Raises:
@@ -127,6 +130,7 @@ class AIFSTrainer(Trainer):
         args: AIFSTrainingArguments | None = None,
         *positional: Any,
         peft_config: PeftConfig | None = None,
+        unlabelled_dataset: Any = None,
         **kwargs: Any,
     ) -> None:
         args = AIFSTrainingArguments(output_dir="aifs_run") if args is None else args
@@ -156,6 +160,7 @@ class AIFSTrainer(Trainer):
         columns = list(args.evaluation_columns or ())
         self.train_dataset = self._ready(self.train_dataset, "training")
         self.eval_dataset = self._ready(self.eval_dataset, "evaluation")
+        self.unlabelled_dataset = self._ready_unlabelled(unlabelled_dataset)
         labels = list(args.label_names or ("labels",))
         self.label_names = [*labels, *(name for name in columns if name not in labels)]
         self.model_accepts_loss_kwargs = False
@@ -586,6 +591,13 @@ class AIFSTrainer(Trainer):
         keep = list(self.args.evaluation_columns or ())
         return processed(dataset, self.processing_class, self.adapted, what, keep)
 
+    def _ready_unlabelled(self, dataset: Any) -> Any:
+        """The unlabelled set as the model takes it, without its labels if it has any."""
+        if dataset is None:
+            return None
+        check_unlabelled(dataset, self.method)
+        return self._ready(without_labels(dataset), "unlabelled")
+
     @property
     def adapted(self) -> PeftModel:
         """The model that is trained, not wrapped for distribution."""
@@ -623,6 +635,7 @@ class AIFSTrainer(Trainer):
             self.train_dataset,
             self.labels,
             validation=None if isinstance(validation, dict) else validation,
+            unlabelled=self.unlabelled_dataset,
             loaded=partial(_transformers.without_unused_columns, self),
         )
         loading = Loading(
