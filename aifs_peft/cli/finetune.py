@@ -71,11 +71,13 @@ def write_run(result: FinetuneResult, output_dir: str | Path) -> Path:
         result: of the run.
         output_dir: folder; made where it is missing.
     """
-    from aifs_peft.report import save_run, write_audit_folder
+    from aifs_peft.report import save_run, write_audit_folder, write_what_if
 
     if result.audit is not None:
         write_audit_folder(result.audit, output_dir)  # before the card, which shows its pictures
-    return save_run(result.model, result.processor, result.summary, output_dir)
+    folder = save_run(result.model, result.processor, result.summary, output_dir)
+    write_what_if(result.what_if, folder)
+    return folder
 
 
 def _push(result: FinetuneResult, args: AIFSTrainingArguments, folder: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -33,9 +33,11 @@ from aifs_peft.experiments.comparison import Cells, cells_of_classes, cells_of_g
 from aifs_peft.experiments.describe import describe_run
 from aifs_peft.experiments.evaluation import evaluate_groups
 from aifs_peft.experiments.latents import LatentDataset, fed_with_latents, latents_of
-from aifs_peft.experiments.prepare import label_names
+from aifs_peft.experiments.prepare import PreparedDataset, label_names
 from aifs_peft.experiments.provenance import provenance
+from aifs_peft.experiments.toggling import Attribute, LatentModel, toggle, toggled_or_reason, values_of_audit
 from aifs_peft.methods.aifs.offsets import assign_groups
+from aifs_peft.training.adapter import head_on_latents
 from aifs_peft.tuner import initial_encoder
 
 if TYPE_CHECKING:
@@ -67,6 +69,8 @@ class FinetuneResult:
         plain: the plain counterpart.
         logits: of the test split, `(n, classes)`.
         audit: of the training set before training; None where `spec.audit` is off.
+        what_if: test predictions with the found attribute toggled, for `what_if.json`; empty where `spec.audit` is off.
+        prepared: the splits as the model takes them.
     """
 
     model: PeftModel
@@ -77,6 +81,8 @@ class FinetuneResult:
     plain: Plain
     logits: NDArray[np.float64]
     audit: Audit | None = None
+    what_if: dict[str, Any] = field(default_factory=dict)
+    prepared: dict[str, PreparedDataset] = field(default_factory=dict)
 
 
 def run_finetune(
@@ -114,23 +120,27 @@ def run_finetune(
     if start is not None:
         say("plain training of a head on the same latents, for comparison")
         labels = {name: part.labels for name, part in run.prepared.items()}
-        plain = Plain(kind, NOTES[kind], train_plain_head(start, before, labels, args))
+        plain = Plain(kind, NOTES[kind], *train_plain_head(start, before, labels, args))
     elif kind == ERM:
-        plain = Plain(ERM, NOTES[ERM], _train_plainly(spec, args, say))
+        plain = Plain(ERM, NOTES[ERM], *_train_plainly(spec, args, say))
     plain = plain or nothing_plain(run.trainer.method.name)
     audit = _audit(run, before["train"], args.seed, say) if spec.audit else None
     metrics = evaluate_groups(run.splits["test"], logits, spec.n_boot, args.seed, run.splits["train"])
+    values = _test_values(run, before, audit)
     summary = {
         **describe_run(run, spec, args),
         "metrics": metrics,
         "baseline": {"kind": plain.kind, "note": plain.note},
-        "comparison": compare(run.prepared["test"].labels.numpy(), logits, plain.logits, _cells(run, before, audit)),
+        "comparison": compare(run.prepared["test"].labels.numpy(), logits, plain.logits, _cells(run, values)),
         "audit": None if audit is None else audit.to_dict(),
         "seconds": seconds + more,
         "provenance": provenance(),
     }
-    trainer = run.trainer
-    return FinetuneResult(trainer.adapted, trainer, run.processor, to_plain(summary), metrics, plain, logits, audit)
+    toggled = toggled_or_reason(lambda: _what_if(run, before, plain, audit, values), say) if spec.audit else {}
+    trainer, plain = run.trainer, replace(plain, model=None)  # it may be a whole second model
+    return FinetuneResult(
+        trainer.adapted, trainer, run.processor, to_plain(summary), metrics, plain, logits, audit, toggled, run.prepared
+    )
 
 
 def plain_kind(run: Assembled, spec: FinetuneSpec) -> str:
@@ -200,13 +210,25 @@ def train(
     return logits
 
 
-def _train_plainly(spec: FinetuneSpec, args: AIFSTrainingArguments, say: Callable[[str], None]) -> NDArray[np.float64]:
+def _train_plainly(
+    spec: FinetuneSpec, args: AIFSTrainingArguments, say: Callable[[str], None]
+) -> tuple[NDArray[np.float64], LatentModel]:
     """Plain training of the whole: encoder, adapter and head."""
     plain_args = plain_arguments(args)
     run = build_trainer(spec, plain_args, [])
-    logits = train(run, plain_args, encode_splits(run, say) if run.encode_once else {}, say)
+    kept = encode_splits(run, say) if run.encode_once else {}
+    logits = train(run, plain_args, kept, say)
     drop_checkpoints(run.trainer)
-    return logits
+    return logits, latent_model(run.trainer, run.prepared, kept)
+
+
+def plain_of(result: FinetuneResult) -> Plain:
+    """A run of plain training (ERM) as what other methods on the same data are compared with.
+
+    Args:
+        result: of the run.
+    """
+    return Plain(ERM, NOTES[ERM], result.logits, latent_model(result.trainer, result.prepared))
 
 
 def _audit(run: Assembled, Z: Tensor, seed: int, say: Callable[[str], None]) -> Audit | None:
@@ -220,30 +242,78 @@ def _audit(run: Assembled, Z: Tensor, seed: int, say: Callable[[str], None]) -> 
         return None
 
 
-def _cells(run: Assembled, before: Mapping[str, Tensor], audit: Audit | None) -> Cells:
-    """The cells of the test split: those the data set names, else those of what was discovered, else the classes.
+def _test_values(run: Assembled, before: Mapping[str, Tensor], audit: Audit | None) -> Tensor | None:
+    """Inferred attribute values of the test split, `(n,)`; None where nothing was found.
 
     What the audit discovered is in latents of the untuned encoder (`before`), what the run did in those of its own.
     """
+    trainer, test = run.trainer, run.prepared["test"]
+    state, num_labels = trainer.layer.state, len(label_names(run.splits["train"]))
+    if audit is not None and audit.found:
+        z = before.get("test")
+        if z is None:
+            with initial_encoder(trainer.adapted):
+                z = _encoded(run, "test")
+        values, number = values_of_audit(audit, inferred_values(audit, z, test.labels), num_labels)
+        # Of several attributes the run may have looked for fewer than the audit, or for more.
+        if not state.has_basis or number == len(state.displacements):
+            return values
+    if state.has_basis:
+        z = before["test"] if run.encode_once else _encoded(run, "test")
+        basis = state.basis.cpu()
+        return assign_groups(z @ basis, test.labels, state.displacements.cpu() @ basis)
+    return None
+
+
+def _encoded(run: Assembled, split: str) -> Tensor:
+    return latents_of(run.trainer.adapted, run.prepared[split], accelerator=run.trainer.accelerator)
+
+
+def _cells(run: Assembled, values: Tensor | None) -> Cells:
+    """The cells of the test split: those the data set names, else those of what was inferred, else the classes."""
     given = cells_of_groups(run.splits["test"], run.splits["train"])
     if given is not None:
         return given
-    trainer, test = run.trainer, run.prepared["test"]
-    names, labels, state = label_names(run.splits["train"]), test.labels, trainer.layer.state
+    names, labels = label_names(run.splits["train"]), run.prepared["test"].labels.numpy()
+    return cells_of_classes(labels, names) if values is None else cells_of_inferred(labels, values.numpy(), names)
 
-    def encode() -> Tensor:
-        return latents_of(trainer.adapted, test, accelerator=trainer.accelerator)
 
-    if audit is not None and audit.found:
-        with initial_encoder(trainer.adapted):
-            z = before["test"] if "test" in before else encode()
-        return cells_of_inferred(labels.numpy(), inferred_values(audit, z, labels), names)
-    if state.has_basis:
-        z = before["test"] if run.encode_once else encode()
-        basis = state.basis.cpu()
-        values = assign_groups(z @ basis, labels, state.displacements.cpu() @ basis)
-        return cells_of_inferred(labels.numpy(), values.numpy(), names)
-    return cells_of_classes(labels.numpy(), names)
+def _what_if(
+    run: Assembled, before: Mapping[str, Tensor], plain: Plain, audit: Audit | None, values: Tensor | None
+) -> dict[str, Any]:
+    """The test predictions of the run, and of its plain counterpart, with the attribute toggled."""
+    layer, names = run.trainer.layer, label_names(run.splits["train"])
+    models = {"method": latent_model(run.trainer, run.prepared, before if run.encode_once else {})}
+    if plain.model is not None:
+        models["plain"] = plain.model
+    attribute, known = None, {}
+    if values is not None and layer.state.has_basis:
+        attribute = Attribute(layer.state.groups.cpu(), values, len(layer.state.displacements))
+        known = {"method": layer.state, **({"plain": layer.state} if plain.kind == FROZEN else {})}
+    elif values is not None and audit is not None:
+        train, number = values_of_audit(audit, audit.discovery.groups_, len(names))
+        attribute = Attribute(train, values, number)
+    labels = {split: part.labels for split, part in run.prepared.items()}
+    return toggle(models, labels, attribute, names, run.modality, known=known, looked=audit is not None)
+
+
+def latent_model(
+    trainer: AIFSTrainer, prepared: Mapping[str, PreparedDataset], kept: Mapping[str, Tensor] | None = None
+) -> LatentModel:
+    """The trained head of a run and the latents it reads.
+
+    Args:
+        trainer: of the run, after training.
+        prepared: its splits.
+        kept: latents that are there already, by split.
+    """
+
+    def latents(split: str) -> Tensor:
+        if kept and split in kept:
+            return kept[split]
+        return latents_of(trainer.adapted, prepared[split], accelerator=trainer.accelerator)
+
+    return LatentModel(head_on_latents(trainer.layer), latents)
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:

@@ -8,8 +8,11 @@ the rest; for a linear head both are exact and need no path.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from aifs_peft.latent._support import Head, check_latents, check_shape, evaluating, run_head
@@ -30,10 +33,20 @@ class Split:
     along: Tensor
     rest: Tensor
 
-    @property
-    def share(self) -> Tensor:
-        """`|along| / (|along| + |rest|)`, `(n,)` in [0, 1]; 0 where neither part moves the decision."""
-        return self.along.abs() / (self.along.abs() + self.rest.abs()).clamp_min(torch.finfo(self.along.dtype).tiny)
+
+def shares(along: Any, rest: Any) -> NDArray[np.float64]:
+    """`|along| / (|along| + |rest|)`, in [0, 1]; 0 where neither part moves the decision.
+
+    Args:
+        along: parts along the directions, `(n,)`.
+        rest: the other parts, `(n,)`.
+
+    Example:
+        >>> shares([3.0, 0.0], [-1.0, 0.0]).tolist()
+        [0.75, 0.0]
+    """
+    parts = np.abs(np.asarray(along, dtype=np.float64)), np.abs(np.asarray(rest, dtype=np.float64))
+    return np.divide(parts[0], parts[0] + parts[1], out=np.zeros_like(parts[0]), where=parts[0] + parts[1] > 0)
 
 
 def split_decision(head: Head, z: Tensor, centre: Tensor, basis: Tensor, steps: int = STEPS) -> Split:
@@ -56,8 +69,9 @@ def split_decision(head: Head, z: Tensor, centre: Tensor, basis: Tensor, steps: 
         >>> head = torch.nn.Linear(2, 2, bias=False)
         >>> with torch.no_grad():
         ...     _ = head.weight.copy_(torch.tensor([[0.0, 0.0], [3.0, 1.0]]))
-        >>> split_decision(head, torch.ones(1, 2), torch.zeros(2), torch.tensor([[1.0], [0.0]])).share
-        tensor([0.7500])
+        >>> split = split_decision(head, torch.ones(1, 2), torch.zeros(2), torch.tensor([[1.0], [0.0]]))
+        >>> split.along.tolist(), split.rest.tolist()
+        ([3.0], [1.0])
     """
     check_latents(z)
     check_shape(centre, (z.shape[1],), "centre", "one latent")

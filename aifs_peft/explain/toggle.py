@@ -1,4 +1,4 @@
-"""What if the attribute's value were another one: latents moved along the found directions, and what a head makes of it."""
+"""What if the attribute's value were another one: latents moved along the found directions, and the head's answer."""
 
 from __future__ import annotations
 
@@ -138,12 +138,9 @@ def what_if(
         for name, side in sides.items()
         if side.centre is not None and side.basis is not None
     }
-    return {
-        "n": len(y), "rows": rows, "share": shares,
-        "examples": _examples(
-            results, y, values.numpy(), targets.numpy(), names, value_names(len(next(iter(sides.values())).displacements), names)
-        ),
-    }  # fmt: skip
+    told_values = value_names(len(next(iter(sides.values())).displacements), names)
+    examples = _examples(results, y, values.numpy(), targets.numpy(), names, told_values)
+    return {"n": len(y), "rows": rows, "share": shares, "examples": examples}
 
 
 def _numbers(pair: tuple[Tensor, Tensor], y: NDArray[Any], of: Bools) -> dict[str, float]:

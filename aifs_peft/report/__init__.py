@@ -2,7 +2,7 @@
 
 from aifs_peft._plain import plain, to_json
 from aifs_peft.report.card import comparison_table, group_table, render_card
-from aifs_peft.report.folder import write_audit_folder
+from aifs_peft.report.folder import write_audit_folder, write_what_if
 from aifs_peft.report.hub import push_adapter, save_run
 from aifs_peft.report.page import audit_html, audit_page, plot_audit, render_html, write_report
 from aifs_peft.report.trainer import (
@@ -34,4 +34,5 @@ __all__ = [
     "write_audit_folder",
     "write_card",
     "write_report",
+    "write_what_if",
 ]

@@ -21,14 +21,14 @@ class Run:
         summary: `summary.json`; empty for an audit alone.
         audit: see `audit_record`; None where nobody looked.
         sheets: examples of the contact sheets by kind.
-        what_if: predictions with the attribute toggled.
+        what_if: predictions with the attribute toggled, see `read_what_if`.
         learnt: mask and attributions of the saved adapter by name, lists of numbers; empty where there is none.
     """
 
     summary: Mapping[str, Any] = field(default_factory=dict)
     audit: Mapping[str, Any] | None = None
     sheets: files.Sheets = field(default_factory=dict)
-    what_if: Sequence[Mapping[str, Any]] = ()
+    what_if: Mapping[str, Any] = field(default_factory=dict)
     learnt: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
@@ -52,7 +52,7 @@ def read_run(source: str | Path | Mapping[str, Any], audit: Any = None, inputs: 
     """
     folder = None if isinstance(source, Mapping) else Path(source)
     summary = plain(source) if isinstance(source, Mapping) else files.read_summary(source)
-    record, sheets, what_if, learnt = summary.get("audit"), {}, [], {}
+    record, sheets, what_if, learnt = summary.get("audit"), {}, {}, {}
     if folder is not None:
         record = files.read_audit(folder) or record
         sheets, what_if, learnt = files.read_sheets(folder), files.read_what_if(folder), _learnt(folder)
