@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
             if method == "erm":
                 plain = plain_of(result)
             if told:
-                report = write_report(write_run(result, output / f"{method}-{seed}"))
+                report = write_report(write_run(result, output / f"{method}-{seed}", say))
     summary = summarise("digits_on_scenes", given.seeds, runs)
     (output / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
     say(f"{output / 'summary.json'}  ({time.perf_counter() - started:.0f} s)")

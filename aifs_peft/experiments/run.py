@@ -32,6 +32,7 @@ from aifs_peft.experiments.build import Assembled, build_trainer
 from aifs_peft.experiments.comparison import Cells, cells_of_classes, cells_of_groups, cells_of_inferred, compare
 from aifs_peft.experiments.describe import describe_run
 from aifs_peft.experiments.evaluation import evaluate_groups
+from aifs_peft.experiments.highlighting import reader_of_audit
 from aifs_peft.experiments.latents import LatentDataset, fed_with_latents, latents_of
 from aifs_peft.experiments.prepare import PreparedDataset, label_names
 from aifs_peft.experiments.provenance import provenance
@@ -71,6 +72,7 @@ class FinetuneResult:
         audit: of the training set before training; None where `spec.audit` is off.
         what_if: test predictions with the found attribute toggled, for `what_if.json`; empty where `spec.audit` is off.
         prepared: the splits as the model takes them.
+        reader: of the attribute that the audit found, in latents of the untuned encoder; None where it found none.
     """
 
     model: PeftModel
@@ -83,6 +85,7 @@ class FinetuneResult:
     audit: Audit | None = None
     what_if: dict[str, Any] = field(default_factory=dict)
     prepared: dict[str, PreparedDataset] = field(default_factory=dict)
+    reader: Tensor | None = None
 
 
 def run_finetune(
@@ -137,10 +140,14 @@ def run_finetune(
         "provenance": provenance(),
     }
     toggled = toggled_or_reason(lambda: _what_if(run, before, plain, audit, values), say) if spec.audit else {}
+    reader = None
+    if audit is not None and audit.found:
+        reader = reader_of_audit(audit, before["train"], run.prepared["train"].labels)
     trainer, plain = run.trainer, replace(plain, model=None)  # it may be a whole second model
     return FinetuneResult(
-        trainer.adapted, trainer, run.processor, to_plain(summary), metrics, plain, logits, audit, toggled, run.prepared
-    )
+        trainer.adapted, trainer, run.processor, to_plain(summary), metrics, plain, logits, audit, toggled,
+        run.prepared, reader,
+    )  # fmt: skip
 
 
 def plain_kind(run: Assembled, spec: FinetuneSpec) -> str:

@@ -28,6 +28,10 @@ LIMIT = (
     "Each latent is moved by the mean difference between the values: what a real input with another value would "
     "change beside that is not in these numbers."
 )
+TRAINED_AGAINST = (
+    "This model was trained not to react to this very change: how it does on conflicting examples says more than that "
+    "it does not."
+)
 _NOUNS = {"image": "images", "text": "texts"}
 
 
@@ -91,8 +95,8 @@ def toggle(
         attribute: what was found; None for nothing.
         names: of the classes.
         modality: of the inputs.
-        known: states that hold the displacements in the latents of a model; for the others they are fitted on its
-            training latents with the inferred values.
+        known: states that hold the displacements in the latents of a model, "method" where it was trained against
+            them; for the others they are fitted on its training latents with the inferred values.
         looked: whether anybody looked for an attribute.
 
     Returns:
@@ -109,7 +113,8 @@ def toggle(
         for name, model in models.items()
     }
     told = what_if(sides, labels["test"], attribute.test, occurring, names)
-    return dict(to_plain({**told, "sentences": sentences(told, modality)}))
+    trained = [TRAINED_AGAINST] if "method" in (known or {}) else []
+    return dict(to_plain({**told, "sentences": [*sentences(told, modality), *trained]}))
 
 
 def toggled_or_reason(work: Callable[[], dict[str, Any]], say: Callable[[str], None]) -> dict[str, Any]:

@@ -18,6 +18,8 @@ HEAT = (255, 96, 32)
 LEVELS = 4
 """Strengths of a mark; a word below half of the first level has none."""
 _STRONGEST = 0.8
+# Of a mark: text of either colour must stay readable on it, on a light page and on a dark one.
+_STRONGEST_MARK = 0.44
 
 
 def overlay(picture: NDArray[np.uint8], patches: Any, size: int) -> Image.Image:
@@ -65,12 +67,12 @@ def marked_html(words: Sequence[tuple[str, float]]) -> str:
 
     Example:
         >>> marked_html([("a", 0.0), (" ", 0.0), ("<b>", 1.0)])
-        'a <mark style="background:rgb(255 96 32 / 80%);color:inherit">&lt;b&gt;</mark>'
+        'a <mark style="background:rgb(255 96 32 / 44%);color:inherit">&lt;b&gt;</mark>'
     """
     out = []
     for (text, _), level in zip(words, levels([score for _, score in words]), strict=True):
         escaped = html.escape(text)
-        share = round(100 * _STRONGEST * level / LEVELS)
+        share = round(100 * _STRONGEST_MARK * level / LEVELS)
         style = f"background:rgb({' '.join(map(str, HEAT))} / {share}%);color:inherit"
         out.append(f'<mark style="{style}">{escaped}</mark>' if level else escaped)
     return "".join(out)

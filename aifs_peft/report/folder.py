@@ -6,7 +6,8 @@ audit/audit.json        Audit.to_dict() and what `audit_record` adds
 audit/conflicting.csv   one row per example that goes against the shortcut, most certain first
 audit/examples.json     which examples the sheets show; texts are in it, pictures in the sheets
 audit/contact_*.png     conflicting, aligned, typical
-what_if.json            predictions with the attribute toggled, see `WHAT_IF`
+audit/highlights.*      what the attribute's score reads in some examples, see `aifs_peft.report.highlights`
+what_if.json            predictions with the attribute toggled, see `read_what_if`
 report.html, README.md  the report and the card, rendered from the above
 ```
 """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from aifs_peft.report.numbers import percent, value_of
 from aifs_peft.report.plots.svg import clean_axes
-from aifs_peft.report.plots.theme import METHOD, PLAIN, short
+from aifs_peft.report.plots.theme import INK, METHOD, PLAIN, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,10 +27,12 @@ def draw_toggled(ax: Axes, rows: Sequence[Mapping[str, Any]], sides: Sequence[tu
     for place, (key, name) in enumerate(sides):
         shares = [100 * (value_of((row.get(key) or {}).get("changed")) or 0.0) for row in rows]
         at = [i + (place - (len(sides) - 1) / 2) * height for i in range(len(rows))]
-        ax.barh(at, shares, height=0.86 * height, color=_COLOURS[key], label=name)
+        bars = ax.barh(at, shares, height=0.86 * height, color=_COLOURS[key], label=name)
+        ax.bar_label(bars, [f"{share:.0f}" for share in shares], padding=3, fontsize=8.5, color=INK)
     ax.set_yticks(range(len(rows)), [short(row["cell"], 22) for row in rows])
     ax.invert_yaxis()
-    ax.set_xlim(0, 100)
+    ax.set_xlim(0, 107)
+    ax.set_xticks(range(0, 101, 25))
     ax.set_xlabel("predictions that change, %")
     clean_axes(ax, grid="x")
     ax.figure.legend(loc="outside upper left", ncols=2, handlelength=1.2, columnspacing=1.2)

@@ -50,9 +50,9 @@ def _figure(rows: Sequence[Mapping[str, Any]], sides: Sequence[tuple[str, str]])
     return picture(
         "Predictions that change with the attribute",
         toggled_words(rows, sides),
-        0.95 + 0.36 * len(rows),
+        0.95 + 0.42 * len(rows),
         lambda ax: draw_toggled(ax, rows, sides),
-        "The attribute's value in the latents is changed, and nothing else. 0 % would not lean on it at all.",
+        "The attribute's value in the latents is changed, and nothing else. A model that does not lean on it would stay at 0 %.",
     )
 
 
@@ -79,7 +79,7 @@ def _examples(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     order = sorted(examples, key=lambda row: not any(_changes(row, ending) for ending, _ in endings))
     return {
         "caption": "Examples, those first whose prediction changes; in brackets the probability of the true class",
-        "header": ["row", "label", "attribute", *(name for _, name in endings)],
+        "header": ["test row", "label", "attribute", *(name for _, name in endings)],
         "rows": [
             [f"{row['row']}", str(row["label"]), f"{row['inferred']} \u2192 {row['toggled_to']}",
              *(_step(row, ending) for ending, _ in endings)]
