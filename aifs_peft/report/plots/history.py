@@ -84,12 +84,10 @@ def panels(history: Log, plain_share: float | None = None) -> list[Panel]:
         Panel("Loss and its terms", _worded(_series(with_loss, ["loss", *terms]))),
         Panel("Accuracy on the evaluation set", _worded(evaluated), share=True),
     ]
-    along = _series(own, [ALONG])
+    along = _series(own, [ALONG]).get(ALONG)
     beside = None if plain_share is None else ("plain training, after its end", plain_share)
     out.append(
-        Panel(
-            "Decisions along the attribute", {"share, this model": p for p in along.values()}, share=True, beside=beside
-        )
+        Panel("Decisions along the attribute", {"share, this model": along} if along else {}, share=True, beside=beside)
     )
     # A number that never changes is no news.
     measured = {k: v for k, v in _series(own, _names(own, but={ALONG})).items() if len({y for _, y in v}) > 1}

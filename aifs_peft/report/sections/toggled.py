@@ -52,7 +52,8 @@ def _figure(rows: Sequence[Mapping[str, Any]], sides: Sequence[tuple[str, str]])
         toggled_words(rows, sides),
         0.95 + 0.42 * len(rows),
         lambda ax: draw_toggled(ax, rows, sides),
-        "The attribute's value in the latents is changed, and nothing else. A model that does not lean on it would stay at 0 %.",
+        "The attribute's value in the latents is changed, and nothing else. A model that does not lean on it stays "
+        "at 0 %.",
     )
 
 
