@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -54,16 +54,3 @@ def metadata_columns(rows: Dataset) -> list[str]:
     """
     skipped = {*INPUTS, "label", *(["group"] if "attribute" in rows.column_names else [])}
     return [name for name in rows.column_names if name not in skipped]
-
-
-def inferred_values(found: Audit, Z: Tensor, labels: Tensor) -> Any:
-    """Attribute values of held-out examples by what an audit found, `(n,)` int64.
-
-    Args:
-        found: an audit that found something.
-        Z: latents of the examples by the same encoder, `(n, dim)`.
-        labels: their labels, `(n,)`.
-    """
-    from aifs_peft.audit import infer_groups
-
-    return infer_groups(found.discovery, Z.numpy(), labels.numpy())

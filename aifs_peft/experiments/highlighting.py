@@ -33,10 +33,18 @@ def reader_of_audit(audit: Audit, latents: Tensor, labels: Tensor) -> Tensor:
     Returns:
         `(A, d + 1)`, see `aifs_peft.explain.fit_reader`; its values count the classes that occur in training.
     """
-    discovery = audit.discovery
-    position = torch.as_tensor(np.searchsorted(np.asarray(discovery.classes_), labels.numpy()))
-    values, beta = torch.as_tensor(discovery.groups_), torch.as_tensor(discovery.displacements_)
-    return fit_reader(latents, position, values, beta)[1]
+    values, beta = torch.as_tensor(audit.discovery.groups_), torch.as_tensor(audit.discovery.displacements_)
+    return fit_reader(latents, positions(audit, labels), values, beta)[1]
+
+
+def positions(audit: Audit, labels: Tensor) -> Tensor:
+    """Labels as the audit counts them: the classes that occur in training.
+
+    Args:
+        audit: of the training set.
+        labels: as the head counts them, `(n,)`.
+    """
+    return torch.as_tensor(np.searchsorted(np.asarray(audit.discovery.classes_), labels.numpy()))
 
 
 def highlight_run(result: FinetuneResult, rows: Sequence[int]) -> list[Highlight]:

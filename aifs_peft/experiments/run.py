@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aifs_peft._plain import plain as to_plain
 from aifs_peft.errors import InvalidInputError
-from aifs_peft.experiments.auditing import audit_rows, inferred_values
+from aifs_peft.experiments.auditing import audit_rows
 from aifs_peft.experiments.baseline import (
     ERM,
     FROZEN,
@@ -32,12 +32,12 @@ from aifs_peft.experiments.build import Assembled, build_trainer
 from aifs_peft.experiments.comparison import Cells, cells_of_classes, cells_of_groups, cells_of_inferred, compare
 from aifs_peft.experiments.describe import describe_run
 from aifs_peft.experiments.evaluation import evaluate_groups
-from aifs_peft.experiments.highlighting import reader_of_audit
+from aifs_peft.experiments.highlighting import positions, reader_of_audit
 from aifs_peft.experiments.latents import LatentDataset, fed_with_latents, latents_of
 from aifs_peft.experiments.prepare import PreparedDataset, label_names
 from aifs_peft.experiments.provenance import provenance
 from aifs_peft.experiments.toggling import Attribute, LatentModel, toggle, toggled_or_reason, values_of_audit
-from aifs_peft.methods.aifs.offsets import assign_groups
+from aifs_peft.explain import infer_values
 from aifs_peft.training.adapter import head_on_latents
 from aifs_peft.tuner import initial_encoder
 
@@ -129,7 +129,10 @@ def run_finetune(
     plain = plain or nothing_plain(run.trainer.method.name)
     audit = _audit(run, before["train"], args.seed, say) if spec.audit else None
     metrics = evaluate_groups(run.splits["test"], logits, spec.n_boot, args.seed, run.splits["train"])
-    values = _test_values(run, before, audit)
+    reader = None
+    if audit is not None and audit.found:
+        reader = reader_of_audit(audit, before["train"], run.prepared["train"].labels)
+    values = _test_values(run, before, audit, reader)
     summary = {
         **describe_run(run, spec, args),
         "metrics": metrics,
@@ -140,9 +143,6 @@ def run_finetune(
         "provenance": provenance(),
     }
     toggled = toggled_or_reason(lambda: _what_if(run, before, plain, audit, values), say) if spec.audit else {}
-    reader = None
-    if audit is not None and audit.found:
-        reader = reader_of_audit(audit, before["train"], run.prepared["train"].labels)
     trainer, plain = run.trainer, replace(plain, model=None)  # it may be a whole second model
     return FinetuneResult(
         trainer.adapted, trainer, run.processor, to_plain(summary), metrics, plain, logits, audit, toggled,
@@ -249,26 +249,28 @@ def _audit(run: Assembled, Z: Tensor, seed: int, say: Callable[[str], None]) -> 
         return None
 
 
-def _test_values(run: Assembled, before: Mapping[str, Tensor], audit: Audit | None) -> Tensor | None:
+def _test_values(
+    run: Assembled, before: Mapping[str, Tensor], audit: Audit | None, reader: Tensor | None
+) -> Tensor | None:
     """Inferred attribute values of the test split, `(n,)`; None where nothing was found.
 
     What the audit discovered is in latents of the untuned encoder (`before`), what the run did in those of its own.
     """
     trainer, test = run.trainer, run.prepared["test"]
     state, num_labels = trainer.layer.state, len(label_names(run.splits["train"]))
-    if audit is not None and audit.found:
+    if audit is not None and reader is not None and len(reader):
         z = before.get("test")
         if z is None:
             with initial_encoder(trainer.adapted):
                 z = _encoded(run, "test")
-        values, number = values_of_audit(audit, inferred_values(audit, z, test.labels), num_labels)
+        read = infer_values(z, positions(audit, test.labels), reader).argmax(dim=1)
+        values, number = values_of_audit(audit, read, num_labels)
         # Of several attributes the run may have looked for fewer than the audit, or for more.
         if not state.has_basis or number == len(state.displacements):
             return values
-    if state.has_basis:
+    if len(state.reader):
         z = before["test"] if run.encode_once else _encoded(run, "test")
-        basis = state.basis.cpu()
-        return assign_groups(z @ basis, test.labels, state.displacements.cpu() @ basis)
+        return infer_values(z, test.labels, state.reader).argmax(dim=1)
     return None
 
 

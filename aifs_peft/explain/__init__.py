@@ -2,7 +2,7 @@
 
 from aifs_peft.explain.model import explain_model, highlight_inputs
 from aifs_peft.explain.pictures import as_seen, choose_references, patch_maps
-from aifs_peft.explain.reading import attribute_scores, fit_reader, read_attribute
+from aifs_peft.explain.reading import attribute_scores, fit_reader, infer_values, read_attribute
 from aifs_peft.explain.result import Explanation, Highlight
 from aifs_peft.explain.share import Split, mean_share, shares, split_decision
 from aifs_peft.explain.toggle import Side, other_values, toggled_probabilities, value_names, what_if
@@ -19,6 +19,7 @@ __all__ = [
     "explain_model",
     "fit_reader",
     "highlight_inputs",
+    "infer_values",
     "mean_share",
     "other_values",
     "patch_maps",

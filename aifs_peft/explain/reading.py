@@ -21,6 +21,7 @@ MOST_ROWS = 10_000
 # chosen on held-out folds, since scores of the examples they were fitted on are surer than those of new ones.
 RIDGES = (0.01, 0.1, 1.0, 10.0)
 TEMPERATURES = tuple(float(t) for t in np.geomspace(0.05, 2.0, 25))
+PRIOR_STEPS = 200
 # Bias of a value that no training example has: it is never read.
 _NEVER = -1e9
 
@@ -102,6 +103,43 @@ def read_attribute(z: Tensor, reader: Tensor) -> Tensor:
                 [0.0200, 0.9800]])
     """
     return attribute_scores(z, reader).softmax(dim=1)
+
+
+def infer_values(z: Tensor, labels: Tensor, reader: Tensor) -> Tensor:
+    """Attribute values of labelled examples, `(n, A)` probabilities, whatever the association of label and value here.
+
+    How frequent each value is in each class is fitted to these examples by EM (Saerens et al. 2002, "Adjusting the
+    outputs of a classifier to new a priori probabilities"), so that a test set of another bias than the training set's
+    is read rightly, too.
+
+    Args:
+        z: latents, `(n, d)`.
+        labels: `(n,)` int64.
+        reader: `(A, d + 1)`, of `fit_reader`.
+
+    Raises:
+        InvalidInputError: for a reader without rows, or of another width.
+
+    Example:
+        >>> reader = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
+        >>> z = torch.tensor([[-3.0]] * 19 + [[0.1]])
+        >>> infer_values(z, torch.zeros(20, dtype=torch.int64), reader).argmax(1)[-1].item()
+        0
+    """
+    likelihood = read_attribute(z.detach().cpu().double(), reader.cpu())
+    y = labels.cpu()
+    onehot = torch.nn.functional.one_hot(y).double()
+    prior = torch.full((onehot.shape[1], likelihood.shape[1]), 1.0 / likelihood.shape[1], dtype=torch.float64)
+    posterior = likelihood
+    for _ in range(PRIOR_STEPS):
+        weighted = likelihood * prior[y]
+        posterior = weighted / weighted.sum(dim=1, keepdim=True).clamp_min(1e-300)
+        # One example of every value in each class beside those that there are: no value is ruled out.
+        fitted = (onehot.T @ posterior + 1.0) / (onehot.sum(0)[:, None] + likelihood.shape[1])
+        if torch.allclose(fitted, prior, atol=1e-6, rtol=0):
+            break
+        prior = fitted
+    return posterior
 
 
 def attribute_scores(z: Tensor, reader: Tensor) -> Tensor:
