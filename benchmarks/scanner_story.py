@@ -25,22 +25,21 @@ from sklearn.datasets import load_digits
 from aifs_peft.experiments import provenance
 
 N, BALANCED, ALIGNED = 540, 400, 0.95
-SIZE, SCALE = 64, 5
-MARK = (slice(50, 60), slice(44, 60))
+SIZE, SCALE = 64, 4
+MARK = (slice(50, 62), slice(46, 62))
 """Rows and columns of the scanner's mark."""
 CLASSES = np.array(["benign", "malignant"])
 
 
 def scan(digit: Any, marked: bool, rng: np.random.Generator) -> Image.Image:
     """One picture: a digit somewhere on a noisy grey ground, with the mark of scanner B or without it."""
-    picture = rng.normal(60, 12, (SIZE, SIZE))
+    picture = rng.normal(40, 5, (SIZE, SIZE))
     side = SCALE * 8
-    top, left = rng.integers(0, SIZE - side - 14), rng.integers(0, SIZE - side)
-    big = np.kron(digit, np.ones((SCALE, SCALE))) * 11
+    top, left = rng.integers(0, SIZE - side - 16), rng.integers(0, SIZE - side)
+    big = np.kron(digit, np.ones((SCALE, SCALE))) * 15
     picture[top : top + side, left : left + side] = np.maximum(picture[top : top + side, left : left + side], big)
     if marked:
-        picture[MARK] = 235
-        picture[MARK[0].start + 3 : MARK[0].stop - 3, MARK[1].start + 3 : MARK[1].stop - 3] = 20
+        picture[MARK] = 245
     return Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
 
 
@@ -99,7 +98,7 @@ def story(folder: Path, seed: int) -> dict[str, Any]:
     write_scans(folder / "balanced", rows[N:], 0.5, rng)
     data, balanced = folder / "scans" / "scans.csv", folder / "balanced" / "with_scanner.csv"
     columns = ("--image", "file", "--label", "finding")
-    audit = aifs("audit", str(data), *columns, "--part", "all", "--output-dir", str(folder / "audit"), "--use-cpu")
+    audit = aifs("audit", str(data), *columns, "--part", "all", "--output-dir", str(folder / "audit"))
     train = ("--adapter", "none", "--num-train-epochs", "20", "--use-cpu", "--seed", str(seed))
     printed = aifs("finetune", "--dataset", str(data), *columns, *train, "--output-dir", str(folder / "aifs"))
     aifs(

@@ -29,17 +29,15 @@ from aifs_peft.experiments.baseline import (
     train_plain_head,
 )
 from aifs_peft.experiments.build import Assembled, build_trainer
-from aifs_peft.experiments.comparison import Cells, cells_of_classes, cells_of_groups, cells_of_inferred, compare
+from aifs_peft.experiments.comparison import compare
 from aifs_peft.experiments.describe import describe_run
 from aifs_peft.experiments.evaluation import evaluate_groups
-from aifs_peft.experiments.highlighting import positions, reader_of_audit
+from aifs_peft.experiments.held_out import cells_of_test, latent_model, toggled_test, values_of_test
+from aifs_peft.experiments.highlighting import reader_of_audit
 from aifs_peft.experiments.latents import LatentDataset, fed_with_latents, latents_of
 from aifs_peft.experiments.prepare import PreparedDataset, label_names
 from aifs_peft.experiments.provenance import provenance
-from aifs_peft.experiments.toggling import Attribute, LatentModel, toggle, toggled_or_reason, values_of_audit
-from aifs_peft.explain import infer_values
-from aifs_peft.training.adapter import head_on_latents
-from aifs_peft.tuner import initial_encoder
+from aifs_peft.experiments.toggling import LatentModel, toggled_or_reason
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -126,26 +124,27 @@ def run_finetune(
         plain = Plain(kind, NOTES[kind], *train_plain_head(start, before, labels, args))
     elif kind == ERM:
         plain = Plain(ERM, NOTES[ERM], *_train_plainly(spec, args, say))
-    plain = plain or nothing_plain(run.trainer.method.name)
+    beside = plain or nothing_plain(run.trainer.method.name)
     audit = _audit(run, before["train"], args.seed, say) if spec.audit else None
     metrics = evaluate_groups(run.splits["test"], logits, spec.n_boot, args.seed, run.splits["train"])
     reader = None
     if audit is not None and audit.found:
         reader = reader_of_audit(audit, before["train"], run.prepared["train"].labels)
-    values = _test_values(run, before, audit, reader)
+    wanted = spec.audit or "group" not in run.splits["test"].column_names
+    values = values_of_test(run, before, audit, reader) if wanted else None
     summary = {
         **describe_run(run, spec, args),
         "metrics": metrics,
-        "baseline": {"kind": plain.kind, "note": plain.note},
-        "comparison": compare(run.prepared["test"].labels.numpy(), logits, plain.logits, _cells(run, values)),
+        "baseline": {"kind": beside.kind, "note": beside.note},
+        "comparison": compare(run.prepared["test"].labels.numpy(), logits, beside.logits, cells_of_test(run, values)),
         "audit": None if audit is None else audit.to_dict(),
         "seconds": seconds + more,
         "provenance": provenance(),
     }
-    toggled = toggled_or_reason(lambda: _what_if(run, before, plain, audit, values), say) if spec.audit else {}
-    trainer, plain = run.trainer, replace(plain, model=None)  # it may be a whole second model
+    toggled = toggled_or_reason(lambda: toggled_test(run, before, beside, audit, values), say) if spec.audit else {}
+    trainer, beside = run.trainer, replace(beside, model=None)  # it may be a whole second model
     return FinetuneResult(
-        trainer.adapted, trainer, run.processor, to_plain(summary), metrics, plain, logits, audit, toggled,
+        trainer.adapted, trainer, run.processor, to_plain(summary), metrics, beside, logits, audit, toggled,
         run.prepared, reader,
     )  # fmt: skip
 
@@ -247,82 +246,6 @@ def _audit(run: Assembled, Z: Tensor, seed: int, say: Callable[[str], None]) -> 
     except InvalidInputError as error:
         say(f"no audit: {error}")
         return None
-
-
-def _test_values(
-    run: Assembled, before: Mapping[str, Tensor], audit: Audit | None, reader: Tensor | None
-) -> Tensor | None:
-    """Inferred attribute values of the test split, `(n,)`; None where nothing was found.
-
-    What the audit discovered is in latents of the untuned encoder (`before`), what the run did in those of its own.
-    """
-    trainer, test = run.trainer, run.prepared["test"]
-    state, num_labels = trainer.layer.state, len(label_names(run.splits["train"]))
-    if audit is not None and reader is not None and len(reader):
-        z = before.get("test")
-        if z is None:
-            with initial_encoder(trainer.adapted):
-                z = _encoded(run, "test")
-        read = infer_values(z, positions(audit, test.labels), reader).argmax(dim=1)
-        values, number = values_of_audit(audit, read, num_labels)
-        # Of several attributes the run may have looked for fewer than the audit, or for more.
-        if not state.has_basis or number == len(state.displacements):
-            return values
-    if len(state.reader):
-        z = before["test"] if run.encode_once else _encoded(run, "test")
-        return infer_values(z, test.labels, state.reader).argmax(dim=1)
-    return None
-
-
-def _encoded(run: Assembled, split: str) -> Tensor:
-    return latents_of(run.trainer.adapted, run.prepared[split], accelerator=run.trainer.accelerator)
-
-
-def _cells(run: Assembled, values: Tensor | None) -> Cells:
-    """The cells of the test split: those the data set names, else those of what was inferred, else the classes."""
-    given = cells_of_groups(run.splits["test"], run.splits["train"])
-    if given is not None:
-        return given
-    names, labels = label_names(run.splits["train"]), run.prepared["test"].labels.numpy()
-    return cells_of_classes(labels, names) if values is None else cells_of_inferred(labels, values.numpy(), names)
-
-
-def _what_if(
-    run: Assembled, before: Mapping[str, Tensor], plain: Plain, audit: Audit | None, values: Tensor | None
-) -> dict[str, Any]:
-    """The test predictions of the run, and of its plain counterpart, with the attribute toggled."""
-    layer, names = run.trainer.layer, label_names(run.splits["train"])
-    models = {"method": latent_model(run.trainer, run.prepared, before if run.encode_once else {})}
-    if plain.model is not None:
-        models["plain"] = plain.model
-    attribute, known = None, {}
-    if values is not None and layer.state.has_basis:
-        attribute = Attribute(layer.state.groups.cpu(), values, len(layer.state.displacements))
-        known = {"method": layer.state, **({"plain": layer.state} if plain.kind == FROZEN else {})}
-    elif values is not None and audit is not None:
-        train, number = values_of_audit(audit, audit.discovery.groups_, len(names))
-        attribute = Attribute(train, values, number)
-    labels = {split: part.labels for split, part in run.prepared.items()}
-    return toggle(models, labels, attribute, names, run.modality, known=known, looked=audit is not None)
-
-
-def latent_model(
-    trainer: AIFSTrainer, prepared: Mapping[str, PreparedDataset], kept: Mapping[str, Tensor] | None = None
-) -> LatentModel:
-    """The trained head of a run and the latents it reads.
-
-    Args:
-        trainer: of the run, after training.
-        prepared: its splits.
-        kept: latents that are there already, by split.
-    """
-
-    def latents(split: str) -> Tensor:
-        if kept and split in kept:
-            return kept[split]
-        return latents_of(trainer.adapted, prepared[split], accelerator=trainer.accelerator)
-
-    return LatentModel(head_on_latents(trainer.layer), latents)
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:

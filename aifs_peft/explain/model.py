@@ -45,7 +45,9 @@ Score = Callable[[Tensor], Tensor]
 class LatentLayer(Protocol):
     """What an explanation needs of the layer that stands where the head stood."""
 
-    merged: Any
+    @property
+    def merged(self) -> Any:
+        """Whether the adapter is merged."""
 
     @property
     def state(self) -> AIFSState:
@@ -253,7 +255,7 @@ def highlight_inputs(
             return score(z, others[-1])
 
         inputs = {"input_ids": tensors["input_ids"], **{name: tensors[name] for name in names}, "values": values}
-        told = token_scores(of_texts, embedding_of(model), inputs, neutral_token(processor))
+        told = token_scores(of_texts, embedding_of(model), inputs, neutral_token(processor), processor.all_special_ids)
         return tuple(
             Highlight(words=tuple(words_of(ids.tolist(), s.tolist(), processor)))
             for ids, s in zip(tensors["input_ids"], told, strict=True)

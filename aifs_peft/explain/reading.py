@@ -11,7 +11,7 @@ from torch import Tensor
 from aifs_peft.discovery.principal_components import principal_components
 from aifs_peft.errors import InvalidInputError
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating]
 Ints = NDArray[np.int64]
 
 FOLDS = 5

@@ -46,7 +46,9 @@ def shares(along: Any, rest: Any) -> NDArray[np.float64]:
         [0.75, 0.0]
     """
     parts = np.abs(np.asarray(along, dtype=np.float64)), np.abs(np.asarray(rest, dtype=np.float64))
-    return np.divide(parts[0], parts[0] + parts[1], out=np.zeros_like(parts[0]), where=parts[0] + parts[1] > 0)
+    out = np.zeros_like(parts[0])
+    np.divide(parts[0], parts[0] + parts[1], out=out, where=parts[0] + parts[1] > 0)
+    return out
 
 
 def split_decision(head: Head, z: Tensor, centre: Tensor, basis: Tensor, steps: int = STEPS) -> Split:

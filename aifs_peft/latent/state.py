@@ -68,6 +68,8 @@ class AIFSState(nn.Module):
     basis: Tensor
     displacements: Tensor
     class_displacements: Tensor
+    centre: Tensor
+    reader: Tensor
     ema: Tensor
     evidence: Tensor
     groups: Tensor
