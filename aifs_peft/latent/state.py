@@ -20,6 +20,8 @@ _DTYPES: dict[str, torch.dtype] = {
     "basis": torch.float32,
     "displacements": torch.float32,
     "class_displacements": torch.float32,
+    "centre": torch.float32,
+    "reader": torch.float32,
     "ema": torch.float64,
     "evidence": torch.float64,
     "groups": torch.int64,
@@ -49,6 +51,10 @@ class AIFSState(nn.Module):
         basis: `(d, r)` float32, orthonormal columns; `(d, 0)` when there is none.
         displacements: `(A, d)` float32, one per attribute value; `(0, d)` when there is none.
         class_displacements: `(K, d)` float32, one per class; `(0, d)` when there is none.
+        centre: `(d,)` float32, the latent in the middle between the classes and between the attribute values, which
+            explanations start from; `(0,)` when unknown.
+        reader: `(A, d + 1)` float32, weights and, last, bias that read the attribute value off a latent, see
+            `aifs_peft.explain.fit_reader`; `(0, d + 1)` when there is none.
         ema: `(d,)` float64, running attribution scores.
         evidence: float64 of any shape, what discovery measured; `(0,)` when it did not run.
         groups: `(n,)` int64, the inferred attribute value or environment of each training example; `(0,)` when unknown.
@@ -67,6 +73,8 @@ class AIFSState(nn.Module):
     basis: Tensor
     displacements: Tensor
     class_displacements: Tensor
+    centre: Tensor
+    reader: Tensor
     ema: Tensor
     evidence: Tensor
     groups: Tensor
@@ -80,7 +88,7 @@ class AIFSState(nn.Module):
         self.shapes = {} if shapes is None else shapes
         sizes: dict[str, tuple[int, ...]] = dict.fromkeys(_DTYPES, (0,))
         sizes |= {"mask": (dim,), "basis": (dim, 0), "ema": (dim,), "num_updates": ()}
-        sizes |= {"displacements": (0, dim), "class_displacements": (0, dim)}
+        sizes |= {"displacements": (0, dim), "class_displacements": (0, dim), "reader": (0, dim + 1)}
         wanted = sizes | {name: tuple(size) for name, size in self.shapes.items() if name in _DTYPES}
         if self._shape_problem(wanted) is None:
             sizes = wanted
@@ -142,6 +150,10 @@ class AIFSState(nn.Module):
         for name in ("displacements", "class_displacements"):
             if len(shapes[name]) != 2 or shapes[name][1] != d:
                 return f"{name} must have shape (values, {d}), got {shapes[name]}."
+        if shapes["centre"] not in {(0,), (d,)}:
+            return f"centre must have shape ({d},) or (0,), got {shapes['centre']}."
+        if len(shapes["reader"]) != 2 or shapes["reader"][1] != d + 1:
+            return f"reader must have shape (values, {d + 1}), got {shapes['reader']}."
         if len(shapes["ema"]) != 1 or shapes["ema"][0] not in {d, basis[1]}:
             return f"ema must have shape ({d},), got {shapes['ema']}."
         for name in ("groups", "weights"):
