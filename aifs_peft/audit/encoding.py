@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from aifs_peft.data.images import read_images
 from aifs_peft.errors import HeadError, InvalidInputError
 from aifs_peft.latent.pooling import pool_latent
 from aifs_peft.models.encoders import embedding_of
@@ -101,7 +102,7 @@ def batches(
     for start in range(0, len(rows), batch_size):
         chosen = [int(i) for i in rows[start : start + batch_size]]
         if kind == "image":
-            images = [value.convert("RGB") for value in dataset.with_format(None)[chosen][column]]
+            images = read_images(dataset.with_format(None), chosen, column=column)
             yield dict(processor(images=images, return_tensors="pt"))
         elif kind == "text":
             texts = dataset.with_format(None)[chosen][column]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -40,16 +40,3 @@ def audit_rows(rows: Dataset, Z: Tensor, modality: str, names: list[str], seed: 
         class_names=dict(enumerate(names)),
         random_state=seed,
     )
-
-
-def inferred_values(found: Audit, Z: Tensor, labels: Tensor) -> Any:
-    """Attribute values of held-out examples by what an audit found, `(n,)` int64.
-
-    Args:
-        found: an audit that found something.
-        Z: latents of the examples by the same encoder, `(n, dim)`.
-        labels: their labels, `(n,)`.
-    """
-    from aifs_peft.audit import infer_groups
-
-    return infer_groups(found.discovery, Z.numpy(), labels.numpy())

@@ -117,7 +117,7 @@ def split_rows(own: Own, how: str, validation: float, test: float | str, rng: np
     """
     parts = np.full(len(own.rows), ORDER[0], dtype=object) if own.given is None else own.given.astype(object)
     if how == "none":
-        return np.full(len(own.rows), ORDER[0], dtype=object).astype(str)
+        return parts.astype(str)
     if not (parts == "train").any():
         raise InvalidInputError(f"{own.rows.where} has the splits {sorted(set(parts))}; needed is at least train")
     absent = [name for name in ORDER[:0:-1] if not (parts == name).any()]
@@ -133,6 +133,12 @@ def split_rows(own: Own, how: str, validation: float, test: float | str, rng: np
         else:
             share = validation if name == "validation" else float(test)
             chosen = cut(strata[index], share, rng, stratified=how == CUTS[0])
+        if not chosen.any():
+            raise InvalidInputError(
+                f"{own.rows.where}: no cell of {len(np.unique(strata))} among {len(own.rows)} rows has two examples, "
+                f"so that none can be held out for {name}: the attribute has about one value per row. Give a column "
+                'with a few values, or cut by split="random"'
+            )
         parts[index[chosen]] = name
     return parts.astype(str)
 
