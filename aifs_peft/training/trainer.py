@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, Trainer
+from transformers import EarlyStoppingCallback, Trainer, set_seed
 from transformers.trainer_utils import (
     BestRun,
     EvalLoopOutput,
@@ -150,6 +150,7 @@ class AIFSTrainer(Trainer):
         if kwargs.get("model_init") is not None and peft_config is not None:
             kwargs["model_init"], peft_config = search.adapting(kwargs["model_init"], peft_config), None
         if isinstance(model, str) or peft_config is not None:
+            set_seed(args.seed)  # as `Trainer` does below: what is drawn for head and adapter is the seed's, too
             data, processor = kwargs.get("train_dataset"), kwargs.get("processing_class")
             model, kwargs["processing_class"] = build_model(model, peft_config, data, processor)
         if model is not None:

@@ -80,6 +80,18 @@ def test_a_bare_model_with_a_config_of_either_kind(folder):
         assert trainer.layer.adapter == "default"
 
 
+def test_a_model_from_a_name_is_drawn_by_the_seed(folder):
+    def drawn(seed, state):
+        torch.manual_seed(state)  # whatever was drawn before
+        args = arguments(folder, seed=seed)
+        trainer = AIFSTrainer(str(folder / "vit"), args, peft_config=LoraConfig(r=2), train_dataset=pictures())
+        return torch.cat([p.detach().flatten() for p in trainer.adapted.parameters() if p.requires_grad])
+
+    first = drawn(1, 7)
+    assert torch.equal(first, drawn(1, 8))
+    assert not torch.equal(first, drawn(2, 7))
+
+
 def test_what_cannot_be_is_refused(folder):
     vit = str(folder / "vit")
     adapted = get_peft_model(ViTForImageClassification.from_pretrained(vit, num_labels=2), AIFSConfig())
