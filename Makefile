@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Each test worker computes on one core, so that two workers do not fight over two.
 PYTEST_WORKERS ?= 2
 
-.PHONY: demo test lint types layers examples docs clean
+.PHONY: demo test lint types layers examples notebooks docs clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,9 @@ layers: $(VENV)/.installed-test
 
 examples: $(VENV)/.installed-test
 	for example in examples/*.py; do echo "== $$example"; $(BIN)/python -W error::UserWarning:aifs_peft "$$example" || exit 1; done
+
+notebooks: $(VENV)/.installed-test
+	$(BIN)/python scripts/run_notebooks.py
 
 $(VENV)/.installed-docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
