@@ -21,10 +21,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Put a page, and its pictures beside it, in the place of each notebook."""
     for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
         name = PurePosixPath(notebook.src_uri)
-        resources = {"unique_key": name.stem, "output_files_dir": f"{name.stem}_files"}
-        text, resources = MarkdownExporter().from_filename(notebook.abs_src_path, resources=resources)
+        named = {"unique_key": name.stem, "output_files_dir": f"{name.stem}_files"}
+        text, made = MarkdownExporter().from_filename(str(notebook.abs_src_path), resources=named)
         files.remove(notebook)
         files.append(NotebookPage.generated(config, notebook.src_uri, content=text))
-        for picture, content in resources["outputs"].items():
+        for picture, content in made["outputs"].items():
             files.append(File.generated(config, str(name.parent / picture), content=content))
     return files

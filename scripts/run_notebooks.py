@@ -36,7 +36,10 @@ def run(path: Path, *, save: bool) -> None:
 
 def clean(notebook: nbformat.NotebookNode, folder: str) -> nbformat.NotebookNode:
     """The notebook without what differs from machine to machine: paths, versions, what libraries say on stderr."""
-    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.metadata = {}

@@ -37,7 +37,8 @@ def test_nothing_of_the_machine_is_in_it(path) -> None:
     assert len(text) < 150_000
     without_pictures = re.sub(r'"image/png": "[^"]*"', "", text)
     assert not re.search(r"/(?:tmp|home|root|Users|work|private)/|runtime", without_pictures)
-    assert set(json.loads(text)["metadata"]) == {"kernelspec"}
+    metadata = json.loads(text)["metadata"]
+    assert (set(metadata), metadata["language_info"]) == ({"kernelspec", "language_info"}, {"name": "python"})
 
 
 def test_what_the_notebooks_say_of_their_finds_is_what_they_printed() -> None:
