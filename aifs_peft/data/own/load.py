@@ -93,7 +93,7 @@ def load_own(
     own = prepare(rows, roles, missing, root)
     parts = split_rows(own, how, validation_share, test_share, np.random.default_rng(seed))
     splits = {name: own.dataset.select(np.flatnonzero(parts == name)) for name in ORDER if (parts == name).any()}
-    tell_small(own, parts)
+    tell_small(own, parts, test_share)
     cuts = "as given" if own.given is not None else f"{how}, test {test_share}, seed {seed}"
     return cast("DatasetDict", assemble(splits, own.spec, f"Own data from {rows.where}; splits: {cuts}."))
 
