@@ -27,8 +27,8 @@ _EXAMPLES = ("audit", "report.html")
 """What in a run's folder shows training examples."""
 # Patterns of names, whole, in parts and pickled.
 _OF_BASE = (
-    "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin*",
-    "adapter_model.*", "report.html",
+    "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
+    "pytorch_model*.bin*", "adapter_model.*", "report.html",
 )  # fmt: skip
 _OF_PROCESSOR = (
     "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json",

@@ -136,8 +136,8 @@ def split_rows(own: Own, how: str, validation: float, test: float | str, rng: np
         if not chosen.any():
             raise InvalidInputError(
                 f"{own.rows.where}: no cell of {len(np.unique(strata))} among {len(own.rows)} rows has two examples, "
-                f"so that none can be held out for {name}: the attribute has about one value per row. Give a column with "
-                'a few values, or cut by split="random"'
+                f"so that none can be held out for {name}: the attribute has about one value per row. Give a column "
+                'with a few values, or cut by split="random"'
             )
         parts[index[chosen]] = name
     return parts.astype(str)
