@@ -40,6 +40,8 @@ from aifs_peft.methods import Method, MethodSettings, get, names
 from aifs_peft.training.latent_trainer import LatentFit, LatentSchedule
 
 _CHUNK_ROWS = 8192
+# Arguments of `fit` that only discovery reads.
+HINTS = ("groups", "metadata", "attributes", "unlabelled")
 
 
 class AIFSClassifier(ClassifierMixin, BaseEstimator):
@@ -115,6 +117,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         groups: ArrayLike | None = None,
         metadata: Any = None,
         attributes: Any = None,
+        unlabelled: ArrayLike | None = None,
         columns: Mapping[str, ArrayLike] | None = None,
     ) -> AIFSClassifier:
         """Fit on latents `Z (n, d)` (NumPy, torch or a `DataFrame`, any float type) and labels `y (n,)`.
@@ -133,6 +136,8 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
                 example.
             metadata: Hint for discovery: `DataFrame` or mapping of names to `(n,)` values, each column a candidate.
             attributes: Hint for discovery: mapping of names to directions in the latent space, see `discover`.
+            unlabelled: Hint for discovery: latents without labels, `(m, d)`, in which a shortcut goes with the label
+                less often, for example from where the model will be used; see `discover`.
             columns: What else a training method reads, by name, each `(n, ...)` integers (`environment`,
                 `attributes`).
 
@@ -144,7 +149,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         """
         self._forget()
         given = {"sample_weight": sample_weight, "groups": groups, "metadata": metadata, "attributes": attributes,
-                 "columns": columns}  # fmt: skip
+                 "unlabelled": unlabelled, "columns": columns}  # fmt: skip
         method = self._checked_recipe(given)
         latents, labels = check_examples(self, Z, y)
         weights = check_weights(sample_weight, latents)
@@ -165,7 +170,8 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         if method is not None:
             self._fit_method(method, examples, method_columns(method, index, groups, columns), seed)
         else:
-            self._fit_closed(examples, groups, metadata, attributes, seed)
+            hints = {name: given[name] for name in HINTS} | {"groups": groups, "metadata": metadata}
+            self._fit_closed(examples, hints, seed)
         self.classes_ = classes
         return self
 
@@ -175,11 +181,9 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
             delattr(self, name)
         self._trained: TrainedHead | None = None
 
-    def _fit_closed(self, examples: Examples, groups: Any, metadata: Any, attributes: Any, seed: int) -> None:
+    def _fit_closed(self, examples: Examples, given: dict[str, Any], seed: int) -> None:
         if self.recipe == "discovery":
-            hints = collect_hints(
-                examples.reduction, len(examples.index), groups=groups, metadata=metadata, attributes=attributes
-            )
+            hints = collect_hints(examples.reduction, len(examples.index), **given)
             found = fit_discovery(examples, self.class_weight, seed=seed, hints=hints)
         else:
             weights = self.class_weight if isinstance(self.class_weight, Mapping) else None
@@ -212,7 +216,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
                 raise InvalidConfigError(
                     f"recipe={self.recipe!r} chooses its numbers itself and takes no recipe_options or schedule"
                 )
-            read = ("sample_weight", *(("groups", "metadata", "attributes") if self.recipe == "discovery" else ()))
+            read = ("sample_weight", *(HINTS if self.recipe == "discovery" else ()))
             refuse_unread(self.recipe, given, read, 'recipe="discovery" takes hints; leave them out, or use it.')
             return None
         check_choice("recipe", self.recipe, ["discovery", "paper", *names()])

@@ -30,6 +30,8 @@ TEXT_COLUMNS = ("text", "sentence", "texts")
 _POSITIONS = re.compile(r"(^|[._])(positions?|pos)(_[a-z]+)?$|(^|\.)wpe$")
 _OTHER_POSITIONS = re.compile(r"vision|visual|image|relative|rel_|(^|\.)[xyhw]_position|2d")
 MODEL_INPUTS = ("pixel_values", "input_ids", "inputs_embeds", "features")
+# Texts that are tokenised at a time to see how long they are.
+_CHUNK = 1000
 
 
 class ProcessedDataset(Dataset[dict[str, Any]]):
@@ -78,16 +80,10 @@ class ProcessedDataset(Dataset[dict[str, Any]]):
         texts = [_text(value, self.column, row) for row, value in enumerate(self.source[self.column])]
         tokens: Mapping[str, Any] = self.processor(texts, truncation=max_length is not None, max_length=max_length)
         full = [] if max_length is None else [i for i, ids in enumerate(tokens["input_ids"]) if len(ids) >= max_length]
-        if full:
+        if full and max_length is not None:
             whole = self.processor([texts[i] for i in full], verbose=False)["input_ids"]
             cut = sum(len(ids) > len(tokens["input_ids"][i]) for ids, i in zip(whole, full, strict=True))
-            if cut:
-                warnings.warn(
-                    f"{cut} of {len(texts)} texts are longer than the model's {max_length} positions and were cut; "
-                    "shorten or split them if what matters stands at their end",
-                    UserWarning,
-                    stacklevel=4,
-                )
+            tell_cut(cut, len(texts), max_length, max_length)
         return tokens
 
     def __len__(self) -> int:
@@ -237,6 +233,49 @@ def longest_text(model: nn.Module, tokenizer: Any) -> int | None:
     if declared is not None and declared < 10**6:  # transformers writes 10^30 for "no limit known"
         limits.append(int(declared))
     return min(limits, default=None)
+
+
+def count_cut(tokenizer: Any, texts: Sequence[str], limit: int) -> int:
+    """How many texts have more tokens than a limit.
+
+    Args:
+        tokenizer: of the model.
+        texts: any number.
+        limit: tokens, with the special ones.
+    """
+    cut = 0
+    for start in range(0, len(texts), _CHUNK):
+        ids = tokenizer(list(texts[start : start + _CHUNK]), truncation=False, verbose=False)["input_ids"]
+        cut += sum(len(tokens) > limit for tokens in ids)
+    return cut
+
+
+def tell_cut(cut: int, total: int, limit: int, positions: int | None) -> None:
+    """Warn of texts that are cut, with their number; nothing where none is.
+
+    Args:
+        cut: how many are.
+        total: of how many.
+        limit: tokens that are left of each.
+        positions: tokens that the model could take; None where that is not known.
+
+    Example:
+        >>> with warnings.catch_warnings(record=True, action="always") as told:
+        ...     tell_cut(2, 9, 128, 512)
+        >>> str(told[0].message).partition(";")[0]
+        '2 of 9 texts are longer than max_length=128 tokens and were cut'
+    """
+    if not cut:
+        return
+    most = "" if positions is None else f" (the model takes {positions:,})"
+    whose = f"max_length={limit} tokens" if limit != positions else f"the model's {limit} positions"
+    remedy = "shorten or split them" if limit == positions else f"raise it{most}, or shorten them"
+    warnings.warn(
+        f"{cut:,} of {total:,} texts are longer than {whose} and were cut; {remedy} if what matters stands at their "
+        "end",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def _holds_integers(feature: Any) -> bool:

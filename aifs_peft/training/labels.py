@@ -67,8 +67,7 @@ def whole_labels(labels: Tensor) -> Tensor:
         return labels
     if not bool((labels == labels.floor()).all()):  # not of NaN either
         raise InvalidInputError(
-            f"labels must be integers; a batch has {labels.flatten()[:8].tolist()}. Regression targets are "
-            "not supported"
+            f"labels must be integers; a batch has {labels.flatten()[:8].tolist()}. Regression is not supported"
         )
     return labels.long()
 

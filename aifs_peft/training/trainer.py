@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,13 +38,14 @@ from aifs_peft.training.batches import (
     IndexedDataset,
     model_inputs,
 )
-from aifs_peft.training.callbacks import EpochCallback
-from aifs_peft.training.checkpoints import check_resumable, write_method
-from aifs_peft.training.checks import check_arguments, check_evaluation_sets, check_model, check_split
+from aifs_peft.training.callbacks import EpochCallback, out_of_patience, restore_callbacks
+from aifs_peft.training.checkpoint_folders import newest_checkpoint, publish, require_whole
+from aifs_peft.training.checks import check_arguments, check_evaluation_sets, check_model, check_split, check_unlabelled
 from aifs_peft.training.contexts import Batch
 from aifs_peft.training.encoding import Loading
 from aifs_peft.training.epoch_runner import EpochRunner
 from aifs_peft.training.evaluation import LabelFreeMetrics
+from aifs_peft.training.finite import require_finite_gradients, require_finite_logits, require_finite_weights
 from aifs_peft.training.from_names import build_model
 from aifs_peft.training.inputs import processed
 from aifs_peft.training.labels import LABEL_NAMES, check_labels, label_of, read_labels, without_labels
@@ -51,7 +53,11 @@ from aifs_peft.training.losses import GivenLoss, LossTerms
 from aifs_peft.training.method import method_of
 from aifs_peft.training.optimizers import give_own_group, require_held
 from aifs_peft.training.parallel import processes_of, refuse_sharding
+from aifs_peft.training.peers import telling_lost_processes
+from aifs_peft.training.resuming import Run, check_same_run, describe, saved_run, warn_of_generators
 from aifs_peft.training.rng import isolated_rng
+from aifs_peft.training.saving import writing
+from aifs_peft.training.termination import Termination
 from aifs_peft.tuner import AIFSLayer
 from aifs_peft.tuner.modes import trains_encoder
 
@@ -59,6 +65,8 @@ if TYPE_CHECKING:
     from aifs_peft.audit import Audit
 
 
+@_transformers.begins_no_epoch_when_stopped
+@_transformers.saves_whole_checkpoints
 @_transformers.pushes_without_pickles
 @_transformers.loads_adapters_strictly
 class AIFSTrainer(Trainer):
@@ -82,6 +90,9 @@ class AIFSTrainer(Trainer):
         *positional: as for `Trainer`.
         peft_config: an `AIFSConfig`, or the configuration of the encoder's adapter, such as `LoraConfig`; with
             `model_init` every model that it builds gets one.
+        unlabelled_dataset: examples without labels, of the training set's kind, in which a shortcut goes with the label
+            less: the default recipe finds weak shortcuts by them, see `discover(unlabelled=)`. Labels in it are
+            ignored.
         **kwargs: as for `Trainer` (`train_dataset`, `eval_dataset`, `data_collator`, `compute_metrics`, ...).
 
     Raises:
@@ -119,12 +130,16 @@ class AIFSTrainer(Trainer):
         args: AIFSTrainingArguments | None = None,
         *positional: Any,
         peft_config: PeftConfig | None = None,
+        unlabelled_dataset: Any = None,
         **kwargs: Any,
     ) -> None:
         args = AIFSTrainingArguments(output_dir="aifs_run") if args is None else args
         check_arguments(args)
         refuse_sharding()
         self.resumed_from: Path | None = None
+        self.saving_to: Path | None = None
+        self.push_due = False
+        self._termination = Termination(wanted=False)
         self._adopted: object = None
         self._runner: EpochRunner | None = None
         self._labels: Tensor | None = None
@@ -145,13 +160,16 @@ class AIFSTrainer(Trainer):
         columns = list(args.evaluation_columns or ())
         self.train_dataset = self._ready(self.train_dataset, "training")
         self.eval_dataset = self._ready(self.eval_dataset, "evaluation")
+        self.unlabelled_dataset = self._ready_unlabelled(unlabelled_dataset)
         labels = list(args.label_names or ("labels",))
         self.label_names = [*labels, *(name for name in columns if name not in labels)]
         self.model_accepts_loss_kwargs = False
         _transformers.keep_columns(self, (*POSITION_COLUMNS, *columns))
-        self.data_collator = CarryingCollator(self.data_collator, columns)
+        self.data_collator = CarryingCollator(self.data_collator, columns, seed=args.seed)
         self.terms = LossTerms(processes_of(self.accelerator))
-        self.add_callback(EpochCallback(self._begin_training, self._begin_epoch, self._finish_epoch))
+        self.add_callback(
+            EpochCallback(self._begin_training, self._begin_epoch, self._finish_epoch, self._asked_to_end)
+        )
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(early_stopping_patience=args.early_stopping_patience))
 
@@ -163,10 +181,12 @@ class AIFSTrainer(Trainer):
     ) -> TrainOutput:
         """Train, or go on from a checkpoint exactly where it was left.
 
-        A second call begins anew from the weights as they are, as in `Trainer`.
+        A second call begins anew from the weights as they are, as in `Trainer`. On SIGTERM the step is finished, a
+        checkpoint saved and the process ended with status 143 (`SystemExit`), unless the signal is handled already or
+        `save_on_sigterm=False`.
 
         Args:
-            resume_from_checkpoint: folder, or True for the last one in `output_dir`.
+            resume_from_checkpoint: folder, or True for the newest whole one in `output_dir`.
             trial: as for `Trainer.train`.
             ignore_keys_for_eval: as for `Trainer.train`.
 
@@ -175,8 +195,11 @@ class AIFSTrainer(Trainer):
 
         Raises:
             InvalidInputError: if the data cannot be trained or evaluated on.
-            NonFiniteError: if latents or a term of the loss are not finite.
-            CheckpointMismatchError: if the checkpoint does not fit the adapter, the method or the data.
+            NonFiniteError: if latents, a term of the loss, gradients, weights or evaluated logits are not finite.
+            CheckpointMismatchError: if the checkpoint is not whole, or does not fit the adapter, the method, the data
+                or the run.
+            CheckpointWriteError: if a checkpoint cannot be written.
+            ProcessLostError: if another process of the run has ended.
         """
         if self.train_dataset is None:
             raise InvalidInputError("no training set; pass AIFSTrainer(train_dataset=...)")
@@ -197,7 +220,10 @@ class AIFSTrainer(Trainer):
         _ = self.labels
         check_evaluation_sets(self.eval_dataset, self.args, self.num_labels)
         self._checked_evaluation = self.eval_dataset
-        output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        checkpoint = self._checkpoint(resume_from_checkpoint)
+        with Termination(wanted=self.args.save_on_sigterm) as self._termination, self._telling_lost_processes():
+            output = super().train(checkpoint, trial, ignore_keys_for_eval)
+        require_finite_weights(self.adapted, self.state.global_step)
         self._report(self.runner.finish_training(int(self.state.epoch or 0)))
         # From here on the model's own `save_pretrained` and `push_to_hub` write the card of this run.
         from aifs_peft.report import attach_card, summary_from_trainer
@@ -271,6 +297,35 @@ class AIFSTrainer(Trainer):
             search.restore(self.args, self._settings)
             self._settings, self.hp_search_backend = None, None
 
+    def _checkpoint(self, asked: str | bool | None) -> str | None:
+        """The checkpoint to resume from, whole and of this run; the same on every process."""
+        if asked is None or asked is False:
+            return None
+
+        def choose() -> tuple[str, dict[str, Any]]:
+            folder = newest_checkpoint(Path(str(self.args.output_dir))) if asked is True else Path(asked)
+            return str(folder), require_whole(folder)
+
+        chosen: tuple[str, dict[str, Any]] = processes_of(self.accelerator).on_main(choose)
+        folder, saved = chosen
+        if self.args.auto_find_batch_size:
+            saved = {**saved, "batch_size": self._run().batch_size}  # upstream takes over the one that was found
+        check_same_run(Path(folder), saved, self._run(), without_optimizer=self.args.resume_without_optimizer)
+        return folder
+
+    def _run(self) -> Run:
+        """What this run says of itself in its checkpoints."""
+        args, processes = self.args, self.accelerator.num_processes
+        return describe(
+            self.method, self.labels, self.adapted.peft_config[self.layer.adapter].to_dict(),
+            world_size=processes, batch_size=self._batch_size() // processes,
+            accumulation=args.gradient_accumulation_steps, seed=args.seed,
+            data_seed=args.seed if args.data_seed is None else args.data_seed,
+        )  # fmt: skip
+
+    def _telling_lost_processes(self) -> Any:
+        return telling_lost_processes(self.accelerator.process_index, self.accelerator.num_processes)
+
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of the training set in the order of `EpochSampler`, with each example's position."""
         if self.train_dataset is None:
@@ -278,8 +333,25 @@ class AIFSTrainer(Trainer):
         self._adopt(self.model, self.args)
         if self._runner is not None and self._runner.contexts.batch_size != self._batch_size():
             self._runner = None  # `auto_find_batch_size` has lowered it
-        dataset = IndexedDataset(_transformers.without_unused_columns(self, self.train_dataset))
+        dataset = IndexedDataset(_transformers.without_unused_columns(self, self.train_dataset), seed=self.args.seed)
         return _transformers.training_loader(self, dataset, self.runner.sampler)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """As upstream; gradients that are not finite change no weight.
+
+        Args:
+            model: as it was wrapped for the machine.
+            inputs: the batch.
+            num_items_in_batch: as for `Trainer.training_step`.
+
+        Raises:
+            NonFiniteError: naming the step and the parameters. With fp16, whose scaler skips such steps, weights and
+                losses alone are looked at.
+        """
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients and getattr(self.accelerator, "scaler", None) is None:
+            require_finite_gradients(self.adapted, self.state.global_step)
+        return loss
 
     def compute_loss(
         self,
@@ -304,6 +376,7 @@ class AIFSTrainer(Trainer):
         inputs = model_inputs(inputs, self.label_names)
         if not (self.adapted.training and torch.is_grad_enabled()):
             outputs = model(**inputs)
+            require_finite_logits(outputs["logits"], inputs, self.adapted, self.state.global_step)
             loss = self._evaluation_loss(outputs, labels)
             return (loss, outputs) if return_outputs else loss
         # What the method may look at in this step.
@@ -413,6 +486,8 @@ class AIFSTrainer(Trainer):
                 "or take it out of evaluation_columns"
             )
         result = super().prediction_step(model, inputs, *args, **kwargs)
+        if labels is None:  # with labels the loss was computed, which looks at the logits first
+            require_finite_logits(result[1], inputs, self.adapted, self.state.global_step)
         if self._metrics is not None and labels is not None and self.layer.has_output:
             self._metrics.add(labels)
         return result
@@ -439,7 +514,7 @@ class AIFSTrainer(Trainer):
         return output._replace(metrics={**named, **(output.metrics or {})})
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As upstream; a checkpoint also says which method wrote it, and in mid-epoch has the latents seen so far.
+        """As upstream; a checkpoint in mid-epoch also has the latents seen so far.
 
         Args:
             output_dir: where to; None is `args.output_dir`.
@@ -447,10 +522,29 @@ class AIFSTrainer(Trainer):
         """
         super().save_model(output_dir, _internal_call)
         if _internal_call and output_dir is not None and self._runner is not None:
-            folder = Path(output_dir)
-            self._runner.store.save(folder, self.args.process_index)
-            if self.args.should_save:
-                write_method(folder, self.method, self.layer.state)
+            self._runner.store.save(Path(output_dir), self.args.process_index)
+
+    @contextmanager
+    def writing_checkpoint(self, checkpoint: Path) -> Iterator[None]:
+        """The block in which a checkpoint is written; weights that are not finite are not saved.
+
+        Args:
+            checkpoint: where it will be.
+        """
+        require_finite_weights(self.adapted, self.state.global_step)
+        with writing(checkpoint, self.accelerator, saves=self.args.should_save):
+            yield
+
+    def publish_checkpoint(self, checkpoint: Path) -> None:
+        """Make what all processes have written a checkpoint, with its manifest.
+
+        Args:
+            checkpoint: where it is to be.
+        """
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            step, epoch, resumable = self.state.global_step, float(self.state.epoch or 0), not self.args.save_only_model
+            publish(checkpoint, saved_run(self._run(), step=step, epoch=epoch, resumable=resumable))
 
     def audit(self, split: str = "train", **options: Any) -> Audit:
         """Is there a shortcut in the data, what is it, and does the trained model lean on it?
@@ -497,6 +591,13 @@ class AIFSTrainer(Trainer):
         keep = list(self.args.evaluation_columns or ())
         return processed(dataset, self.processing_class, self.adapted, what, keep)
 
+    def _ready_unlabelled(self, dataset: Any) -> Any:
+        """The unlabelled set as the model takes it, without its labels if it has any."""
+        if dataset is None:
+            return None
+        check_unlabelled(dataset, self.method)
+        return self._ready(without_labels(dataset), "unlabelled")
+
     @property
     def adapted(self) -> PeftModel:
         """The model that is trained, not wrapped for distribution."""
@@ -534,6 +635,7 @@ class AIFSTrainer(Trainer):
             self.train_dataset,
             self.labels,
             validation=None if isinstance(validation, dict) else validation,
+            unlabelled=self.unlabelled_dataset,
             loaded=partial(_transformers.without_unused_columns, self),
         )
         loading = Loading(
@@ -566,11 +668,20 @@ class AIFSTrainer(Trainer):
     def _begin_training(self, steps_per_epoch: int) -> None:
         state = self.state
         if self.resumed_from is not None:
-            check_resumable(self.resumed_from, self.method, self.layer.state, _transformers.rng_file(self.args))
+            restore_callbacks(self.callback_handler.callbacks, state)
+            self.control.should_training_stop = out_of_patience(self.callback_handler.callbacks)
+            warn_of_generators(self.resumed_from, _transformers.rng_file(self.args))
         plan = TrainingPlan(state.max_steps, steps_per_epoch, self.args.mask_update_every)
         fresh, epoch = state.global_step == 0, state.epoch or 0
         numbers = self.runner.begin_training(plan, epoch=epoch, fresh=fresh, resumed_from=self.resumed_from)
         self._report(numbers)
+
+    def _asked_to_end(self) -> bool:
+        """Whether any process was sent SIGTERM; asked in every step by all of them."""
+        if self.accelerator.num_processes == 1:
+            return self._termination.requested
+        flag = torch.tensor([int(self._termination.requested)], device=self.args.device)
+        return bool(processes_of(self.accelerator).reduce_sum(flag).item())
 
     def _begin_epoch(self, epoch: int) -> None:
         self.runner.begin_epoch(epoch)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peft import PeftConfig, inject_adapter_in_model
 from torch import Tensor, nn
@@ -22,6 +23,9 @@ from aifs_peft.tuner.rows import rows_by_adapter
 from aifs_peft.tuner.targets import find_head, resolve_encoder
 from aifs_peft.tuner.trained_copy import TrainedCopy
 from aifs_peft.tuner.whole_layers import find_new_layers, named_layers
+
+if TYPE_CHECKING:
+    from aifs_peft.explain import Explanation
 
 _NESTED_KEY = re.compile(r"\.aifs_state\.")
 
@@ -241,6 +245,58 @@ class AIFSModel(Tuner):
         base_config.label2id = {name: i for i, name in names.items()}
         if hasattr(self.model, "num_labels"):
             self.model.num_labels = len(names)
+
+    def explain(
+        self, inputs: Mapping[str, Any] | None = None, *, processor: Any = None, highlights: bool = True, **tensors: Any
+    ) -> Explanation:
+        """Why the model decides as it does on a batch, and what it would say without the attribute that was found.
+
+        Works through PEFT's wrapper, too: `peft_model.explain(...)`. The model is left as it was.
+
+        Args:
+            inputs: a batch as the processor makes it; or give its tensors by name.
+            processor: the tokenizer or image processor of the batch; words cannot be shown without the tokenizer, and
+                pictures get their true colours by the image processor.
+            highlights: whether to find what the attribute's score reads in each picture or text, which costs some
+                forward and backward passes per example.
+            **tensors: as the model takes them (`pixel_values`, `input_ids`, ...), or `latents=(n, dim)` alone.
+
+        Returns:
+            Predictions, the share of each decision along the spurious directions, the inferred attribute value, the
+            prediction with another value, and highlights; with `to_frame()` and `plot()`.
+
+        Raises:
+            NotTrainedError: for an adapter that has not been trained.
+            NothingFoundError: for one that knows no attribute.
+            InvalidInputError: for inputs that do not fit, a merged adapter, or words without a tokenizer.
+
+        Example:
+            >>> import torch
+            >>> from peft import get_peft_model
+            >>> from aifs_peft.models import LatentClassifier, TabularEncoder
+            >>> model = get_peft_model(LatentClassifier(TabularEncoder(4, 8), num_labels=2), AIFSConfig())
+            >>> model.explain(latents=torch.zeros(3, 8))
+            Traceback (most recent call last):
+            aifs_peft.errors.NotTrainedError: this adapter has not been trained: it knows no attribute. ...
+            >>> state = find_aifs_layer(model).state
+            >>> beta = torch.eye(8)[:2] - torch.eye(8)[:2].mean(0)
+            >>> reader = torch.cat([4 * beta, torch.zeros(2, 1)], dim=1)
+            >>> basis = (beta[:1] / beta[0].norm()).T
+            >>> state.update(mask=[1.0], basis=basis, displacements=beta, centre=torch.zeros(8), reader=reader)
+            >>> told = model.explain(latents=torch.eye(8)[:3])
+            >>> told.to_frame()["inferred"].tolist()[:2], len(told)
+            (['LABEL_0', 'LABEL_1'], 3)
+        """
+        from aifs_peft.explain import explain_model
+
+        layer = find_aifs_layer(self.model)
+        config = self._config(layer.adapter)
+        count = layer.aifs_spec[layer.adapter].num_labels
+        known: Mapping[int, str] = getattr(getattr(self.model, "config", None), "id2label", None) or {}
+        names = config.labels or [known.get(i, f"LABEL_{i}") for i in range(count)]
+        return explain_model(
+            self.model, layer, {**(inputs or {}), **tensors}, names, processor=processor, highlights=highlights
+        )
 
     def train(self, mode: bool = True) -> AIFSModel:
         """Training mode for what is trained; what is frozen stays in evaluation mode, see `freeze_modes`."""

@@ -262,6 +262,8 @@ def test_saved_keys_hold_no_base_weight_and_no_adapter_name(tmp_path):
         "basis",
         "displacements",
         "class_displacements",
+        "centre",
+        "reader",
         "ema",
         "evidence",
         "groups",
