@@ -25,6 +25,14 @@ class CheckpointMismatchError(AIFSError, ValueError):
     """A saved state does not belong to the configuration or model it is loaded into."""
 
 
+class CheckpointWriteError(AIFSError, OSError):
+    """A checkpoint could not be written (disk full, read-only, ...); those written before it are as they were."""
+
+
+class ProcessLostError(AIFSError, RuntimeError):
+    """Another process of a distributed run has ended, so this one cannot go on."""
+
+
 class NonFiniteError(AIFSError, FloatingPointError):
     """A loss, latent or attribution became NaN or infinite."""
 

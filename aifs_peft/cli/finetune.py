@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aifs_peft.cli import options
@@ -12,8 +14,6 @@ from aifs_peft.cli.screen import Progress, print_json, quiet_libraries
 from aifs_peft.errors import AIFSError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from aifs_peft.experiments import FinetuneResult
     from aifs_peft.training import AIFSTrainingArguments
 
@@ -75,6 +75,8 @@ def write_run(result: FinetuneResult, output_dir: str | Path, say: Callable[[str
     """
     from aifs_peft.report import save_run, write_audit_folder, write_what_if
 
+    if result.audit is None and (Path(output_dir) / "summary.json").is_file():
+        shutil.rmtree(Path(output_dir) / "audit", ignore_errors=True)  # of an earlier run
     if result.audit is not None:
         write_audit_folder(result.audit, output_dir)  # before the card, which shows its pictures
     folder = save_run(result.model, result.processor, result.summary, output_dir)

@@ -126,8 +126,21 @@ def infer_values(z: Tensor, labels: Tensor, reader: Tensor) -> Tensor:
         >>> infer_values(z, torch.zeros(20, dtype=torch.int64), reader).argmax(1)[-1].item()
         0
     """
-    likelihood = read_attribute(z.detach().cpu().double(), reader.cpu())
-    y = labels.cpu()
+    return values_of_scores(attribute_scores(z.detach().cpu().double(), reader.cpu()), labels)
+
+
+def values_of_scores(scores: Tensor, labels: Tensor) -> Tensor:
+    """The same as `infer_values`, from scores.
+
+    Args:
+        scores: of `attribute_scores`, `(n, A)`.
+        labels: `(n,)` int64.
+
+    Example:
+        >>> values_of_scores(torch.tensor([[0.0, 9.0], [9.0, 0.0]]), torch.tensor([0, 1])).argmax(1)
+        tensor([1, 0])
+    """
+    likelihood, y = scores.detach().cpu().double().softmax(dim=1), labels.cpu()
     onehot = torch.nn.functional.one_hot(y).double()
     prior = torch.full((onehot.shape[1], likelihood.shape[1]), 1.0 / likelihood.shape[1], dtype=torch.float64)
     posterior = likelihood

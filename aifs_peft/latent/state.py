@@ -30,6 +30,11 @@ _DTYPES: dict[str, torch.dtype] = {
     "num_updates": torch.int64,
 }
 
+# Distance of `basis.T @ basis` from the identity: 32-bit rounding, and a basis that went through 16 bit on its way.
+BASIS_TOLERANCE = 2e-2
+# Of groups that are no attribute values, say environments.
+MOST_GROUPS = 2**31
+
 
 class AIFSState(nn.Module):
     """The state of one AIFS adapter beside its head. All buffers are persistent.
@@ -88,8 +93,12 @@ class AIFSState(nn.Module):
         if self._shape_problem(wanted) is None:
             sizes = wanted
         for name, dtype in _DTYPES.items():
-            self.register_buffer(name, torch.zeros(sizes[name], dtype=dtype))
+            # Of a size that a file says and nothing holds yet, no memory is taken: one zero, seen from everywhere.
+            self.register_buffer(name, torch.zeros((), dtype=dtype).expand(sizes[name]))
         self._record_shapes()
+
+    def _values(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in _DTYPES}
 
     def _record_shapes(self) -> None:
         self.shapes.update({name: list(getattr(self, name).shape) for name in _DTYPES})
@@ -109,7 +118,8 @@ class AIFSState(nn.Module):
 
         Raises:
             InvalidInputError: for an unknown name, a shape that does not fit `dim`, a value that is not finite,
-                or a mask outside `[0, 1]`. Nothing is changed then.
+                a mask outside `[0, 1]`, a basis that is not orthonormal, or groups that are no rows of the
+                displacements. Nothing is changed then.
         """
         unknown = sorted(set(values) - set(_DTYPES))
         if unknown:
@@ -119,14 +129,8 @@ class AIFSState(nn.Module):
             name: torch.as_tensor(value).detach().to(device, _DTYPES[name], copy=True).contiguous()
             for name, value in values.items()
         }
-        for name, value in new.items():
-            if value.is_floating_point() and not bool(value.isfinite().all()):
-                raise InvalidInputError(f"{name} holds NaN or infinite values; look for the step that made them.")
-        mask = new.get("mask")
-        if mask is not None and mask.numel() and not (mask.min() >= 0 and mask.max() <= 1):
-            raise InvalidInputError(f"mask must lie in [0, 1], got [{mask.min():.4g}, {mask.max():.4g}].")
         shapes = {name: tuple(new.get(name, getattr(self, name)).shape) for name in _DTYPES}
-        problem = self._shape_problem(shapes)
+        problem = self._shape_problem(shapes) or _value_problem({**self._values(), **new})
         if problem:
             raise InvalidInputError(problem)
         for name, value in new.items():
@@ -177,9 +181,14 @@ class AIFSState(nn.Module):
                 f"the saved AIFS state belongs to another head: {problem} Load it onto the base model it was "
                 "trained with, or train a new adapter."
             )
+        wrong = _value_problem({**self._values(), **saved})
+        if wrong:
+            raise CheckpointMismatchError(
+                f"the saved AIFS state is damaged: {wrong} Load an earlier checkpoint, or train the adapter again."
+            )
         for name, value in saved.items():
             current = getattr(self, name)
-            if current.shape != value.shape:
+            if current.shape != value.shape or not current.is_contiguous():
                 self._buffers[name] = torch.empty(value.shape, dtype=_DTYPES[name], device=current.device)
             # `assign=True` would otherwise keep whatever precision is in the file.
             state_dict[prefix + name] = value.to(_DTYPES[name])
@@ -189,3 +198,27 @@ class AIFSState(nn.Module):
     def extra_repr(self) -> str:
         """Sizes, for `print(model)`."""
         return f"dim={self.dim}, directions={self.basis.shape[1]}, num_updates={int(self.num_updates)}"
+
+
+def _value_problem(values: dict[str, Tensor]) -> str | None:
+    """The first buffer with values that no training makes, in words; None when all are possible."""
+    for name, value in values.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            return f"{name} holds NaN or infinite values; look for the step that made them."
+    mask, basis, groups = values["mask"], values["basis"], values["groups"]
+    if mask.numel() and not (mask.min() >= 0 and mask.max() <= 1):
+        return f"mask must lie in [0, 1], got [{mask.min():.4g}, {mask.max():.4g}]."
+    if basis.shape[1]:
+        gram = basis.double().T @ basis.double()
+        if not torch.allclose(gram, torch.eye(len(gram), dtype=gram.dtype, device=gram.device), atol=BASIS_TOLERANCE):
+            return "basis must have orthonormal columns."
+    count, classes = len(values["displacements"]), len(values["class_displacements"])
+    # One row per combination of `m` attributes with a value per class each.
+    if count and classes and count not in {classes**m for m in range(1, count.bit_length() + 1)}:
+        return f"displacements must have a power of {classes} rows, the number of class_displacements; got {count}."
+    most = count or MOST_GROUPS
+    if groups.numel() and not (groups.min() >= 0 and groups.max() < most):
+        return f"groups must lie in 0..{most - 1}, got values from {int(groups.min())} to {int(groups.max())}."
+    if values["num_updates"] < 0:
+        return f"num_updates must be at least 0, got {int(values['num_updates'])}."
+    return None

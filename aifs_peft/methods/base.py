@@ -52,6 +52,7 @@ class Method:
         latent_head: the head it trains there: "linear", or "mlp" where a linear one is degenerate.
         auxiliary: a second head beside the trained one: "none", "linear" or "mlp".
         reads_tokens: whether `StepContext.tokens` is wanted.
+        reads_unlabelled: whether `EpochContext.encode_unlabelled` is asked for.
         learns_first: names of the adapter's buffers that `prepare` or `start` fills before the first step, whatever it
             finds. A run that goes on from a checkpoint without them is refused.
     """
@@ -71,6 +72,7 @@ class Method:
     latent_head: ClassVar[Literal["linear", "mlp"]] = "linear"
     auxiliary: ClassVar[Literal["none", "linear", "mlp"]] = "none"
     reads_tokens: ClassVar[bool] = False
+    reads_unlabelled: ClassVar[bool] = False
     learns_first: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: MethodSettings) -> None:

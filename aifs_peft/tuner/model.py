@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError
 from aifs_peft.latent.heads import head_sizes
 from aifs_peft.tuner._peft import AuxiliaryTrainingWrapper, BaseTunerLayer, Tuner
-from aifs_peft.tuner.config import AIFSConfig
+from aifs_peft.tuner.config import CHANGED_BASE, AIFSConfig
 from aifs_peft.tuner.layer import AIFSLayer, find_aifs_layer
 from aifs_peft.tuner.merging import check_mergeable
 from aifs_peft.tuner.modes import freeze_modes
@@ -87,12 +87,21 @@ class AIFSModel(Tuner):
     def _inject_nested(model: nn.Module, inner: PeftConfig, adapter_name: str, low_cpu_mem_usage: bool) -> None:
         # The inner tuner would write its configuration into the dictionary that AIFS adapters share.
         saved = model.__dict__.pop("peft_config", None)
+        before = {parameter: parameter.data for parameter in model.parameters()}
         try:
             inject_adapter_in_model(inner, model, adapter_name, low_cpu_mem_usage=low_cpu_mem_usage)
         finally:
             model.__dict__.pop("peft_config", None)
             if saved is not None:
                 model.peft_config = saved
+        changed = [p for p, data in before.items() if p.data.data_ptr() != data.data_ptr()]
+        for parameter in changed:
+            parameter.data = before[parameter]
+        if changed:
+            raise InvalidConfigError(
+                f"this {type(inner).__name__} starts with weights that it takes from the base model, {CHANGED_BASE}. "
+                "Load the base model again, and choose another initialisation."
+            )
         for module in model.modules():
             if isinstance(module, BaseTunerLayer) and isinstance(module.get_base_layer(), _ConvNd):
                 # TensorFlow-style padding (MobileNet) reads these from the layer it is about to call.
@@ -204,6 +213,18 @@ class AIFSModel(Tuner):
         """
         check_mergeable(self.model, adapter_names)
         super().merge_adapter(adapter_names, safe_merge)
+
+    def add_weighted_adapter(self, *given: Any, **options: Any) -> None:
+        """Heads cannot be added up: they see different latents.
+
+        Raises:
+            InvalidConfigError: always.
+        """
+        del given, options
+        raise InvalidConfigError(
+            "AIFS adapters cannot be mixed with add_weighted_adapter: each head was trained on latents of its own "
+            "encoder. Merge one, or send rows through several with adapter_names=[...]."
+        )
 
     def _apply_labels(self, *, enabled: bool) -> None:
         """Tell the base model how many classes its head has now: its own loss reads `num_labels`."""

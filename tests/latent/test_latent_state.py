@@ -34,7 +34,7 @@ def filled(d=5, r=2, n=7):
         centre=torch.full((d,), 0.1),
         reader=torch.full((3, d + 1), 0.9),
         ema=torch.full((d,), 1e-30, dtype=torch.float64),
-        groups=torch.arange(n),
+        groups=torch.arange(n) % 3,
         evidence=1 / 3,
     )
     return state

@@ -113,6 +113,7 @@ class AIFSDiscovery(Intervening):
     cost: ClassVar[str] = "one encoder pass before training, two more head passes per step"
     collects_latents: ClassVar[Phase] = "both"
     epoch_samples: ClassVar[int | None] = None
+    reads_unlabelled: ClassVar[bool] = True
     Options: ClassVar[type[Any]] = AIFSOptions
     learns_first: ClassVar[tuple[str, ...]] = ("num_updates",)
 
@@ -253,7 +254,9 @@ class AIFSDiscovery(Intervening):
             )
         self._known = None
         known = context.columns.get(HINT_COLUMN)
-        found = context.on_main(lambda: self._run(latents, context.num_labels, known))
+        # A pass of the encoder, which every process takes part in.
+        pool = None if context.encode_unlabelled is None else context.encode_unlabelled()
+        found = context.on_main(lambda: self._run(latents, context.num_labels, known, pool))
         state, dim = context.state, latents.z.shape[1]
         nothing = torch.zeros(0)
         if found is None:
@@ -280,7 +283,9 @@ class AIFSDiscovery(Intervening):
             "conflicting_share": conflicting,
         }
 
-    def _run(self, latents: Latents, num_labels: int, known: Tensor | None) -> dict[str, Tensor] | None:
+    def _run(
+        self, latents: Latents, num_labels: int, known: Tensor | None, pool: Tensor | None
+    ) -> dict[str, Tensor] | None:
         from aifs_peft.discovery import discover
         from aifs_peft.discovery.config import DEFAULT_CONFIG
 
@@ -291,9 +296,12 @@ class AIFSDiscovery(Intervening):
             latents.z.numpy(),
             latents.labels.numpy(),
             groups=None if known is None else known.numpy(),
+            unlabelled=None if pool is None else pool.numpy(),
             random_state=self.settings.seed,
             **settings,
         )
+        if pool is not None:
+            logger.info("%s", result.message_)
         if not result.found:
             return None
         # Attribute values count the classes that occur; the state counts all classes of the head.
