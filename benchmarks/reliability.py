@@ -33,6 +33,13 @@ from aifs_peft.experiments.provenance import provenance
 
 # Enough for every kind of file: mid-epoch latents of one and two processes, mask, directions, optimizer.
 DAMAGED = [("paper, LoRA", 1), ("paper, LoRA", 2), ("discovery, LoRA", 1)]
+PARTS = [
+    ("kills", "SIGKILL at a random moment, resumed with `True`", "kills"),
+    ("terminations", "SIGTERM at a random moment, resumed with `True`", "SIGTERM"),
+    ("damage", "a file of a checkpoint cut short, deleted, or with one bit flipped", "cases"),
+]
+BEGIN, END = "<!-- figures of benchmarks/results/reliability.json -->", "<!-- end of figures -->"
+DOCS = Path(__file__).parents[1] / "docs" / "reliability.md"
 OUT = Path(__file__).parent / "results" / "reliability.json"
 
 
@@ -81,7 +88,7 @@ def whole_runs(kinds: list[str], world_sizes: list[int], folder: Path) -> dict:
     return found
 
 
-def kills(count: int, until: float, wholes: dict, folder: Path, seed: int) -> dict:
+def kills(count: int, until: float, wholes: dict, folder: Path, seed: int, keep) -> None:
     """Kill, resume, compare."""
     draw, tally, problems, slowest = random.Random(seed), Counter(), [], 0.0
     keys = list(wholes)
@@ -122,12 +129,11 @@ def kills(count: int, until: float, wholes: dict, folder: Path, seed: int) -> di
             tally["ended bit-equal"] += 1
         if not problems or problems[-1].get("moment") != case["moment"]:
             shutil.rmtree(place, ignore_errors=True)
-        print(f"kill {number + 1}/{count}: {dict(tally)}, {len(problems)} problems", file=sys.stderr)
-    found = {"planned": count, "counts": dict(tally), "problems": problems}
-    return {**found, "seconds_until_the_other_ended": round(slowest, 2)}
+        found = {"planned": count, "counts": dict(tally), "problems": problems}
+        keep("kills", {**found, "seconds_until_the_other_ended": round(slowest, 2)})
 
 
-def terminations(count: int, wholes: dict, folder: Path, seed: int) -> dict:
+def terminations(count: int, wholes: dict, folder: Path, seed: int, keep) -> None:
     """SIGTERM, status, resume, compare."""
     draw, tally, problems = random.Random(seed), Counter(), []
     keys = list(wholes)
@@ -140,23 +146,19 @@ def terminations(count: int, wholes: dict, folder: Path, seed: int) -> dict:
         tally["SIGTERM"] += 1
         if results(ended) == wanted:
             tally["came after the end"] += 1
-            continue
-        if set(ended["statuses"]) == {143}:
-            tally["all processes ended with 143"] += 1
         elif -signal.SIGTERM in ended["statuses"] and not list((place / "run").glob("checkpoint-*")):
             tally["came before training, which it ended"] += 1
-            continue
-        again = run(Training(kind, place / "run", True, world), place / "second")
-        if set(ended["statuses"]) == {143} and results(again) == wanted:
-            tally["resumed and ended bit-equal"] += 1
         else:
-            error = [*ended[ERROR], *again[ERROR]]
-            problems.append({"kind": kind, "processes": world, "moment": moment, **ended, "error": error})
-    print(f"SIGTERM: {dict(tally)}, {len(problems)} problems", file=sys.stderr)
-    return {"counts": dict(tally), "problems": problems}
+            again = run(Training(kind, place / "run", True, world), place / "second")
+            if set(ended["statuses"]) == {143} and results(again) == wanted:
+                tally["all processes ended with 143, resumed and ended bit-equal"] += 1
+            else:
+                error = [*ended[ERROR], *again[ERROR]]
+                problems.append({"kind": kind, "processes": world, "moment": moment, **ended, "error": error})
+        keep("terminations", {"planned": count, "counts": dict(tally), "problems": problems})
 
 
-def damage(draws: int, until: float, wholes: dict, folder: Path, seed: int) -> dict:
+def damage(draws: int, until: float, wholes: dict, folder: Path, seed: int, keep) -> None:
     """Every file of two checkpoints: truncated, deleted, a bit flipped; in random order, so that a part is a sample."""
     draw, tally, problems = random.Random(seed), Counter(), []
     cases = [
@@ -184,8 +186,7 @@ def damage(draws: int, until: float, wholes: dict, folder: Path, seed: int) -> d
         if told not in ("equal", "refused, file and last whole checkpoint named"):
             case = {"kind": kind, "processes": world, "file": f"{checkpoint.name}/{name}", "damage": how}
             problems.append({**case, "problem": told})
-        print(f"damage: {dict(tally)} of {len(cases)}, {len(problems)} problems", file=sys.stderr)
-    return {"planned": len(cases), "counts": dict(tally), "problems": problems}
+        keep("damage", {"planned": len(cases), "counts": dict(tally), "problems": problems})
 
 
 def _two_checkpoints(origin: Path) -> tuple[Path, Path]:
@@ -215,26 +216,65 @@ def main() -> int:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--terminations", type=int, default=16)
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--docs", action="store_true", help="write the table of docs/reliability.md")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     quiet()
     started = time.monotonic()
+    report = {
+        "command": f"python benchmarks/reliability.py --kills {options.kills} --terminations {options.terminations} "
+        f"--draws {options.draws} --minutes {options.minutes:g} --seed {options.seed} "
+        f"--processes {' '.join(map(str, options.processes))}",
+        "provenance": provenance(),
+    }
+
+    def keep(part: str, found: dict) -> None:
+        """Written after every case, so that a run that is cut short keeps what it has."""
+        report.update({part: found, "minutes": round((time.monotonic() - started) / 60, 1)})
+        options.out.write_text(json.dumps(report, indent=2) + "\n")
+        print(f"{part}: {found['counts']} of {found['planned']}, {len(found['problems'])} problems", file=sys.stderr)
+
     with tempfile.TemporaryDirectory(prefix="reliability") as name:
         folder = Path(name)
         wholes = whole_runs(options.kinds, options.processes, folder)
-        print(f"uninterrupted: {{ {', '.join(f'{k}: {v[1]:.1f} s' for k, v in wholes.items())} }}", file=sys.stderr)
-        report = {
-            "kills": kills(options.kills, started + 36 * options.minutes, wholes, folder, options.seed),
-            "terminations": terminations(options.terminations, wholes, folder, options.seed),
-            "damage": damage(options.draws, started + 60 * options.minutes, wholes, folder, options.seed),
-            "command": f"python benchmarks/reliability.py --kills {options.kills} --draws {options.draws} "
-            f"--minutes {options.minutes:g} --seed {options.seed} --processes {' '.join(map(str, options.processes))}",
-            "minutes": round((time.monotonic() - started) / 60, 1),
-            "provenance": provenance(),
-        }
-    options.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps({name: report[name] for name in ("kills", "terminations", "damage", "minutes")}, indent=2))
-    return 1 if any(report[part]["problems"] for part in ("kills", "terminations", "damage")) else 0
+        common = (wholes, folder, options.seed, keep)
+        kills(options.kills, started + 36 * options.minutes, *common)
+        terminations(options.terminations, *common)
+        damage(options.draws, started + 60 * options.minutes, *common)
+    parts = {part: report[part] for part in ("kills", "terminations", "damage") if part in report}
+    print(json.dumps(parts, indent=2))
+    if options.docs:
+        write_figures(report)
+    return 1 if any(part["problems"] for part in parts.values()) else 0
+
+
+def write_figures(report: dict) -> None:
+    """Put the table of a report into `docs/reliability.md`."""
+    rows = [
+        f"| {title} | {report[part]['counts'].get(total, 0)} of {report[part]['planned']} "
+        f"| {'; '.join(f'{n} {what}' for what, n in report[part]['counts'].items() if what != total)} "
+        f"| {len(report[part]['problems'])} |"
+        for part, title, total in PARTS
+        if part in report
+    ]
+    lost = report["kills"]["seconds_until_the_other_ended"]
+    where = report["provenance"]["hardware"]
+    table = "\n".join(
+        [
+            BEGIN,
+            "",
+            "| what | done, of those planned | what came of it | anything else |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            f"After one of two processes was killed, the other ended within {lost} s at most. Measured in "
+            f"{report['minutes']} minutes on {where['cpu_count']} cores ({where['machine']}) by `{report['command']}`.",
+            "",
+            END,
+        ]
+    )
+    text = DOCS.read_text()
+    DOCS.write_text(text[: text.index(BEGIN)] + table + text[text.index(END) + len(END) :])
 
 
 if __name__ == "__main__":
