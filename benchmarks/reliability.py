@@ -3,8 +3,9 @@
     make soak                                         # 200 kills, every file damaged in three ways
     python benchmarks/reliability.py --kills 8 --draws 1 --out /tmp/reliability.json
 
-Each kill: SIGKILL at a moment drawn evenly over the time the training takes (of two processes, one of them), then
-resumed with True and compared with the uninterrupted run: weights, buffers, optimizer and history, by SHA-256.
+Each kill: SIGKILL at a moment drawn evenly over the steps of the training, up to two steps' time after one (of two
+processes, to one of them), then resumed with True and compared with the uninterrupted run: weights, buffers, optimizer
+and history, by SHA-256.
 Each SIGTERM (of two processes, to one of them): all processes end with status 143 and a whole checkpoint, from which
 the run goes on in the same way.
 Each damage: one file of one checkpoint is truncated, deleted, or has one bit flipped; resumed from this checkpoint by
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
@@ -50,19 +52,54 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@dataclass(frozen=True)
+class Moment:
+    """When a signal is sent: some seconds after a checkpoint is there, so that a busy machine does not shift it.
+
+    Args:
+        step: of the checkpoint; 0 is the beginning of the run.
+        delay: seconds.
+    """
+
+    step: int
+    delay: float
+
+    def wait(self, folder: Path, process: int) -> None:
+        """Wait for it, or for the end of the process."""
+        while self.step and _steps(folder) < self.step and os.waitid(os.P_PID, process, ENDED) is None:
+            time.sleep(0.002)
+        time.sleep(self.delay)
+
+
+# Asks whether a process has ended, and leaves it to be waited for.
+ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
+
+
+def _steps(folder: Path) -> int:
+    return max((int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoint-*")), default=0)
+
+
+def drawn_moment(draw: random.Random, first: int, whole: tuple) -> Moment:
+    """Any step of a run from `first` on but the last, and up to twice the time of a step after its checkpoint."""
+    results_, seconds, _ = whole
+    steps = results_[0]["steps"]
+    step = draw.randrange(first, steps)
+    return Moment(step, draw.uniform(0, 2 * seconds / steps if step else seconds / 2))
+
+
 def run(
-    training: Training, out: Path, kill_after: float | None = None, victim: int = 0, number: int = signal.SIGKILL
+    training: Training, out: Path, moment: Moment | None = None, victim: int = 0, number: int = signal.SIGKILL
 ) -> dict:
     """Run all processes of a training; what they left, and how long it took them to end after the signal."""
     port = free_port()
     processes = [fork(training, rank, out / str(rank), port) for rank in range(training.world_size)]
     killed = 0.0
-    if kill_after is not None:
-        time.sleep(kill_after)
+    if moment is not None:
+        moment.wait(training.folder, processes[victim])
         killed = time.monotonic()
         os.kill(processes[victim], number)
     seconds, statuses = wait(processes)
-    found = {"seconds": seconds, "statuses": statuses, "after_kill": time.monotonic() - killed if killed else None}
+    found = {"statuses": statuses, "seconds": seconds, "after_kill": time.monotonic() - killed if killed else None}
     for name in (RESULT, ERROR):
         files = [out / str(rank) / name for rank in range(training.world_size)]
         found[name] = [file.read_text() if file.exists() else None for file in files]
@@ -96,11 +133,11 @@ def kills(count: int, until: float, wholes: dict, folder: Path, seed: int, keep)
         if time.monotonic() > until:
             break
         kind, world = keys[number % len(keys)]
-        wanted, seconds, _ = wholes[kind, world]
+        wanted = wholes[kind, world][0]
         place = folder / f"kill-{number}"
-        moment, victim = draw.uniform(0.2, 1.0) * seconds, draw.randrange(world)
+        moment, victim = drawn_moment(draw, 0, wholes[kind, world]), draw.randrange(world)
         killed = run(Training(kind, place / "run", world_size=world), place / "first", moment, victim)
-        case = {"kind": kind, "processes": world, "moment": round(moment, 3), "victim": victim}
+        case = {"kind": kind, "processes": world, "moment": str(moment), "number": number, "victim": victim}
         tally["kills"] += 1
         tally[f"on {world} processes"] += 1
         if results(killed) is not None:
@@ -127,7 +164,7 @@ def kills(count: int, until: float, wholes: dict, folder: Path, seed: int, keep)
             problems.append({**case, "problem": "differs", "what": differ, "error": None})
         else:
             tally["ended bit-equal"] += 1
-        if not problems or problems[-1].get("moment") != case["moment"]:
+        if not problems or problems[-1]["number"] != number:
             shutil.rmtree(place, ignore_errors=True)
         found = {"planned": count, "counts": dict(tally), "problems": problems}
         keep("kills", {**found, "seconds_until_the_other_ended": round(slowest, 2)})
@@ -139,9 +176,9 @@ def terminations(count: int, wholes: dict, folder: Path, seed: int, keep) -> Non
     keys = list(wholes)
     for number in range(count):
         kind, world = keys[number % len(keys)]
-        wanted, seconds, _ = wholes[kind, world]
+        wanted = wholes[kind, world][0]
         place = folder / f"term-{number}"
-        moment, victim = draw.uniform(0.4, 0.9) * seconds, draw.randrange(world)
+        moment, victim = drawn_moment(draw, 1, wholes[kind, world]), draw.randrange(world)
         ended = run(Training(kind, place / "run", world_size=world), place / "first", moment, victim, signal.SIGTERM)
         tally["SIGTERM"] += 1
         if results(ended) == wanted:
@@ -154,7 +191,7 @@ def terminations(count: int, wholes: dict, folder: Path, seed: int, keep) -> Non
                 tally["all processes ended with 143, resumed and ended bit-equal"] += 1
             else:
                 error = [*ended[ERROR], *again[ERROR]]
-                problems.append({"kind": kind, "processes": world, "moment": moment, **ended, "error": error})
+                problems.append({"kind": kind, "processes": world, "moment": str(moment), **ended, "error": error})
         keep("terminations", {"planned": count, "counts": dict(tally), "problems": problems})
 
 
