@@ -41,7 +41,8 @@ layers: $(VENV)/.installed-test
 	$(BIN)/lint-imports
 
 examples: $(VENV)/.installed-test
-	for example in examples/*.py; do echo "== $$example"; $(BIN)/python -W error::UserWarning:aifs_peft "$$example" || exit 1; done
+	for example in examples/[a-z]*.py; do echo "== $$example"; \
+		HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -W error::UserWarning:aifs_peft "$$example" || exit 1; done
 
 $(VENV)/.installed-docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"

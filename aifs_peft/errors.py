@@ -37,6 +37,14 @@ class NonFiniteError(AIFSError, FloatingPointError):
     """A loss, latent or attribution became NaN or infinite."""
 
 
+class NothingFoundError(AIFSError, ValueError):
+    """A spurious attribute is asked about, and none is known: nothing was found, or nobody has looked."""
+
+
+class NotTrainedError(NothingFoundError):
+    """An adapter is asked what it found before it was trained."""
+
+
 class MissingDependencyError(AIFSError, ImportError):
     """An optional package is needed and not installed; the message names the extra."""
 

@@ -29,7 +29,7 @@ from aifs_peft.audit.reading import (
 )
 from aifs_peft.audit.result import Audit
 from aifs_peft.audit.tables import conflicting_table, groups_table
-from aifs_peft.audit.text import found_sentence, nothing_sentence
+from aifs_peft.audit.text import found_sentence, nothing_sentence, unlabelled_sentence
 from aifs_peft.discovery import Discovery, discover
 from aifs_peft.discovery.inputs import as_latents
 from aifs_peft.discovery.principal_components import principal_components
@@ -53,6 +53,7 @@ def build_audit(
     inputs: Any,
     predictions: Any,
     word_scores: WordScores | None,
+    unlabelled: Any = None,
     discovery: Discovery | None,
     class_names: Any,
     random_state: int | np.random.RandomState | None,
@@ -62,6 +63,11 @@ def build_audit(
     """See `audit`."""
     if folds < 2:
         raise InvalidConfigError(f"folds={folds} was given; needed are at least 2 (5 by default)")
+    if unlabelled is not None and discovery is not None:
+        raise InvalidConfigError(
+            "both unlabelled and discovery were given, and discovery is not made again; pass "
+            "discovery=discover(Z, y, unlabelled=...) alone, or leave it out"
+        )
     data = read_data(Z, y, class_names)
     check_same_order(Z, metadata, "metadata")
     frame, held = as_frame(metadata, len(data.y)), read_inputs(inputs, Z, len(data.y))
@@ -70,7 +76,7 @@ def build_audit(
     seed = int(check_random_state(random_state).randint(2**31))
     rngs = dict(zip(STEPS, np.random.default_rng(seed).spawn(len(STEPS)), strict=True))
     if discovery is None:
-        discovery = discover(data.Z, data.classes[data.y], random_state=random_state)
+        discovery = discover(data.Z, data.classes[data.y], unlabelled=unlabelled, random_state=random_state)
     check_discovery(discovery, data)
     values, columns = data.value_names(discovery.responsibilities_.shape[1]), read_columns(frame)
     reduction = principal_components(data.Z, rng=rngs["reduction"])
@@ -89,6 +95,7 @@ def build_audit(
         sentence = found_sentence(len(conflicting), n, noun, word, table, names)
     else:
         sentence = nothing_sentence(discovery, n, noun)
+    sentence += unlabelled_sentence(discovery)
     return Audit(
         found=bool(discovery.found),
         sentence=sentence,

@@ -21,6 +21,7 @@ def audit(
     inputs: Any = None,
     predictions: Any = None,
     vocabulary: Mapping[str, ArrayLike] | None = None,
+    unlabelled: Any = None,
     discovery: Discovery | None = None,
     class_names: Any = None,
     random_state: int | RandomState | None = 0,
@@ -39,6 +40,8 @@ def audit(
         predictions: of a model that is to be judged: labels `(n,)`, or scores `(n, K)` with columns in the order of the
             sorted labels. On examples that the model was trained on it looks better than it is.
         vocabulary: words and their embeddings in the space of the latents, see `embed_words`.
+        unlabelled: latents without labels, `(m, d)`, in which a shortcut goes with the label less; see `discover`. Not
+            beside `discovery`, which has been made with them or without.
         discovery: a result of `discover` for the same data, for example with hints; `None` calls it.
         class_names: names in the order of the labels, or a mapping of labels to names.
         random_state: seed of discovery, folds and permutations.
@@ -50,7 +53,7 @@ def audit(
 
     Raises:
         InvalidInputError: for what `discover` refuses; for tables, inputs or predictions that are not one per example.
-        InvalidConfigError: for fewer than two folds.
+        InvalidConfigError: for fewer than two folds, or `unlabelled` beside `discovery`.
 
     Example:
         >>> import numpy as np
@@ -68,6 +71,6 @@ def audit(
 
     word_scores = None if vocabulary is None else scores_in(Z, vocabulary)
     return build_audit(
-        Z, y, metadata=metadata, inputs=inputs, predictions=predictions, word_scores=word_scores, discovery=discovery,
-        class_names=class_names, random_state=random_state, harm=harm, folds=folds,
+        Z, y, metadata=metadata, inputs=inputs, predictions=predictions, word_scores=word_scores, unlabelled=unlabelled,
+        discovery=discovery, class_names=class_names, random_state=random_state, harm=harm, folds=folds,
     )  # fmt: skip

@@ -87,6 +87,23 @@ def nothing_sentence(discovery: Discovery, n: int, noun: str) -> str:
     )
 
 
+def unlabelled_sentence(discovery: Discovery) -> str:
+    """What became of unlabelled examples, as a sentence to add; empty where none were given.
+
+    Args:
+        discovery: what was found.
+    """
+    from aifs_peft.discovery.unlabelled.pool import UNLABELLED
+
+    verdicts = [candidate for candidate in discovery.candidates_ if candidate.source == UNLABELLED]
+    if not verdicts:
+        return ""
+    if UNLABELLED in {part.source_ for part in discovery.parts_ or (discovery,)}:
+        return f" The unlabelled examples showed {'one of its attributes' if discovery.parts_ else 'it'}."
+    why = "weaker than what was found" if verdicts[-1].accepted else verdicts[-1].reason
+    return f" The unlabelled examples were not used: {why}."
+
+
 def _found(audit: Audit) -> Iterator[str]:
     cells = audit.groups[audit.groups["conflicting"]].sort_values("n", ascending=False)
     shown = [

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifs_peft.discovery.arrays import Array, IntArray, one_hot, orthonormal_basis
+from aifs_peft.discovery.claims import Claim
 from aifs_peft.discovery.config import DEFAULT_CONFIG, DiscoveryConfig, GateThresholds, MixtureConfig
 from aifs_peft.discovery.gate import association_error
 from aifs_peft.discovery.hints.judge import Hinted
-from aifs_peft.discovery.hints.known import Hint
-from aifs_peft.discovery.hints.named import Named
 from aifs_peft.discovery.mixture.additive import model_given_offsets, smoothed_offsets
 from aifs_peft.discovery.mixture.joint import joint_offsets, joint_responsibilities
 from aifs_peft.discovery.principal_components import Reduction
 from aifs_peft.discovery.result import Candidate, Discovery
+from aifs_peft.discovery.unlabelled.pool import UNLABELLED
 
 
 def nothing_found(d: int, y: IntArray, classes: NDArray[Any], tried: list[Candidate], why: str) -> Discovery:
@@ -82,7 +82,7 @@ def found_by_hint(
 
 
 def rests_on_hint(found: Discovery, gate: GateThresholds = DEFAULT_CONFIG.gate) -> bool:
-    """Whether the head should take the hint's own offsets: few values are known, and the rest cannot be told apart.
+    """Whether the head should take the hint's own offsets: few or no values are known, and the rest are hard to tell.
 
     Never so for several attributes, whose offsets are fitted together.
 
@@ -93,7 +93,7 @@ def rests_on_hint(found: Discovery, gate: GateThresholds = DEFAULT_CONFIG.gate) 
     if found.parts_:
         return False
     used = [c for c in found.candidates_ if c.accepted and c.source == found.source_]
-    named = found.source_.startswith(("hint:groups", "hint:metadata:"))
+    named = found.source_.startswith(("hint:groups", "hint:metadata:", UNLABELLED))
     certain = float(np.mean(found.responsibilities_.max(axis=1) == 1.0))
     return named and certain < 0.5 and used[0].strength < gate.strength
 
@@ -123,7 +123,7 @@ def found_partition(
     groups = R.argmax(axis=1).astype(np.int64)
     class_displacements, displacements = (reduction.lift(part - part.mean(axis=0)) for part in offsets)
     share = float(np.mean(groups != y))
-    by = f" Used: {source}." if source.startswith("hint:") else ""
+    by = f" Used: {_words(source)}." if source.startswith("hint:") else ""
     return Discovery(
         found=True,
         classes_=classes,
@@ -141,7 +141,11 @@ def found_partition(
     )
 
 
-def tell_unused(result: Discovery, hints: Sequence[Hint | Named], dropped: Sequence[Candidate] = ()) -> Discovery:
+def _words(source: str) -> str:
+    return "the unlabelled examples" if source == UNLABELLED else source
+
+
+def tell_unused(result: Discovery, hints: Sequence[Claim], dropped: Sequence[Candidate] = ()) -> Discovery:
     """The same result; its message also says of each hint that was not used why.
 
     Args:
@@ -159,7 +163,8 @@ def tell_unused(result: Discovery, hints: Sequence[Hint | Named], dropped: Seque
         verdicts = [candidate for candidate in result.candidates_ if candidate.source == hint.source]
         if verdicts:
             why = "weaker than what was found" if verdicts[-1].accepted else verdicts[-1].reason
-            told += f" {hint.source} was not used: {why}."
+            were = "The unlabelled examples were" if hint.source == UNLABELLED else f"{hint.source} was"
+            told += f" {were} not used: {why}."
     return replace(result, message_=result.message_ + told)
 
 

@@ -56,6 +56,14 @@ class GateThresholds:
         few_known: See `hint_errors`.
         named_contrast: Smallest distance of the clusters along a named direction, in standard deviations within a
             cluster. Lower than for candidates without a hint, which had every direction to choose from.
+        unlabelled_cosine: An attribute found by unlabelled examples: smallest and largest cosine of class and attribute
+            offsets. Styles within the classes lie below, the class difference cut in two above (0.96 and more; a true
+            attribute 0.1 to 0.5).
+        unlabelled_contrast: Smallest distance of two classes, and of two attribute values, in standard deviations.
+        unlabelled_order: By how much more likely, in nats, one of the two must be the class than the other.
+        unlabelled_gain: Standard errors by which held-out unlabelled examples must be told better by class and
+            attribute than by the classes alone, shifted and of any shape in the same plane.
+        unlabelled_agreement: Smallest mean cosine of the attribute with that found without a fold of them.
     """
 
     cosine: float = -0.8
@@ -79,6 +87,11 @@ class GateThresholds:
     hint_errors: tuple[float, float] = (2.5, 4.0)
     few_known: int = 200
     named_contrast: float = 1.5
+    unlabelled_cosine: tuple[float, float] = (-0.4, 0.7)
+    unlabelled_contrast: float = 0.7
+    unlabelled_order: float = 2.0
+    unlabelled_gain: float = 0.0
+    unlabelled_agreement: float = 0.8
 
 
 @dataclass(frozen=True)
@@ -217,6 +230,29 @@ class HintConfig:
 
 
 @dataclass(frozen=True)
+class UnlabelledConfig:
+    """The mixture of labelled and unlabelled examples. Measured on dominoes x 0.3 and planted draws."""
+
+    min_rows: int = 50  # by hand
+    components: int = 64  # measured: 32 lose 3 points of worst group, 128 no better
+    axis_components: int = 32  # measured: in 64 the leading axes of 400 examples are noise more often
+    axes: int = 3  # cost: directions of larger spread that are tried with two classes
+    parts: tuple[float, ...] = (0.35, 0.65)  # prototype: of the class means, that the attribute takes in a start
+    sizes: tuple[float, ...] = (0.8, 1.6)  # prototype: half the distance of class and attribute offsets in a start
+    rotations: int = 12  # cost: of the classes in the leading axes, with more than two
+    first_steps: int = 15  # prototype
+    steps: int = 60  # cost
+    prior_weight: float = 3.0  # measured: with 1 some draws drift to styles
+    pseudo: float = 1.0  # convention
+    exchanged_rate: float = 0.02  # by hand
+    same: float = 0.9  # by hand: solutions whose attributes have at least this cosine are one
+    last_steps: int = 40  # cost
+    min_variance: float = 0.3  # by hand: of the variance along the attribute, what is left within its values
+    folds: int = 5  # convention
+    plane_steps: int = 60  # cost
+
+
+@dataclass(frozen=True)
 class HeadConfig:
     """Closed-form and logistic heads and the choice among them. Measured on dominoes unless said otherwise."""
 
@@ -245,6 +281,7 @@ class DiscoveryConfig:
         inputs: Which data are enough.
         reduction: Principal components.
         hints: What the user knows.
+        unlabelled: Unlabelled examples beside the labelled ones.
         proposals: Guesses at which examples conflict.
         mixture: The additive mixture and its EM.
         two_classes: The search with two classes.
@@ -258,6 +295,7 @@ class DiscoveryConfig:
     inputs: InputConfig = field(default_factory=InputConfig)
     reduction: ReductionConfig = field(default_factory=ReductionConfig)
     hints: HintConfig = field(default_factory=HintConfig)
+    unlabelled: UnlabelledConfig = field(default_factory=UnlabelledConfig)
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     two_classes: TwoClassConfig = field(default_factory=TwoClassConfig)

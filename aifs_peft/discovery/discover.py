@@ -14,15 +14,17 @@ from sklearn.utils import check_random_state
 from aifs_peft._checks import check_count
 from aifs_peft.discovery.arrays import Array, IntArray
 from aifs_peft.discovery.assemble import join, nothing_found, tell_unused
+from aifs_peft.discovery.claims import Claim
 from aifs_peft.discovery.config import DEFAULT_CONFIG, DiscoveryConfig, GateThresholds
-from aifs_peft.discovery.hints.known import Hint, groups_hint, metadata_hints
-from aifs_peft.discovery.hints.named import Named, named_hints
+from aifs_peft.discovery.hints.known import groups_hint, metadata_hints
+from aifs_peft.discovery.hints.named import named_hints
 from aifs_peft.discovery.inputs import as_latents, encode_labels, fit_rows, too_few
 from aifs_peft.discovery.mixture.joint import most_attributes
 from aifs_peft.discovery.principal_components import Reduction, principal_components
 from aifs_peft.discovery.result import Discovery
 from aifs_peft.discovery.search.one_attribute import find_attribute
 from aifs_peft.discovery.search.several_attributes import FurtherSearch
+from aifs_peft.discovery.unlabelled.pool import as_pool
 
 
 def discover(
@@ -32,6 +34,7 @@ def discover(
     groups: ArrayLike | None = None,
     metadata: Any = None,
     attributes: Any = None,
+    unlabelled: ArrayLike | None = None,
     random_state: int | np.random.RandomState | None = None,
     gate: GateThresholds | None = None,
     max_fit_rows: int | None = None,
@@ -51,9 +54,10 @@ def discover(
     sharpened out of fold and marked as rough. Where one attribute was found, another is looked for in latents without
     its directions, and so on; several are told as one joint attribute, see `Discovery`.
 
-    Attributes too weak for that can be found with a hint: values known for a few examples, metadata columns, or
-    directions that name the attribute. A hint is a claim that is tested; one that does not pass changes nothing but
-    `message_` and `candidates_`. Time and memory grow linearly in `n`. `docs/discovery.md` explains all of it.
+    Attributes too weak for that can be found with a hint: values known for a few examples, metadata columns,
+    directions that name the attribute, or unlabelled examples in which it goes with the label less. A hint is a claim
+    that is tested; one that does not pass changes nothing but `message_` and `candidates_`. Time and memory grow
+    linearly in `n`. `docs/discovery.md` explains all of it.
 
     Args:
         Z: Latents, shape `(n, d)`: NumPy array or torch tensor, any float type. Any rotation or common scale.
@@ -62,6 +66,8 @@ def discover(
             with `None` where unknown.
         metadata: `DataFrame` or mapping of names to `(n,)` values: each column may be the attribute.
         attributes: Mapping of names to directions, `(d,)` or one per attribute value `(A, d)`; see `embed_prompts`.
+        unlabelled: Latents without labels, shape `(m, d)` of the same encoder, at least 50, better some hundred: data
+            from where the model will be used, or from another site, in which the attribute and the label are less tied.
         random_state: Seed of the folds and, for large data, of the sample.
         gate: Thresholds, instead of those in `config`, which are calibrated.
         max_fit_rows: Candidates are fitted on a random sample of this many rows (10,000 by default); the result covers
@@ -96,7 +102,13 @@ def discover(
     reduction = principal_components(latents, rng=rng, config=config.reduction)
     X = reduction.transform(latents)
     hints = collect_hints(
-        reduction, len(latents), groups=groups, metadata=metadata, attributes=attributes, config=config
+        reduction,
+        len(latents),
+        groups=groups,
+        metadata=metadata,
+        attributes=attributes,
+        unlabelled=unlabelled,
+        config=config,
     )
     return discover_reduced(X, reduction, labels, classes, rng=rng, hints=hints, config=config)
 
@@ -123,8 +135,9 @@ def collect_hints(
     groups: ArrayLike | None = None,
     metadata: Any = None,
     attributes: Any = None,
+    unlabelled: ArrayLike | None = None,
     config: DiscoveryConfig = DEFAULT_CONFIG,
-) -> list[Hint | Named]:
+) -> list[Claim]:
     """The hints of `discover` for `n` examples, checked.
 
     Args:
@@ -133,18 +146,21 @@ def collect_hints(
         groups: See `discover`.
         metadata: See `discover`.
         attributes: See `discover`.
+        unlabelled: See `discover`.
         config: Which columns can be used.
 
     Raises:
         InvalidInputError: For hints of another shape or type than is needed.
     """
-    hints: list[Hint | Named] = []
+    hints: list[Claim] = []
     if groups is not None:
         hints.append(groups_hint(groups, n, config=config.hints))
     if metadata is not None:
         hints += metadata_hints(metadata, n, config=config.hints)
     if attributes is not None:
         hints += named_hints(attributes, reduction)
+    if unlabelled is not None:
+        hints.append(as_pool(unlabelled, reduction, config=config))
     return hints
 
 
@@ -155,7 +171,7 @@ def discover_reduced(
     classes: NDArray[Any],
     *,
     rng: np.random.Generator,
-    hints: Sequence[Hint | Named] = (),
+    hints: Sequence[Claim] = (),
     config: DiscoveryConfig = DEFAULT_CONFIG,
 ) -> Discovery:
     """`discover` for latents that are already checked and reduced.

@@ -52,6 +52,7 @@ class Method:
         latent_head: the head it trains there: "linear", or "mlp" where a linear one is degenerate.
         auxiliary: a second head beside the trained one: "none", "linear" or "mlp".
         reads_tokens: whether `StepContext.tokens` is wanted.
+        reads_unlabelled: whether `EpochContext.encode_unlabelled` is asked for.
         learns_first: names of the adapter's buffers that `prepare` or `start` fills before the first step, whatever it
             finds. A run that goes on from a checkpoint without them is refused.
     """
@@ -71,6 +72,7 @@ class Method:
     latent_head: ClassVar[Literal["linear", "mlp"]] = "linear"
     auxiliary: ClassVar[Literal["none", "linear", "mlp"]] = "none"
     reads_tokens: ClassVar[bool] = False
+    reads_unlabelled: ClassVar[bool] = False
     learns_first: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, settings: MethodSettings) -> None:
@@ -81,6 +83,15 @@ class Method:
     def auxiliary_lr_scale(self) -> float:
         """Learning rate of the second head, as a multiple of the first one's."""
         return 1.0
+
+    def samples_per_epoch(self, encoder_trains: bool) -> int | None:
+        """How many examples' latents `end_of_epoch` is content with; None wants all.
+
+        Args:
+            encoder_trains: whether latents change between epochs.
+        """
+        del encoder_trains
+        return self.epoch_samples
 
     def columns(self) -> tuple[str, ...]:
         """Names of the columns of the training set that the method reads beside inputs and labels."""

@@ -206,6 +206,8 @@ class EpochContext:
         encode: one pass of the encoder over the whole training set in evaluation mode; None outside a trainer.
         encode_untuned: the same with the encoder as it was before any tuning.
         encode_validation: the same over the validation set as the model is, with the columns of `validation_columns`.
+        encode_unlabelled: latents of the unlabelled examples by the model as it is, `(m, dim)` float32 on the CPU; None
+            without any.
         encode_regions: `encode_regions(pool, index)` pools the token features of these training examples into parts;
             with None, those of the whole validation set. None where the model gives no tokens.
         columns: the columns a method asked for, each `(n, ...)` over the whole training set.
@@ -230,6 +232,7 @@ class EpochContext:
     encode: Callable[[], Latents] | None = None
     encode_untuned: Callable[[], Latents] | None = None
     encode_validation: Callable[[], tuple[Latents, Mapping[str, Tensor]]] | None = None
+    encode_unlabelled: Callable[[], Tensor] | None = None
     encode_regions: Callable[[RegionPool, Tensor | None], Regions] | None = None
     columns: Mapping[str, Tensor] = field(default_factory=dict)
     validation_columns: Mapping[str, Tensor] = field(default_factory=dict)

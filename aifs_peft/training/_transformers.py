@@ -90,6 +90,16 @@ def removing_collator(trainer: Trainer) -> Callable[[list[Any]], dict[str, Any]]
     return collator
 
 
+def apply_trial(trainer: Trainer, trial: Any) -> None:
+    """Set the arguments that a trial of a hyperparameter search asks for.
+
+    Args:
+        trainer: that searches.
+        trial: of its backend.
+    """
+    trainer._hp_search_setup(trial)
+
+
 def rng_file(args: TrainingArguments) -> str:
     """Name of the file in a checkpoint that holds this process's generators."""
     return "rng_state.pth" if args.world_size <= 1 else f"rng_state_{args.process_index}.pth"

@@ -33,12 +33,14 @@ class TrainingData:
         train: map-style.
         labels: of the training set, `(n,)` int64.
         validation: map-style; None without one.
+        unlabelled: map-style, without labels; None without one.
         loaded: takes the columns that nobody reads out of a data set, before it is encoded.
     """
 
     train: Any
     labels: Tensor
     validation: Any = None
+    unlabelled: Any = None
     loaded: Callable[[Any], Any] = _same
 
 
@@ -75,11 +77,13 @@ def assemble(
         InvalidInputError: if a column that the method reads is missing, or holds no integers.
     """
     train, validation = _splits(data, method, seed)
-    passes = EncodingPasses(model, layer, train, validation, loading, processes, seed)
+    unlabelled = None if data.unlabelled is None else data.loaded(data.unlabelled)
+    passes = EncodingPasses(model, layer, train, validation, loading, processes, seed, unlabelled)
     offered = Offered(
         encode=passes.encode,
         encode_untuned=passes.encode_untuned,
         encode_validation=None if validation is None else passes.encode_validation,
+        encode_unlabelled=None if unlabelled is None else passes.encode_unlabelled,
         encode_regions=passes.encode_regions if method.reads_tokens else None,
     )
     contexts = Contexts(
@@ -99,7 +103,7 @@ def assemble(
         processes=processes,
         offered=offered,
     )
-    store = LatentStore(len(train.labels), samples or method.epoch_samples, seed)
+    store = LatentStore(len(train.labels), samples or method.samples_per_epoch(contexts.encoder_trains), seed)
     order_seed = seed if order_seed is None else order_seed
     return EpochRunner(contexts, store, passes, order_seed=order_seed, update_every=update_every)
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from aifs_peft.training.labels import LABEL_NAMES
+from aifs_peft.errors import InvalidInputError
+from aifs_peft.training.labels import LABEL_NAMES, whole_labels
 from aifs_peft.training.rng import mix, seeded_reading
 
 # What the data set of a training says of each example beside its content, and the collator carries to the batch.
@@ -107,7 +108,7 @@ class CarryingCollator:
     def __call__(self, examples: list[Any]) -> dict[str, Any]:
         """The collator's batch, with one int64 tensor `(batch, ...)` for each carried column that every example has."""
         carried = {
-            name: torch.as_tensor(np.stack([np.asarray(example[name]) for example in examples]).astype(np.int64))
+            name: _whole_numbers(name, [example[name] for example in examples])
             for name in self.columns
             if all(isinstance(example, dict) and name in example for example in examples)
         }
@@ -118,7 +119,22 @@ class CarryingCollator:
         training = all(name in carried for name in POSITION_COLUMNS)
         places = torch.stack([carried[name] for name in POSITION_COLUMNS], 1).tolist() if training else []
         with seeded(self.seed if training else None, places, stream=1):
-            return {**self.collator(plain), **carried}
+            batch = self.collator(plain)
+        labels = {name: whole_labels(batch[name]) for name in LABEL_NAMES if isinstance(batch.get(name), Tensor)}
+        return {**batch, **labels, **carried}
+
+
+def _whole_numbers(name: str, values: list[Any]) -> Tensor:
+    """A carried column as int64; a missing value (None, NaN) is -1, which metrics count as in no group."""
+    array = np.stack([np.asarray(np.nan if value is None else value) for value in values])
+    if array.dtype.kind == "f":
+        array = np.where(np.isnan(array), -1, array)
+    if array.dtype.kind not in "iubf" or (array.dtype.kind == "f" and not (array == np.floor(array)).all()):
+        raise InvalidInputError(
+            f"the evaluation column {name!r} must hold integers or booleans, with -1 or None where unknown; got "
+            f"{array.ravel()[:4].tolist()}. Number names first (pandas.factorize does)"
+        )
+    return torch.as_tensor(array.astype(np.int64))
 
 
 def model_inputs(

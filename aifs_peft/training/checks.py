@@ -8,8 +8,9 @@ from torch import nn
 from transformers.trainer_utils import IntervalStrategy
 
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
+from aifs_peft.methods import Method
 from aifs_peft.training.arguments import AIFSTrainingArguments
-from aifs_peft.training.labels import LABEL_NAMES, check_labels, find_labels, is_map_style
+from aifs_peft.training.labels import LABEL_NAMES, NOT_MAP_STYLE, check_labels, find_labels, is_map_style
 from aifs_peft.training.rng import isolated_rng
 from aifs_peft.training.selection import SELECTION_METRICS
 
@@ -89,6 +90,30 @@ def check_evaluation_sets(datasets: Any, args: AIFSTrainingArguments, num_labels
     for name, dataset in named.items():
         if dataset is not None:
             check_split(dataset, num_labels, name, args.seed, required=evaluates)
+
+
+def check_unlabelled(dataset: Any, method: Method) -> None:
+    """Refuse an unlabelled set that cannot be encoded, or that the method would not look at.
+
+    Args:
+        dataset: as it was given.
+        method: that is trained with.
+
+    Raises:
+        InvalidInputError: for a set that is streamed or empty.
+        InvalidConfigError: for a method that has no use for it.
+    """
+    if not is_map_style(dataset):
+        raise InvalidInputError(NOT_MAP_STYLE.format(what="unlabelled", kind=type(dataset).__name__))
+    if len(dataset) == 0:
+        raise InvalidInputError(
+            "the unlabelled set is empty; leave unlabelled_dataset out, or give some hundred examples"
+        )
+    if not method.reads_unlabelled:
+        raise InvalidConfigError(
+            f"unlabelled_dataset was given, and method {method.name!r} has no use for unlabelled examples; leave it "
+            "out, or train with AIFS's own discovery (AIFSConfig(recipe='discovery'))"
+        )
 
 
 def check_split(dataset: Any, num_labels: int, what: str, seed: int, *, required: bool = True) -> bool:

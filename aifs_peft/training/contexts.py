@@ -26,12 +26,14 @@ class Offered:
         encode: see `EpochContext`, as for the others.
         encode_untuned: likewise.
         encode_validation: likewise; None without a validation set.
+        encode_unlabelled: likewise; None without an unlabelled set.
         encode_regions: likewise; None where the model gives no tokens.
     """
 
     encode: Callable[[], Latents] | None = None
     encode_untuned: Callable[[], Latents] | None = None
     encode_validation: Callable[[], tuple[Latents, Mapping[str, Tensor]]] | None = None
+    encode_unlabelled: Callable[[], Tensor] | None = None
     encode_regions: Callable[[RegionPool, Tensor | None], Regions] | None = None
 
 
@@ -125,6 +127,7 @@ class Contexts:
             encode=self.offered.encode,
             encode_untuned=self.offered.encode_untuned,
             encode_validation=self.offered.encode_validation,
+            encode_unlabelled=self.offered.encode_unlabelled,
             encode_regions=self.offered.encode_regions,
             columns=self.columns,
             validation_columns=self.validation_columns,

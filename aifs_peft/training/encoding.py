@@ -84,6 +84,7 @@ class EncodingPasses:
         loading: how examples become batches.
         processes: that share the work.
         seed: for whatever data sets and collators draw.
+        unlabelled: map-style, without labels; None without such a set.
     """
 
     def __init__(
@@ -95,7 +96,9 @@ class EncodingPasses:
         loading: Loading,
         processes: Processes,
         seed: int,
+        unlabelled: Any = None,
     ) -> None:
+        self.unlabelled = unlabelled
         self.model, self.layer, self.train, self.validation = model, layer, train, validation
         self.loading, self.processes, self.seed = loading, processes, seed
         self.tokens: TokenMap | None = None
@@ -114,12 +117,18 @@ class EncodingPasses:
         validation = self._checked_validation()
         return self.latents_of(validation.dataset, validation.labels), validation.columns
 
-    def latents_of(self, dataset: Any, labels: Tensor) -> Latents:
+    def encode_unlabelled(self) -> Tensor:
+        """Latents of the unlabelled examples by the model as it is, `(m, dim)`."""
+        nobody = torch.zeros(len(self.unlabelled), dtype=torch.int64)
+        return self.latents_of(self.unlabelled, nobody, "unlabelled").z
+
+    def latents_of(self, dataset: Any, labels: Tensor, what: str = "training") -> Latents:
         """Latents of any data set by the model as it is.
 
         Args:
             dataset: map-style.
             labels: its labels, `(n,)` int64.
+            what: it is, for messages.
 
         Raises:
             NonFiniteError: if a latent is NaN or infinite.
@@ -130,7 +139,7 @@ class EncodingPasses:
             store.add(rows, self.layer.take_output().z, labels[rows], step=0)
 
         self._pass_over(dataset, range(len(labels)), keep)
-        return store.gather(self.processes, self.layer.in_features)
+        return store.gather(self.processes, self.layer.in_features, what)
 
     def encode_regions(self, pool: RegionPool, index: Tensor | None) -> Regions:
         """Features of parts of examples; see `EpochContext.encode_regions`.

@@ -67,12 +67,13 @@ class LatentStore:
         """Forget everything, at the start of an epoch."""
         self._parts.clear()
 
-    def gather(self, processes: Processes, dim: int) -> Latents:
+    def gather(self, processes: Processes, dim: int, what: str = "training") -> Latents:
         """The latents of all processes, each example once, ordered by example; the same on every process.
 
         Args:
             processes: that hold the others.
             dim: width of the latents, for a process that holds none.
+            what: set they are of, for messages.
 
         Raises:
             NonFiniteError: if a latent is NaN or infinite.
@@ -88,7 +89,7 @@ class LatentStore:
         if bool(bad.any()):
             raise NonFiniteError(
                 f"latents of {int(bad.sum())} of {len(bad)} examples are NaN or infinite (first: example "
-                f"{int(latents.index[bad][0])} of the training set); check its input values and the encoder's weights"
+                f"{int(latents.index[bad][0])} of the {what} set); check its input values and the encoder's weights"
             )
         return latents
 
@@ -163,9 +164,9 @@ class GivenLatents(LatentStore):
     def add(self, index: Tensor, z: Tensor, labels: Tensor, step: int) -> None:
         """Nothing to keep: they are all here."""
 
-    def gather(self, processes: Processes, dim: int) -> Latents:
+    def gather(self, processes: Processes, dim: int, what: str = "training") -> Latents:
         """The latents that were given."""
-        del processes, dim
+        del processes, dim, what
         return self._latents
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,11 +16,17 @@ from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer
-from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput
+from transformers.trainer_utils import (
+    BestRun,
+    EvalLoopOutput,
+    PredictionOutput,
+    TrainOutput,
+    default_hp_space_optuna,
+)
 
-from aifs_peft.errors import InvalidInputError
+from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.methods import Method, TrainingPlan
-from aifs_peft.training import _transformers
+from aifs_peft.training import _transformers, search
 from aifs_peft.training.adapter import num_labels_of, require_adapter, require_peft
 from aifs_peft.training.arguments import AIFSTrainingArguments
 from aifs_peft.training.assembly import TrainingData, assemble
@@ -34,7 +40,7 @@ from aifs_peft.training.batches import (
 )
 from aifs_peft.training.callbacks import EpochCallback, out_of_patience, restore_callbacks
 from aifs_peft.training.checkpoint_folders import newest_checkpoint, publish, require_whole
-from aifs_peft.training.checks import check_arguments, check_evaluation_sets, check_model, check_split
+from aifs_peft.training.checks import check_arguments, check_evaluation_sets, check_model, check_split, check_unlabelled
 from aifs_peft.training.contexts import Batch
 from aifs_peft.training.encoding import Loading
 from aifs_peft.training.epoch_runner import EpochRunner
@@ -82,7 +88,11 @@ class AIFSTrainer(Trainer):
             None with `model_init`.
         args: see `AIFSTrainingArguments`; left as they are.
         *positional: as for `Trainer`.
-        peft_config: an `AIFSConfig`, or the configuration of the encoder's adapter, such as `LoraConfig`.
+        peft_config: an `AIFSConfig`, or the configuration of the encoder's adapter, such as `LoraConfig`; with
+            `model_init` every model that it builds gets one.
+        unlabelled_dataset: examples without labels, of the training set's kind, in which a shortcut goes with the label
+            less: the default recipe finds weak shortcuts by them, see `discover(unlabelled=)`. Labels in it are
+            ignored.
         **kwargs: as for `Trainer` (`train_dataset`, `eval_dataset`, `data_collator`, `compute_metrics`, ...).
 
     Raises:
@@ -120,6 +130,7 @@ class AIFSTrainer(Trainer):
         args: AIFSTrainingArguments | None = None,
         *positional: Any,
         peft_config: PeftConfig | None = None,
+        unlabelled_dataset: Any = None,
         **kwargs: Any,
     ) -> None:
         args = AIFSTrainingArguments(output_dir="aifs_run") if args is None else args
@@ -135,6 +146,9 @@ class AIFSTrainer(Trainer):
         self._checked_evaluation: Any = None
         self._metrics: LabelFreeMetrics | None = None
         self._micro = (-1, 0)
+        self._settings: dict[str, Any] | None = None
+        if kwargs.get("model_init") is not None and peft_config is not None:
+            kwargs["model_init"], peft_config = search.adapting(kwargs["model_init"], peft_config), None
         if isinstance(model, str) or peft_config is not None:
             data, processor = kwargs.get("train_dataset"), kwargs.get("processing_class")
             model, kwargs["processing_class"] = build_model(model, peft_config, data, processor)
@@ -146,6 +160,7 @@ class AIFSTrainer(Trainer):
         columns = list(args.evaluation_columns or ())
         self.train_dataset = self._ready(self.train_dataset, "training")
         self.eval_dataset = self._ready(self.eval_dataset, "evaluation")
+        self.unlabelled_dataset = self._ready_unlabelled(unlabelled_dataset)
         labels = list(args.label_names or ("labels",))
         self.label_names = [*labels, *(name for name in columns if name not in labels)]
         self.model_accepts_loss_kwargs = False
@@ -188,6 +203,13 @@ class AIFSTrainer(Trainer):
         """
         if self.train_dataset is None:
             raise InvalidInputError("no training set; pass AIFSTrainer(train_dataset=...)")
+        if trial is not None and self._settings is not None:
+            search.restore(self.args, self._settings)
+            _transformers.apply_trial(self, trial)  # before the model is made, whose seed may be among what is tried
+            check_arguments(self.args.checked())
+        if self.model is None:  # a trial's model is let go of when it ends
+            self._adopted, self.model = None, self.call_model_init(trial)
+            self._adopt(self.model, self.args)
         self.resumed_from, self._runner, self._labels, self._micro = None, None, None, (-1, 0)
         self.terms = LossTerms(processes_of(self.accelerator))
         asked = method_of(self.adapted, self.layer, self.args)
@@ -207,7 +229,73 @@ class AIFSTrainer(Trainer):
         from aifs_peft.report import attach_card, summary_from_trainer
 
         attach_card(self.adapted, summary_from_trainer(self), self.processing_class)
+        if trial is not None:
+            self.objective: float | None = (
+                None  # of the model as it is now, best and finished, not of its last evaluation
+            )
         return output
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """As upstream; a function that gives the same model twice, trained already, is refused."""
+        model: nn.Module = super().call_model_init(trial)
+        if model is self._adopted:
+            raise InvalidConfigError(
+                "model_init returned the model of the last training again, whose adapter is trained already; build "
+                "the base model and its adapter inside the function"
+            )
+        return model
+
+    def hyperparameter_search(
+        self,
+        hp_space: search.Space | None = None,
+        compute_objective: search.Objective | None = None,
+        n_trials: int = 20,
+        direction: str | list[str] | None = None,
+        backend: str | None = None,
+        hp_name: Callable[[Any], str] | None = None,
+        **kwargs: Any,
+    ) -> BestRun | list[BestRun]:
+        """Search with Optuna for settings, those of the method among them, without group labels.
+
+        As in `Trainer`, with these differences. Each trial starts from the arguments as they were given and from a new
+        model, made with the trial's own seed. It is judged by an evaluation of its finished model. The arguments are
+        as before when the search ends: set those of `best_run.hyperparameters`, and `train()` repeats that run.
+
+        Args:
+            hp_space: the trial to a dictionary of training arguments, such as `{"alpha": trial.suggest_float(...)}` or
+                `{"method_options": {...}}`; None as upstream (learning rate, epochs, seed, batch size).
+            compute_objective: of an evaluation's metrics; None takes the metric by which the best model of a training
+                is chosen: `metric_for_best_model`, else that of `selection` (by default the accuracy of the worst
+                group that was inferred, or of the worst class where nothing was found).
+            n_trials: how many.
+            direction: "maximize" or "minimize", or one for each of several objectives; None goes with the default
+                objective, and with one of your own is "minimize", as upstream.
+            backend: "optuna" or None.
+            hp_name: names a trial's run.
+            **kwargs: of `optuna.create_study` and `Study.optimize`, but `n_jobs`.
+
+        Returns:
+            The best run: `run_id`, `objective` and `hyperparameters`; several runs for several objectives.
+
+        Raises:
+            InvalidConfigError: for arguments that cannot be worked with, no `model_init`, several processes, or a name
+                in `hp_space` that is no training argument.
+            MissingDependencyError: if Optuna is not installed.
+        """
+        search.check_search(self, backend, direction, kwargs)
+        if compute_objective is None:
+            compute_objective = search.label_free_objective(self.args, direction)
+            direction = search.objective_direction(self.args)
+        space = default_hp_space_optuna if hp_space is None else hp_space
+        self._settings = search.settings_of(self.args)
+        try:
+            return super().hyperparameter_search(
+                search.checked_space(space, self.args), compute_objective, n_trials, direction or "minimize", "optuna",
+                hp_name, **kwargs,
+            )  # fmt: skip
+        finally:
+            search.restore(self.args, self._settings)
+            self._settings, self.hp_search_backend = None, None
 
     def _checkpoint(self, asked: str | bool | None) -> str | None:
         """The checkpoint to resume from, whole and of this run; the same on every process."""
@@ -503,6 +591,13 @@ class AIFSTrainer(Trainer):
         keep = list(self.args.evaluation_columns or ())
         return processed(dataset, self.processing_class, self.adapted, what, keep)
 
+    def _ready_unlabelled(self, dataset: Any) -> Any:
+        """The unlabelled set as the model takes it, without its labels if it has any."""
+        if dataset is None:
+            return None
+        check_unlabelled(dataset, self.method)
+        return self._ready(without_labels(dataset), "unlabelled")
+
     @property
     def adapted(self) -> PeftModel:
         """The model that is trained, not wrapped for distribution."""
@@ -540,6 +635,7 @@ class AIFSTrainer(Trainer):
             self.train_dataset,
             self.labels,
             validation=None if isinstance(validation, dict) else validation,
+            unlabelled=self.unlabelled_dataset,
             loaded=partial(_transformers.without_unused_columns, self),
         )
         loading = Loading(

@@ -33,6 +33,7 @@ PRIVATE = {
         ["resume_from_checkpoint", "model"],
     ),
     "_push_from_checkpoint": ("called after each checkpoint with `push_to_hub`", ["checkpoint_folder"]),
+    "_hp_search_setup": ("sets the arguments of a trial, and may be called twice for it", ["trial"]),
     "_get_output_dir": ("the folder of the run; `_save_checkpoint` writes its folder into it", ["trial"]),
     "_save_checkpoint": ("writes `checkpoint-<step>` whole into `_get_output_dir`", ["model", "trial"]),
     "_run_epoch": ("all steps of one epoch; not called again once `control.should_training_stop` is set", []),

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from aifs_peft.discovery import gate as gates
 from aifs_peft.discovery.arrays import Array, IntArray
 from aifs_peft.discovery.assemble import found_by_hint, found_partition, nothing_found
+from aifs_peft.discovery.claims import Claim
 from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
 from aifs_peft.discovery.hints.judge import Hinted, judge_hint
-from aifs_peft.discovery.hints.known import Hint
 from aifs_peft.discovery.hints.named import Named, judge_named
 from aifs_peft.discovery.mixture.additive import smoothed_offsets
 from aifs_peft.discovery.principal_components import Reduction
@@ -22,6 +22,8 @@ from aifs_peft.discovery.result import Candidate, Discovery
 from aifs_peft.discovery.search.finding import Finding, Partition
 from aifs_peft.discovery.search.many_classes import search_many_classes
 from aifs_peft.discovery.search.two_classes import search_two_classes
+from aifs_peft.discovery.unlabelled.judge import judge_pool
+from aifs_peft.discovery.unlabelled.pool import UNLABELLED, Pool
 
 
 def find_attribute(
@@ -33,7 +35,7 @@ def find_attribute(
     rows: IntArray,
     rng: np.random.Generator,
     config: DiscoveryConfig,
-    hints: Sequence[Hint | Named] = (),
+    hints: Sequence[Claim] = (),
     hint_gate: GateThresholds | None = None,
 ) -> tuple[Discovery, tuple[Partition, ...]]:
     """One attribute in latents `X (n, k)` reduced by `reduction`, or none.
@@ -71,6 +73,7 @@ def find_attribute(
     for_hints = replace(config, gate=hint_gate or config.gate)
     hinted = [_judge(X, labels, K, hint, rng=hint_rng, config=for_hints, rows=rows) for hint in hints]
     own = _search(X, labels, K, rows, rng=rng, config=config)
+    hinted = [_new(h, own, labels, rows, config.gate) for h in hinted]
     records = [h.record for h in hinted] + own.tried
     hint = _preferred(hinted, own, labels, rows, config.gate)
     if hint is not None:
@@ -96,7 +99,7 @@ def _judge(
     X: Array,
     y: IntArray,
     K: int,
-    hint: Hint | Named,
+    hint: Claim,
     *,
     rng: np.random.Generator,
     config: DiscoveryConfig,
@@ -104,6 +107,8 @@ def _judge(
 ) -> Hinted:
     if isinstance(hint, Named):
         return judge_named(X, y, K, hint, config=config, rows=rows)
+    if isinstance(hint, Pool):
+        return judge_pool(X, y, K, hint, rng=rng, config=config, rows=rows)
     return judge_hint(X, y, K, hint, rng=rng, config=config, rows=rows)
 
 
@@ -119,10 +124,25 @@ def _preferred(hinted: list[Hinted], own: Finding, y: IntArray, rows: IntArray, 
     best = max(accepted, key=lambda h: _weight(h.record))
     if own.responsibilities is None or own.record is None or best.responsibilities is None:
         return best
-    moved = best.responsibilities[rows].argmax(axis=1) != y[rows]
-    found = own.responsibilities[rows].argmax(axis=1) != y[rows]
-    same = gates.jaccard(moved, found) >= gate.jaccard
+    same = _same(best.responsibilities, own.responsibilities, y, rows, gate)
     return best if same or _weight(best.record) >= _weight(own.record) else None
+
+
+def _same(first: Array, second: Array, y: IntArray, rows: IntArray, gate: GateThresholds) -> bool:
+    """Whether the conflicting examples of two partitions are the same."""
+    moved, found = (R[rows].argmax(axis=1) != y[rows] for R in (first, second))
+    return gates.jaccard(moved, found) >= gate.jaccard
+
+
+def _new(hint: Hinted, own: Finding, y: IntArray, rows: IntArray, gate: GateThresholds) -> Hinted:
+    """The verdict on unlabelled examples again, beside what was found without them.
+
+    They hold no known value, so of an attribute that is found without them they say nothing that is not known better.
+    """
+    R, found = hint.responsibilities, own.responsibilities
+    if hint.record.source != UNLABELLED or R is None or found is None or not _same(R, found, y, rows, gate):
+        return hint
+    return Hinted(replace(hint.record, accepted=False, reason="the attribute they show is found without them"))
 
 
 def _weight(record: Candidate) -> float:

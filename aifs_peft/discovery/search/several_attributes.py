@@ -9,10 +9,10 @@ from itertools import combinations
 import numpy as np
 
 from aifs_peft.discovery.arrays import Array, IntArray, orthonormal_basis
+from aifs_peft.discovery.claims import Claim
 from aifs_peft.discovery.config import DiscoveryConfig
 from aifs_peft.discovery.gate import jaccard
 from aifs_peft.discovery.hints.known import Hint
-from aifs_peft.discovery.hints.named import Named
 from aifs_peft.discovery.mixture.additive import smoothed_offsets
 from aifs_peft.discovery.principal_components import Reduction, without_directions
 from aifs_peft.discovery.result import Candidate, Discovery
@@ -42,10 +42,10 @@ class FurtherSearch:
     config: DiscoveryConfig
     find: Callable[..., tuple[Discovery, tuple[Partition, ...]]]
     rng: np.random.Generator
-    hints: Sequence[Hint | Named] = ()
+    hints: Sequence[Claim] = ()
     dropped: list[Candidate] = field(default_factory=list)
 
-    def without(self, bases: Sequence[Array], hints: Sequence[Hint | Named] = ()) -> Discovery | None:
+    def without(self, bases: Sequence[Array], hints: Sequence[Claim] = ()) -> Discovery | None:
         """What is found in latents without some directions, or `None`.
 
         Args:
@@ -57,7 +57,7 @@ class FurtherSearch:
             if basis.shape[1] >= reduction.dim:
                 return None
             X, reduction = without_directions(X, reduction, basis, rng=self.rng, config=self.config.reduction)
-        moved = [h.within(self.reduction, reduction) if isinstance(h, Named) else h for h in hints]
+        moved = [h if isinstance(h, Hint) else h.within(self.reduction, reduction) for h in hints]
         found, _ = self.find(X, reduction, hints=moved)
         if found.found:
             return found

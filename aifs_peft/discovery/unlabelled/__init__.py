@@ -1,0 +1,1 @@
+"""Unlabelled examples: a second population in which attribute and label go together less shows a weak attribute."""

@@ -1,0 +1,111 @@
+"""The verdict on unlabelled examples: what attribute they show, if any, told as a hint's is.
+
+A pool that shows nothing is recorded with the reason and changes nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aifs_peft.discovery.arrays import Array, IntArray
+from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
+from aifs_peft.discovery.gate import association_noise
+from aifs_peft.discovery.hints.judge import Hinted, rejected
+from aifs_peft.discovery.principal_components import usable_components
+from aifs_peft.discovery.result import Candidate
+from aifs_peft.discovery.unlabelled.held_out import HeldOut, held_out
+from aifs_peft.discovery.unlabelled.mixture import PoolModel, labelled_posterior
+from aifs_peft.discovery.unlabelled.pool import Pool, coordinates, whitened_data
+from aifs_peft.discovery.unlabelled.search import candidates
+from aifs_peft.discovery.unlabelled.within_cells import in_order
+
+
+def judge_pool(
+    X: Array,
+    y: IntArray,
+    n_classes: int,
+    pool: Pool,
+    *,
+    rng: np.random.Generator,
+    config: DiscoveryConfig,
+    rows: IntArray,
+) -> Hinted:
+    """Look for an attribute that goes with the label less in the pool, and put it to the gate.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`.
+        y: Labels in `0..n_classes-1`, shape `(n,)`.
+        n_classes: `K`.
+        pool: Unlabelled examples.
+        rng: Source of folds and rotations.
+        config: All settings.
+        rows: Rows to fit on; the result covers all.
+
+    Returns:
+        The attribute with its verdict: the first that passes, else the most likely one.
+    """
+    own = config.unlabelled
+    k = usable_components((own.components,), X.shape[1], len(rows), config.reduction.rows_per_component)[0]
+    if k < 2 * (n_classes - 1):
+        return rejected(pool.source, f"{k} components are too few for {n_classes} classes and an attribute", k)
+    data, white = whitened_data(X[rows], y[rows], pool, n_classes, k, config)
+    found = candidates(data, rng=rng, config=own, gate=config.gate)
+    if not found:
+        return rejected(pool.source, "nothing in which they differ is an attribute beside the class", k)
+    judged = []
+    for solution in found:
+        cells, best, order = in_order(solution, own)
+        numbers = _numbers(best.model)
+        reason = _verdict(numbers, order, y[rows], config.gate)
+        if reason == "accepted":
+            reason = _held_out_verdict(held_out(best, data, rng=rng, config=own, gate=config.gate), config.gate)
+        judged.append(Candidate(pool.source, k, float("nan"), accepted=reason == "accepted", reason=reason, **numbers))
+        if judged[-1].accepted:
+            break
+    else:
+        return Hinted(judged[0])
+    R, _ = labelled_posterior((coordinates(X, white) @ cells.turn).astype(np.float32), y, cells.model)
+    offsets = cells.model.beta @ np.linalg.inv(cells.turn) @ white.factor.T
+    return Hinted(judged[-1], R.astype(np.float32), offsets)
+
+
+def _numbers(model: PoolModel) -> dict[str, float]:
+    """The numbers of a `Candidate`."""
+    K = len(model.beta)
+    alpha = model.alpha - model.alpha.mean(axis=0)
+    aa, bb = float(np.sum(alpha**2)), float(np.sum(model.beta**2))
+    return {
+        "gain": float("nan"),
+        "cosine": float(np.sum(alpha * model.beta)) / float(np.sqrt(max(aa * bb, 1e-24))),
+        "strength": float(np.sqrt(2.0 * bb / K)),
+        "class_strength": float(np.sqrt(2.0 * aa / K)),
+        "association": 1.0 - model.rate * K / (K - 1.0),
+        "conflicts": model.rate,
+    }
+
+
+def _verdict(numbers: dict[str, float], order: float, y: IntArray, gate: GateThresholds) -> str:
+    """`"accepted"`, or the first reason against a solution before the folds are asked."""
+    needed = max(gate.association, association_noise(y, gate))
+    if numbers["conflicts"] * len(y) < gate.min_conflicts:
+        return f"only {numbers['conflicts'] * len(y):.0f} conflicting examples (needs {gate.min_conflicts})"
+    if numbers["association"] < needed:
+        return f"not tied to the label (association {numbers['association']:.2f} < {needed:.2f})"
+    if order < gate.unlabelled_order:
+        return f"which of two directions is the class cannot be told ({order:.1f} < {gate.unlabelled_order} nats)"
+    return "accepted"
+
+
+def _held_out_verdict(judged: HeldOut, gate: GateThresholds) -> str:
+    """`"accepted"`, or the first reason of the folds against a solution."""
+    if judged.agreement < gate.unlabelled_agreement:
+        return (
+            "parts of them show different directions "
+            f"(mean cosine {judged.agreement:.2f} < {gate.unlabelled_agreement})"
+        )
+    if judged.gain < gate.unlabelled_gain:
+        return (
+            "held out, they are told no better by an attribute than by the classes, shifted or scaled "
+            f"({judged.gain:.1f} < {gate.unlabelled_gain} standard errors)"
+        )
+    return "accepted"

@@ -1,0 +1,78 @@
+"""The last refinement: the covariance within cells, and which of the two offsets is the class.
+
+The covariance within the classes holds the attribute's own spread, which makes its contrast look smaller, and the
+conflicting examples fewer, than they are. And the pool alone cannot tell class from attribute: what tells them apart is
+where the labelled examples that conflict lie, which shows in these coordinates better.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from aifs_peft.discovery.arrays import Array
+from aifs_peft.discovery.config import UnlabelledConfig
+from aifs_peft.discovery.unlabelled.mixture import PoolData, PoolModel, fit_pool_model
+from aifs_peft.discovery.unlabelled.search import Solution, precision_of
+
+
+@dataclass(frozen=True)
+class CellModel:
+    """The mixture in coordinates whose unit is the covariance within cells.
+
+    Args:
+        model: The mixture there.
+        turn: The old coordinates times this matrix `(k, k)` are the new ones.
+        log_posterior: Of labelled and unlabelled examples in the old coordinates, without constants.
+    """
+
+    model: PoolModel
+    turn: Array
+    log_posterior: float
+
+
+def within_cells(model: PoolModel, data: PoolData, config: UnlabelledConfig) -> CellModel:
+    """Refit a mixture where the covariance within cells is the unit.
+
+    Args:
+        model: In coordinates whose unit is the covariance within classes.
+        data: What it was fitted on.
+        config: Prior and steps.
+    """
+    share = np.bincount(data.y, minlength=data.n_classes) / len(data.y)
+    prior = model.prior
+    spread = np.diag(share @ prior) - (prior * share[:, None]).T @ prior
+    values, vectors = np.linalg.eigh(np.eye(model.beta.shape[1]) - model.beta.T @ spread @ model.beta)
+    values = np.maximum(values, config.min_variance)
+    turn = (vectors / np.sqrt(values)) @ vectors.T
+    X, U = ((part @ turn).astype(np.float32) for part in (data.X, data.U))
+    moved = PoolData(X, data.y, U, data.means @ turn)
+    start = PoolModel(model.alpha @ turn, model.beta @ turn, model.rate, model.shares)
+    fit = fit_pool_model(
+        moved, start, steps=config.last_steps, precision=precision_of(data, config), pseudo=config.pseudo
+    )
+    squares = float(np.sum(X.astype(np.float64) ** 2) + np.sum(U.astype(np.float64) ** 2))
+    rows = len(X) + len(U)
+    return CellModel(fit, turn, fit.objective - 0.5 * squares - 0.5 * rows * float(np.sum(np.log(values))))
+
+
+def in_order(solution: Solution, config: UnlabelledConfig) -> tuple[CellModel, Solution, float]:
+    """The more likely of a solution and the one with class and attribute exchanged, refitted.
+
+    Args:
+        solution: From the search.
+        config: Prior and steps.
+
+    Returns:
+        The refitted model, the solution it comes from, and by how much it is the more likely one, in nats; infinite
+        where exchanging them leads back to the same one.
+    """
+    own = within_cells(solution.model, solution.data, config)
+    if solution.exchanged is None:
+        return own, solution, float("inf")
+    other = within_cells(solution.exchanged, solution.data, config)
+    if other.log_posterior > own.log_posterior:
+        turned = replace(solution, model=solution.exchanged, exchanged=solution.model)
+        return other, turned, other.log_posterior - own.log_posterior
+    return own, solution, own.log_posterior - other.log_posterior

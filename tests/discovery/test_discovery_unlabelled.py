@@ -1,0 +1,207 @@
+"""Unlabelled examples: where they show a weak attribute it is found, where they do not nothing changes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from aifs_peft import audit
+from aifs_peft.classifier import AIFSClassifier
+from aifs_peft.discovery import discover
+from aifs_peft.discovery.config import DEFAULT_CONFIG
+from aifs_peft.discovery.principal_components import principal_components
+from aifs_peft.discovery.unlabelled.pool import Pool, as_pool, whitened_data
+from aifs_peft.discovery.unlabelled.search import exchanged, solve, spread_axes
+from aifs_peft.discovery.unlabelled.within_cells import in_order
+from aifs_peft.errors import InvalidInputError
+
+D, CORE, CONTRAST = 24, 2.0, 2.5
+
+
+def draw(rng, n, aligned, axes, K=2, contrast=CONTRAST):
+    y = rng.integers(0, K, n)
+    a = np.where(rng.random(n) < aligned, y, (y + rng.integers(1, K, n)) % K)
+    corners = np.linalg.svd(np.eye(K) - 1.0 / K)[0][:, : K - 1] / np.sqrt(2.0)
+    Z = rng.normal(size=(n, D)) + (CORE * corners @ axes[: K - 1])[y] + (contrast * corners @ axes[K - 1 :])[a]
+    return Z, y, a
+
+
+def populations(seed=0, K=2, n=2500, pool=400, pool_aligned=None, contrast=CONTRAST):
+    rng = np.random.default_rng(seed)
+    axes = np.linalg.qr(rng.normal(size=(D, 2 * (K - 1))))[0].T
+    sizes = ((n, 0.95), (pool, 1 / K if pool_aligned is None else pool_aligned), (6000, 1 / K))
+    return [draw(rng, size, aligned, axes, K, contrast) for size, aligned in sizes], axes
+
+
+def worst(clf, test, K=2):
+    Z, y, a = test
+    hit = clf.predict(Z) == y
+    return min(hit[(y == c) & (a == b)].mean() for c in range(K) for b in range(K))
+
+
+@pytest.mark.parametrize("pool_aligned", [0.5, 0.7])
+def test_a_weak_attribute_is_found_and_turned_away_from(pool_aligned):
+    (train, pool, test), axes = populations(pool_aligned=pool_aligned)
+    alone = AIFSClassifier(random_state=0).fit(*train[:2])
+    helped = AIFSClassifier(random_state=0).fit(*train[:2], unlabelled=torch.as_tensor(pool[0]))
+    assert not alone.discovery_.found
+    found = helped.discovery_
+    assert found.source_ == "hint:unlabelled"
+    assert "Used: the unlabelled examples." in found.message_
+    assert abs(found.basis_[:, 0] @ axes[1]) > 0.9
+    assert abs(found.basis_[:, 0] @ axes[0]) < 0.4
+    best = 0.841  # the normal distribution's share beyond half the class contrast
+    plain = worst(alone, test)
+    assert plain < 0.6
+    assert worst(helped, test) > plain + 0.8 * (best - plain)
+
+
+def test_three_classes():
+    (train, pool, test), axes = populations(K=3)
+    alone = AIFSClassifier(random_state=0).fit(*train[:2])
+    helped = AIFSClassifier(random_state=0).fit(*train[:2], unlabelled=pool[0])
+    known = AIFSClassifier(random_state=0).fit(*train[:2], groups=train[2])
+    assert helped.discovery_.source_ == "hint:unlabelled"
+    assert helped.discovery_.basis_.shape == (D, 2)
+    inside = np.linalg.svd(helped.discovery_.basis_.T @ axes[2:].T)[1]
+    assert inside.min() > 0.8
+    plain, best = worst(alone, test, 3), worst(known, test, 3)
+    assert worst(helped, test, 3) > plain + 0.8 * (best - plain)
+
+
+def changed(pool, kind, rng):
+    Z = pool[0].copy()
+    direction = rng.normal(size=D) / np.sqrt(D)
+    if kind == "class share":
+        return Z[(pool[1] == 0) | (rng.random(len(Z)) < 0.4)]
+    if kind == "moved":
+        return Z + direction
+    if kind == "wider":
+        return 1.3 * Z
+    if kind == "cluster":
+        Z[rng.random(len(Z)) < 0.15] += 3 * direction
+        return Z
+    return Z if kind == "like training" else rng.normal(size=Z.shape) * Z.std(axis=0)
+
+
+@pytest.mark.parametrize("kind", ["like training", "class share", "moved", "wider", "cluster", "noise"])
+def test_a_pool_that_shows_nothing_changes_nothing(kind):
+    (train, pool, _), _ = populations(contrast=0.0, n=1500)
+    other = changed(pool, kind, np.random.default_rng(5))
+    plain = AIFSClassifier(random_state=0).fit(*train[:2])
+    given = AIFSClassifier(random_state=0).fit(*train[:2], unlabelled=other)
+    assert not given.discovery_.found
+    np.testing.assert_array_equal(given.coef_, plain.coef_)
+    np.testing.assert_array_equal(given.intercept_, plain.intercept_)
+    assert "The unlabelled examples were not used: " in given.discovery_.message_
+    assert [c.source for c in given.discovery_.candidates_ if c.source.startswith("hint:")] == ["hint:unlabelled"]
+
+
+@pytest.mark.parametrize("noise", [True, False])
+def test_a_shortcut_that_is_clear_without_the_pool_stays_as_it_is(noise):
+    (train, pool, _), _ = populations(contrast=7.0, n=1500)
+    unlabelled = np.random.default_rng(0).normal(size=(300, D)) if noise else pool[0]
+    alone = discover(*train[:2], random_state=0)
+    given = discover(*train[:2], unlabelled=unlabelled, random_state=0)
+    assert alone.found
+    assert given.source_ == alone.source_
+    for name in ("groups_", "responsibilities_", "basis_", "displacements_", "class_displacements_"):
+        np.testing.assert_array_equal(getattr(given, name), getattr(alone, name))
+
+
+def test_a_weak_attribute_beside_a_clear_one():
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(D, 3)))[0].T
+
+    def both(n, aligned):
+        Z, y, a = draw(rng, n, aligned, axes[:2])
+        b = np.where(rng.random(n) < 0.95, y, 1 - y)
+        return Z + 6 * (b[:, None] - 0.5) * axes[2], y, a
+
+    train, pool = both(4000, 0.95), both(600, 0.5)
+    found = discover(*train[:2], unlabelled=pool[0], random_state=0)
+    assert {part.source_ for part in found.parts_} >= {"hint:unlabelled"}
+    weak = next(part for part in found.parts_ if part.source_ == "hint:unlabelled")
+    assert abs(weak.basis_[:, 0] @ axes[1]) > 0.8
+
+
+def test_the_same_pool_gives_the_same_result_and_its_order_of_rows_hardly_matters():
+    (train, pool, _), _ = populations(n=1500)
+    first = discover(*train[:2], unlabelled=pool[0], random_state=0)
+    again = discover(*train[:2], unlabelled=pool[0], random_state=0)
+    turned = discover(*train[:2], unlabelled=pool[0][::-1], random_state=0)
+    np.testing.assert_array_equal(first.responsibilities_, again.responsibilities_)
+    assert abs(first.basis_[:, 0] @ turned.basis_[:, 0]) > 0.999
+
+
+def test_class_and_attribute_are_told_apart_from_either_start():
+    (train, pool, _), axes = populations()
+    reduction = principal_components(train[0], rng=np.random.default_rng(0))
+    data, white = whitened_data(
+        reduction.transform(train[0]),
+        train[1],
+        as_pool(pool[0], reduction, config=DEFAULT_CONFIG),
+        2,
+        D,
+        DEFAULT_CONFIG,
+    )
+    own, gate = DEFAULT_CONFIG.unlabelled, DEFAULT_CONFIG.gate
+    found = solve(data, spread_axes(data, D, 1), rng=np.random.default_rng(0), config=own, gate=gate)
+    turned = replace(found, model=found.exchanged, exchanged=found.model)
+    for solution in (found, turned):
+        cells, best, order = in_order(solution, own)
+        assert order > gate.unlabelled_order
+        along = reduction.lift(best.model.beta @ white.factor.T)
+        along = (along[1] - along[0]) / np.linalg.norm(along[1] - along[0])
+        assert abs(along @ axes[1]) > 0.85
+        assert cells.model.rate == pytest.approx(0.05, abs=0.02)
+    other = exchanged(found.model, 0.02)
+    np.testing.assert_allclose(exchanged(other, 0.02).beta, found.model.beta, atol=1e-9)
+
+
+def test_in_the_coordinates_of_another_reduction():
+    rng = np.random.default_rng(0)
+    Z = rng.normal(size=(300, 6)) * [5, 4, 3, 2, 1, 1] + 2.0
+    old, new = (principal_components(Z[:n], k, rng=rng) for n, k in ((300, 6), (200, 4)))
+    moved = Pool(old.transform(Z)).within(old, new)
+    np.testing.assert_allclose(moved.X, new.transform(Z), atol=1e-4)
+
+
+def test_the_audit_says_what_became_of_them():
+    (train, pool, _), _ = populations(n=1500)
+    told = audit(*train[:2], unlabelled=pool[0], harm=False)
+    assert told.found
+    assert "unlabelled examples" in told.sentence
+    nothing = audit(*train[:2], unlabelled=np.random.default_rng(0).normal(size=(100, D)), harm=False)
+    assert "The unlabelled examples were not used" in nothing.sentence
+
+
+@pytest.mark.parametrize(
+    ("pool", "message"),
+    [
+        (np.zeros((100, D + 1)), f"width {D}"),
+        (np.full((100, D), np.nan), "NaN"),
+        (np.zeros((0, D)), "unlabelled"),
+        (np.zeros(D), r"shape \(24,\)"),
+        (np.zeros((49, D)), "at least 50"),
+        (np.array([["a"] * D] * 60), "dtype"),
+    ],
+    ids=["width", "nan", "empty", "flat", "few", "text"],
+)
+def test_pools_that_cannot_be_used(pool, message):
+    (train, _, _), _ = populations(n=200)
+    for call in (
+        lambda: discover(*train[:2], unlabelled=pool),
+        lambda: AIFSClassifier().fit(*train[:2], unlabelled=pool),
+    ):
+        with pytest.raises(InvalidInputError, match=message) as caught:
+            call()
+        assert "unlabelled" in str(caught.value)
+
+
+def test_a_pool_of_equal_rows_is_refused_by_the_gate():
+    (train, _, _), _ = populations(n=500)
+    found = discover(*train[:2], unlabelled=np.zeros((100, D)), random_state=0)
+    assert not found.found
+    assert "not used" in found.message_
