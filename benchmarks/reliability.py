@@ -261,7 +261,7 @@ def main() -> int:
     report = {
         "command": f"python benchmarks/reliability.py --kills {options.kills} --terminations {options.terminations} "
         f"--draws {options.draws} --minutes {options.minutes:g} --seed {options.seed} "
-        f"--processes {' '.join(map(str, options.processes))}",
+        f"--processes {' '.join(map(str, options.processes))} --kinds {' '.join(map(repr, options.kinds))}",
         "provenance": provenance(),
     }
 
