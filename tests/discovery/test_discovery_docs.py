@@ -18,7 +18,7 @@ def script():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", BLOCKS, ids=["example", "hints"])
+@pytest.mark.parametrize("block", BLOCKS, ids=["example", "hints", "unlabelled"])
 def test_code_of_the_guide_runs(block, capsys):
     names = {}
     exec(compile(block, str(GUIDE), "exec"), names)
