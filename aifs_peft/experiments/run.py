@@ -35,7 +35,7 @@ from aifs_peft.experiments.evaluation import evaluate_groups
 from aifs_peft.experiments.latents import LatentDataset, fed_with_latents, latents_of
 from aifs_peft.experiments.prepare import label_names
 from aifs_peft.experiments.provenance import provenance
-from aifs_peft.methods.aifs.offsets import assign_groups
+from aifs_peft.methods.aifs.offsets import held_out_groups
 from aifs_peft.tuner import initial_encoder
 
 if TYPE_CHECKING:
@@ -240,8 +240,7 @@ def _cells(run: Assembled, before: Mapping[str, Tensor], audit: Audit | None) ->
         return cells_of_inferred(labels.numpy(), inferred_values(audit, z, labels), names)
     if state.has_basis:
         z = before["test"] if run.encode_once else encode()
-        basis = state.basis.cpu()
-        values = assign_groups(z @ basis, labels, state.displacements.cpu() @ basis)
+        values = held_out_groups(state, z, labels)
         return cells_of_inferred(labels.numpy(), values.numpy(), names)
     return cells_of_classes(labels.numpy(), names)
 

@@ -33,14 +33,15 @@ class LabelFreeMetrics:
         """
         output, state = self._layer.take_output(), self._layer.state
         labels = labels.to(output.logits.device)
-        u = output.z.float() @ state.basis
-        rows = self._gather((output.logits.argmax(1) == labels, labels, u))
+        # Latents only where something is read off them: they are by far the largest.
+        z = output.z.float() if state.has_basis else output.z[:, :0]
+        rows = self._gather((output.logits.argmax(1) == labels, labels, z))
         self._rows.append(tuple(row.cpu() for row in rows))
 
     def compute(self) -> dict[str, float]:
         """The metrics by name; none where no batch had labels."""
         if not self._rows:
             return {}
-        correct, labels, u = (torch.cat(column) for column in zip(*self._rows, strict=True))
+        correct, labels, z = (torch.cat(column) for column in zip(*self._rows, strict=True))
         state = self._layer.state
-        return selection_metrics(correct, labels, u if state.has_basis else None, state, self._min_cell)
+        return selection_metrics(correct, labels, z if state.has_basis else None, state, self._min_cell)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from aifs_peft.latent.state import AIFSState
-from aifs_peft.methods.aifs.offsets import assign_groups
+from aifs_peft.methods.aifs.offsets import held_out_groups
 
 # `AIFSTrainingArguments.selection` -> the metric it stands for.
 SELECTION_METRICS = {
@@ -17,15 +17,15 @@ SELECTION_METRICS = {
 
 
 def selection_metrics(
-    correct: Tensor, labels: Tensor, u: Tensor | None, state: AIFSState, min_cell: int
+    correct: Tensor, labels: Tensor, z: Tensor | None, state: AIFSState, min_cell: int
 ) -> dict[str, float]:
     """Accuracies that need labels only.
 
     Args:
         correct: `(n,)` bool, prediction equals label.
         labels: `(n,)` int64.
-        u: `(n, r)` latents in the basis of the discovered directions; None when there are none.
-        state: the adapter's buffers, for the displacements.
+        z: `(n, dim)` latents; None where no direction is known.
+        state: the adapter's buffers, for what was discovered.
         min_cell: cells with fewer examples say too little and are left out of the minimum.
 
     Returns:
@@ -41,10 +41,9 @@ def selection_metrics(
     accuracy = correct.double().mean().item()
     by_class = _worst(correct, labels, min_cell)
     metrics = {"accuracy": accuracy, "worst_class_accuracy": by_class}
-    if u is None:
+    if z is None:
         return metrics | {"worst_inferred_group_accuracy": by_class}
-    known = torch.unique(state.groups.cpu()) if state.groups.numel() else None
-    groups = assign_groups(u, labels, state.displacements.cpu() @ state.basis.cpu(), known)
+    groups = held_out_groups(state, z, labels)
     cells = labels * len(state.displacements) + groups
     return metrics | {
         "worst_inferred_group_accuracy": _worst(correct, cells, min_cell),

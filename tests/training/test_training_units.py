@@ -188,14 +188,14 @@ def test_selection_finds_the_worst_inferred_cell():
     )
     labels = torch.tensor([0] * 12 + [1] * 12)
     attribute = torch.tensor(([0] * 8 + [1] * 4) + ([1] * 8 + [0] * 4))
-    u = (2.0 * attribute - 1)[:, None] + torch.linspace(-0.2, 0.2, 24)[:, None]
+    z = torch.stack([2.0 * attribute - 1 + torch.linspace(-0.2, 0.2, 24), torch.linspace(0, 1, 24)], dim=1)
     correct = attribute == labels
-    metrics = selection_metrics(correct, labels, u, state, min_cell=4)
+    metrics = selection_metrics(correct, labels, z, state, min_cell=4)
     assert metrics["worst_inferred_group_accuracy"] == 0.0
     assert metrics["worst_class_accuracy"] == pytest.approx(8 / 12)
     assert metrics["inferred_conflicting_share"] == pytest.approx(8 / 24)
     # With the small cells left out only the aligned ones are judged.
-    assert selection_metrics(correct, labels, u, state, min_cell=5)["worst_inferred_group_accuracy"] == 1.0
+    assert selection_metrics(correct, labels, z, state, min_cell=5)["worst_inferred_group_accuracy"] == 1.0
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from aifs_peft.errors import InvalidInputError
+from aifs_peft.latent.state import AIFSState
 
 
 def fit_offsets(z: Tensor, y: Tensor, groups: Tensor, num_labels: int, num_values: int) -> tuple[Tensor, Tensor]:
@@ -105,41 +106,35 @@ def basis_of(displacements: Tensor, tolerance: float = 1e-6) -> Tensor:
     return torch.as_tensor(orthonormal_basis(centred, len(displacements) - 1, tolerance=tolerance))
 
 
-def assign_groups(u: Tensor, y: Tensor, offsets: Tensor, values: Tensor | None = None, steps: int = 20) -> Tensor:
-    """Which attribute value each held-out example has, from its coordinates along the discovered directions.
-
-    The displacements are known, the classes' positions are not: in each class, alternate between the nearest value
-    given the position and the position given the values (k-means with a common shift as its only parameter), started
-    where the class's own value is the common one. Reads labels, never true groups.
+def held_out_groups(state: AIFSState, z: Tensor, y: Tensor) -> Tensor:
+    """Which attribute value each held-out example has, by the directions that an adapter holds.
 
     Args:
-        u: `(n, r)`, latents in the basis.
-        y: `(n,)` int64 in `[0, A)`.
-        offsets: `(A, r)`, displacements in the basis.
-        values: those that occur in training, `(v,)` int64: nothing is known of the others, so none is given. None for
-            all.
-        steps: most alternations; it stops when nothing changes.
+        state: the adapter's buffers, with a basis.
+        z: latents `(n, dim)` of the encoder as it is now.
+        y: labels `(n,)` int64 in `[0, K)`. Labels are read, true groups never.
 
     Returns:
-        `(n,)` int64, among `values`.
+        `(n,)` int64, among the values that occur in training; equal to the label where aligned. See
+        `aifs_peft.discovery.held_out`.
 
     Example:
-        >>> u, y = torch.tensor([[0.0], [0.1], [2.0], [9.0]]), torch.tensor([0, 0, 0, 1])
-        >>> assign_groups(u, y, torch.tensor([[-1.0], [1.0]]))
-        tensor([0, 0, 1, 1])
+        >>> y, a = torch.tensor([0, 1]).repeat(50), torch.tensor([0, 0, 1, 1]).repeat(25)
+        >>> z = torch.stack([4.0 * a, 3.0 * y], dim=1) + 0.1 * torch.randn(100, 2)
+        >>> state = AIFSState(2)
+        >>> beta, alpha = torch.tensor([[-2.0, 0.0], [2.0, 0.0]]), torch.tensor([[0.0, -1.5], [0.0, 1.5]])
+        >>> state.update(basis=torch.eye(2)[:, :1], displacements=beta, class_displacements=alpha, groups=a)
+        >>> torch.equal(held_out_groups(state, z, y), a)
+        True
     """
-    known = torch.arange(len(offsets)) if values is None else values
-    groups = y.clone()
-    u, offsets = u.double(), offsets.double()
-    for label in torch.unique(y).tolist():
-        rows = (y == label).nonzero().squeeze(1)
-        position = u[rows].median(0).values - offsets[label]
-        chosen = groups[rows]
-        for _ in range(steps):
-            nearest = known[torch.cdist(u[rows] - position, offsets[known]).argmin(1)]
-            if torch.equal(nearest, chosen):
-                break
-            chosen = nearest
-            position = (u[rows] - offsets[chosen]).mean(0)
-        groups[rows] = chosen
-    return groups
+    from aifs_peft.discovery.held_out import held_out_values
+
+    alpha = state.class_displacements.cpu().numpy()
+    values = held_out_values(
+        z.detach().cpu().numpy(),
+        y.cpu().numpy(),
+        state.displacements.cpu().numpy(),
+        alpha if len(alpha) else None,
+        torch.unique(state.groups.cpu()).numpy() if state.groups.numel() else None,
+    )
+    return torch.as_tensor(values)
