@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aifs_peft.audit import Audit, make_worst_inferred_group_scorer, worst_inferred_group_scorer
     from aifs_peft.classifier import AIFSClassifier
     from aifs_peft.discovery import discover
+    from aifs_peft.experiments import encode
     from aifs_peft.models import LatentClassifier
     from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments, LatentSchedule
     from aifs_peft.tuner import AIFSConfig, AIFSModel
@@ -53,6 +54,7 @@ __all__ = [
     "__version__",
     "audit",
     "discover",
+    "encode",
     "make_worst_inferred_group_scorer",
     "worst_inferred_group_scorer",
 ]

@@ -109,10 +109,16 @@ def check_number(
         Traceback (most recent call last):
         aifs_peft.errors.InvalidConfigError: share must be a finite number in (0, 1]; got 1.5.
     """
-    number = isinstance(value, Real) and not isinstance(value, bool | np.bool_) and math.isfinite(value)
-    if not number or value < low or value > high or (above and value == low) or (below and value == high):
+    if not _finite(value) or value < low or value > high or (above and value == low) or (below and value == high):
         raise error(f"{name} must be a finite number{_range(low, high, above=above, below=below)}; got {value!r}.")
     return float(value)
+
+
+def _finite(value: Any) -> bool:
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool | np.bool_) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def _range(low: float, high: float, *, above: bool, below: bool) -> str:

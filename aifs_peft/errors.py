@@ -25,8 +25,24 @@ class CheckpointMismatchError(AIFSError, ValueError):
     """A saved state does not belong to the configuration or model it is loaded into."""
 
 
+class CheckpointWriteError(AIFSError, OSError):
+    """A checkpoint could not be written (disk full, read-only, ...); those written before it are as they were."""
+
+
+class ProcessLostError(AIFSError, RuntimeError):
+    """Another process of a distributed run has ended, so this one cannot go on."""
+
+
 class NonFiniteError(AIFSError, FloatingPointError):
     """A loss, latent or attribution became NaN or infinite."""
+
+
+class NothingFoundError(AIFSError, ValueError):
+    """A spurious attribute is asked about, and none is known: nothing was found, or nobody has looked."""
+
+
+class NotTrainedError(NothingFoundError):
+    """An adapter is asked what it found before it was trained."""
 
 
 class MissingDependencyError(AIFSError, ImportError):

@@ -1,6 +1,7 @@
 """Find a shortcut in latents and train a head that ignores it, with scikit-learn's conventions.
 
 Planted Gaussian latents: one core direction, one stronger shortcut that is right for 95 % of the training examples.
+Run `python examples/classifier_on_latents.py`.
 """
 
 import numpy as np

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from aifs_peft.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 # A numeric column with at most this many distinct values is a category.
 MAX_DISTINCT = 10
@@ -176,3 +179,40 @@ def read_columns(frame: pd.DataFrame) -> list[Column]:
         frame: one row per example.
     """
     return [read_column(str(name), frame[name]) for name in frame.columns]
+
+
+def metadata_columns(rows: Dataset, used: Collection[str]) -> list[str]:
+    """The columns that a shortcut is compared with: neither inputs nor labels, nor groups made of label and attribute.
+
+    Own data have their attribute twice, as `attribute` and under the user's name for it: the latter alone is compared.
+
+    Args:
+        rows: a `datasets.Dataset`.
+        used: names of the columns of inputs and labels.
+
+    Returns:
+        Names, in the order of the columns.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> rows = Dataset.from_dict({"label": [0, 1, 1], "attribute": [0, 0, 1], "group": [0, 2, 3], "age": [9, 9, 9]})
+        >>> metadata_columns(rows, ["label"])
+        ['attribute', 'age']
+        >>> metadata_columns(rows.add_column("scanner", ["A", "A", "B"]), ["label"])
+        ['age', 'scanner']
+    """
+    skipped = {*used, *(["group"] if "attribute" in rows.column_names else [])}
+    names = [str(name) for name in rows.column_names if name not in skipped]
+    if "attribute" in names and any(_repeats_attribute(rows, name) for name in names if name != "attribute"):
+        names.remove("attribute")
+    return names
+
+
+def _repeats_attribute(rows: Dataset, name: str) -> bool:
+    """Whether a column tells the same examples apart as `attribute` does, wherever that is known (-1 is not)."""
+    if not all(type(rows.features[column]).__name__ in _SCALARS for column in (name, "attribute")):
+        return False
+    plain = rows.with_format(None)
+    attribute, column = pd.Series(plain["attribute"][:]), pd.Series(plain[name][:])
+    known = attribute != -1
+    return bool((pd.factorize(attribute[known])[0] == pd.factorize(column[known])[0]).all())

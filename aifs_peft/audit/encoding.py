@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from aifs_peft.data.images import read_images
 from aifs_peft.errors import HeadError, InvalidInputError
 from aifs_peft.latent.pooling import pool_latent
 from aifs_peft.models.encoders import embedding_of
-from aifs_peft.training.inputs import IMAGE_COLUMNS, TEXT_COLUMNS, input_column, longest_text
+from aifs_peft.training.inputs import IMAGE_COLUMNS, TEXT_COLUMNS, count_cut, input_column, longest_text, tell_cut
 from aifs_peft.training.labels import LABEL_NAMES
 from aifs_peft.tuner import AIFSConfig, AIFSLayer
 from aifs_peft.tuner.targets import HEAD_NAMES, find_head
@@ -101,7 +102,7 @@ def batches(
     for start in range(0, len(rows), batch_size):
         chosen = [int(i) for i in rows[start : start + batch_size]]
         if kind == "image":
-            images = [value.convert("RGB") for value in dataset.with_format(None)[chosen][column]]
+            images = read_images(dataset.with_format(None), chosen, column=column)
             yield dict(processor(images=images, return_tensors="pt"))
         elif kind == "text":
             texts = dataset.with_format(None)[chosen][column]
@@ -137,7 +138,13 @@ def _is_input(value: Any) -> bool:
 
 @torch.no_grad()
 def encode(
-    model: nn.Module, dataset: Any, *, processor: Any = None, batch_size: int = 64, rows: Sequence[int] | None = None
+    model: nn.Module,
+    dataset: Any,
+    *,
+    processor: Any = None,
+    batch_size: int = 64,
+    rows: Sequence[int] | None = None,
+    max_length: int | None = None,
 ) -> Encoded:
     """Latents that the model feeds its classification head (its pooled embedding, without a head), in evaluation mode.
 
@@ -149,6 +156,7 @@ def encode(
         processor: image processor or tokenizer, for images and texts.
         batch_size: examples per forward pass.
         rows: which examples; `None` for all.
+        max_length: tokens per text; `None` for what the model takes. Texts that are cut are counted in a warning.
 
     Raises:
         InvalidInputError: for data without inputs.
@@ -166,14 +174,15 @@ def encode(
     base = base_of(model)
     known = inspect.signature(base.forward).parameters
     anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
-    longest = longest_text(base, getattr(processor, "tokenizer", processor))
+    chosen = range(len(dataset)) if rows is None else rows
+    longest = _longest(base, dataset, chosen, processor, max_length)
     fed: list[Tensor] = []
     modes = {module: module.training for module in model.modules()}
     hook = None if head is None else head.register_forward_pre_hook(lambda _module, args: fed.append(args[0]))
     latents, logits = [], []
     try:
         model.eval()
-        for batch in batches(dataset, range(len(dataset)) if rows is None else rows, processor, batch_size, longest):
+        for batch in batches(dataset, chosen, processor, batch_size, longest):
             inputs = {k: v.to(device) for k, v in batch.items() if anything or k in known}
             fed.clear()
             out = model(**inputs)
@@ -189,6 +198,18 @@ def encode(
         for module, training in modes.items():
             module.training = training
     return Encoded(np.concatenate(latents), np.concatenate(logits) if logits else None)
+
+
+def _longest(base: nn.Module, dataset: Any, rows: Sequence[int], processor: Any, max_length: int | None) -> int | None:
+    """Tokens per text; told of texts that are longer."""
+    tokenizer = getattr(processor, "tokenizer", processor)
+    positions = longest_text(base, tokenizer)
+    longest = min((limit for limit in (positions, max_length) if limit is not None), default=None)
+    if longest is not None and tokenizer is not None and is_hub(dataset) and column_of(dataset)[1] == "text":
+        texts = dataset.with_format(None)[column_of(dataset)[0]]
+        chosen = texts[:] if len(rows) == len(dataset) else [texts[int(i)] for i in rows]
+        tell_cut(count_cut(tokenizer, chosen, longest), len(chosen), longest, positions)
+    return longest
 
 
 def _head_of(model: nn.Module) -> tuple[nn.Module | None, Any]:

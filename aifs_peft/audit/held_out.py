@@ -6,13 +6,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import cholesky, solve_triangular
+from scipy.special import logsumexp
 
 from aifs_peft.discovery import Discovery
-from aifs_peft.discovery.held_out import held_out_values
 from aifs_peft.discovery.inputs import as_latents
+from aifs_peft.discovery.principal_components import principal_components
 from aifs_peft.errors import InvalidInputError
 
+Array = NDArray[np.floating]
 IntArray = NDArray[np.integer]
+
+STEPS = 200
+TOLERANCE = 1e-6
+# Ridge on the covariance in units of its mean eigenvalue; from 1 to 10 held-out dominoes latents and planted ones of 16
+# and 256 dimensions were read alike, 0.1 failed on 100 to 300 examples.
+SHRINKAGE = 3.0
+# Weight of the spread of all values in that of one, in examples.
+OF_ALL = 20.0
 
 
 def label_indices(y: ArrayLike, classes: NDArray[Any]) -> IntArray:
@@ -43,8 +54,9 @@ def label_indices(y: ArrayLike, classes: NDArray[Any]) -> IntArray:
 def infer_groups(discovery: Discovery, Z: ArrayLike, y: ArrayLike) -> IntArray:
     """Which attribute value each held-out example carries, by the offsets that discovery has found.
 
-    Labels are read, true groups never; data of another bias than the training set's are read rightly, too: see
-    `aifs_peft.discovery.held_out`.
+    Labels are read, true groups never. Along the attribute's directions a latent less its class's offset lies in one of
+    `A` clusters whose distances are known. Where they lie here, how wide they are and which shares they have in each
+    class is fitted by EM, so that data of another bias than the training set's are read rightly, too.
 
     Args:
         discovery: found on other latents of the same encoder.
@@ -77,4 +89,60 @@ def infer_groups(discovery: Discovery, Z: ArrayLike, y: ArrayLike) -> IntArray:
         )
     if not discovery.found:
         return labels
-    return held_out_values(latents, labels, discovery.displacements_, discovery.class_displacements_)
+    v, offsets = _coordinates(latents, labels, discovery)
+    starts = (v.mean(axis=0) - offsets[labels].mean(axis=0), v.mean(axis=0) - offsets.mean(axis=0))
+    fits = [_fit(v, labels, offsets, start) for start in starts]
+    best, _ = max(fits, key=lambda fit: fit[1])
+    return np.asarray(best.argmax(axis=1), dtype=np.int64)
+
+
+def _coordinates(latents: Array, labels: IntArray, discovery: Discovery) -> tuple[Array, Array]:
+    """Latents less their class's offset, and the attribute's offsets, along its directions: `(n, r)`, `(A, r)`.
+
+    The directions are those of a discriminant whose covariance is strongly shrunk: these few examples are no measure of
+    all its directions.
+    """
+    reduction = principal_components(latents, rng=np.random.default_rng(0))
+    X = reduction.transform(latents).astype(np.float64) * reduction.scale
+    beta = (discovery.displacements_ - discovery.displacements_.mean(axis=0)) @ reduction.components.T
+    alpha = discovery.class_displacements_ @ reduction.components.T
+    counts = np.maximum(np.bincount(labels, minlength=len(alpha)), 1)
+    sums = np.stack([np.bincount(labels, column, len(alpha)) for column in X.T], axis=1)
+    residual = X - (sums / counts[:, None])[labels]
+    covariance = residual.T @ residual / len(X)
+    covariance += SHRINKAGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    basis, sizes, _ = np.linalg.svd(np.linalg.solve(covariance, beta.T), full_matrices=False)
+    basis = basis[:, sizes > 1e-6 * max(float(sizes[0]), 1e-300)]
+    return (X - alpha[labels]) @ basis, beta @ basis
+
+
+def _fit(v: Array, labels: IntArray, offsets: Array, position: Array) -> tuple[Array, float]:
+    """Responsibilities `(n, A)` and log-likelihood of clusters at `position + offsets`, by EM from there."""
+    n, (A, r) = len(v), offsets.shape
+    classes, code = np.unique(labels, return_inverse=True)
+    onehot = np.eye(len(classes))[code]
+    prior = np.full((len(classes), A), 1.0 / A)
+    nearest = ((v - position)[:, None] - offsets[None]) ** 2
+    spread = v - position - offsets[nearest.sum(axis=2).argmin(axis=1)]
+    floor = 1e-6 * float(np.mean(np.sum((v - v.mean(axis=0)) ** 2, axis=1))) * np.eye(r)
+    covariances = np.repeat((spread.T @ spread / n + floor)[None], A, axis=0)
+    previous = -np.inf
+    for _ in range(STEPS):
+        logits = np.log(prior)[code]
+        for a in range(A):
+            factor = cholesky(covariances[a], lower=True)
+            white = solve_triangular(factor, (v - position - offsets[a]).T, lower=True)
+            logits[:, a] -= 0.5 * np.sum(white**2, axis=0) + float(np.sum(np.log(np.diag(factor))))
+        total = logsumexp(logits, axis=1, keepdims=True)
+        R, likelihood = np.exp(logits - total), float(total.sum())
+        if likelihood - previous < TOLERANCE * n:
+            break
+        previous = likelihood
+        weights = R.sum(axis=0)
+        position = np.asarray((v - R @ offsets).mean(axis=0))
+        residuals = [v - position - offset for offset in offsets]
+        scatter = np.stack([(R[:, a : a + 1] * e).T @ e for a, e in enumerate(residuals)])
+        # Few examples of a value say little about its spread: it is drawn towards that of all.
+        covariances = (scatter + OF_ALL * scatter.sum(axis=0) / n) / (weights + OF_ALL)[:, None, None] + floor
+        prior = (onehot.T @ R + 1.0) / (onehot.sum(axis=0) + A)[:, None]
+    return R, likelihood

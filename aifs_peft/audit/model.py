@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from aifs_peft.audit.build import WordScores, build_audit
-from aifs_peft.audit.columns import as_frame
+from aifs_peft.audit.columns import as_frame, metadata_columns
 from aifs_peft.audit.encoding import base_of, batches, column_of, encode, is_hub
 from aifs_peft.audit.names import DEFAULT_WORDS, TEMPLATE, embed_words, score_words
 from aifs_peft.audit.result import Audit
@@ -43,6 +43,7 @@ def audit_model(
     clip: Any = None,
     words: Sequence[str] = DEFAULT_WORDS,
     batch_size: int = 64,
+    max_length: int | None = None,
     discovery: Discovery | None = None,
     random_state: int | np.random.RandomState | None = 0,
     harm: bool = True,
@@ -62,6 +63,7 @@ def audit_model(
             where it is a CLIP that lies on this machine, `False` none.
         words: vocabulary of names.
         batch_size: examples per forward pass.
+        max_length: tokens per text; `None` for what the model takes.
         discovery: see `audit`.
         random_state: see `audit`.
         harm: see `audit`.
@@ -88,7 +90,7 @@ def audit_model(
     if hasattr(model, "get_image_features"):
         with torch.random.fork_rng(devices=[]):  # its head is never used
             model = LatentClassifier(model)
-    encoded = encode(model, dataset, processor=processor, batch_size=batch_size)
+    encoded = encode(model, dataset, processor=processor, batch_size=batch_size, max_length=max_length)
     if judge and encoded.logits is None:
         raise InvalidInputError(f"judge=True was given, and this {type(model).__name__} has no head that predicts.")
     predictions = None if not judge or encoded.logits is None else _predicted(encoded.logits, labels, model)
@@ -202,8 +204,7 @@ def _metadata(dataset: Any) -> pd.DataFrame | None:
     """The other columns of a `datasets.Dataset`; of another set none are known."""
     if not is_hub(dataset):
         return None
-    used = {*LABEL_NAMES, column_of(dataset)[0]}
-    rest = [name for name in dataset.column_names if name not in used]
+    rest = metadata_columns(dataset, (*LABEL_NAMES, column_of(dataset)[0]))
     return as_frame(dataset.select_columns(rest), len(dataset)) if rest else None
 
 

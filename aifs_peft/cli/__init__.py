@@ -27,7 +27,8 @@ usage: aifs COMMAND [options]
 
 `aifs COMMAND --help` lists a command's options; `aifs --version` prints the version.
 Results go to stdout, progress and errors to stderr (--quiet: no progress; --json: the result as JSON).
-Exit status: 0 done, 1 the run failed or doctor found a problem, 2 a mistake in the call, 130 interrupted.
+Exit status: 0 done, 1 the run failed or doctor found a problem, 2 a mistake in the call, 130 interrupted,
+143 ended by SIGTERM (`finetune` saves a checkpoint first).
 """
 
 

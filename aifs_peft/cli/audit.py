@@ -83,12 +83,13 @@ def _audit(spec: FinetuneSpec, rows: Dataset, given: Any, say: Progress) -> Audi
     import torch
 
     from aifs_peft.audit import audit, audit_model
-    from aifs_peft.experiments.auditing import metadata_columns
+    from aifs_peft.audit.columns import metadata_columns
     from aifs_peft.experiments.build import base_model
+    from aifs_peft.experiments.latents import INPUTS
     from aifs_peft.experiments.prepare import label_names, modality_of
     from aifs_peft.models.loading import default_model, load_processor
 
-    modality, columns = modality_of(rows), metadata_columns(rows)
+    modality, columns = modality_of(rows), metadata_columns(rows, (*INPUTS, "label"))
     metadata = rows.select_columns(columns) if columns else {}
     if modality == "features" and spec.model in (None, "identity"):
         say(f"auditing {len(rows):,} rows of features")
@@ -103,7 +104,7 @@ def _audit(spec: FinetuneSpec, rows: Dataset, given: Any, say: Progress) -> Audi
         model = model.to("cuda")
     processor = load_processor(name, modality=modality, revision=spec.revision)
     return audit_model(model, rows, processor=processor, metadata=metadata, batch_size=given.batch_size,
-                       random_state=given.seed, harm=given.harm)  # fmt: skip
+                       max_length=given.max_length, random_state=given.seed, harm=given.harm)  # fmt: skip
 
 
 def _write(found: Audit, folder: Path, say: Progress) -> dict[str, Path]:

@@ -42,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
     output, say = Path(given.output_dir), Progress(quiet=given.quiet)
     quiet_libraries()
     from aifs_peft.experiments import markdown_table, summarise
+    from aifs_peft.experiments.run import plain_of
     from aifs_peft.methods import get
     from aifs_peft.report import write_report
 
@@ -61,9 +62,9 @@ def main(argv: Sequence[str]) -> int:
             worst = result.summary["metrics"]["worst_group_accuracy"]
             say(f"seed {seed}  {method:<12} worst group {worst:.3f}  {result.summary['seconds']:.1f} s")
             if method == "erm":
-                plain = _as_plain(result)
+                plain = plain_of(result)
             if told:
-                report = write_report(write_run(result, output / f"{method}-{seed}"))
+                report = write_report(write_run(result, output / f"{method}-{seed}", say))
     summary = summarise("digits_on_scenes", given.seeds, runs)
     (output / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
     say(f"{output / 'summary.json'}  ({time.perf_counter() - started:.0f} s)")
@@ -83,10 +84,3 @@ def _run(method: str, seed: int, given: Namespace, plain: Plain | None, *, audit
     settings = {**DEFAULTS, "num_train_epochs": given.epochs, "method": method, "seed": seed}
     settings |= {"output_dir": str(Path(given.output_dir) / f"{method}-{seed}"), "disable_tqdm": True}
     return run_finetune(spec, AIFSTrainingArguments(**settings), callbacks=[], plain=plain)
-
-
-def _as_plain(result: FinetuneResult) -> Plain:
-    """The ERM run of a seed as what the other methods are compared with."""
-    from aifs_peft.experiments.baseline import ERM, NOTES, Plain
-
-    return Plain(ERM, NOTES[ERM], result.logits)

@@ -64,5 +64,5 @@ def _rows(given: Any, summary: dict[str, Any]) -> tuple[Any, Any, str]:
     else:
         spec = FinetuneSpec(**{name: getattr(given, name) for name in _DATA})
         part = given.part or ("all" if is_own_data(spec.dataset) else "test")
-    splits = load_data(spec)
+    splits = load_data(spec, needed=() if part == "all" else (part,))
     return spec, concatenate_datasets(list(splits.values())) if part == "all" else splits[part], part

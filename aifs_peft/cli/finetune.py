@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aifs_peft.cli import options
 from aifs_peft.cli.mistakes import RunFailedError, command
 from aifs_peft.cli.screen import Progress, print_json, quiet_libraries
+from aifs_peft.errors import AIFSError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from aifs_peft.experiments import FinetuneResult
     from aifs_peft.training import AIFSTrainingArguments
 
@@ -52,7 +53,7 @@ def _finish(result: FinetuneResult, args: AIFSTrainingArguments, output: options
     summary = result.summary
     # With --json stdout is for the JSON alone.
     tell = Progress(quiet=output.quiet) if output.json else print
-    folder = write_run(result, args.output_dir or "")
+    folder = write_run(result, args.output_dir or "", Progress(quiet=output.quiet))
     if output.json:
         print_json(summary)
     else:
@@ -64,18 +65,42 @@ def _finish(result: FinetuneResult, args: AIFSTrainingArguments, output: options
         tell(f"pushed: {_push(result, args, folder)}")
 
 
-def write_run(result: FinetuneResult, output_dir: str | Path) -> Path:
-    """Write what a run leaves: adapter, card, `summary.json`, and what its audit shows.
+def write_run(result: FinetuneResult, output_dir: str | Path, say: Callable[[str], None] = print) -> Path:
+    """Write what a run leaves: adapter, card, `summary.json`, what its audit shows, and then what explains it.
 
     Args:
         result: of the run.
         output_dir: folder; made where it is missing.
+        say: told why, where the explanations cannot be made; the run is saved by then.
     """
-    from aifs_peft.report import save_run, write_audit_folder
+    from aifs_peft.report import save_run, write_audit_folder, write_what_if
 
+    if result.audit is None and (Path(output_dir) / "summary.json").is_file():
+        shutil.rmtree(Path(output_dir) / "audit", ignore_errors=True)  # of an earlier run
     if result.audit is not None:
         write_audit_folder(result.audit, output_dir)  # before the card, which shows its pictures
-    return save_run(result.model, result.processor, result.summary, output_dir)
+    folder = save_run(result.model, result.processor, result.summary, output_dir)
+    write_what_if(result.what_if, folder)
+    _write_highlights(result, folder, say)
+    return folder
+
+
+def _write_highlights(result: FinetuneResult, folder: Path, say: Callable[[str], None]) -> None:
+    """What the attribute's score reads in the examples of the contact sheets; a failure is told, the run is saved."""
+    from aifs_peft.experiments.highlighting import highlight_run
+    from aifs_peft.report import highlighted_rows, write_highlights
+
+    if result.audit is None:
+        return
+    rows = highlighted_rows(result.audit)
+    try:
+        highlights = highlight_run(result, rows)
+    except (AIFSError, RuntimeError, ValueError, NotImplementedError) as error:
+        # RuntimeError: memory, or a layer without a gradient. The encoder is the user's: which it raises is not ours.
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        say(f"no highlighted examples in the report: {type(error).__name__}: {reason}")
+        highlights = []
+    write_highlights(highlights, rows, result.audit, folder)
 
 
 def _push(result: FinetuneResult, args: AIFSTrainingArguments, folder: Path) -> str:

@@ -1,7 +1,8 @@
 """What a command says when it cannot do what it was asked to: one line on stderr, and an exit status.
 
 0: done. 1: the run failed, or `aifs doctor` found a problem. 2: a mistake in the call, its files or its data.
-130: interrupted (Ctrl-C). A traceback is a fault of this package.
+130: interrupted (Ctrl-C). 143: ended by SIGTERM; `finetune` saves a checkpoint first. A traceback is a
+fault of this package.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from aifs_peft.errors import AIFSError, NonFiniteError
+from aifs_peft.errors import AIFSError, CheckpointWriteError, NonFiniteError, ProcessLostError
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 # Of the errors of the operating system, those about a path that the user named.
@@ -55,7 +56,7 @@ def command(main: Main) -> Callable[[Sequence[str] | None], int]:
             # Python would try to write the rest once more on its way out.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return FAILED
-        except (NonFiniteError, RunFailedError) as error:
+        except (NonFiniteError, RunFailedError, CheckpointWriteError, ProcessLostError) as error:
             say(str(error))
             return FAILED
         except AIFSError as error:

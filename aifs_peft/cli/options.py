@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from aifs_peft.training import AIFSTrainingArguments
 
 UNKNOWN_KEY = "{file}: unknown key {key!r}{hint}. Known are the options of `aifs finetune --help-all`."
+TWICE = "{file}: the key {key!r} is given twice; keep one."
 NOT_A_MAPPING = "{file} holds {given}, not a mapping of option names to values, such as `learning_rate: 1.0e-3`."
 NOT_A_FOLDER = "--output-dir {path}: {part} is a file, and a folder is needed; choose another name."
 NOT_INSTALLED = (
@@ -140,6 +141,8 @@ def read_config(path: str | Path, options: Mapping[str, Option]) -> dict[str, An
         name = str(key).replace("-", "_").strip("_")
         if name not in known:
             raise UsageError(UNKNOWN_KEY.format(file=path, key=key, hint=did_you_mean(name, known)))
+        if known[name].name in values:
+            raise UsageError(TWICE.format(file=path, key=key))
         values[known[name].name] = known[name].read(value, f"{path}: {key}")
     return values
 
@@ -147,8 +150,18 @@ def read_config(path: str | Path, options: Mapping[str, Option]) -> dict[str, An
 def _read_yaml(path: Path) -> dict[Any, Any]:
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """A key given twice is a mistake; YAML's loader takes the last one in silence."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+            keys = [key.value for key, _ in node.value]
+            twice = [key for key in keys if isinstance(key, str) and keys.count(key) > 1 and key != "<<"]
+            if twice:
+                raise UsageError(TWICE.format(file=path, key=twice[0]))
+            return super().construct_mapping(node, deep)
+
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 - a safe loader
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except yaml.YAMLError as error:

@@ -48,6 +48,7 @@ def reading(path: Path | str, kind: str, where: str = "") -> Iterator[None]:
         raise DataNotFoundError(f"{prefix}{path} is missing") from error
     except _foreign() as error:
         reason = (" ".join(str(error).split()) or type(error).__name__)[:300]
+        reason += "; save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
         raise InvalidInputError(f"{prefix}{path} cannot be read as {kind}: {reason}") from error
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -29,8 +29,9 @@ def audit_rows(rows: Dataset, Z: Tensor, modality: str, names: list[str], seed: 
         The audit; its conflicting examples are named by file or text where the rows have one.
     """
     from aifs_peft.audit import audit
+    from aifs_peft.audit.columns import metadata_columns
 
-    plain, rest = rows.with_format(None), metadata_columns(rows)
+    plain, rest = rows.with_format(None), metadata_columns(rows, (*INPUTS, "label"))
     return audit(
         Z.numpy(),
         np.asarray(plain["label"][:]),
@@ -39,31 +40,3 @@ def audit_rows(rows: Dataset, Z: Tensor, modality: str, names: list[str], seed: 
         class_names=dict(enumerate(names)),
         random_state=seed,
     )
-
-
-def metadata_columns(rows: Dataset) -> list[str]:
-    """The columns that a shortcut is compared with: all but inputs and labels, and groups made of label and attribute.
-
-    Args:
-        rows: of a data set.
-
-    Example:
-        >>> from datasets import Dataset
-        >>> metadata_columns(Dataset.from_dict({"label": [0], "group": [1], "attribute": [1], "site": ["a"]}))
-        ['attribute', 'site']
-    """
-    skipped = {*INPUTS, "label", *(["group"] if "attribute" in rows.column_names else [])}
-    return [name for name in rows.column_names if name not in skipped]
-
-
-def inferred_values(found: Audit, Z: Tensor, labels: Tensor) -> Any:
-    """Attribute values of held-out examples by what an audit found, `(n,)` int64.
-
-    Args:
-        found: an audit that found something.
-        Z: latents of the examples by the same encoder, `(n, dim)`.
-        labels: their labels, `(n,)`.
-    """
-    from aifs_peft.audit import infer_groups
-
-    return infer_groups(found.discovery, Z.numpy(), labels.numpy())

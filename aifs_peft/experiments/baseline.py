@@ -22,6 +22,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from aifs_peft.experiments.build import make_trainer
 from aifs_peft.experiments.latents import LatentDataset
+from aifs_peft.experiments.toggling import LatentModel
 from aifs_peft.models.latent_classifier import LatentClassifierConfig
 from aifs_peft.training.adapter import head_on_latents
 from aifs_peft.tuner import AIFSConfig
@@ -52,11 +53,13 @@ class Plain:
         kind: which plain training, a key of `NOTES`.
         note: the same as a sentence.
         logits: on the test split, `(n, classes)`; None for "none".
+        model: its head and latents, to ask it further questions; None where they are gone.
     """
 
     kind: str
     note: str
     logits: NDArray[Any] | None = None
+    model: LatentModel | None = None
 
 
 def nothing_plain(method: str) -> Plain:
@@ -102,7 +105,7 @@ def starting_head(layer: AIFSLayer) -> HeadOnLatents:
 
 def train_plain_head(
     start: HeadOnLatents, latents: Mapping[str, Tensor], labels: Mapping[str, Tensor], args: AIFSTrainingArguments
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[np.float64], LatentModel]:
     """Train a head by plain cross-entropy with a run's schedule and selection rule.
 
     Args:
@@ -112,7 +115,7 @@ def train_plain_head(
         args: of the run; left as they are.
 
     Returns:
-        Logits of the test split, `(n, classes)`.
+        Logits of the test split, `(n, classes)`, and the head with its latents.
     """
     plain = plain_arguments(args)
     sets = {name: LatentDataset(Z, labels[name], {}) for name, Z in latents.items()}
@@ -121,7 +124,7 @@ def train_plain_head(
     trainer.train()
     logits = np.asarray(trainer.predict(sets["test"]).predictions, dtype=np.float64)
     drop_checkpoints(trainer)
-    return logits
+    return logits, LatentModel(head_on_latents(trainer.layer), lambda split: latents[split])
 
 
 def plain_arguments(args: AIFSTrainingArguments) -> AIFSTrainingArguments:

@@ -123,7 +123,7 @@ def build_trainer(
     name = spec.model or default_model(modality)
     model = _adapted(base_model(name, spec, splits["train"], modality), config, spec, name)
     processor = load_processor(name, modality=modality, revision=spec.revision)
-    encode = make_encoder(processor, modality, max_length=spec.max_length)
+    encode = make_encoder(processor, modality, max_length=spec.max_length, model=model)
     reads = {
         "train": (*settings.columns(), *settings.optional_columns()),
         "validation": settings.validation_columns(),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from aifs_peft.errors import HeadError, InvalidInputError, NonFiniteError
-from aifs_peft.experiments.prepare import PreparedDataset, label_names, make_encoder, modality_of
+from aifs_peft.experiments.prepare import PreparedDataset, make_encoder, modality_of
 from aifs_peft.latent.pooling import pool_latent
 from aifs_peft.training.parallel import gather_rows
 from aifs_peft.tuner import AIFSConfig, find_aifs_layer
@@ -79,21 +79,24 @@ def encode(
         from aifs_peft.models.loading import load_model, load_processor
 
         processor = processor or load_processor(model, modality=modality)
-        names = label_names(first) if "label" in first.column_names else ["0", "1"]
-        model = load_model(model, modality=modality, label_names=names)
+        model = load_model(model, modality=modality, label_names=["0", "1"])  # of its head only the input is read
     if processor is None and modality != "features":
         raise InvalidInputError(NO_PROCESSOR.format(modality=modality))
-    convert = make_encoder(processor, modality, max_length=max_length)
+    convert = make_encoder(processor, modality, max_length=max_length, model=model)
     encoded = {}
     for name, rows in splits.items():
-        prepared = PreparedDataset(rows, convert, cache_bytes=0, column=modality)
+        prepared = PreparedDataset(rows.select_columns([modality]), convert, cache_bytes=0, column=modality)
         encoded[name] = _with_latents(rows, latents_of(model, prepared, batch_size=batch_size))
     return DatasetDict(encoded) if isinstance(data, Mapping) else encoded["data"]
 
 
 def _with_latents(rows: Dataset, Z: Tensor) -> Dataset:
-    kept = rows.remove_columns([name for name in INPUTS if name in rows.column_names])
-    return kept.add_column("features", list(Z.numpy()))  # type: ignore[call-arg, unused-ignore]
+    from datasets import Dataset
+
+    kept = [name for name in rows.column_names if name not in INPUTS]
+    if not kept:
+        return Dataset.from_dict({"features": list(Z.numpy())})
+    return rows.select_columns(kept).add_column("features", list(Z.numpy()))  # type: ignore[call-arg, unused-ignore]
 
 
 @torch.no_grad()

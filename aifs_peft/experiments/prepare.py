@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import ClassLabel, Dataset
-from torch import Tensor
+from torch import Tensor, nn
 
 from aifs_peft.data.images import read_images, to_rgb, undecoded
 from aifs_peft.errors import InvalidInputError
+from aifs_peft.training.inputs import count_cut, longest_text, tell_cut
 
 # Up to this many bytes of processed pixels are kept in memory; beyond it images are decoded when asked for.
 CACHE_BYTES = 1 << 30
@@ -62,7 +64,8 @@ class PreparedDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
     """A map-style data set of `{input tensors, "labels"}`; groups stay outside the model's reach.
 
     Args:
-        source: rows with an `image`, `text` or `features` column and a `label` column.
+        source: rows with an `image`, `text` or `features` column and a `label` column of integers; without it every
+            label is -1.
         encode: maps a list of inputs to a dict of tensors with the batch first.
         cache_bytes: encoded inputs are kept in memory when they need no more than this.
         column: which input column; `None` takes the first of those three that is there.
@@ -93,7 +96,10 @@ class PreparedDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         self.columns = {name: np.asarray(source[name][:]) for name in keep if name in source.column_names}
         self.source = undecoded(source, self.column) if self.column == "image" else source
         self.encode, self.split = encode, split
-        self.labels = torch.as_tensor(np.asarray(source["label"]), dtype=torch.long)
+        if isinstance(encode, TextEncoder):
+            encode.tell_cut(source[self.column][:])
+        labels = source["label"][:] if "label" in source.column_names else [-1] * len(source)
+        self.labels = torch.as_tensor(np.asarray(labels), dtype=torch.long)
         self._cache: dict[str, Tensor] | None = None
         if len(source) and cache_bytes > 0:
             first = encode(self._inputs(range(1)))
@@ -134,20 +140,52 @@ class PreparedDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         return {**row, "labels": self.labels[index]}
 
 
-def make_encoder(processor: Any, modality: str, *, max_length: int = 128) -> Callable[[list[Any]], dict[str, Tensor]]:
-    """The function that turns a list of images, texts or feature vectors into model inputs of fixed shape."""
+@dataclass(frozen=True)
+class TextEncoder:
+    """Texts to model inputs of one length.
+
+    Args:
+        tokenizer: of the model.
+        max_length: tokens per text; longer texts are cut.
+        positions: tokens that the model could take; None where that is not known.
+    """
+
+    tokenizer: Any
+    max_length: int
+    positions: int | None = None
+
+    def __call__(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Tokens and their mask, each `(texts, max_length)`."""
+        tokens = self.tokenizer(
+            list(texts), padding="max_length", truncation=True, max_length=self.max_length, return_tensors="pt"
+        )
+        return {name: tokens[name] for name in ("input_ids", "attention_mask") if name in tokens}
+
+    def tell_cut(self, texts: Sequence[str]) -> None:
+        """Warn of texts that are cut, with their number."""
+        tell_cut(count_cut(self.tokenizer, texts, self.max_length), len(texts), self.max_length, self.positions)
+
+
+def make_encoder(
+    processor: Any, modality: str, *, max_length: int = 128, model: nn.Module | None = None
+) -> Callable[[list[Any]], dict[str, Tensor]]:
+    """The function that turns a list of images, texts or feature vectors into model inputs of fixed shape.
+
+    Args:
+        processor: image processor or tokenizer; None for features.
+        modality: `"image"`, `"text"` or `"features"`.
+        max_length: tokens per text.
+        model: whose positions limit that; None where nothing does.
+    """
 
     def encode_images(images: list[Any]) -> dict[str, Tensor]:
         pixels = processor(images=[to_rgb(image) for image in images], return_tensors="pt")
         return {"pixel_values": pixels["pixel_values"]}
 
-    def encode_texts(texts: list[str]) -> dict[str, Tensor]:
-        tokens = processor(
-            list(texts), padding="max_length", truncation=True, max_length=max_length, return_tensors="pt"
-        )
-        return {name: tokens[name] for name in ("input_ids", "attention_mask") if name in tokens}
-
     def encode_features(rows: list[Any]) -> dict[str, Tensor]:
         return {"features": torch.as_tensor(np.asarray(rows, dtype=np.float32))}
 
-    return {"image": encode_images, "text": encode_texts, "features": encode_features}[modality]
+    if modality == "text":
+        positions = None if model is None else longest_text(model, processor)
+        return TextEncoder(processor, max_length if positions is None else min(max_length, positions), positions)
+    return {"image": encode_images, "features": encode_features}[modality]

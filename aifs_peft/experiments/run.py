@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aifs_peft._plain import plain as to_plain
 from aifs_peft.errors import InvalidInputError
-from aifs_peft.experiments.auditing import audit_rows, inferred_values
+from aifs_peft.experiments.auditing import audit_rows
 from aifs_peft.experiments.baseline import (
     ERM,
     FROZEN,
@@ -29,14 +29,15 @@ from aifs_peft.experiments.baseline import (
     train_plain_head,
 )
 from aifs_peft.experiments.build import Assembled, build_trainer
-from aifs_peft.experiments.comparison import Cells, cells_of_classes, cells_of_groups, cells_of_inferred, compare
+from aifs_peft.experiments.comparison import compare
 from aifs_peft.experiments.describe import describe_run
 from aifs_peft.experiments.evaluation import evaluate_groups
+from aifs_peft.experiments.held_out import cells_of_test, latent_model, toggled_test, values_of_test
+from aifs_peft.experiments.highlighting import reader_of_audit
 from aifs_peft.experiments.latents import LatentDataset, fed_with_latents, latents_of
-from aifs_peft.experiments.prepare import label_names
+from aifs_peft.experiments.prepare import PreparedDataset, label_names
 from aifs_peft.experiments.provenance import provenance
-from aifs_peft.methods.aifs.offsets import held_out_groups
-from aifs_peft.tuner import initial_encoder
+from aifs_peft.experiments.toggling import LatentModel, toggled_or_reason
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -67,6 +68,9 @@ class FinetuneResult:
         plain: the plain counterpart.
         logits: of the test split, `(n, classes)`.
         audit: of the training set before training; None where `spec.audit` is off.
+        what_if: test predictions with the found attribute toggled, for `what_if.json`; empty where `spec.audit` is off.
+        prepared: the splits as the model takes them.
+        reader: of the attribute that the audit found, in latents of the untuned encoder; None where it found none.
     """
 
     model: PeftModel
@@ -77,6 +81,9 @@ class FinetuneResult:
     plain: Plain
     logits: NDArray[np.float64]
     audit: Audit | None = None
+    what_if: dict[str, Any] = field(default_factory=dict)
+    prepared: dict[str, PreparedDataset] = field(default_factory=dict)
+    reader: Tensor | None = None
 
 
 def run_finetune(
@@ -114,23 +121,32 @@ def run_finetune(
     if start is not None:
         say("plain training of a head on the same latents, for comparison")
         labels = {name: part.labels for name, part in run.prepared.items()}
-        plain = Plain(kind, NOTES[kind], train_plain_head(start, before, labels, args))
+        plain = Plain(kind, NOTES[kind], *train_plain_head(start, before, labels, args))
     elif kind == ERM:
-        plain = Plain(ERM, NOTES[ERM], _train_plainly(spec, args, say))
-    plain = plain or nothing_plain(run.trainer.method.name)
+        plain = Plain(ERM, NOTES[ERM], *_train_plainly(spec, args, say))
+    beside = plain or nothing_plain(run.trainer.method.name)
     audit = _audit(run, before["train"], args.seed, say) if spec.audit else None
     metrics = evaluate_groups(run.splits["test"], logits, spec.n_boot, args.seed, run.splits["train"])
+    reader = None
+    if audit is not None and audit.found:
+        reader = reader_of_audit(audit, before["train"], run.prepared["train"].labels)
+    wanted = spec.audit or "group" not in run.splits["test"].column_names
+    values = values_of_test(run, before, audit, reader) if wanted else None
     summary = {
         **describe_run(run, spec, args),
         "metrics": metrics,
-        "baseline": {"kind": plain.kind, "note": plain.note},
-        "comparison": compare(run.prepared["test"].labels.numpy(), logits, plain.logits, _cells(run, before, audit)),
+        "baseline": {"kind": beside.kind, "note": beside.note},
+        "comparison": compare(run.prepared["test"].labels.numpy(), logits, beside.logits, cells_of_test(run, values)),
         "audit": None if audit is None else audit.to_dict(),
         "seconds": seconds + more,
         "provenance": provenance(),
     }
-    trainer = run.trainer
-    return FinetuneResult(trainer.adapted, trainer, run.processor, to_plain(summary), metrics, plain, logits, audit)
+    toggled = toggled_or_reason(lambda: toggled_test(run, before, beside, audit, values), say) if spec.audit else {}
+    trainer, beside = run.trainer, replace(beside, model=None)  # it may be a whole second model
+    return FinetuneResult(
+        trainer.adapted, trainer, run.processor, to_plain(summary), metrics, beside, logits, audit, toggled,
+        run.prepared, reader,
+    )  # fmt: skip
 
 
 def plain_kind(run: Assembled, spec: FinetuneSpec) -> str:
@@ -200,13 +216,25 @@ def train(
     return logits
 
 
-def _train_plainly(spec: FinetuneSpec, args: AIFSTrainingArguments, say: Callable[[str], None]) -> NDArray[np.float64]:
+def _train_plainly(
+    spec: FinetuneSpec, args: AIFSTrainingArguments, say: Callable[[str], None]
+) -> tuple[NDArray[np.float64], LatentModel]:
     """Plain training of the whole: encoder, adapter and head."""
     plain_args = plain_arguments(args)
     run = build_trainer(spec, plain_args, [])
-    logits = train(run, plain_args, encode_splits(run, say) if run.encode_once else {}, say)
+    kept = encode_splits(run, say) if run.encode_once else {}
+    logits = train(run, plain_args, kept, say)
     drop_checkpoints(run.trainer)
-    return logits
+    return logits, latent_model(run.trainer, run.prepared, kept)
+
+
+def plain_of(result: FinetuneResult) -> Plain:
+    """A run of plain training (ERM) as what other methods on the same data are compared with.
+
+    Args:
+        result: of the run.
+    """
+    return Plain(ERM, NOTES[ERM], result.logits, latent_model(result.trainer, result.prepared))
 
 
 def _audit(run: Assembled, Z: Tensor, seed: int, say: Callable[[str], None]) -> Audit | None:
@@ -218,31 +246,6 @@ def _audit(run: Assembled, Z: Tensor, seed: int, say: Callable[[str], None]) -> 
     except InvalidInputError as error:
         say(f"no audit: {error}")
         return None
-
-
-def _cells(run: Assembled, before: Mapping[str, Tensor], audit: Audit | None) -> Cells:
-    """The cells of the test split: those the data set names, else those of what was discovered, else the classes.
-
-    What the audit discovered is in latents of the untuned encoder (`before`), what the run did in those of its own.
-    """
-    given = cells_of_groups(run.splits["test"], run.splits["train"])
-    if given is not None:
-        return given
-    trainer, test = run.trainer, run.prepared["test"]
-    names, labels, state = label_names(run.splits["train"]), test.labels, trainer.layer.state
-
-    def encode() -> Tensor:
-        return latents_of(trainer.adapted, test, accelerator=trainer.accelerator)
-
-    if audit is not None and audit.found:
-        with initial_encoder(trainer.adapted):
-            z = before["test"] if "test" in before else encode()
-        return cells_of_inferred(labels.numpy(), inferred_values(audit, z, labels), names)
-    if state.has_basis:
-        z = before["test"] if run.encode_once else encode()
-        values = held_out_groups(state, z, labels)
-        return cells_of_inferred(labels.numpy(), values.numpy(), names)
-    return cells_of_classes(labels.numpy(), names)
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:

@@ -19,7 +19,7 @@ from aifs_peft.experiments.comparison import cells_of_classes, cells_of_groups, 
 from aifs_peft.experiments.evaluation import evaluate_groups
 from aifs_peft.experiments.latents import latents_of
 from aifs_peft.experiments.prepare import PreparedDataset, label_names, make_encoder
-from aifs_peft.methods.aifs.offsets import held_out_groups
+from aifs_peft.explain import infer_values
 from aifs_peft.models.loading import load_model, load_processor
 from aifs_peft.models.tabular import ENCODERS
 from aifs_peft.tuner import find_aifs_layer
@@ -123,7 +123,8 @@ def prepared(run: SavedRun, rows: Dataset) -> PreparedDataset:
         rows: with the run's input column, and a label (any) each.
     """
     modality = str(run.summary["modality"])
-    encode = make_encoder(run.processor, modality, max_length=run.summary["spec"].get("max_length", 128))
+    length = run.summary["spec"].get("max_length", 128)
+    encode = make_encoder(run.processor, modality, max_length=length, model=run.model)
     return PreparedDataset(rows, encode, cache_bytes=0, column=modality)
 
 
@@ -192,9 +193,9 @@ def evaluate_run(run: SavedRun, rows: Dataset, *, n_boot: int = 0, batch_size: i
     labels = data.labels.numpy()
     cells = cells_of_groups(rows, run.summary.get("comparison", {}).get("goes_with", {}))
     state = find_aifs_layer(run.model).state
-    if cells is None and state.has_basis:
+    if cells is None and len(state.reader):
         z = latents_of(run.model, data, batch_size=batch_size)
-        values = held_out_groups(state, z, data.labels)
+        values = infer_values(z, data.labels, state.reader).argmax(dim=1)
         cells = cells_of_inferred(labels, values.numpy(), run.label_names)
     cells = cells or cells_of_classes(labels, run.label_names)
     metrics = evaluate_groups(rows, logits, n_boot, int(run.summary.get("seed", 0)))

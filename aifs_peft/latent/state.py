@@ -20,6 +20,8 @@ _DTYPES: dict[str, torch.dtype] = {
     "basis": torch.float32,
     "displacements": torch.float32,
     "class_displacements": torch.float32,
+    "centre": torch.float32,
+    "reader": torch.float32,
     "ema": torch.float64,
     "evidence": torch.float64,
     "groups": torch.int64,
@@ -27,6 +29,11 @@ _DTYPES: dict[str, torch.dtype] = {
     "memory": torch.float64,
     "num_updates": torch.int64,
 }
+
+# Distance of `basis.T @ basis` from the identity: 32-bit rounding, and a basis that went through 16 bit on its way.
+BASIS_TOLERANCE = 2e-2
+# Of groups that are no attribute values, say environments.
+MOST_GROUPS = 2**31
 
 
 class AIFSState(nn.Module):
@@ -44,6 +51,10 @@ class AIFSState(nn.Module):
         basis: `(d, r)` float32, orthonormal columns; `(d, 0)` when there is none.
         displacements: `(A, d)` float32, one per attribute value; `(0, d)` when there is none.
         class_displacements: `(K, d)` float32, one per class; `(0, d)` when there is none.
+        centre: `(d,)` float32, the latent in the middle between the classes and between the attribute values, which
+            explanations start from; `(0,)` when unknown.
+        reader: `(A, d + 1)` float32, weights and, last, bias that read the attribute value off a latent, see
+            `aifs_peft.explain.fit_reader`; `(0, d + 1)` when there is none.
         ema: `(d,)` float64, running attribution scores.
         evidence: float64 of any shape, what discovery measured; `(0,)` when it did not run.
         groups: `(n,)` int64, the inferred attribute value or environment of each training example; `(0,)` when unknown.
@@ -62,6 +73,8 @@ class AIFSState(nn.Module):
     basis: Tensor
     displacements: Tensor
     class_displacements: Tensor
+    centre: Tensor
+    reader: Tensor
     ema: Tensor
     evidence: Tensor
     groups: Tensor
@@ -75,13 +88,17 @@ class AIFSState(nn.Module):
         self.shapes = {} if shapes is None else shapes
         sizes: dict[str, tuple[int, ...]] = dict.fromkeys(_DTYPES, (0,))
         sizes |= {"mask": (dim,), "basis": (dim, 0), "ema": (dim,), "num_updates": ()}
-        sizes |= {"displacements": (0, dim), "class_displacements": (0, dim)}
+        sizes |= {"displacements": (0, dim), "class_displacements": (0, dim), "reader": (0, dim + 1)}
         wanted = sizes | {name: tuple(size) for name, size in self.shapes.items() if name in _DTYPES}
         if self._shape_problem(wanted) is None:
             sizes = wanted
         for name, dtype in _DTYPES.items():
-            self.register_buffer(name, torch.zeros(sizes[name], dtype=dtype))
+            # Of a size that a file says and nothing holds yet, no memory is taken: one zero, seen from everywhere.
+            self.register_buffer(name, torch.zeros((), dtype=dtype).expand(sizes[name]))
         self._record_shapes()
+
+    def _values(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in _DTYPES}
 
     def _record_shapes(self) -> None:
         self.shapes.update({name: list(getattr(self, name).shape) for name in _DTYPES})
@@ -101,7 +118,8 @@ class AIFSState(nn.Module):
 
         Raises:
             InvalidInputError: for an unknown name, a shape that does not fit `dim`, a value that is not finite,
-                or a mask outside `[0, 1]`. Nothing is changed then.
+                a mask outside `[0, 1]`, a basis that is not orthonormal, or groups that are no rows of the
+                displacements. Nothing is changed then.
         """
         unknown = sorted(set(values) - set(_DTYPES))
         if unknown:
@@ -111,14 +129,8 @@ class AIFSState(nn.Module):
             name: torch.as_tensor(value).detach().to(device, _DTYPES[name], copy=True).contiguous()
             for name, value in values.items()
         }
-        for name, value in new.items():
-            if value.is_floating_point() and not bool(value.isfinite().all()):
-                raise InvalidInputError(f"{name} holds NaN or infinite values; look for the step that made them.")
-        mask = new.get("mask")
-        if mask is not None and mask.numel() and not (mask.min() >= 0 and mask.max() <= 1):
-            raise InvalidInputError(f"mask must lie in [0, 1], got [{mask.min():.4g}, {mask.max():.4g}].")
         shapes = {name: tuple(new.get(name, getattr(self, name)).shape) for name in _DTYPES}
-        problem = self._shape_problem(shapes)
+        problem = self._shape_problem(shapes) or _value_problem({**self._values(), **new})
         if problem:
             raise InvalidInputError(problem)
         for name, value in new.items():
@@ -138,6 +150,10 @@ class AIFSState(nn.Module):
         for name in ("displacements", "class_displacements"):
             if len(shapes[name]) != 2 or shapes[name][1] != d:
                 return f"{name} must have shape (values, {d}), got {shapes[name]}."
+        if shapes["centre"] not in {(0,), (d,)}:
+            return f"centre must have shape ({d},) or (0,), got {shapes['centre']}."
+        if len(shapes["reader"]) != 2 or shapes["reader"][1] != d + 1:
+            return f"reader must have shape (values, {d + 1}), got {shapes['reader']}."
         if len(shapes["ema"]) != 1 or shapes["ema"][0] not in {d, basis[1]}:
             return f"ema must have shape ({d},), got {shapes['ema']}."
         for name in ("groups", "weights"):
@@ -165,9 +181,14 @@ class AIFSState(nn.Module):
                 f"the saved AIFS state belongs to another head: {problem} Load it onto the base model it was "
                 "trained with, or train a new adapter."
             )
+        wrong = _value_problem({**self._values(), **saved})
+        if wrong:
+            raise CheckpointMismatchError(
+                f"the saved AIFS state is damaged: {wrong} Load an earlier checkpoint, or train the adapter again."
+            )
         for name, value in saved.items():
             current = getattr(self, name)
-            if current.shape != value.shape:
+            if current.shape != value.shape or not current.is_contiguous():
                 self._buffers[name] = torch.empty(value.shape, dtype=_DTYPES[name], device=current.device)
             # `assign=True` would otherwise keep whatever precision is in the file.
             state_dict[prefix + name] = value.to(_DTYPES[name])
@@ -177,3 +198,27 @@ class AIFSState(nn.Module):
     def extra_repr(self) -> str:
         """Sizes, for `print(model)`."""
         return f"dim={self.dim}, directions={self.basis.shape[1]}, num_updates={int(self.num_updates)}"
+
+
+def _value_problem(values: dict[str, Tensor]) -> str | None:
+    """The first buffer with values that no training makes, in words; None when all are possible."""
+    for name, value in values.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            return f"{name} holds NaN or infinite values; look for the step that made them."
+    mask, basis, groups = values["mask"], values["basis"], values["groups"]
+    if mask.numel() and not (mask.min() >= 0 and mask.max() <= 1):
+        return f"mask must lie in [0, 1], got [{mask.min():.4g}, {mask.max():.4g}]."
+    if basis.shape[1]:
+        gram = basis.double().T @ basis.double()
+        if not torch.allclose(gram, torch.eye(len(gram), dtype=gram.dtype, device=gram.device), atol=BASIS_TOLERANCE):
+            return "basis must have orthonormal columns."
+    count, classes = len(values["displacements"]), len(values["class_displacements"])
+    # One row per combination of `m` attributes with a value per class each.
+    if count and classes and count not in {classes**m for m in range(1, count.bit_length() + 1)}:
+        return f"displacements must have a power of {classes} rows, the number of class_displacements; got {count}."
+    most = count or MOST_GROUPS
+    if groups.numel() and not (groups.min() >= 0 and groups.max() < most):
+        return f"groups must lie in 0..{most - 1}, got values from {int(groups.min())} to {int(groups.max())}."
+    if values["num_updates"] < 0:
+        return f"num_updates must be at least 0, got {int(values['num_updates'])}."
+    return None

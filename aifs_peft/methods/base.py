@@ -84,6 +84,15 @@ class Method:
         """Learning rate of the second head, as a multiple of the first one's."""
         return 1.0
 
+    def samples_per_epoch(self, encoder_trains: bool) -> int | None:
+        """How many examples' latents `end_of_epoch` is content with; None wants all.
+
+        Args:
+            encoder_trains: whether latents change between epochs.
+        """
+        del encoder_trains
+        return self.epoch_samples
+
     def columns(self) -> tuple[str, ...]:
         """Names of the columns of the training set that the method reads beside inputs and labels."""
         return ()

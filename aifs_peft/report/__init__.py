@@ -2,7 +2,8 @@
 
 from aifs_peft._plain import plain, to_json
 from aifs_peft.report.card import comparison_table, group_table, render_card
-from aifs_peft.report.folder import write_audit_folder
+from aifs_peft.report.folder import write_audit_folder, write_what_if
+from aifs_peft.report.highlights import highlighted_rows, write_highlights
 from aifs_peft.report.hub import push_adapter, save_run
 from aifs_peft.report.page import audit_html, audit_page, plot_audit, render_html, write_report
 from aifs_peft.report.trainer import (
@@ -21,6 +22,7 @@ __all__ = [
     "card_from_trainer",
     "comparison_table",
     "group_table",
+    "highlighted_rows",
     "plain",
     "plot_audit",
     "push_adapter",
@@ -33,5 +35,7 @@ __all__ = [
     "to_json",
     "write_audit_folder",
     "write_card",
+    "write_highlights",
     "write_report",
+    "write_what_if",
 ]

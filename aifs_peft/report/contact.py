@@ -158,16 +158,21 @@ def _opened(value: Any) -> Image.Image:
 
     from PIL import Image
 
+    from aifs_peft.data.images import to_rgb
+
     if isinstance(value, Mapping):
         value = io.BytesIO(value["bytes"]) if value.get("bytes") is not None else value["path"]
     if isinstance(value, str | Path | io.BytesIO):
         with Image.open(value) as opened:
-            return opened.convert("RGB")
+            opened.load()
+            return to_rgb(opened)
     if isinstance(value, Image.Image):
-        return value.convert("RGB")
+        return to_rgb(value)
     array = np.asarray(value)
     if array.ndim not in (2, 3) or not np.issubdtype(array.dtype, np.number):
         raise ValueError(f"an image needs shape (h, w) or (h, w, 3); got {array.shape} of {array.dtype}")
+    if array.ndim == 2 and array.dtype.kind in "iu" and array.max(initial=0) > 255:
+        return to_rgb(array)  # a scan of more than 8 bits
     if np.issubdtype(array.dtype, np.floating):
         array = np.nan_to_num(array) * (255 if np.nanmax(array, initial=0.0) <= 1.0 else 1)
     return Image.fromarray(np.clip(array, 0, 255).astype(np.uint8)).convert("RGB")

@@ -6,7 +6,8 @@ audit/audit.json        Audit.to_dict() and what `audit_record` adds
 audit/conflicting.csv   one row per example that goes against the shortcut, most certain first
 audit/examples.json     which examples the sheets show; texts are in it, pictures in the sheets
 audit/contact_*.png     conflicting, aligned, typical
-what_if.json            predictions with the attribute toggled, see `WHAT_IF`
+audit/highlights.*      what the attribute's score reads in some examples, see `aifs_peft.report.highlights`
+what_if.json            predictions with the attribute toggled, see `read_what_if`
 report.html, README.md  the report and the card, rendered from the above
 ```
 """
@@ -98,14 +99,34 @@ def read_audit(folder: str | Path) -> dict[str, Any] | None:
     return dict(_read(path, AUDIT)) if (path / AUDIT).is_file() else None
 
 
-def read_what_if(folder: str | Path) -> list[dict[str, Any]]:
+def write_what_if(what_if: Mapping[str, Any], folder: str | Path) -> None:
+    """Write the test predictions with the attribute toggled into the folder of a run; empty takes an earlier file away.
+
+    Args:
+        what_if: of `FinetuneResult`, see `aifs_peft.explain.what_if`.
+        folder: of the run.
+
+    Raises:
+        InvalidInputError: for what JSON cannot hold.
+    """
+    path = Path(folder) / WHAT_IF
+    if what_if:
+        path.write_text(to_json(what_if), encoding="utf-8")
+    else:
+        path.unlink(missing_ok=True)
+
+
+def read_what_if(folder: str | Path) -> dict[str, Any]:
     """Predictions with the attribute toggled; empty where the run has none.
 
-    Each is an example: "row", "label", "inferred", "toggled_to" (the value it was given), "predicted", "probability"
-    (of its own label), "predicted_toggled", "probability_toggled", and "input" where known.
+    As `write_what_if` wrote it: "sentences", "n", "rows", "share" and "examples". A bare list of examples, the form of
+    earlier releases, is read as the examples alone.
     """
     path = Path(folder)
-    return list(_read(path, WHAT_IF)) if (path / WHAT_IF).is_file() else []
+    if not (path / WHAT_IF).is_file():
+        return {}
+    told = _read(path, WHAT_IF)
+    return {"examples": told} if isinstance(told, list) else dict(told)
 
 
 def read_sheets(folder: str | Path) -> Sheets:

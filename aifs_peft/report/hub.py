@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 MESSAGE = "Add AIFS adapter and model card"
 _EXAMPLES = ("audit", "report.html")
 """What in a run's folder shows training examples."""
-_OF_BASE = ("config.json", "model.safetensors", "generation_config.json")
+# Patterns of names, whole, in parts and pickled.
+_OF_BASE = (
+    "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
+    "pytorch_model*.bin*", "adapter_model.*", "report.html",
+)  # fmt: skip
 _OF_PROCESSOR = (
     "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json",
-    "vocab.txt", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    "vocab.txt", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "*.model",
 )  # fmt: skip
 
 
@@ -80,8 +84,12 @@ def _remove_earlier(folder: Path) -> None:
     if not (folder / "summary.json").is_file():
         return
     shutil.rmtree(folder / BASE_FOLDER, ignore_errors=True)
-    for name in (*_OF_BASE, *_OF_PROCESSOR):
-        (folder / name).unlink(missing_ok=True)
+    for pattern in (*_OF_BASE, *_OF_PROCESSOR):
+        for file in folder.glob(pattern):
+            file.unlink()
+    for config in folder.glob("*/adapter_config.json"):  # an adapter of another name
+        if not config.parent.name.startswith("checkpoint-"):
+            shutil.rmtree(config.parent)
 
 
 def push_adapter(

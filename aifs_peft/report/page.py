@@ -14,8 +14,9 @@ from aifs_peft.report.publish import shown_name
 from aifs_peft.report.record import audit_record, points
 from aifs_peft.report.sections.hurt import hurt
 from aifs_peft.report.sections.run import Run, read_run
+from aifs_peft.report.sections.toggled import what_if
 from aifs_peft.report.sections.training import training
-from aifs_peft.report.sections.trust import trust, what_if
+from aifs_peft.report.sections.trust import trust
 from aifs_peft.report.sections.verdict import verdict
 from aifs_peft.report.sections.what import conflicting_table, what
 

@@ -15,7 +15,10 @@ from peft import PeftModel
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainerState, TrainingArguments
+from transformers.trainer_utils import rotate_checkpoints
 
+from aifs_peft.training.callbacks import export_callbacks
+from aifs_peft.training.checkpoint_folders import require_whole, unfinished
 from aifs_peft.training.checkpoints import load_adapter_strictly
 from aifs_peft.training.columns import is_table
 from aifs_peft.tuner import find_aifs_layer
@@ -87,6 +90,16 @@ def removing_collator(trainer: Trainer) -> Callable[[list[Any]], dict[str, Any]]
     return collator
 
 
+def apply_trial(trainer: Trainer, trial: Any) -> None:
+    """Set the arguments that a trial of a hyperparameter search asks for.
+
+    Args:
+        trainer: that searches.
+        trial: of its backend.
+    """
+    trainer._hp_search_setup(trial)
+
+
 def rng_file(args: TrainingArguments) -> str:
     """Name of the file in a checkpoint that holds this process's generators."""
     return "rng_state.pth" if args.world_size <= 1 else f"rng_state_{args.process_index}.pth"
@@ -115,6 +128,7 @@ def _load_from_checkpoint(self: Resumable, resume_from_checkpoint: str, model: n
 def _load_best_model(self: Resumable) -> None:
     best = str(self.state.best_model_checkpoint)
     logger.info("loading the best model from %s (score: %s)", best, self.state.best_metric)
+    require_whole(Path(best))
     _load_into(self.model, Path(best))
 
 
@@ -138,8 +152,71 @@ def _push_from_checkpoint(self: Any, checkpoint_folder: str) -> None:
 
     from aifs_peft.report import push_checkpoint
 
+    if self.saving_to is not None:
+        self.push_due = True  # when the checkpoint is whole
+        return
     if not self.is_world_process_zero():
         return
     running = self.push_in_progress
     if self.args.hub_always_push or running is None or running.is_done():
         self.push_in_progress = PushInProgress(push_checkpoint(self, checkpoint_folder))  # type: ignore[arg-type] # takes a list
+
+
+def saves_whole_checkpoints(cls: C) -> C:
+    """Class decorator: a checkpoint is written under another name, and renamed when every process has written its part.
+
+    What is written stays upstream's. The trainer has attributes `saving_to` (None) and `push_due` (False), and
+    `writing_checkpoint` and `publish_checkpoint`, see `AIFSTrainer`.
+
+    Args:
+        cls: a trainer.
+    """
+    cls._get_output_dir = _get_output_dir  # type: ignore[method-assign]
+    cls._save_checkpoint = _save_checkpoint  # type: ignore[method-assign]
+    return cls
+
+
+def _get_output_dir(self: Any, trial: Any) -> str:
+    return Trainer._get_output_dir(self, trial) if self.saving_to is None else str(self.saving_to)
+
+
+def _save_checkpoint(self: Any, model: nn.Module, trial: Any) -> None:
+    checkpoint = Path(Trainer._get_output_dir(self, trial)) / f"checkpoint-{self.state.global_step}"
+    written = unfinished(checkpoint)
+    export_callbacks([*self.callback_handler.callbacks, self.control], self.state)
+    with self.writing_checkpoint(checkpoint):
+        self.saving_to, self.push_due = written.parent, False
+        try:
+            Trainer._save_checkpoint(self, model, trial)
+        finally:
+            self.saving_to = None
+        best = checkpoint.parent / f"checkpoint-{self.state.best_global_step}"
+        if self.state.best_global_step and (best == checkpoint or best.is_dir()):
+            self.state.best_model_checkpoint = str(best)  # upstream has looked in the folder that is written
+        if self.args.should_save:
+            self.state.save_to_json(str(written / "trainer_state.json"))
+        self.publish_checkpoint(checkpoint)
+    if self.push_due:
+        self._push_from_checkpoint(str(checkpoint))
+    if self.args.should_save:
+        rotate_checkpoints(
+            output_dir=str(checkpoint.parent),
+            save_total_limit=self.args.save_total_limit,
+            best_model_checkpoint=self.state.best_model_checkpoint,
+            use_mtime=True,
+        )
+
+
+def begins_no_epoch_when_stopped(cls: C) -> C:
+    """Class decorator: a run that had stopped when its checkpoint was saved takes no further step.
+
+    Args:
+        cls: a trainer.
+    """
+    cls._run_epoch = _run_epoch  # type: ignore[method-assign]
+    return cls
+
+
+def _run_epoch(self: Any, *given: Any, **named: Any) -> None:
+    if not self.control.should_training_stop:
+        Trainer._run_epoch(self, *given, **named)

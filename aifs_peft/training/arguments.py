@@ -8,9 +8,25 @@ from typing import Any
 from transformers import SchedulerType, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
+from aifs_peft._checks import check_count, check_number
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.training.labels import LABEL_NAMES
 from aifs_peft.training.selection import SELECTION_METRICS
+
+# transformers' argument -> least value, whether it must be whole, whether None is one of its values.
+_RANGES: dict[str, tuple[float, bool, bool]] = {
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), (1, True, False)),
+    **dict.fromkeys(("gradient_accumulation_steps",), (1, True, False)),
+    **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "num_train_epochs"), (0, False, False)),
+    **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon", "warmup_steps"), (0, False, False)),
+    **dict.fromkeys(("logging_steps", "save_steps"), (0, False, False)),
+    **dict.fromkeys(("eval_steps", "eval_delay", "eval_accumulation_steps"), (0, False, True)),
+    **dict.fromkeys(("seed", "dataloader_num_workers"), (0, True, False)),
+    **dict.fromkeys(("data_seed", "dataloader_prefetch_factor"), (0, True, True)),
+    **dict.fromkeys(("alpha", "beta", "lambda_", "neftune_noise_alpha"), (0, False, True)),
+    "save_total_limit": (0, True, True),
+    "max_steps": (-1, True, False),
+}
 
 
 @dataclass
@@ -55,6 +71,14 @@ class AIFSTrainingArguments(TrainingArguments):
         evaluation_columns: integer or boolean columns of the evaluation set (say, true groups, also overlapping ones)
             that `compute_metrics` and `predict` get beside the labels, as `label_ids = (labels, column, ...)`. Kept
             whatever `remove_unused_columns` says; never seen by the model.
+
+    **Interruptions**
+
+    Args:
+        save_on_sigterm: on SIGTERM finish the step, save a checkpoint and end with status 143; nothing is done where
+            the signal has a handler already.
+        resume_without_optimizer: resume also from checkpoints that were saved with `save_only_model`; optimizer,
+            schedule and random generators then start anew.
 
     **Defaults that differ from transformers**
 
@@ -101,6 +125,10 @@ class AIFSTrainingArguments(TrainingArguments):
     evaluation_columns: list[str] | None = field(
         default=None, metadata={"help": "Columns for compute_metrics, such as true groups."}
     )
+    save_on_sigterm: bool = field(default=True, metadata={"help": "On SIGTERM save a checkpoint and end with 143."})
+    resume_without_optimizer: bool = field(
+        default=False, metadata={"help": "Resume from checkpoints of save_only_model, with a new optimizer."}
+    )
     lr_scheduler_type: SchedulerType | str = field(default="cosine", metadata={"help": "Learning-rate schedule."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide non-finite losses; leave it off."})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See TrainingArguments."})
@@ -119,11 +147,19 @@ class AIFSTrainingArguments(TrainingArguments):
             "pin_memory": self.dataloader_pin_memory and self.device.type == "cuda",
         }
 
+    def checked(self) -> AIFSTrainingArguments:
+        """Themselves, checked again after fields were set.
+
+        Raises:
+            InvalidConfigError: naming the field.
+        """
+        self._check_ranges()
+        self._check()
+        return self
+
     def __post_init__(self) -> None:
-        if self.selection not in SELECTION_METRICS:
-            raise InvalidConfigError(
-                f"selection must be one of {', '.join(map(repr, SELECTION_METRICS))}; got {self.selection!r}"
-            )
+        self._check_selection()
+        self._check_ranges()
         self._check_parallelism()
         wants_best = self.load_best_model_at_end or self.early_stopping_patience is not None
         if self.metric_for_best_model is None and (wants_best or str(self.save_strategy) == "best"):
@@ -133,7 +169,14 @@ class AIFSTrainingArguments(TrainingArguments):
         super().__post_init__()
         self._check()
 
+    def _check_selection(self) -> None:
+        if self.selection not in SELECTION_METRICS:
+            raise InvalidConfigError(
+                f"selection must be one of {', '.join(map(repr, SELECTION_METRICS))}; got {self.selection!r}"
+            )
+
     def _check(self) -> None:
+        self._check_selection()
         for name, low in (("mask_update_every", 1), ("max_repeats", 1), ("min_cell", 1)):
             if not getattr(self, name) >= low:
                 raise InvalidConfigError(f"{name} must be at least {low}; got {getattr(self, name)}")
@@ -167,6 +210,17 @@ class AIFSTrainingArguments(TrainingArguments):
             raise InvalidConfigError(f"label_smoothing_factor must lie in [0, 1); got {self.label_smoothing_factor}")
         if self.early_stopping_patience is not None and IntervalStrategy(self.eval_strategy) == IntervalStrategy.NO:
             raise InvalidConfigError('early_stopping_patience needs evaluations; set eval_strategy="epoch" or "steps"')
+
+    def _check_ranges(self) -> None:
+        """Of transformers' own numbers, which it takes as they are: a negative rate trains away from the data."""
+        for name, (low, whole, none) in _RANGES.items():
+            value = getattr(self, name, None)
+            # The command line of transformers gives some numbers as text; upstream reads them.
+            if (value is None and none) or isinstance(value, str) or not hasattr(self, name):
+                continue
+            check_count(name, value, int(low)) if whole else check_number(name, value, low)
+        if self.max_steps <= 0:
+            check_number("num_train_epochs (without max_steps)", self.num_train_epochs, 0, above=True)
 
     def _check_parallelism(self) -> None:
         """Before upstream sets anything up for it."""

@@ -103,7 +103,7 @@ def assemble(
         processes=processes,
         offered=offered,
     )
-    store = LatentStore(len(train.labels), samples or method.epoch_samples, seed)
+    store = LatentStore(len(train.labels), samples or method.samples_per_epoch(contexts.encoder_trains), seed)
     order_seed = seed if order_seed is None else order_seed
     return EpochRunner(contexts, store, passes, order_seed=order_seed, update_every=update_every)
 

@@ -95,7 +95,7 @@ class EpochHook:
             labels = read_labels(train_dataset)
         check_labels(labels, num_labels_of(self.layer))
         processes = processes_of(self.accelerator)
-        collator = CarryingCollator(default_collate if collate is None else collate)
+        collator = CarryingCollator(default_collate if collate is None else collate, seed=seed)
         self.runner = assemble(
             adapted, self.layer, self.method, TrainingData(train_dataset, labels, validation_dataset),
             Loading(collator, batch_size, self.accelerator.device), processes,
@@ -103,7 +103,10 @@ class EpochHook:
         )  # fmt: skip
         self.loader: DataLoader[Any] = self.accelerator.prepare_data_loader(
             DataLoader(
-                IndexedDataset(train_dataset), batch_size=batch_size, sampler=self.runner.sampler, collate_fn=collator
+                IndexedDataset(train_dataset, seed=seed),
+                batch_size=batch_size,
+                sampler=self.runner.sampler,
+                collate_fn=collator,
             )
         )
         self.terms = LossTerms(processes)

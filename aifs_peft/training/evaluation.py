@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aifs_peft.explain.reading import attribute_scores
 from aifs_peft.training.selection import selection_metrics
 from aifs_peft.tuner import AIFSLayer
 
@@ -33,15 +34,13 @@ class LabelFreeMetrics:
         """
         output, state = self._layer.take_output(), self._layer.state
         labels = labels.to(output.logits.device)
-        # Latents only where something is read off them: they are by far the largest.
-        z = output.z.float() if state.has_basis else output.z[:, :0]
-        rows = self._gather((output.logits.argmax(1) == labels, labels, z))
+        scores = attribute_scores(output.z.float(), state.reader) if len(state.reader) else output.z[:, :0]
+        rows = self._gather((output.logits.argmax(1) == labels, labels, scores))
         self._rows.append(tuple(row.cpu() for row in rows))
 
     def compute(self) -> dict[str, float]:
         """The metrics by name; none where no batch had labels."""
         if not self._rows:
             return {}
-        correct, labels, z = (torch.cat(column) for column in zip(*self._rows, strict=True))
-        state = self._layer.state
-        return selection_metrics(correct, labels, z if state.has_basis else None, state, self._min_cell)
+        correct, labels, scores = (torch.cat(column) for column in zip(*self._rows, strict=True))
+        return selection_metrics(correct, labels, scores if scores.shape[1] else None, self._min_cell)

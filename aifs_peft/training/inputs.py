@@ -6,6 +6,7 @@ the trainer's `processing_class`; data sets that hold the model's inputs already
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from aifs_peft.data.images import read_images, undecoded
 from aifs_peft.errors import InvalidInputError
 from aifs_peft.training.labels import LABEL_NAMES, read_labels
 
@@ -24,7 +26,12 @@ from aifs_peft.training.labels import LABEL_NAMES, read_labels
 IMAGE_COLUMNS = ("image", "img", "images")
 TEXT_COLUMNS = ("text", "sentence", "texts")
 # What a model takes: a data set with one of these was processed before.
+# Tables of absolute positions of a text, by the last part of a module's name, and what is none.
+_POSITIONS = re.compile(r"(^|[._])(positions?|pos)(_[a-z]+)?$|(^|\.)wpe$")
+_OTHER_POSITIONS = re.compile(r"vision|visual|image|relative|rel_|(^|\.)[xyhw]_position|2d")
 MODEL_INPUTS = ("pixel_values", "input_ids", "inputs_embeds", "features")
+# Texts that are tokenised at a time to see how long they are.
+_CHUNK = 1000
 
 
 class ProcessedDataset(Dataset[dict[str, Any]]):
@@ -39,6 +46,7 @@ class ProcessedDataset(Dataset[dict[str, Any]]):
         labels: encoded labels, `(n,)` int64.
         max_length: most tokens of a text; longer ones are cut. None for no limit.
         keep: names of the other columns that go into each example, for metrics.
+        what: which set, for messages.
 
     Attributes:
         labels: as given.
@@ -54,8 +62,12 @@ class ProcessedDataset(Dataset[dict[str, Any]]):
         labels: Tensor | None,
         max_length: int | None = None,
         keep: Sequence[str] = (),
+        what: str = "data",
     ) -> None:
         self.source, self.column, self.processor, self.labels = source.with_format(None), column, processor, labels
+        self.what = what
+        if isinstance(source.features[column], datasets.Image):
+            self.source = undecoded(self.source, column)
         self.columns = {
             name: np.asarray(self.source[name][:])
             for name, feature in source.features.items()
@@ -68,16 +80,10 @@ class ProcessedDataset(Dataset[dict[str, Any]]):
         texts = [_text(value, self.column, row) for row, value in enumerate(self.source[self.column])]
         tokens: Mapping[str, Any] = self.processor(texts, truncation=max_length is not None, max_length=max_length)
         full = [] if max_length is None else [i for i, ids in enumerate(tokens["input_ids"]) if len(ids) >= max_length]
-        if full:
+        if full and max_length is not None:
             whole = self.processor([texts[i] for i in full], verbose=False)["input_ids"]
             cut = sum(len(ids) > len(tokens["input_ids"][i]) for ids, i in zip(whole, full, strict=True))
-            if cut:
-                warnings.warn(
-                    f"{cut} of {len(texts)} texts are longer than the model's {max_length} positions and were cut; "
-                    "shorten or split them if what matters stands at their end",
-                    UserWarning,
-                    stacklevel=4,
-                )
+            tell_cut(cut, len(texts), max_length, max_length)
         return tokens
 
     def __len__(self) -> int:
@@ -91,7 +97,7 @@ class ProcessedDataset(Dataset[dict[str, Any]]):
         if self._tokens is not None:
             rows = [{name: values[i] for name, values in self._tokens.items()} for i in positions]
         else:
-            images = [_rgb(self.source[i][self.column], i) for i in positions]
+            images = read_images(self.source, positions, column=self.column, split=self.what)
             batch = self.processor(images=images, return_tensors="pt")
             rows = [{name: values[k] for name, values in batch.items()} for k in range(len(images))]
         for row, i in zip(rows, positions, strict=True):
@@ -140,7 +146,7 @@ def processed(dataset: Any, processor: Any, model: nn.Module, what: str, keep: S
             "images need an image processor, texts a tokenizer"
         )
     limit = longest_text(model, processor) if tokenizer else None
-    return ProcessedDataset(dataset, column, processor, encode_labels(dataset, model, what), limit, keep)
+    return ProcessedDataset(dataset, column, processor, encode_labels(dataset, model, what), limit, keep, what)
 
 
 def input_column(dataset: datasets.Dataset) -> str | None:
@@ -212,18 +218,64 @@ def longest_text(model: nn.Module, tokenizer: Any) -> int | None:
     """
     limits = []
     for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] in (
-            "position_embeddings",
-            "embed_positions",
-            "wpe",
-        ):
+        table = getattr(module, "weight", None)
+        if not isinstance(table, Tensor) or table.ndim != 2 or not hasattr(module, "padding_idx"):
+            continue
+        if _POSITIONS.search(name) and not _OTHER_POSITIONS.search(name):
             # RoBERTa counts positions from behind its padding index.
-            used = 0 if module.padding_idx is None else module.padding_idx + 1
-            limits.append(module.num_embeddings - used)
+            used = 0 if module.padding_idx is None else int(module.padding_idx) + 1
+            limits.append(len(table) - used)
+    if limits:  # BART, Nystromformer and their like have a table with two rows more than there are positions
+        config = getattr(model, "config", None)
+        named = getattr(getattr(config, "text_config", config), "max_position_embeddings", None)
+        limits += [named] if isinstance(named, int) and named > 0 else []
     declared = getattr(tokenizer, "model_max_length", None)
     if declared is not None and declared < 10**6:  # transformers writes 10^30 for "no limit known"
         limits.append(int(declared))
     return min(limits, default=None)
+
+
+def count_cut(tokenizer: Any, texts: Sequence[str], limit: int) -> int:
+    """How many texts have more tokens than a limit.
+
+    Args:
+        tokenizer: of the model.
+        texts: any number.
+        limit: tokens, with the special ones.
+    """
+    cut = 0
+    for start in range(0, len(texts), _CHUNK):
+        ids = tokenizer(list(texts[start : start + _CHUNK]), truncation=False, verbose=False)["input_ids"]
+        cut += sum(len(tokens) > limit for tokens in ids)
+    return cut
+
+
+def tell_cut(cut: int, total: int, limit: int, positions: int | None) -> None:
+    """Warn of texts that are cut, with their number; nothing where none is.
+
+    Args:
+        cut: how many are.
+        total: of how many.
+        limit: tokens that are left of each.
+        positions: tokens that the model could take; None where that is not known.
+
+    Example:
+        >>> with warnings.catch_warnings(record=True, action="always") as told:
+        ...     tell_cut(2, 9, 128, 512)
+        >>> str(told[0].message).partition(";")[0]
+        '2 of 9 texts are longer than max_length=128 tokens and were cut'
+    """
+    if not cut:
+        return
+    most = "" if positions is None else f" (the model takes {positions:,})"
+    whose = f"max_length={limit} tokens" if limit != positions else f"the model's {limit} positions"
+    remedy = "shorten or split them" if limit == positions else f"raise it{most}, or shorten them"
+    warnings.warn(
+        f"{cut:,} of {total:,} texts are longer than {whose} and were cut; {remedy} if what matters stands at their "
+        "end",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def _holds_integers(feature: Any) -> bool:
@@ -239,9 +291,3 @@ def _text(value: Any, column: str, row: int) -> str:
             f"row {row} of column {column!r} holds {value!r} where a text is needed; drop such rows or fill them in"
         )
     return value
-
-
-def _rgb(image: Any, row: int) -> Any:
-    if image is None:
-        raise InvalidInputError(f"row {row} has no image; drop such rows first")
-    return image.convert("RGB") if hasattr(image, "convert") else image

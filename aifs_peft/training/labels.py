@@ -47,7 +47,29 @@ def label_of(example: Any) -> Any:
             f"no label: an example needs one of {', '.join(LABEL_NAMES)}, got {keys}; rename the column, or add it in "
             "the data set or its transform"
         )
-    return label
+    return whole_labels(label) if isinstance(label, Tensor) else label
+
+
+def whole_labels(labels: Tensor) -> Tensor:
+    """Labels of a batch as integers: collators write whole numbers of another type, 1.0 or `np.True_`, as floats.
+
+    Args:
+        labels: of any type.
+
+    Raises:
+        InvalidInputError: for a fraction, which is no class.
+
+    Example:
+        >>> whole_labels(torch.tensor([1.0, 0.0]))
+        tensor([1, 0])
+    """
+    if not labels.is_floating_point():
+        return labels
+    if not bool((labels == labels.floor()).all()):  # not of NaN either
+        raise InvalidInputError(
+            f"labels must be integers; a batch has {labels.flatten()[:8].tolist()}. Regression is not supported"
+        )
+    return labels.long()
 
 
 def read_labels(dataset: Any, what: str = "training") -> Tensor:

@@ -15,6 +15,9 @@ REMEDY = (
     "lower the learning rate or the term's weight (alpha for invariance, beta for sensitivity), or train in float32"
 )
 
+# The largest number whose square is one: beyond it the norm of a gradient is infinite in single precision.
+LARGEST = torch.finfo(torch.float32).max ** 0.5
+
 LossFunction = Callable[..., Tensor]
 """`Trainer(compute_loss_func=...)`: `(outputs, labels, num_items_in_batch) -> scalar`."""
 
@@ -51,10 +54,10 @@ class LossTerms:
             Their sum.
 
         Raises:
-            NonFiniteError: naming the first cause.
+            NonFiniteError: naming the first cause; also for a loss whose square is not finite.
         """
         loss = torch.stack([value.float() for value in terms.values()]).sum()
-        if not bool(loss.isfinite()):
+        if not bool(loss.abs() < LARGEST):
             self._explain(terms, z, step)
         for name, value in terms.items():
             value = value.detach().double()
@@ -69,9 +72,11 @@ class LossTerms:
                 f"latents of {bad} of {len(z)} examples are NaN or infinite at step {step}, before any loss; check "
                 "the batch's input values, the encoder's weights, and the learning rate when it is trained"
             )
-        names = {name: value.item() for name, value in terms.items() if not bool(value.isfinite())}
+        names = {name: value.item() for name, value in terms.items() if not bool(value.abs() < LARGEST)}
+        told = ", ".join(f"{name} = {value:.4g}" for name, value in names.items()) or "the sum of all terms"
         raise NonFiniteError(
-            f"loss term {', '.join(f'{k} = {v}' for k, v in names.items())} at step {step}; {self._remedy}"
+            f"loss term {told} at step {step} is not finite, or its square is not: the training has diverged; "
+            f"{self._remedy}"
         )
 
     def drain(self) -> dict[str, float]:

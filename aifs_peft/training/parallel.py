@@ -16,6 +16,7 @@ from torch import Tensor
 
 from aifs_peft.errors import AIFSError, InvalidConfigError
 from aifs_peft.latent.state import AIFSState
+from aifs_peft.training.peers import telling_lost_processes
 from aifs_peft.training.processes import Processes
 
 SHARDED = (
@@ -154,6 +155,8 @@ def close_process_group() -> None:
     joins its threads, and one that wants the lock to let go of a tensor waits for it for ever. `destroy_process_group`
     gives the lock up.
     """
-    PartialState().wait_for_everyone()
+    state = PartialState()
+    with telling_lost_processes(state.process_index, state.num_processes):
+        state.wait_for_everyone()
     gc.collect()
     PartialState().destroy_process_group()

@@ -46,29 +46,31 @@ def drawn_by_weight(weights: Tensor, total: int, generator: torch.Generator) -> 
 
 
 class Draw(int):
-    """A position in the training set that knows how often it was drawn before in the same epoch.
+    """A position in the training set that knows its epoch, and how often it was drawn before in that epoch.
 
     An `int` to everybody else, so that batch samplers, workers and data sets need not know about it.
 
     Args:
         position: in the training set.
         occurrence: earlier draws of the same position in this epoch.
+        epoch: epochs completed before.
 
     Example:
-        >>> draw = Draw(7, 2)
-        >>> draw == 7, draw.occurrence
-        (True, 2)
+        >>> draw = Draw(7, 2, epoch=1)
+        >>> draw == 7, draw.occurrence, draw.epoch
+        (True, 2, 1)
     """
 
     occurrence: int
+    epoch: int
 
-    def __new__(cls, position: int, occurrence: int) -> Draw:  # noqa: D102 - see the class
+    def __new__(cls, position: int, occurrence: int = 0, epoch: int = 0) -> Draw:  # noqa: D102 - see the class
         draw = super().__new__(cls, position)
-        draw.occurrence = occurrence
+        draw.occurrence, draw.epoch = occurrence, epoch
         return draw
 
-    def __reduce__(self) -> tuple[type[Draw], tuple[int, int]]:
-        return Draw, (int(self), self.occurrence)
+    def __reduce__(self) -> tuple[type[Draw], tuple[int, int, int]]:
+        return Draw, (int(self), self.occurrence, self.epoch)
 
 
 def occurrences(order: Tensor) -> Tensor:
@@ -96,7 +98,7 @@ class EpochSampler(Sampler[int]):
     """The order of an epoch: a permutation, or what the method's `sampling` says.
 
     Not a `RandomSampler`, so accelerate leaves it in place and shards the batches made of it; it draws nothing
-    from the global generators. Iterating gives positions; one that was drawn before in the epoch is a `Draw`.
+    from the global generators. Iterating gives positions, each a `Draw`.
 
     Args:
         size: number of training examples, n; also the number of draws per epoch.
@@ -126,7 +128,7 @@ class EpochSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         order = self.order()
         for position, occurrence in zip(order.tolist(), occurrences(order).tolist(), strict=True):
-            yield Draw(position, occurrence) if occurrence else position
+            yield Draw(position, occurrence, self.epoch)
 
     def order(self) -> Tensor:
         """Positions of the chosen epoch's draws, `(size,)` int64.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from aifs_peft.latent.state import AIFSState
-from aifs_peft.methods.aifs.offsets import held_out_groups
+from aifs_peft.explain.reading import values_of_scores
 
 # `AIFSTrainingArguments.selection` -> the metric it stands for.
 SELECTION_METRICS = {
@@ -16,16 +15,13 @@ SELECTION_METRICS = {
 }
 
 
-def selection_metrics(
-    correct: Tensor, labels: Tensor, z: Tensor | None, state: AIFSState, min_cell: int
-) -> dict[str, float]:
+def selection_metrics(correct: Tensor, labels: Tensor, scores: Tensor | None, min_cell: int) -> dict[str, float]:
     """Accuracies that need labels only.
 
     Args:
         correct: `(n,)` bool, prediction equals label.
         labels: `(n,)` int64.
-        z: `(n, dim)` latents; None where no direction is known.
-        state: the adapter's buffers, for what was discovered.
+        scores: `(n, A)` of the attribute's values, see `aifs_peft.explain.reading`; None where no attribute is known.
         min_cell: cells with fewer examples say too little and are left out of the minimum.
 
     Returns:
@@ -33,18 +29,17 @@ def selection_metrics(
         attribute; the classes where no direction is known) and "inferred_conflicting_share".
 
     Example:
-        >>> state = AIFSState(2)
         >>> correct, labels = torch.tensor([True, True, False, True]), torch.tensor([0, 0, 1, 1])
-        >>> selection_metrics(correct, labels, None, state, 1)["worst_inferred_group_accuracy"]
+        >>> selection_metrics(correct, labels, None, 1)["worst_inferred_group_accuracy"]
         0.5
     """
     accuracy = correct.double().mean().item()
     by_class = _worst(correct, labels, min_cell)
     metrics = {"accuracy": accuracy, "worst_class_accuracy": by_class}
-    if z is None:
+    if scores is None:
         return metrics | {"worst_inferred_group_accuracy": by_class}
-    groups = held_out_groups(state, z, labels)
-    cells = labels * len(state.displacements) + groups
+    groups = values_of_scores(scores, labels).argmax(dim=1)
+    cells = labels * scores.shape[1] + groups
     return metrics | {
         "worst_inferred_group_accuracy": _worst(correct, cells, min_cell),
         "inferred_conflicting_share": (groups != labels).double().mean().item(),

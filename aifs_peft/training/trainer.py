@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,11 +16,17 @@ from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer
-from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput
+from transformers.trainer_utils import (
+    BestRun,
+    EvalLoopOutput,
+    PredictionOutput,
+    TrainOutput,
+    default_hp_space_optuna,
+)
 
-from aifs_peft.errors import InvalidInputError
+from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.methods import Method, TrainingPlan
-from aifs_peft.training import _transformers
+from aifs_peft.training import _transformers, search
 from aifs_peft.training.adapter import num_labels_of, require_adapter, require_peft
 from aifs_peft.training.arguments import AIFSTrainingArguments
 from aifs_peft.training.assembly import TrainingData, assemble
@@ -30,13 +38,14 @@ from aifs_peft.training.batches import (
     IndexedDataset,
     model_inputs,
 )
-from aifs_peft.training.callbacks import EpochCallback
-from aifs_peft.training.checkpoints import check_resumable, write_method
+from aifs_peft.training.callbacks import EpochCallback, out_of_patience, restore_callbacks
+from aifs_peft.training.checkpoint_folders import newest_checkpoint, publish, require_whole
 from aifs_peft.training.checks import check_arguments, check_evaluation_sets, check_model, check_split, check_unlabelled
 from aifs_peft.training.contexts import Batch
 from aifs_peft.training.encoding import Loading
 from aifs_peft.training.epoch_runner import EpochRunner
 from aifs_peft.training.evaluation import LabelFreeMetrics
+from aifs_peft.training.finite import require_finite_gradients, require_finite_logits, require_finite_weights
 from aifs_peft.training.from_names import build_model
 from aifs_peft.training.inputs import processed
 from aifs_peft.training.labels import LABEL_NAMES, check_labels, label_of, read_labels, without_labels
@@ -44,7 +53,11 @@ from aifs_peft.training.losses import GivenLoss, LossTerms
 from aifs_peft.training.method import method_of
 from aifs_peft.training.optimizers import give_own_group, require_held
 from aifs_peft.training.parallel import processes_of, refuse_sharding
+from aifs_peft.training.peers import telling_lost_processes
+from aifs_peft.training.resuming import Run, check_same_run, describe, saved_run, warn_of_generators
 from aifs_peft.training.rng import isolated_rng
+from aifs_peft.training.saving import writing
+from aifs_peft.training.termination import Termination
 from aifs_peft.tuner import AIFSLayer
 from aifs_peft.tuner.modes import trains_encoder
 
@@ -52,6 +65,8 @@ if TYPE_CHECKING:
     from aifs_peft.audit import Audit
 
 
+@_transformers.begins_no_epoch_when_stopped
+@_transformers.saves_whole_checkpoints
 @_transformers.pushes_without_pickles
 @_transformers.loads_adapters_strictly
 class AIFSTrainer(Trainer):
@@ -73,7 +88,8 @@ class AIFSTrainer(Trainer):
             None with `model_init`.
         args: see `AIFSTrainingArguments`; left as they are.
         *positional: as for `Trainer`.
-        peft_config: an `AIFSConfig`, or the configuration of the encoder's adapter, such as `LoraConfig`.
+        peft_config: an `AIFSConfig`, or the configuration of the encoder's adapter, such as `LoraConfig`; with
+            `model_init` every model that it builds gets one.
         unlabelled_dataset: examples without labels, of the training set's kind, in which a shortcut goes with the label
             less: the default recipe finds weak shortcuts by them, see `discover(unlabelled=)`. Labels in it are
             ignored.
@@ -121,12 +137,18 @@ class AIFSTrainer(Trainer):
         check_arguments(args)
         refuse_sharding()
         self.resumed_from: Path | None = None
+        self.saving_to: Path | None = None
+        self.push_due = False
+        self._termination = Termination(wanted=False)
         self._adopted: object = None
         self._runner: EpochRunner | None = None
         self._labels: Tensor | None = None
         self._checked_evaluation: Any = None
         self._metrics: LabelFreeMetrics | None = None
         self._micro = (-1, 0)
+        self._settings: dict[str, Any] | None = None
+        if kwargs.get("model_init") is not None and peft_config is not None:
+            kwargs["model_init"], peft_config = search.adapting(kwargs["model_init"], peft_config), None
         if isinstance(model, str) or peft_config is not None:
             data, processor = kwargs.get("train_dataset"), kwargs.get("processing_class")
             model, kwargs["processing_class"] = build_model(model, peft_config, data, processor)
@@ -143,9 +165,11 @@ class AIFSTrainer(Trainer):
         self.label_names = [*labels, *(name for name in columns if name not in labels)]
         self.model_accepts_loss_kwargs = False
         _transformers.keep_columns(self, (*POSITION_COLUMNS, *columns))
-        self.data_collator = CarryingCollator(self.data_collator, columns)
+        self.data_collator = CarryingCollator(self.data_collator, columns, seed=args.seed)
         self.terms = LossTerms(processes_of(self.accelerator))
-        self.add_callback(EpochCallback(self._begin_training, self._begin_epoch, self._finish_epoch))
+        self.add_callback(
+            EpochCallback(self._begin_training, self._begin_epoch, self._finish_epoch, self._asked_to_end)
+        )
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(early_stopping_patience=args.early_stopping_patience))
 
@@ -157,10 +181,12 @@ class AIFSTrainer(Trainer):
     ) -> TrainOutput:
         """Train, or go on from a checkpoint exactly where it was left.
 
-        A second call begins anew from the weights as they are, as in `Trainer`.
+        A second call begins anew from the weights as they are, as in `Trainer`. On SIGTERM the step is finished, a
+        checkpoint saved and the process ended with status 143 (`SystemExit`), unless the signal is handled already or
+        `save_on_sigterm=False`.
 
         Args:
-            resume_from_checkpoint: folder, or True for the last one in `output_dir`.
+            resume_from_checkpoint: folder, or True for the newest whole one in `output_dir`.
             trial: as for `Trainer.train`.
             ignore_keys_for_eval: as for `Trainer.train`.
 
@@ -169,11 +195,21 @@ class AIFSTrainer(Trainer):
 
         Raises:
             InvalidInputError: if the data cannot be trained or evaluated on.
-            NonFiniteError: if latents or a term of the loss are not finite.
-            CheckpointMismatchError: if the checkpoint does not fit the adapter, the method or the data.
+            NonFiniteError: if latents, a term of the loss, gradients, weights or evaluated logits are not finite.
+            CheckpointMismatchError: if the checkpoint is not whole, or does not fit the adapter, the method, the data
+                or the run.
+            CheckpointWriteError: if a checkpoint cannot be written.
+            ProcessLostError: if another process of the run has ended.
         """
         if self.train_dataset is None:
             raise InvalidInputError("no training set; pass AIFSTrainer(train_dataset=...)")
+        if trial is not None and self._settings is not None:
+            search.restore(self.args, self._settings)
+            _transformers.apply_trial(self, trial)  # before the model is made, whose seed may be among what is tried
+            check_arguments(self.args.checked())
+        if self.model is None:  # a trial's model is let go of when it ends
+            self._adopted, self.model = None, self.call_model_init(trial)
+            self._adopt(self.model, self.args)
         self.resumed_from, self._runner, self._labels, self._micro = None, None, None, (-1, 0)
         self.terms = LossTerms(processes_of(self.accelerator))
         asked = method_of(self.adapted, self.layer, self.args)
@@ -184,13 +220,111 @@ class AIFSTrainer(Trainer):
         _ = self.labels
         check_evaluation_sets(self.eval_dataset, self.args, self.num_labels)
         self._checked_evaluation = self.eval_dataset
-        output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        checkpoint = self._checkpoint(resume_from_checkpoint)
+        with Termination(wanted=self.args.save_on_sigterm) as self._termination, self._telling_lost_processes():
+            output = super().train(checkpoint, trial, ignore_keys_for_eval)
+        require_finite_weights(self.adapted, self.state.global_step)
         self._report(self.runner.finish_training(int(self.state.epoch or 0)))
         # From here on the model's own `save_pretrained` and `push_to_hub` write the card of this run.
         from aifs_peft.report import attach_card, summary_from_trainer
 
         attach_card(self.adapted, summary_from_trainer(self), self.processing_class)
+        if trial is not None:
+            self.objective: float | None = (
+                None  # of the model as it is now, best and finished, not of its last evaluation
+            )
         return output
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """As upstream; a function that gives the same model twice, trained already, is refused."""
+        model: nn.Module = super().call_model_init(trial)
+        if model is self._adopted:
+            raise InvalidConfigError(
+                "model_init returned the model of the last training again, whose adapter is trained already; build "
+                "the base model and its adapter inside the function"
+            )
+        return model
+
+    def hyperparameter_search(
+        self,
+        hp_space: search.Space | None = None,
+        compute_objective: search.Objective | None = None,
+        n_trials: int = 20,
+        direction: str | list[str] | None = None,
+        backend: str | None = None,
+        hp_name: Callable[[Any], str] | None = None,
+        **kwargs: Any,
+    ) -> BestRun | list[BestRun]:
+        """Search with Optuna for settings, those of the method among them, without group labels.
+
+        As in `Trainer`, with these differences. Each trial starts from the arguments as they were given and from a new
+        model, made with the trial's own seed. It is judged by an evaluation of its finished model. The arguments are
+        as before when the search ends: set those of `best_run.hyperparameters`, and `train()` repeats that run.
+
+        Args:
+            hp_space: the trial to a dictionary of training arguments, such as `{"alpha": trial.suggest_float(...)}` or
+                `{"method_options": {...}}`; None as upstream (learning rate, epochs, seed, batch size).
+            compute_objective: of an evaluation's metrics; None takes the metric by which the best model of a training
+                is chosen: `metric_for_best_model`, else that of `selection` (by default the accuracy of the worst
+                group that was inferred, or of the worst class where nothing was found).
+            n_trials: how many.
+            direction: "maximize" or "minimize", or one for each of several objectives; None goes with the default
+                objective, and with one of your own is "minimize", as upstream.
+            backend: "optuna" or None.
+            hp_name: names a trial's run.
+            **kwargs: of `optuna.create_study` and `Study.optimize`, but `n_jobs`.
+
+        Returns:
+            The best run: `run_id`, `objective` and `hyperparameters`; several runs for several objectives.
+
+        Raises:
+            InvalidConfigError: for arguments that cannot be worked with, no `model_init`, several processes, or a name
+                in `hp_space` that is no training argument.
+            MissingDependencyError: if Optuna is not installed.
+        """
+        search.check_search(self, backend, direction, kwargs)
+        if compute_objective is None:
+            compute_objective = search.label_free_objective(self.args, direction)
+            direction = search.objective_direction(self.args)
+        space = default_hp_space_optuna if hp_space is None else hp_space
+        self._settings = search.settings_of(self.args)
+        try:
+            return super().hyperparameter_search(
+                search.checked_space(space, self.args), compute_objective, n_trials, direction or "minimize", "optuna",
+                hp_name, **kwargs,
+            )  # fmt: skip
+        finally:
+            search.restore(self.args, self._settings)
+            self._settings, self.hp_search_backend = None, None
+
+    def _checkpoint(self, asked: str | bool | None) -> str | None:
+        """The checkpoint to resume from, whole and of this run; the same on every process."""
+        if asked is None or asked is False:
+            return None
+
+        def choose() -> tuple[str, dict[str, Any]]:
+            folder = newest_checkpoint(Path(str(self.args.output_dir))) if asked is True else Path(asked)
+            return str(folder), require_whole(folder)
+
+        chosen: tuple[str, dict[str, Any]] = processes_of(self.accelerator).on_main(choose)
+        folder, saved = chosen
+        if self.args.auto_find_batch_size:
+            saved = {**saved, "batch_size": self._run().batch_size}  # upstream takes over the one that was found
+        check_same_run(Path(folder), saved, self._run(), without_optimizer=self.args.resume_without_optimizer)
+        return folder
+
+    def _run(self) -> Run:
+        """What this run says of itself in its checkpoints."""
+        args, processes = self.args, self.accelerator.num_processes
+        return describe(
+            self.method, self.labels, self.adapted.peft_config[self.layer.adapter].to_dict(),
+            world_size=processes, batch_size=self._batch_size() // processes,
+            accumulation=args.gradient_accumulation_steps, seed=args.seed,
+            data_seed=args.seed if args.data_seed is None else args.data_seed,
+        )  # fmt: skip
+
+    def _telling_lost_processes(self) -> Any:
+        return telling_lost_processes(self.accelerator.process_index, self.accelerator.num_processes)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of the training set in the order of `EpochSampler`, with each example's position."""
@@ -199,8 +333,25 @@ class AIFSTrainer(Trainer):
         self._adopt(self.model, self.args)
         if self._runner is not None and self._runner.contexts.batch_size != self._batch_size():
             self._runner = None  # `auto_find_batch_size` has lowered it
-        dataset = IndexedDataset(_transformers.without_unused_columns(self, self.train_dataset))
+        dataset = IndexedDataset(_transformers.without_unused_columns(self, self.train_dataset), seed=self.args.seed)
         return _transformers.training_loader(self, dataset, self.runner.sampler)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """As upstream; gradients that are not finite change no weight.
+
+        Args:
+            model: as it was wrapped for the machine.
+            inputs: the batch.
+            num_items_in_batch: as for `Trainer.training_step`.
+
+        Raises:
+            NonFiniteError: naming the step and the parameters. With fp16, whose scaler skips such steps, weights and
+                losses alone are looked at.
+        """
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients and getattr(self.accelerator, "scaler", None) is None:
+            require_finite_gradients(self.adapted, self.state.global_step)
+        return loss
 
     def compute_loss(
         self,
@@ -225,6 +376,7 @@ class AIFSTrainer(Trainer):
         inputs = model_inputs(inputs, self.label_names)
         if not (self.adapted.training and torch.is_grad_enabled()):
             outputs = model(**inputs)
+            require_finite_logits(outputs["logits"], inputs, self.adapted, self.state.global_step)
             loss = self._evaluation_loss(outputs, labels)
             return (loss, outputs) if return_outputs else loss
         # What the method may look at in this step.
@@ -334,6 +486,8 @@ class AIFSTrainer(Trainer):
                 "or take it out of evaluation_columns"
             )
         result = super().prediction_step(model, inputs, *args, **kwargs)
+        if labels is None:  # with labels the loss was computed, which looks at the logits first
+            require_finite_logits(result[1], inputs, self.adapted, self.state.global_step)
         if self._metrics is not None and labels is not None and self.layer.has_output:
             self._metrics.add(labels)
         return result
@@ -360,7 +514,7 @@ class AIFSTrainer(Trainer):
         return output._replace(metrics={**named, **(output.metrics or {})})
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As upstream; a checkpoint also says which method wrote it, and in mid-epoch has the latents seen so far.
+        """As upstream; a checkpoint in mid-epoch also has the latents seen so far.
 
         Args:
             output_dir: where to; None is `args.output_dir`.
@@ -368,10 +522,29 @@ class AIFSTrainer(Trainer):
         """
         super().save_model(output_dir, _internal_call)
         if _internal_call and output_dir is not None and self._runner is not None:
-            folder = Path(output_dir)
-            self._runner.store.save(folder, self.args.process_index)
-            if self.args.should_save:
-                write_method(folder, self.method, self.layer.state)
+            self._runner.store.save(Path(output_dir), self.args.process_index)
+
+    @contextmanager
+    def writing_checkpoint(self, checkpoint: Path) -> Iterator[None]:
+        """The block in which a checkpoint is written; weights that are not finite are not saved.
+
+        Args:
+            checkpoint: where it will be.
+        """
+        require_finite_weights(self.adapted, self.state.global_step)
+        with writing(checkpoint, self.accelerator, saves=self.args.should_save):
+            yield
+
+    def publish_checkpoint(self, checkpoint: Path) -> None:
+        """Make what all processes have written a checkpoint, with its manifest.
+
+        Args:
+            checkpoint: where it is to be.
+        """
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            step, epoch, resumable = self.state.global_step, float(self.state.epoch or 0), not self.args.save_only_model
+            publish(checkpoint, saved_run(self._run(), step=step, epoch=epoch, resumable=resumable))
 
     def audit(self, split: str = "train", **options: Any) -> Audit:
         """Is there a shortcut in the data, what is it, and does the trained model lean on it?
@@ -495,11 +668,20 @@ class AIFSTrainer(Trainer):
     def _begin_training(self, steps_per_epoch: int) -> None:
         state = self.state
         if self.resumed_from is not None:
-            check_resumable(self.resumed_from, self.method, self.layer.state, _transformers.rng_file(self.args))
+            restore_callbacks(self.callback_handler.callbacks, state)
+            self.control.should_training_stop = out_of_patience(self.callback_handler.callbacks)
+            warn_of_generators(self.resumed_from, _transformers.rng_file(self.args))
         plan = TrainingPlan(state.max_steps, steps_per_epoch, self.args.mask_update_every)
         fresh, epoch = state.global_step == 0, state.epoch or 0
         numbers = self.runner.begin_training(plan, epoch=epoch, fresh=fresh, resumed_from=self.resumed_from)
         self._report(numbers)
+
+    def _asked_to_end(self) -> bool:
+        """Whether any process was sent SIGTERM; asked in every step by all of them."""
+        if self.accelerator.num_processes == 1:
+            return self._termination.requested
+        flag = torch.tensor([int(self._termination.requested)], device=self.args.device)
+        return bool(processes_of(self.accelerator).reduce_sum(flag).item())
 
     def _begin_epoch(self, epoch: int) -> None:
         self.runner.begin_epoch(epoch)

@@ -39,6 +39,8 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 }
 ALL_LINEAR = "all-linear"
 _NOT_NEGATIVE = ("lambda_", "alpha", "beta", "gamma")
+# Of classes and of the width of a head: a guard against a mistyped or damaged configuration, not a limit of the method.
+MOST = 10_000_000
 _OPTIONAL_COUNTS = ("top_k", "head_hidden", "num_labels")
 
 
@@ -194,14 +196,14 @@ class AIFSConfig(PeftConfig):
         checks.append((check_count, ("attribution_steps", self.attribution_steps), {}))
         for name in _OPTIONAL_COUNTS:
             if getattr(self, name) is not None:
-                checks.append((check_count, (name, getattr(self, name)), {}))
+                checks.append((check_count, (name, getattr(self, name), 1, MOST), {}))
         out = []
         for check, arguments, options in checks:
             try:
                 check(*arguments, **options)
             except InvalidConfigError as error:
                 out.append(str(error))
-        out += self._class_weight_problems()
+        out += self._class_weight_problems() + self._shape_problems()
         if self.adversarial and self.noise == "counterfactual":
             out.append("adversarial noise needs noise='gaussian', 'l1' or 'l2'; counterfactuals are not chosen freely.")
         if self.target_modules is not None and len(self.target_modules) != 1:
@@ -222,6 +224,13 @@ class AIFSConfig(PeftConfig):
             return [f"class_weights needs one number for each of {classes} classes; got {len(values)}."]
         self.class_weights = [float(v) for v in values]
         return []
+
+    def _shape_problems(self) -> list[str]:
+        shapes: Any = self.state_shapes
+        sizes = shapes.values() if isinstance(shapes, dict) else [None]
+        if all(isinstance(size, list | tuple) and all(_is_size(n) for n in size) for size in sizes):
+            return []
+        return [f"state_shapes must be a dict of lists of sizes, as the adapter itself writes it; got {shapes!r:.200}."]
 
     def _label_problems(self) -> list[str]:
         if self.labels is None:
@@ -267,8 +276,23 @@ class AIFSConfig(PeftConfig):
         bias = getattr(inner, "bias", "none")
         if bias != "none":
             return [f"encoder_adapter has bias={bias!r}, which would not be saved; use bias='none'."]
+        start = getattr(inner, "init_lora_weights", None)
+        if isinstance(start, str) and start.startswith(_CHANGES_BASE):
+            return [f"encoder_adapter has init_lora_weights={start!r}, {CHANGED_BASE}; use True, 'gaussian' or 'eva'."]
         self.encoder_adapter = copy.deepcopy(inner)
         return []
+
+
+# Initialisations of LoRA that take what they put into the adapter out of the base model's weights.
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
+CHANGED_BASE = (
+    "which changes the base model's weights: disabled or unloaded it would not be the base model any more, and an "
+    "adapter loaded onto the original one would not be the one that was saved"
+)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _jsonable(value: Any) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peft import PeftConfig, inject_adapter_in_model
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError
 from aifs_peft.latent.heads import head_sizes
 from aifs_peft.tuner._peft import AuxiliaryTrainingWrapper, BaseTunerLayer, Tuner
-from aifs_peft.tuner.config import AIFSConfig
+from aifs_peft.tuner.config import CHANGED_BASE, AIFSConfig
 from aifs_peft.tuner.layer import AIFSLayer, find_aifs_layer
 from aifs_peft.tuner.merging import check_mergeable
 from aifs_peft.tuner.modes import freeze_modes
@@ -22,6 +23,9 @@ from aifs_peft.tuner.rows import rows_by_adapter
 from aifs_peft.tuner.targets import find_head, resolve_encoder
 from aifs_peft.tuner.trained_copy import TrainedCopy
 from aifs_peft.tuner.whole_layers import find_new_layers, named_layers
+
+if TYPE_CHECKING:
+    from aifs_peft.explain import Explanation
 
 _NESTED_KEY = re.compile(r"\.aifs_state\.")
 
@@ -83,12 +87,21 @@ class AIFSModel(Tuner):
     def _inject_nested(model: nn.Module, inner: PeftConfig, adapter_name: str, low_cpu_mem_usage: bool) -> None:
         # The inner tuner would write its configuration into the dictionary that AIFS adapters share.
         saved = model.__dict__.pop("peft_config", None)
+        before = {parameter: parameter.data for parameter in model.parameters()}
         try:
             inject_adapter_in_model(inner, model, adapter_name, low_cpu_mem_usage=low_cpu_mem_usage)
         finally:
             model.__dict__.pop("peft_config", None)
             if saved is not None:
                 model.peft_config = saved
+        changed = [p for p, data in before.items() if p.data.data_ptr() != data.data_ptr()]
+        for parameter in changed:
+            parameter.data = before[parameter]
+        if changed:
+            raise InvalidConfigError(
+                f"this {type(inner).__name__} starts with weights that it takes from the base model, {CHANGED_BASE}. "
+                "Load the base model again, and choose another initialisation."
+            )
         for module in model.modules():
             if isinstance(module, BaseTunerLayer) and isinstance(module.get_base_layer(), _ConvNd):
                 # TensorFlow-style padding (MobileNet) reads these from the layer it is about to call.
@@ -201,6 +214,18 @@ class AIFSModel(Tuner):
         check_mergeable(self.model, adapter_names)
         super().merge_adapter(adapter_names, safe_merge)
 
+    def add_weighted_adapter(self, *given: Any, **options: Any) -> None:
+        """Heads cannot be added up: they see different latents.
+
+        Raises:
+            InvalidConfigError: always.
+        """
+        del given, options
+        raise InvalidConfigError(
+            "AIFS adapters cannot be mixed with add_weighted_adapter: each head was trained on latents of its own "
+            "encoder. Merge one, or send rows through several with adapter_names=[...]."
+        )
+
     def _apply_labels(self, *, enabled: bool) -> None:
         """Tell the base model how many classes its head has now: its own loss reads `num_labels`."""
         base_config: Any = getattr(self.model, "config", None)
@@ -220,6 +245,58 @@ class AIFSModel(Tuner):
         base_config.label2id = {name: i for i, name in names.items()}
         if hasattr(self.model, "num_labels"):
             self.model.num_labels = len(names)
+
+    def explain(
+        self, inputs: Mapping[str, Any] | None = None, *, processor: Any = None, highlights: bool = True, **tensors: Any
+    ) -> Explanation:
+        """Why the model decides as it does on a batch, and what it would say without the attribute that was found.
+
+        Works through PEFT's wrapper, too: `peft_model.explain(...)`. The model is left as it was.
+
+        Args:
+            inputs: a batch as the processor makes it; or give its tensors by name.
+            processor: the tokenizer or image processor of the batch; words cannot be shown without the tokenizer, and
+                pictures get their true colours by the image processor.
+            highlights: whether to find what the attribute's score reads in each picture or text, which costs some
+                forward and backward passes per example.
+            **tensors: as the model takes them (`pixel_values`, `input_ids`, ...), or `latents=(n, dim)` alone.
+
+        Returns:
+            Predictions, the share of each decision along the spurious directions, the inferred attribute value, the
+            prediction with another value, and highlights; with `to_frame()` and `plot()`.
+
+        Raises:
+            NotTrainedError: for an adapter that has not been trained.
+            NothingFoundError: for one that knows no attribute.
+            InvalidInputError: for inputs that do not fit, a merged adapter, or words without a tokenizer.
+
+        Example:
+            >>> import torch
+            >>> from peft import get_peft_model
+            >>> from aifs_peft.models import LatentClassifier, TabularEncoder
+            >>> model = get_peft_model(LatentClassifier(TabularEncoder(4, 8), num_labels=2), AIFSConfig())
+            >>> model.explain(latents=torch.zeros(3, 8))
+            Traceback (most recent call last):
+            aifs_peft.errors.NotTrainedError: this adapter has not been trained: it knows no attribute. ...
+            >>> state = find_aifs_layer(model).state
+            >>> beta = torch.eye(8)[:2] - torch.eye(8)[:2].mean(0)
+            >>> reader = torch.cat([4 * beta, torch.zeros(2, 1)], dim=1)
+            >>> basis = (beta[:1] / beta[0].norm()).T
+            >>> state.update(mask=[1.0], basis=basis, displacements=beta, centre=torch.zeros(8), reader=reader)
+            >>> told = model.explain(latents=torch.eye(8)[:3])
+            >>> told.to_frame()["inferred"].tolist()[:2], len(told)
+            (['LABEL_0', 'LABEL_1'], 3)
+        """
+        from aifs_peft.explain import explain_model
+
+        layer = find_aifs_layer(self.model)
+        config = self._config(layer.adapter)
+        count = layer.aifs_spec[layer.adapter].num_labels
+        known: Mapping[int, str] = getattr(getattr(self.model, "config", None), "id2label", None) or {}
+        names = config.labels or [known.get(i, f"LABEL_{i}") for i in range(count)]
+        return explain_model(
+            self.model, layer, {**(inputs or {}), **tensors}, names, processor=processor, highlights=highlights
+        )
 
     def train(self, mode: bool = True) -> AIFSModel:
         """Training mode for what is trained; what is frozen stays in evaluation mode, see `freeze_modes`."""

@@ -57,6 +57,11 @@ def rows_by_adapter(model: nn.Module, configs: Mapping[str, Any], names: list[st
     Raises:
         InvalidInputError: see `AIFSModel.rows_by_adapter`.
     """
+    if isinstance(names, str):
+        raise InvalidInputError(
+            f"adapter_names must be a list with one name for each row; got {names!r}. For one adapter for all rows "
+            "call model.set_adapter(name)."
+        )
     names = list(names)
     _check(model, configs, names)
     layers = [module for module in model.modules() if isinstance(module, TunerLayer)]

@@ -54,6 +54,8 @@ def find_head(model: nn.Module, config: AIFSConfig) -> str:
     """
     modules = dict(model.named_modules())
     wrapped = [key for key, module in modules.items() if isinstance(module, AIFSLayer)]
+    if not wrapped:
+        _refuse_adapted(model)
     if config.target_modules:
         name = config.target_modules[0]
         inside = tuple(f"{key}." for key in wrapped)
@@ -70,6 +72,17 @@ def find_head(model: nn.Module, config: AIFSConfig) -> str:
             f"this model already has AIFS on {wrapped[0]!r}; every adapter must wrap that head, not {key!r}."
         )
     return key if wrapped else _check_head(model, key, modules[key], config)
+
+
+def _refuse_adapted(model: nn.Module) -> None:
+    """An adapter that is there already would be part of every prediction, and not of what is saved."""
+    other = next(((k, m) for k, m in model.named_modules() if isinstance(m, BaseTunerLayer)), None)
+    if other is not None:
+        raise HeadError(
+            f"the model already carries another adapter ({type(other[1]).__name__} at {other[0]!r}), which would be "
+            "neither saved nor loaded with this one. Merge it first (merge_and_unload()), load the base model anew, or "
+            "train it as this adapter's own: AIFSConfig(encoder_adapter=...)."
+        )
 
 
 def _check_head(model: nn.Module, key: str, head: nn.Module, config: AIFSConfig) -> str:
@@ -121,7 +134,8 @@ def resolve_encoder(model: nn.Module, head: str, inner: Any, whole: list[str]) -
         whole: full names of the layers that are trained whole.
 
     Raises:
-        InvalidConfigError: if its `modules_to_save` names the head, or no default target is known.
+        InvalidConfigError: if its `modules_to_save` or `target_parameters` name the head or nothing, or no default
+            target is known.
     """
     saved = [*(getattr(inner, "modules_to_save", None) or [])]
     clash = [s for s in saved if matches(head, [s]) or any(matches(a, [s]) for a in _ancestors(head))]
@@ -129,6 +143,20 @@ def resolve_encoder(model: nn.Module, head: str, inner: Any, whole: list[str]) -
         raise InvalidConfigError(
             f"modules_to_save={clash} of the encoder's adapter names the head {head!r}, which AIFS trains and saves "
             "itself; take it out."
+        )
+    keys = [key for key, _ in model.named_modules()]
+    unknown = [name for name in saved if not any(matches(key, [name]) for key in keys)]
+    if unknown:
+        raise InvalidConfigError(
+            f"modules_to_save={unknown} of the encoder's adapter names no module of this {type(model).__name__}; "
+            "nothing would be trained or saved under that name."
+        )
+    own = [f"{head}.{name}" for name, _ in model.get_submodule(head).named_parameters()]
+    clash = [name for name in getattr(inner, "target_parameters", None) or [] if any(matches(p, [name]) for p in own)]
+    if clash:
+        raise InvalidConfigError(
+            f"target_parameters={clash} of the encoder's adapter names a weight of the head {head!r}, which AIFS "
+            "trains and saves itself; take it out."
         )
     if getattr(inner, "target_modules", "absent") is None and not getattr(inner, "target_parameters", None):
         _default_targets(model, [head, *whole], inner)

@@ -1,9 +1,8 @@
-"""docs/audit.md: its code runs in order, its table is the record's; and every docstring example runs."""
+"""docs/audit.md: its table is the record's (its code runs in `tests/docs`); and every docstring example runs."""
 
 import doctest
 import importlib
 import json
-import os
 import pkgutil
 import re
 from pathlib import Path
@@ -16,22 +15,8 @@ PACKAGE = importlib.import_module("aifs_peft.audit")
 MODULES = sorted(info.name for info in pkgutil.walk_packages(PACKAGE.__path__, "aifs_peft.audit."))
 
 
-def test_the_page_is_short_and_its_code_runs(tmp_path, capsys):
+def test_the_page_is_short():
     assert len(PAGE.splitlines()) <= 120
-    blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    assert len(blocks) == 4
-    before, names = Path.cwd(), {}
-    os.chdir(tmp_path)
-    try:
-        for block in blocks:
-            exec(compile(block, "docs/audit.md", "exec"), names)
-    finally:
-        os.chdir(before)
-    printed = capsys.readouterr().out
-    assert (tmp_path / "conflicting.csv").is_file()
-    assert "go against the shortcut" in printed
-    assert names["judged"].model_harm.leans
-    assert "False No shortcut was found" in printed
 
 
 def test_the_table_is_the_record():

@@ -9,7 +9,7 @@ from scipy import stats
 
 from aifs_peft import audit
 from aifs_peft.audit.associations import associations, holm
-from aifs_peft.audit.columns import as_frame, read_column, read_columns
+from aifs_peft.audit.columns import as_frame, metadata_columns, read_column, read_columns
 
 
 def compared(frame, y, inferred, seed=0):
@@ -148,3 +148,26 @@ def test_a_dataset_gives_its_scalar_columns_with_names():
     frame = as_frame(rows, 4)
     assert frame.columns.tolist() == ["site", "age"]
     assert frame["site"].tolist() == ["north", "south", "north", "south"]
+
+
+COLUMNS = {
+    "the user's name for the attribute": ({"scanner": ["A", "A", "B", "B"]}, ["scanner"]),
+    "a column that tells other rows apart": ({"scanner": ["A", "B", "B", "A"]}, ["attribute", "scanner"]),
+    "numbers": ({"age": [20.5, 20.5, 61.0, 61.0]}, ["age"]),
+    "lists are no name for it": ({"box": [[0], [0], [1], [1]]}, ["attribute", "box"]),
+    "nothing else": ({}, ["attribute"]),
+}
+
+
+@pytest.mark.parametrize("case", COLUMNS)
+def test_an_attribute_and_its_groups_are_compared_once(case):
+    extra, expected = COLUMNS[case]
+    columns = {"text": list("abcd"), "label": [0, 1, 0, 1], "attribute": [0, 0, 1, 1], "group": [0, 2, 1, 3]}
+    assert metadata_columns(Dataset.from_dict({**columns, **extra}), ("text", "label")) == expected
+
+
+def test_an_attribute_that_is_missing_in_places_is_known_by_the_others():
+    rows = Dataset.from_dict({"label": [0, 1, 0], "attribute": [0, -1, 1], "scanner": ["A", "", "B"]})
+    assert metadata_columns(rows, ["label"]) == ["scanner"]
+    without = rows.remove_columns("attribute").add_column("group", [0, 1, 2])
+    assert metadata_columns(without, ["label"]) == ["scanner", "group"]

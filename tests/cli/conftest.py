@@ -1,12 +1,10 @@
 """Tiny random models in Hugging Face format, made once for all command-line tests."""
 
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
-import datasets
 import pytest
 import torch
+from quiet import libraries_speak_again  # noqa: F401 - for every test of this folder
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     CLIPConfig,
@@ -18,19 +16,6 @@ from transformers import (
     ViTForImageClassification,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from transformers.utils import logging as transformers_logging
-
-
-@pytest.fixture(autouse=True)
-def _libraries_speak_again() -> Iterator[None]:
-    """A command silences transformers and datasets for its process, which here is that of all tests."""
-    level = transformers_logging.get_verbosity()
-    yield
-    transformers_logging.set_verbosity(level)
-    transformers_logging.enable_progress_bar()
-    datasets.enable_progress_bars()
-    logging.getLogger("bitsandbytes").setLevel(logging.NOTSET)
-
 
 _TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 

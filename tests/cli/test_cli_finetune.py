@@ -173,3 +173,20 @@ def test_a_push_that_fails_says_where_the_adapter_is(
     assert "the adapter was not pushed to 'me/adapter'" in told[0]
     assert f"hf upload me/adapter {tmp_path / 'run'}" in told[0]
     assert (tmp_path / "run" / "adapter_model.safetensors").is_file()
+
+
+def test_the_audit_of_an_earlier_run_does_not_stay(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    import aifs_peft.report
+    from aifs_peft.cli.finetune import write_run
+
+    monkeypatch.setattr(aifs_peft.report, "save_run", lambda model, processor, summary, folder: folder)
+    result = SimpleNamespace(audit=None, model=None, processor=None, summary={})
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "audit" / "conflicting.csv").write_text("row\n1\n")
+    write_run(result, tmp_path)
+    assert (tmp_path / "audit").exists()  # no run was here: it is somebody's own
+    (tmp_path / "summary.json").write_text("{}")
+    write_run(result, tmp_path)
+    assert not (tmp_path / "audit").exists()

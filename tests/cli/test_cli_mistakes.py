@@ -145,6 +145,9 @@ FILES = [
     (b"per_device_train_batch_size: -8\n", "at least 1"),
     (b"config: other.yaml\n", "unknown key 'config'"),
     (b"1: 2\n", "unknown key 1"),
+    (b"seed: 1\nseed: 2\n", "the key 'seed' is given twice"),
+    (b"learning_rate: 0.1\nlearning-rate: 0.2\n", "is given twice"),
+    (b"dataset_options: {size: 1, size: 2}\n", "the key 'size' is given twice"),
 ]
 
 

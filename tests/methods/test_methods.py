@@ -21,7 +21,7 @@ from aifs_peft.methods import (
     names,
     register,
 )
-from aifs_peft.methods.aifs.offsets import basis_of, fit_offsets, held_out_groups
+from aifs_peft.methods.aifs.offsets import basis_of, fit_offsets
 from aifs_peft.training.latent_trainer import LatentSchedule, fit_on_latents
 from aifs_peft.tuner import AIFSConfig, AIFSState, LatentOutput
 
@@ -294,35 +294,6 @@ def test_components_without_a_class_signal_go_to_the_attribute():
     raw = [z[(y == c) & (a == b)].mean(0) for c, b in ((0, 1), (1, 1))]
     assert np.linalg.norm(alpha[2:]) < 0.7 * np.linalg.norm((raw[1] - raw[0])[2:])
     np.testing.assert_allclose(alpha + beta, z[(y == 1) & (a == 1)].mean(0) - z[(y == 0) & (a == 0)].mean(0), atol=0.02)
-
-
-@pytest.mark.parametrize("share", [0.02, 0.2, 0.5, 0.8, 0.98])
-@pytest.mark.parametrize("offsets_known", [True, False])
-def test_held_out_groups_are_read_at_any_share_of_conflicting_ones(share, offsets_known):
-    """Also in data whose bias is the training set's reversed, and beside a large shift of the class."""
-    rng = np.random.default_rng(2)
-    y = np.arange(600) % 2
-    a = np.where(rng.random(600) < share, 1 - y, y)
-    z = 0.7 * rng.normal(size=(600, 8))
-    z[:, 0] += 4 * a + 7 * y
-    z[:, 1] += 3 * y
-    beta, alpha = torch.zeros(2, 8), torch.zeros(2, 8)
-    beta[:, 0], alpha[:, 0], alpha[:, 1] = torch.tensor([-2.0, 2]), torch.tensor([-3.5, 3.5]), torch.tensor([-1.5, 1.5])
-    state = AIFSState(8)
-    state.update(basis=torch.eye(8)[:, :1], displacements=beta, groups=torch.tensor([0, 1]))
-    if offsets_known:
-        state.update(class_displacements=alpha)
-    found = held_out_groups(state, torch.as_tensor(z).float(), torch.as_tensor(y))
-    assert (found.numpy() == a).mean() > 0.98
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 5])
-def test_held_out_groups_of_a_handful_of_examples(n):
-    z, y = torch.randn(n, 4, generator=torch.Generator().manual_seed(n)), torch.arange(n) % 2
-    state = AIFSState(4)
-    state.update(basis=torch.eye(4)[:, :1], displacements=torch.eye(4)[:2], groups=torch.tensor([0, 1]))
-    assert set(held_out_groups(state, z, y).tolist()) <= {0, 1}
-    assert torch.equal(held_out_groups(state, torch.ones(n, 4), y), y)
 
 
 def test_known_attribute_values_are_a_hint_for_discovery():

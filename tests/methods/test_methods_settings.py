@@ -55,7 +55,7 @@ def test_every_way_to_a_method_gives_its_default_numbers(name, seen, tmp_path):
         recipes = [name, *({"aifs-paper": "paper"}.get(name, name),)]
         for recipe in dict.fromkeys(recipes):
             classifier = AIFSClassifier(recipe, schedule=SHORT, random_state=0)
-            attributes = np.asarray(groups) % 2
+            attributes = np.asarray(groups) % 2 if get(name).supervision == "groups" else None
             given = seen(lambda c=classifier, a=attributes: c.fit(Z.numpy(), y.numpy(), groups=a))
             assert replace(given, seed=wanted.seed) == wanted
     # The adapter that the command line builds for the method, and the one of the trainer's tests.

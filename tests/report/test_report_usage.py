@@ -151,3 +151,31 @@ def test_a_run_in_the_folder_of_another_leaves_nothing_of_it(tmp_path: Path) -> 
         save_run(get_peft_model(base, AIFSConfig()), processor, about, folder)
         assert {path.name for path in folder.iterdir()} == ours | expected[name], name
         runs[name] = (get_peft_model(base, AIFSConfig()).unload(), processor, about)
+
+
+# What a run in the same folder may have left, of whatever method, model and version.
+LEFT = (
+    "model-00001-of-00002.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "adapter_model.bin",
+    "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "report.html", "base_model/config.json",
+    "second/adapter_config.json", "second/adapter_model.safetensors",
+)  # fmt: skip
+KEPT = ("checkpoint-7/adapter_config.json", "notes.txt", "data/model.txt")
+
+
+def test_files_of_an_earlier_run_of_any_kind_are_removed_and_others_are_not(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    base = load_model("mlp", modality="features", label_names=NAMES, train_features=torch.randn(20, 4))
+    about = summary(model="mlp", task="tabular-classification", modality="features", label_names=NAMES)
+    save_run(trained(base, lora=False), None, about, folder)
+    for name in (*LEFT, *KEPT):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
+    save_run(trained(base.__class__(base.config), lora=False), None, about, folder)
+    assert [name for name in LEFT if (folder / name).exists()] == ["base_model/config.json"]  # its own
+    assert (folder / "base_model" / "config.json").read_text() != "{}"
+    assert all((folder / name).exists() for name in KEPT)
+    bare = tmp_path / "bare"  # no run was here: nothing is touched
+    bare.mkdir()
+    (bare / "vocab.txt").write_text("mine")
+    save_run(trained(base.__class__(base.config), lora=False), None, about, bare)
+    assert (bare / "vocab.txt").read_text() == "mine"

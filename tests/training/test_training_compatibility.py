@@ -207,7 +207,7 @@ def test_plain_training_is_that_of_trainer(tmp_path, default, name):
     assert same == (not changes)
     for mine, other in zip(rows_of(ours), rows_of(theirs), strict=True):
         assert mine == pytest.approx(other, rel=2e-3, abs=1e-5)
-    written = {file for file in files_of(tmp_path / "ours") if not file.endswith("aifs_method.json")}
+    written = {file for file in files_of(tmp_path / "ours") if not file.endswith("aifs_manifest.json")}
     assert written == files_of(tmp_path / "theirs")
 
 

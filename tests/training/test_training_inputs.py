@@ -2,7 +2,9 @@
 
 import doctest
 
+import architectures
 import datasets
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -10,6 +12,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPVisionConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForSequenceClassification,
@@ -75,6 +82,72 @@ def test_images_and_names_become_pixels_and_indices():
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
 def test_images_of_any_mode_have_three_channels(mode):
     assert processed(pictures([0, 1], mode), processor(), vit(), "training")[0]["pixel_values"].shape == (3, 8, 8)
+
+
+def scans(folder):
+    """Files of more than 8 bits, with the same brightest and darkest pixel."""
+    ramp = np.linspace(0, 60_000, 64).reshape(8, 8)
+    for name, image in {
+        "deep.png": Image.fromarray(ramp.astype(np.uint16)),
+        "deep.tif": Image.fromarray(ramp.astype(np.int32)),
+        "real.tif": Image.fromarray((ramp / 60_000).astype(np.float32)),
+    }.items():
+        image.save(folder / name)
+    return ["deep.png", "deep.tif", "real.tif"], np.round(ramp / 60_000 * 255).astype(np.uint8)
+
+
+def test_deep_scans_keep_their_contrast_on_the_way_to_the_model(tmp_path):
+    """Pillow's own conversion clips them at 255: all white, or all black."""
+    names, grey = scans(tmp_path)
+    rows = datasets.Dataset.from_dict({"image": [str(tmp_path / name) for name in names], "label": [0, 1, 0]})
+    rows = rows.cast_column("image", datasets.Image())
+    ready = processed(rows, processor(), vit(), "training")
+    wanted = processor()(images=[Image.fromarray(grey).convert("RGB")], return_tensors="pt")["pixel_values"][0]
+    for i in range(3):
+        torch.testing.assert_close(ready[i]["pixel_values"], wanted, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", None], ids=["empty", "text", "absent"])
+def test_a_damaged_picture_is_a_line_with_split_row_and_path(tmp_path, content):
+    Image.new("RGB", (8, 8)).save(tmp_path / "sound.png")
+    if content is not None:
+        (tmp_path / "broken.png").write_bytes(content)
+    paths = [str(tmp_path / name) for name in ("sound.png", "broken.png")]
+    rows = datasets.Dataset.from_dict({"image": paths, "label": [0, 1]}).cast_column("image", datasets.Image())
+    ready = processed(rows, processor(), vit(), "evaluation")
+    assert ready[0]["pixel_values"].shape == (3, 8, 8)
+    with pytest.raises(
+        InvalidInputError, match=r"the picture in row 1 of evaluation, .*broken\.png, cannot be read \("
+    ):
+        ready[1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bart", "big_bird", "biogpt", "deberta", "distilbert", "electra", "esm", "flaubert", "fnet", "gpt2", "ibert",
+     "layoutlm", "layoutlmv3", "longformer", "luke", "mbart", "mpnet", "mra", "nystromformer", "opt", "perceiver",
+     "roberta", "roformer", "squeezebert", "xlm", "xlm-roberta", "xmod", "yoso"],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore")  # of architectures' own code
+def test_the_longest_text_is_what_the_model_can_read(name):
+    config = architectures.config_for("text", name)
+    model = architectures.AUTO["text"].from_config(config).eval()
+    length = longest_text(model, None)
+    ids = torch.full((1, length + 1), 7)
+    ids[:, -2:] = 2  # the end of a sequence, which some look for
+    with torch.no_grad():
+        assert torch.isfinite(model(input_ids=ids[:, 1:], attention_mask=torch.ones_like(ids[:, 1:])).logits).all()
+        with pytest.raises((IndexError, RuntimeError)):
+            model(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+
+def test_positions_of_pictures_are_not_those_of_texts():
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    vision = CLIPVisionConfig(image_size=4, patch_size=4, **sizes)
+    text = CLIPTextConfig(max_position_embeddings=77, vocab_size=9, eos_token_id=2, **sizes)
+    both = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict()))
+    assert longest_text(both, None) == 77
+    assert longest_text(CLIPTextModel(text), None) == 77
 
 
 def test_texts_are_cut_at_the_models_positions_with_a_warning_that_counts_them():

@@ -136,3 +136,57 @@ def test_labels_are_whole_numbers_of_any_type():
     check_labels(torch.tensor([1, 1]), 2, several=False)
     with pytest.raises(InvalidInputError, match="the evaluation set is empty"):
         read_labels([], "evaluation")
+
+
+WHOLE = {
+    "floats": float,
+    "float16": np.float16,
+    "NumPy integers": np.int64,
+    "NumPy booleans": np.bool_,
+    "booleans": bool,
+    "tensors": torch.tensor,
+    "tensors of floats": lambda i: torch.tensor(float(i)),
+}
+
+
+@pytest.mark.parametrize("make", [list, Lazy], ids=["list", "lazy"])
+@pytest.mark.parametrize("kind", WHOLE)
+def test_whole_numbers_of_any_type_train_and_evaluate_alike(tmp_path, kind, make):
+    """`transformers`' collator makes floats of whatever is no `int`."""
+    rows = make_data(16)
+    other = make([{**row, "label": WHOLE[kind](row["label"])} for row in rows])
+    seen = []
+
+    def metrics(prediction):
+        seen.append(prediction.label_ids)
+        return {}
+
+    found = []
+    for data in (rows, other):
+        trainer = make_trainer(
+            tmp_path, AIFSConfig(recipe="erm"), data, eval_dataset=data, compute_metrics=metrics, num_train_epochs=1
+        )
+        trainer.train()
+        found.append((trainer.state.log_history[0]["loss"], trainer.evaluate()["eval_loss"]))
+    assert found[0] == found[1]
+    assert seen[0].dtype.kind == seen[1].dtype.kind == "i"
+    np.testing.assert_array_equal(*seen)
+
+
+UNKNOWN = {"-1": -1, "None": None, "NaN": float("nan")}
+
+
+@pytest.mark.parametrize("kind", UNKNOWN)
+def test_an_unknown_value_of_an_evaluation_column_is_minus_one(tmp_path, kind):
+    rows = [{**row, "group": UNKNOWN[kind] if i < 3 else row["group"]} for i, row in enumerate(make_data(12))]
+    trainer = make_trainer(tmp_path, AIFSConfig(recipe="erm"), make_data(12), evaluation_columns=["group"])
+    _, groups = trainer.predict(rows).label_ids
+    assert groups.tolist() == [-1] * 3 + [row["group"] for row in make_data(12)][3:]
+
+
+@pytest.mark.parametrize("value", ["north", "", 0.5])
+def test_an_evaluation_column_of_names_is_refused(tmp_path, value):
+    rows = [{**row, "group": value} for row in make_data(12)]
+    trainer = make_trainer(tmp_path, AIFSConfig(recipe="erm"), make_data(12), evaluation_columns=["group"])
+    with pytest.raises(InvalidInputError, match="the evaluation column 'group' must hold integers or booleans"):
+        trainer.predict(rows)

@@ -33,6 +33,10 @@ PRIVATE = {
         ["resume_from_checkpoint", "model"],
     ),
     "_push_from_checkpoint": ("called after each checkpoint with `push_to_hub`", ["checkpoint_folder"]),
+    "_hp_search_setup": ("sets the arguments of a trial, and may be called twice for it", ["trial"]),
+    "_get_output_dir": ("the folder of the run; `_save_checkpoint` writes its folder into it", ["trial"]),
+    "_save_checkpoint": ("writes `checkpoint-<step>` whole into `_get_output_dir`", ["model", "trial"]),
+    "_run_epoch": ("all steps of one epoch; not called again once `control.should_training_stop` is set", []),
     "_load_best_model": ("called at the end with `load_best_model_at_end`, reads `state.best_model_checkpoint`", []),
 }
 
@@ -149,6 +153,18 @@ def test_a_checkpoint_says_by_which_name_generators_are_saved_and_that_the_call_
     source = inspect.getsource(Trainer._save_rng_state)
     assert '"rng_state.pth"' in source
     assert 'f"rng_state_{self.args.process_index}.pth"' in source
+
+
+def test_a_checkpoint_is_written_into_the_folder_that_is_asked_for(tmp_path):
+    class Own(Trainer):
+        def _get_output_dir(self, trial):
+            return str(tmp_path / "elsewhere")
+
+    trainer = make(tmp_path / "run", Own, save_strategy="epoch", num_train_epochs=1)
+    trainer.train()
+    written = {path.name for path in (tmp_path / "elsewhere" / "checkpoint-3").iterdir()}
+    assert {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} <= written
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
 
 
 def test_events_come_in_the_order_that_the_epoch_callback_needs(tmp_path):

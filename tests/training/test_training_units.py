@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from training_zoo import make_args
 
 from aifs_peft.errors import InvalidConfigError, InvalidInputError, NonFiniteError
+from aifs_peft.explain.reading import attribute_scores, fit_reader
 from aifs_peft.methods import Sampling
 from aifs_peft.methods.common.draw_rates import balanced_counts, draw_rates
 from aifs_peft.training.batches import CarryingCollator, IndexedDataset
@@ -26,7 +27,6 @@ from aifs_peft.training.processes import Processes
 from aifs_peft.training.rng import isolated_rng, mix
 from aifs_peft.training.sampling import Draw, EpochSampler, drawn_by_weight
 from aifs_peft.training.selection import selection_metrics
-from aifs_peft.tuner import AIFSState
 
 
 def test_isolated_rng_puts_everything_back_even_after_an_error():
@@ -147,8 +147,8 @@ def test_collator_carries_columns_around():
     )
     assert batch["keys"] == ["x"]
     assert (batch["aifs_index"].tolist(), batch["group"].tolist()) == ([4, 0], [2, 3])
-    wanted = [{"x": 6, "aifs_index": 1, "aifs_occurrence": 0}, {"x": 6, "aifs_index": 1, "aifs_occurrence": 2}]
-    assert IndexedDataset([{"x": 5}, {"x": 6}]).__getitems__([1, Draw(1, 2)]) == wanted
+    wanted = [{"x": 6, "aifs_index": 1, "aifs_occurrence": n, "aifs_epoch": epoch} for n, epoch in ((0, 0), (2, 5))]
+    assert IndexedDataset([{"x": 5}, {"x": 6}]).__getitems__([1, Draw(1, 2, 5)]) == wanted
 
 
 def test_latents_of_an_example_seen_twice_are_the_later_ones(tmp_path):
@@ -182,20 +182,38 @@ def test_non_finite_latents_name_the_example():
 
 
 def test_selection_finds_the_worst_inferred_cell():
-    state = AIFSState(2)
-    state.update(
-        basis=torch.tensor([[1.0], [0.0]]), mask=torch.ones(1), displacements=torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
-    )
     labels = torch.tensor([0] * 12 + [1] * 12)
     attribute = torch.tensor(([0] * 8 + [1] * 4) + ([1] * 8 + [0] * 4))
-    z = torch.stack([2.0 * attribute - 1 + torch.linspace(-0.2, 0.2, 24), torch.linspace(0, 1, 24)], dim=1)
+    scores = 20.0 * torch.nn.functional.one_hot(attribute).double()
     correct = attribute == labels
-    metrics = selection_metrics(correct, labels, z, state, min_cell=4)
+    metrics = selection_metrics(correct, labels, scores, min_cell=4)
     assert metrics["worst_inferred_group_accuracy"] == 0.0
     assert metrics["worst_class_accuracy"] == pytest.approx(8 / 12)
     assert metrics["inferred_conflicting_share"] == pytest.approx(8 / 24)
     # With the small cells left out only the aligned ones are judged.
-    assert selection_metrics(correct, labels, z, state, min_cell=5)["worst_inferred_group_accuracy"] == 1.0
+    assert selection_metrics(correct, labels, scores, min_cell=5)["worst_inferred_group_accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.2, 0.5, 0.8, 0.98, 1.0])
+def test_selection_reads_groups_at_any_share_of_conflicting_ones(share):
+    """Also where the bias of training is reversed."""
+    rng = np.random.default_rng(2)
+
+    def draw(n, conflicting):
+        y = np.arange(n) % 2
+        a = np.where(rng.random(n) < conflicting, 1 - y, y)
+        z = 0.7 * rng.normal(size=(n, 8))
+        z[:, 0] += 4 * a
+        z[:, 1] += 5 * y
+        return torch.as_tensor(z).float(), torch.as_tensor(y), torch.as_tensor(a)
+
+    z, y, a = draw(1000, 0.05)
+    beta = torch.zeros(2, 8)
+    beta[:, 0] = torch.tensor([-2.0, 2.0])
+    reader = fit_reader(z, y, a, beta)[1]
+    z, y, a = draw(600, share)
+    metrics = selection_metrics(a == y, y, attribute_scores(z, reader), min_cell=1)
+    assert metrics["inferred_conflicting_share"] == pytest.approx(float((a != y).double().mean()), abs=0.02)
 
 
 @pytest.mark.parametrize(

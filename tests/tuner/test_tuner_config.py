@@ -67,7 +67,7 @@ def test_every_problem_is_reported_at_once():
         ({"beta": "0.5"}, "beta must be a finite number of at least 0; got '0.5'"),
         ({"gamma": float("inf")}, "gamma must be a finite number"),
         ({"attribution_steps": None}, "attribution_steps must be an integer of at least 1; got None"),
-        ({"num_labels": True}, "num_labels must be an integer of at least 1; got True"),
+        ({"num_labels": True}, "num_labels must be an integer from 1 to 10000000; got True"),
         ({"head_hidden": 1.5}, "head_hidden must be an integer"),
         ({"adversarial": True}, "adversarial noise needs noise='gaussian', 'l1' or 'l2'"),
         ({"target_modules": ["a", "b"]}, "target_modules must name one head"),

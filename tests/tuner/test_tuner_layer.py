@@ -282,7 +282,8 @@ def test_a_compiled_model_still_intervenes_and_leaves_its_latent_output():
 
 def test_all_state_dict_tensors_are_written_with_their_own_storage(tmp_path):
     model = get_peft_model(build("vit"), AIFSConfig())
-    basis = torch.randn(3, 16).T  # not contiguous, as QR and transposes give it
+    basis = torch.linalg.qr(torch.randn(16, 3))[0].T.contiguous().T  # not contiguous, as transposes are
+    assert not basis.is_contiguous()
     find_aifs_layer(model).state.update(basis=basis, mask=torch.ones(3))
     model.save_pretrained(tmp_path)
     again = PeftModel.from_pretrained(build("vit"), tmp_path)

@@ -117,7 +117,7 @@ def split_rows(own: Own, how: str, validation: float, test: float | str, rng: np
     """
     parts = np.full(len(own.rows), ORDER[0], dtype=object) if own.given is None else own.given.astype(object)
     if how == "none":
-        return np.full(len(own.rows), ORDER[0], dtype=object).astype(str)
+        return parts.astype(str)
     if not (parts == "train").any():
         raise InvalidInputError(f"{own.rows.where} has the splits {sorted(set(parts))}; needed is at least train")
     absent = [name for name in ORDER[:0:-1] if not (parts == name).any()]
@@ -133,6 +133,12 @@ def split_rows(own: Own, how: str, validation: float, test: float | str, rng: np
         else:
             share = validation if name == "validation" else float(test)
             chosen = cut(strata[index], share, rng, stratified=how == CUTS[0])
+        if not chosen.any():
+            raise InvalidInputError(
+                f"{own.rows.where}: no cell of {len(np.unique(strata))} among {len(own.rows)} rows has two examples, "
+                f"so that none can be held out for {name}: the attribute has about one value per row. Give a column "
+                'with a few values, or cut by split="random"'
+            )
         parts[index[chosen]] = name
     return parts.astype(str)
 
@@ -150,8 +156,14 @@ def _check_classes(own: Own, pool: NDArray[np.bool_], absent: list[str]) -> None
         )
 
 
-def tell_small(own: Own, parts: NDArray[np.str_]) -> None:
-    """Test cells whose accuracy means little, and classes that train lacks."""
+def tell_small(own: Own, parts: NDArray[np.str_], test: float | str) -> None:
+    """Test cells whose accuracy means little, and classes that train lacks.
+
+    Args:
+        own: checked rows.
+        parts: the split of every row.
+        test: share of the test, or "balanced".
+    """
     seen = set(own.label.ids[parts == "train"].tolist())
     unseen = [own.label.names[n] for n in sorted(set(own.label.ids.tolist()) - seen)]
     if unseen:
@@ -163,12 +175,14 @@ def tell_small(own: Own, parts: NDArray[np.str_]) -> None:
         return
     names = own.other.names if own.spec is None else own.spec.names
     groups = np.asarray(own.dataset.with_format("numpy", columns=["group"])["group"][:])
-    test = groups[(parts == "test") & (groups >= 0)]
-    counts = np.bincount(test, minlength=len(names))
+    counts = np.bincount(groups[(parts == "test") & (groups >= 0)], minlength=len(names))
     small = [f"{name}: {count}" for name, count in zip(names, counts.tolist(), strict=True) if count < SMALL_CELL]
     if small:
+        cuts = own.given is None or not (own.given == "test").any()
+        larger = 'cut a larger test (test_share), an even one (test_share="balanced"), or find'
+        advice = larger if cuts and test != BALANCED else "find"
         tell(
             f"{own.rows.where}: {len(small)} of {len(names)} cells have fewer than {SMALL_CELL} test examples "
-            f"({listed(small)}): their accuracy, and so the worst one, is known only roughly; cut a larger test "
-            '(test_share), an even one (test_share="balanced"), or find more examples of these cells'
+            f"({listed(small)}): their accuracy, and so the worst one, is known only roughly; {advice} more examples "
+            "of these cells"
         )

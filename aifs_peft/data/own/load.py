@@ -55,7 +55,8 @@ def load_own(
         attribute: column whose values, with the classes, make the evaluation cells. No training method reads it.
         group: column of ready-made evaluation groups instead.
         split: "stratified" (the same shares of every cell) or "random" cuts, where no column `split` and no files say
-            what belongs where; "none": all rows are `train`; or the name of the column that says it.
+            what belongs where; "none" cuts nothing: what belongs nowhere is `train`; or the name of the column that
+            says it.
         test_share: of the rows, in (0, 1); or "balanced": equally many of every cell, at most half of the smallest.
         validation_share: of the rows that are not in the test, in (0, 1).
         seed: of the cuts.
@@ -92,8 +93,8 @@ def load_own(
     own = prepare(rows, roles, missing, root)
     parts = split_rows(own, how, validation_share, test_share, np.random.default_rng(seed))
     splits = {name: own.dataset.select(np.flatnonzero(parts == name)) for name in ORDER if (parts == name).any()}
-    tell_small(own, parts)
-    cuts = "as given" if own.given is not None and how != "none" else f"{how}, test {test_share}, seed {seed}"
+    tell_small(own, parts, test_share)
+    cuts = "as given" if own.given is not None else f"{how}, test {test_share}, seed {seed}"
     return cast("DatasetDict", assemble(splits, own.spec, f"Own data from {rows.where}; splits: {cuts}."))
 
 
@@ -121,8 +122,8 @@ def from_table(
         text: column of texts.
         features: column of vectors, or names of columns of numbers, or "all" for every column of numbers.
         attribute: column whose values, with the classes, make the evaluation cells.
-        split: name of the column that says which split a row belongs to; "stratified", "random" or "none" (all rows are
-            `train`); None takes a column `split` where there is one, else cuts stratified.
+        split: name of the column that says which split a row belongs to; "stratified", "random" or "none" (nothing is
+            cut); None takes a column `split` where there is one, else cuts stratified.
         test_share: of the rows, in (0, 1); or "balanced": equally many of every cell.
         validation_share: of the rows that are not in the test.
         seed: of the cuts.

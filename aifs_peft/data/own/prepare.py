@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from aifs_peft._checks import check_choice
 from aifs_peft.data.groups import GroupSpec
-from aifs_peft.data.notes import shown, tell
+from aifs_peft.data.notes import listed, shown, tell
 from aifs_peft.data.own.build import build
 from aifs_peft.data.own.inputs import is_paths, missing_inputs, picture_root, vectors
 from aifs_peft.data.own.roles import Roles, is_dataset_column, splits_of
@@ -77,6 +79,7 @@ def prepare(rows: Rows, roles: Roles, missing: str, root: str | Path | None) -> 
             f"{rows.where}: column {roles.label!r}, the label, needs at least two classes; all {len(rows)} rows are "
             f"{label.names[label.ids[0]]!r}"
         )
+    _tell_alike(rows, roles.label, "label", label.names)
     other = None
     for role, column in (("attribute", roles.attribute), ("group", roles.group)):
         if column is not None:
@@ -117,10 +120,25 @@ def _complete(rows: Rows, roles: Roles, folder: Path | None, missing: str) -> ND
     return keep
 
 
+def _tell_alike(rows: Rows, column: str, role: str, names: Sequence[str]) -> None:
+    """Names that differ in case or the form of an accent only are counted as different ones, and told."""
+    forms: dict[str, list[str]] = {}
+    for name in names:
+        plain = " ".join(unicodedata.normalize("NFKC", str(name)).casefold().split())
+        forms.setdefault(plain, []).append(str(name))
+    alike = [" and ".join(map(repr, group)) for group in forms.values() if len(group) > 1]
+    if alike:
+        tell(
+            f"{rows.where}: column {column!r}, the {role}, holds {listed(alike)}, which differ in case or the form "
+            "of an accent only and count as different ones; write them alike if they are the same"
+        )
+
+
 def _evaluation(rows: Rows, column: str, role: str) -> Categories:
     """Attribute values or groups; a missing one is told and is in no group."""
     found = categories(rows, column, role)
     check_values(found, rows.where, column, role)
+    _tell_alike(rows, column, role, found.names)
     if found.missing.any():
         tell(
             f"{rows.where}: column {column!r}, the {role}, is missing in {int(found.missing.sum())} of {len(rows)} "

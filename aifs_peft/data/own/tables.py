@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 TABLES = frozenset({".csv", ".tsv", ".parquet", ".pq", ".json", ".jsonl", ".ndjson", ".npz"})
 """Endings of files that are read as tables, some of them also packed (`.csv.gz`)."""
+SEPARATORS = (",", ";", "\t", "|")
+"""What stands between the cells of a row: spreadsheets of many countries write semicolons into a CSV file."""
 
 
 def read_file(path: Path, part: str = "") -> Rows:
@@ -43,8 +45,7 @@ def read_file(path: Path, part: str = "") -> Rows:
         return _of_npz(path, part)
     if kind in (".csv", ".tsv"):
         # As text: what a value means is decided by its role, so that a class "01" stays "01" and a text "nan" a text.
-        frame = read_csv(path, dtype=str, keep_default_na=False, sep="\t" if kind == ".tsv" else ",")
-        frame = frame.astype(object)
+        frame = _of_text(path, "\t" if kind == ".tsv" else ",").astype(object)
     elif kind in (".parquet", ".pq"):
         with reading(path, "a Parquet table"):
             import pandas as pd
@@ -63,6 +64,20 @@ def read_file(path: Path, part: str = "") -> Rows:
     # An index that was written as a column has no name.
     frame = frame.drop(columns=[name for name in frame.columns if name.startswith("Unnamed: ")])
     return single(where, frame, part, folder=path.parent, confined=True)
+
+
+def _of_text(path: Path, separator: str) -> pd.DataFrame:
+    """A CSV table as text; separated by semicolons, tabs or bars where its header is."""
+    options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "sep": separator}
+    frame = read_csv(path, **options)
+    others = [mark for mark in SEPARATORS if len(frame.columns) == 1 and mark in str(frame.columns[0])]
+    if others:
+        options["sep"] = max(others, key=str(frame.columns[0]).count)
+        frame = read_csv(path, **options)
+    # Pandas gives a second column of the same name another one.
+    header = read_csv(path, header=None, nrows=1, **options).iloc[0].tolist()
+    frame.columns = [str(name) if name else str(own) for name, own in zip(header, frame.columns, strict=True)]
+    return frame
 
 
 def _of_json(path: Path, *, lines: bool) -> pd.DataFrame:

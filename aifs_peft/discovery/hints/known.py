@@ -71,12 +71,29 @@ def groups_hint(groups: ArrayLike, n: int, *, config: HintConfig = DEFAULT_CONFI
         >>> groups_hint([0, 1, -1] * 5, 15).n_values, groups_hint(["land", "water", None] * 5, 15).n_values
         (2, 2)
     """
+    return _renumbered("hint:groups", known_values(groups, n), config)
+
+
+def known_values(groups: ArrayLike, n: int) -> IntArray:
+    """Attribute values as whole numbers: numbers as they are, strings numbered in their order, -1 where unknown.
+
+    Args:
+        groups: See `groups_hint`.
+        n: Number of examples.
+
+    Raises:
+        InvalidInputError: When they are not one whole number or string per example.
+
+    Example:
+        >>> known_values(["water", "", "land", None], 4).tolist(), known_values([3.0, float("nan")], 2).tolist()
+        ([1, -1, 0, -1], [3, -1])
+    """
     groups = to_numpy(groups)
     # As objects first: NumPy alone would turn a list of strings and missing values into strings, "None" and "nan".
     given = np.asarray(groups if isinstance(groups, np.ndarray) else np.asarray(groups, dtype=object))
     if given.shape != (n,):
         raise InvalidInputError(f"groups of shape {given.shape} were given for {n} examples; needed is ({n},).")
-    return _renumbered("hint:groups", _codes(given), config)
+    return _codes(given)
 
 
 def _codes(given: NDArray[Any]) -> IntArray:

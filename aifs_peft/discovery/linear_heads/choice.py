@@ -41,7 +41,13 @@ class HeadChoice:
 
 
 def hinted_head(
-    X: Array, y: IntArray, R: Array, beta: Array, *, config: DiscoveryConfig = DEFAULT_CONFIG
+    X: Array,
+    y: IntArray,
+    R: Array,
+    beta: Array,
+    *,
+    weights: Array | None = None,
+    config: DiscoveryConfig = DEFAULT_CONFIG,
 ) -> tuple[LinearHead, HeadChoice]:
     """The additive head for attribute offsets that come from a hint.
 
@@ -52,10 +58,11 @@ def hinted_head(
         y: Labels in `0..K-1`, shape `(n,)`.
         R: Responsibilities, shape `(n, K)`.
         beta: Attribute offsets, posterior means, shape `(K, k)`.
+        weights: Of the examples, see `fit_head`.
         config: Shrinkage and avoidance.
     """
     setting = HeadSetting("additive", config.heads.hinted_shrinkage)
-    model = model_given_offsets(X, y, R, beta)
+    model = model_given_offsets(X, y, R, beta, weights=weights)
     head = additive_head(
         model, shrinkage=setting.value, avoidance=config.heads.hinted_avoidance, config=config.mixture, split=False
     )
@@ -71,6 +78,7 @@ def choose_head(
     *,
     rng: np.random.Generator,
     rough: bool = False,
+    weights: Array | None = None,
     config: DiscoveryConfig = DEFAULT_CONFIG,
 ) -> HeadChoice:
     """Compare the heads on held-out folds by the worst inferred cell.
@@ -81,6 +89,7 @@ def choose_head(
         R: Responsibilities of the discovered attribute, shape `(n, K)`; of several `(n, m, K)`.
         rng: Source of the folds, of the sample of large data, and of the counterfactuals.
         rough: Whether the partition is a rough one, see `Discovery.rough_`: another default.
+        weights: Of the examples, see `fit_head`; they also weigh in the accuracy of a cell.
         config: Grids, folds, and the smallest cell that may judge.
 
     Returns:
@@ -102,15 +111,16 @@ def choose_head(
     default = default_setting(R.shape[-1], rough=rough, several=parts > 2, config=own)
     rows = _sample(pattern > 0, rng, own.max_rows)
     X, y, R = X[rows], y[rows], R[rows]
+    weights = None if weights is None else weights[rows]
     cells = parts * y + pattern[rows]
     counts = np.bincount(cells, minlength=parts * R.shape[-1])
     judged = np.flatnonzero(counts >= own.min_cell)
     if not np.any(judged % parts > 0) or (parts > 2 and len(judged) < len(counts)):
         return HeadChoice(default, {}, "conflicting cells too small to judge a head: the default")
-    correct = _held_out(X, y, R, rng=rng, config=config)
+    correct = _held_out(X, y, R, rng=rng, config=config, weights=weights)
     scores, errors = {}, {}
     for setting, hits in correct.items():
-        means = np.array([hits[cells == c].mean() for c in judged])
+        means = np.array([_mean(hits, cells == c, weights) for c in judged])
         worst = int(means.argmin())
         scores[setting] = float(means[worst])
         errors[setting] = float(np.sqrt(max(means[worst] * (1 - means[worst]), 0.01) / counts[judged[worst]]))
@@ -119,6 +129,11 @@ def choose_head(
     chosen = best if margin > errors[default] else default
     reason = f"worst inferred cell {scores[chosen]:.3f} held out; best of all {scores[best]:.3f} ({best.describe()})"
     return HeadChoice(chosen, {s.describe(): v for s, v in scores.items()}, reason)
+
+
+def _mean(hits: BoolArray, cell: BoolArray, weights: Array | None) -> float:
+    """Share of a cell's examples, or of their weight, that is classified rightly."""
+    return float(hits[cell].mean() if weights is None else np.average(hits[cell], weights=weights[cell]))
 
 
 def _sample(conflicting: BoolArray, rng: np.random.Generator, most: int) -> IntArray:
@@ -132,7 +147,13 @@ def _sample(conflicting: BoolArray, rng: np.random.Generator, most: int) -> IntA
 
 
 def _held_out(
-    X: Array, y: IntArray, R: Array, *, rng: np.random.Generator, config: DiscoveryConfig
+    X: Array,
+    y: IntArray,
+    R: Array,
+    *,
+    rng: np.random.Generator,
+    config: DiscoveryConfig,
+    weights: Array | None = None,
 ) -> dict[HeadSetting, BoolArray]:
     """Whether each example is classified rightly by the head that did not see it, per setting."""
     own = config.heads
@@ -146,10 +167,11 @@ def _held_out(
     for j in range(own.folds):
         test = fold == j
         train_X, train_y, train_R = X[~test], y[~test], R[~test]
+        train_w = None if weights is None else weights[~test]
         previous: dict[str, LinearHead] = {}
         for setting in settings:
             start = previous.get(setting.family)
-            head = fit_head(train_X, train_y, train_R, setting, rng=rng, start=start, config=config)
+            head = fit_head(train_X, train_y, train_R, setting, rng=rng, start=start, weights=train_w, config=config)
             if setting.family not in ADDITIVE:
                 previous[setting.family] = head
             correct[setting][test] = head.logits(X[test]).argmax(axis=1) == y[test]

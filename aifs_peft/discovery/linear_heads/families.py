@@ -64,7 +64,9 @@ def default_setting(
     return HeadSetting("additive", config.default_shrinkage if n_classes == 2 else config.default_shrinkage_many)
 
 
-def balanced_weights(y: IntArray, R: Array, *, floor: float = DEFAULT_CONFIG.heads.cell_floor) -> Array:
+def balanced_weights(
+    y: IntArray, R: Array, *, floor: float = DEFAULT_CONFIG.heads.cell_floor, own: Array | None = None
+) -> Array:
     """Weight of each example so that in every class the aligned and the conflicting part weigh the same.
 
     The conflicting part is one cell per class: with many classes the single cells `(y, a)` are too small to weigh.
@@ -75,6 +77,7 @@ def balanced_weights(y: IntArray, R: Array, *, floor: float = DEFAULT_CONFIG.hea
         y: Labels in `0..K-1`, shape `(n,)`.
         R: Responsibilities, shape `(n, K)` or `(n, m, K)`.
         floor: A lighter part counts as if it had this weight, so that no single example dominates the loss.
+        own: What each example weighs in its part, shape `(n,)`, mean one; all one if `None`.
 
     Returns:
         Shape `(n,)`, sum one.
@@ -85,9 +88,9 @@ def balanced_weights(y: IntArray, R: Array, *, floor: float = DEFAULT_CONFIG.hea
         [0.125, 0.125, 0.25, 0.25, 0.25]
     """
     n, K = len(y), R.shape[-1]
-    parts = np.ones((n, 1))
-    for own in R.reshape(n, -1, K)[np.arange(n), :, y].T.astype(np.float64):
-        parts = np.concatenate([parts * own[:, None], parts * (1.0 - own)[:, None]], axis=1)
+    parts = np.ones((n, 1)) if own is None else own[:, None].astype(np.float64)
+    for aligned in R.reshape(n, -1, K)[np.arange(n), :, y].T.astype(np.float64):
+        parts = np.concatenate([parts * aligned[:, None], parts * (1.0 - aligned)[:, None]], axis=1)
     weights = np.empty(n)
     for c in range(K):
         rows = y == c
@@ -95,7 +98,9 @@ def balanced_weights(y: IntArray, R: Array, *, floor: float = DEFAULT_CONFIG.hea
     return np.asarray(weights / weights.sum())
 
 
-def counterfactuals(X: Array, y: IntArray, R: Array, *, rng: np.random.Generator) -> Array:
+def counterfactuals(
+    X: Array, y: IntArray, R: Array, *, rng: np.random.Generator, weights: Array | None = None
+) -> Array:
     """Each example with another attribute value, drawn evenly from the others: `X + beta_b - beta_a`.
 
     With several attributes, `R (n, m, K)`, another combination of their values.
@@ -105,6 +110,7 @@ def counterfactuals(X: Array, y: IntArray, R: Array, *, rng: np.random.Generator
         y: Labels in `0..K-1`, shape `(n,)`.
         R: Responsibilities, shape `(n, K)` or `(n, m, K)`.
         rng: Source of the values.
+        weights: Of the examples, see `additive_model`.
 
     Returns:
         Shape `(n, k)`.
@@ -117,7 +123,7 @@ def counterfactuals(X: Array, y: IntArray, R: Array, *, rng: np.random.Generator
         True
     """
     K = R.shape[-1]
-    beta = joint_offsets(additive_model(X, y, R).beta.reshape(-1, K, X.shape[1]))
+    beta = joint_offsets(additive_model(X, y, R, weights=weights).beta.reshape(-1, K, X.shape[1]))
     own = combine(attribute_values(R), K)
     other = (own + rng.integers(1, len(beta), len(y))) % len(beta)
     return np.asarray(X + (beta[other] - beta[own]).astype(X.dtype))
@@ -136,6 +142,7 @@ def fit_head(
     *,
     rng: np.random.Generator,
     start: LinearHead | None = None,
+    weights: Array | None = None,
     config: DiscoveryConfig = DEFAULT_CONFIG,
 ) -> LinearHead:
     """Fit one head.
@@ -147,6 +154,7 @@ def fit_head(
         setting: Family and number.
         rng: Source of the counterfactuals.
         start: Where a logistic regression starts.
+        weights: Of the examples, shape `(n,)`, above 0; only their ratios count. All one if `None`.
         config: Fixed numbers of the families.
 
     Example:
@@ -159,13 +167,17 @@ def fit_head(
     """
     own, K = config.heads, R.shape[-1]
     if setting.family in ADDITIVE:
-        model = additive_model(X, y, R)
+        model = additive_model(X, y, R, weights=weights)
         if setting.family == "interacting":
-            model = with_conflicting_covariance(model, X, y, R, weight=own.conflict_weight, config=config.mixture)
+            model = with_conflicting_covariance(
+                model, X, y, R, weight=own.conflict_weight, config=config.mixture, weights=weights
+            )
         return additive_head(model, shrinkage=setting.value, avoidance=own.avoidance, config=config.mixture)
-    weights = balanced_weights(y, R, floor=own.cell_floor)
+    scaled = None if weights is None else weights * (len(y) / weights.sum())
+    balanced = balanced_weights(y, R, floor=own.cell_floor, own=scaled)
     if setting.family == "counterfactual":
-        X = np.concatenate([X, counterfactuals(X, y, R, rng=rng)])
-        weights = np.concatenate([weights, np.full(len(y), own.counterfactual_weight / len(y))])
+        X = np.concatenate([X, counterfactuals(X, y, R, rng=rng, weights=weights)])
+        each = np.full(len(y), own.counterfactual_weight / len(y))
+        balanced = np.concatenate([balanced, each if scaled is None else each * scaled])
         y = np.concatenate([y, y])
-    return fit_logistic(X, y, K, l2=setting.value, weights=weights, start=start)
+    return fit_logistic(X, y, K, l2=setting.value, weights=balanced, start=start)

@@ -65,14 +65,17 @@ def smoothed_offsets(
     return split_by_signal(additive_model(X, y, R), config=config)
 
 
-def additive_model(X: Array, y: IntArray, R: Array, *, second: Array | None = None) -> AdditiveModel:
+def additive_model(
+    X: Array, y: IntArray, R: Array, *, second: Array | None = None, weights: Array | None = None
+) -> AdditiveModel:
     """Fit the additive model by least squares.
 
     Args:
         X: Reduced latents, shape `(n, k)`.
         y: Labels in `0..K-1`, shape `(n,)`.
         R: Weights of the attribute values, shape `(n, K)`; of `m` attributes `(n, m, K)`.
-        second: `X.T @ X`, for callers that fit the same rows many times.
+        second: `X.T @ X`, for callers that fit the same rows many times (of the weighted rows, where they are).
+        weights: Of the examples, shape `(n,)`, above 0; only their ratios count. All one if `None`.
 
     Example:
         >>> y = np.array([0, 0, 1, 1]); R = np.eye(2)[[0, 1, 0, 1]]
@@ -84,29 +87,33 @@ def additive_model(X: Array, y: IntArray, R: Array, *, second: Array | None = No
         True
     """
     n, K = len(y), R.shape[-1]
-    weights = R.reshape(n, -1).astype(X.dtype)
-    columns = weights.shape[1]
+    values = R.reshape(n, -1).astype(X.dtype)
+    columns = values.shape[1]
     labels = one_hot(y, K, X.dtype)
-    cells = (labels.T @ weights).astype(np.float64)
-    between = (weights.T @ weights).astype(np.float64)
+    # Of an example that weighs `w`, everything that is summed over examples is there `w` times.
+    w = None if weights is None else (weights * (n / weights.sum()))[:, None].astype(X.dtype)
+    labels_w, values_w, X_w = (labels, values, X) if w is None else (labels * w, values * w, X * w)
+    cells = (labels_w.T @ values).astype(np.float64)
+    between = (values_w.T @ values).astype(np.float64)
     for start in range(0, columns, K):
         # An example has one value of each attribute: its expected indicators are uncorrelated.
         own = slice(start, start + K)
         between[own, own] = np.diag(cells[:, own].sum(axis=0))
     gram = np.block([[np.diag(cells[:, :K].sum(axis=1)), cells], [cells.T, between]])
-    target = np.vstack([labels.T @ X, weights.T @ X]).astype(np.float64)
+    target = np.vstack([labels_w.T @ X, values_w.T @ X]).astype(np.float64)
     # The ridge settles the constants that may move between alpha and beta, and attribute values that nobody has.
     coefficients = np.linalg.solve(gram + 1e-3 * np.eye(K + columns), target)
     cross = coefficients.T @ target
-    second = (X.T @ X).astype(np.float64) if second is None else second
+    second = (X_w.T @ X).astype(np.float64) if second is None else second
     scatter = second - cross - cross.T + coefficients.T @ gram @ coefficients
     alpha, beta = coefficients[:K], coefficients[K:].reshape(-1, K, X.shape[1])
     shift = beta.mean(axis=1)
     beta = (beta - shift[:, None]).reshape(columns, -1)
-    return AdditiveModel(alpha + shift.sum(axis=0), beta, 0.5 * (scatter + scatter.T) / n, *_sampling_error(y, R))
+    error = _sampling_error(y, R, None if w is None else w[:, 0])
+    return AdditiveModel(alpha + shift.sum(axis=0), beta, 0.5 * (scatter + scatter.T) / n, *error)
 
 
-def _sampling_error(y: IntArray, R: Array) -> tuple[float, Array]:
+def _sampling_error(y: IntArray, R: Array, weights: Array | None = None) -> tuple[float, Array]:
     """`noise` and `shares` of `AdditiveModel`.
 
     Within a class the class offset is the intercept of a regression on the signs that tell aligned (1) from conflicting
@@ -120,10 +127,11 @@ def _sampling_error(y: IntArray, R: Array) -> tuple[float, Array]:
     inverse = np.zeros((m + 1, m + 1))
     for c in range(K):
         rows = signs[y == c]
-        aligned = np.maximum((0.5 * (1.0 + rows)).sum(axis=0), 1.0)
-        conflicting = np.maximum((0.5 * (1.0 - rows)).sum(axis=0), 1.0)
+        w = np.ones((len(rows), 1)) if weights is None else weights[y == c, None].astype(np.float64)
+        aligned = np.maximum((0.5 * (1.0 + rows) * w).sum(axis=0), 1.0)
+        conflicting = np.maximum((0.5 * (1.0 - rows) * w).sum(axis=0), 1.0)
         gram = np.empty((m + 1, m + 1))
-        gram[1:, 1:] = rows.T @ rows
+        gram[1:, 1:] = (rows * w).T @ rows
         gram[0, 1:] = gram[1:, 0] = aligned - conflicting
         gram[np.diag_indices(m + 1)] = np.r_[(aligned + conflicting).mean(), aligned + conflicting]
         inverse += np.linalg.pinv(gram, hermitian=True) / K
@@ -133,7 +141,7 @@ def _sampling_error(y: IntArray, R: Array) -> tuple[float, Array]:
     return float(inverse[0, 0]) * (1.0 - 1.0 / K), shares
 
 
-def model_given_offsets(X: Array, y: IntArray, R: Array, beta: Array) -> AdditiveModel:
+def model_given_offsets(X: Array, y: IntArray, R: Array, beta: Array, *, weights: Array | None = None) -> AdditiveModel:
     """The additive model with attribute offsets that are known from elsewhere; the rest as it follows.
 
     Args:
@@ -141,6 +149,7 @@ def model_given_offsets(X: Array, y: IntArray, R: Array, beta: Array) -> Additiv
         y: Labels in `0..K-1`, shape `(n,)`.
         R: Weights of the attribute values, shape `(n, K)`.
         beta: Attribute offsets, mean zero, shape `(K, k)`.
+        weights: Of the examples, see `additive_model`.
 
     Example:
         >>> y = np.array([0, 0, 1, 1]); R = np.eye(2)[[0, 0, 1, 1]]
@@ -150,18 +159,28 @@ def model_given_offsets(X: Array, y: IntArray, R: Array, beta: Array) -> Additiv
         [[2.0, 0.0]]
     """
     n, K = R.shape
-    onehot = one_hot(y, K)
+    w = np.ones((n, 1)) if weights is None else (weights * (n / weights.sum()))[:, None]
+    onehot = one_hot(y, K) * w
     cells = onehot.T @ R
     counts = np.maximum(cells.sum(axis=1), 1e-12)
     means, shares = (onehot.T @ X) / counts[:, None], cells / counts[:, None]
     residual = X - means[y].astype(X.dtype)
-    within = (residual.T @ residual).astype(np.float64) / n
+    within = ((residual * w.astype(X.dtype)).T @ residual).astype(np.float64) / n
     spread = np.diag(counts @ shares) - (shares * counts[:, None]).T @ shares
-    return AdditiveModel(means - shares @ beta, beta, within - beta.T @ spread @ beta / n, *_sampling_error(y, R))
+    return AdditiveModel(
+        means - shares @ beta, beta, within - beta.T @ spread @ beta / n, *_sampling_error(y, R, w[:, 0])
+    )
 
 
 def with_conflicting_covariance(
-    model: AdditiveModel, X: Array, y: IntArray, R: Array, *, weight: float, config: MixtureConfig
+    model: AdditiveModel,
+    X: Array,
+    y: IntArray,
+    R: Array,
+    *,
+    weight: float,
+    config: MixtureConfig,
+    weights: Array | None = None,
 ) -> AdditiveModel:
     """The model with `weight` of its covariance from conflicting examples alone, around the split offsets.
 
@@ -175,6 +194,7 @@ def with_conflicting_covariance(
         R: Weights of the attribute values; of `m` attributes `(n, m, K)`.
         weight: Of the conflicting examples' covariance, in `[0, 1]`.
         config: See `split_by_signal`.
+        weights: Of the examples, see `additive_model`.
 
     Example:
         >>> rng = np.random.default_rng(0); y = rng.integers(0, 3, 3000)
@@ -190,6 +210,8 @@ def with_conflicting_covariance(
     W = joint_responsibilities(list(R.reshape(len(y), -1, K).transpose(1, 0, 2).astype(X.dtype)))
     beta = joint_offsets(beta.reshape(-1, K, X.shape[1]))
     W[np.arange(len(y)), y] = 0.0
+    if weights is not None:
+        W *= (weights * (len(y) / weights.sum()))[:, None].astype(W.dtype)
     rows = np.flatnonzero(W.sum(axis=1) > 0.0)
     W = W[rows]
     residual = X[rows] - (model.alpha.mean(axis=0) + alpha)[y[rows]].astype(X.dtype)

@@ -44,6 +44,8 @@ from torch import Tensor
 from aifs_peft._checks import check_number
 from aifs_peft.discovery.mixture.joint import combine, count_attributes, joint_values, most_attributes
 from aifs_peft.errors import InvalidConfigError
+from aifs_peft.explain.reading import fit_reader
+from aifs_peft.explain.share import mean_share
 from aifs_peft.latent import counterfactual
 from aifs_peft.latent._support import run_head
 from aifs_peft.latent.output import Intervention, LatentOutput
@@ -65,6 +67,8 @@ HINT_COLUMN = "hint_groups"
 # Weight of the observed examples beside synthetic ones on a frozen encoder, whose head would otherwise memorise the few
 # conflicting ones; measured on dominoes, see docs/research_log.md.
 OBSERVED_FROZEN = 0.2
+# Examples that the share of decisions along the directions is measured on, at each epoch's end.
+SHARE_SAMPLES = 2048
 
 
 @dataclass(frozen=True)
@@ -187,8 +191,12 @@ class AIFSDiscovery(Intervening):
         return counterfactual(counterfactual(z, labels, alpha, target=label), groups, beta, target=value), label
 
     def collects(self, state: AIFSState, encoder_trains: bool) -> bool:
-        """See `Method.collects`: a frozen encoder has nothing new to say, nor has a set without directions."""
-        return encoder_trains and self.settings.directions == "refit" and state.has_basis
+        """See `Method.collects`: a set without directions has nothing to say."""
+        return state.has_basis and (not encoder_trains or self.settings.directions == "refit")
+
+    def samples_per_epoch(self, encoder_trains: bool) -> int | None:
+        """See `Method.samples_per_epoch`: of a frozen encoder some, for the share of decisions; else all."""
+        return None if encoder_trains else SHARE_SAMPLES
 
     def optional_columns(self) -> tuple[str, ...]:
         """See `Method.optional_columns`: attribute values that are known of a few examples, -1 for the rest."""
@@ -206,16 +214,19 @@ class AIFSDiscovery(Intervening):
         return self._discover(latents, context)
 
     def end_of_epoch(self, latents: Latents, context: EpochContext) -> dict[str, float]:
-        """Follow the latents of an encoder that is trained.
+        """Follow the latents of an encoder that is trained, and measure how far decisions run along the directions.
 
         "refit" keeps the partition that was found on the untrained encoder and estimates the directions again:
         a trained encoder memorises the conflicting examples, so discovery on its own latents finds less.
         """
         state = context.state
         if context.encoder_trains and self.settings.directions == "rediscover" and context.encode is not None:
-            return self._discover(context.encode(), context)
+            everything = context.encode()
+            return {**self._discover(everything, context), **_share_of_decisions(everything.z, context)}
         if not self.collects(state, context.encoder_trains) or not len(latents.index):
             return {}
+        if not context.encoder_trains:
+            return _share_of_decisions(latents.z, context)
         if bool((latents.z == latents.z[0]).all()):
             logger.warning(
                 "all latents of this epoch are equal: the directions stay as they are; lower the learning rate"
@@ -228,8 +239,13 @@ class AIFSDiscovery(Intervening):
             return {}
         turned = float(torch.linalg.matrix_norm(basis.T @ state.basis.cpu().double(), ord=2))
         alpha = alpha[: len(state.class_displacements)]  # none for a rough partition or several, as before
-        state.update(basis=basis, displacements=beta, class_displacements=alpha, mask=torch.ones(basis.shape[1]))
-        return {"directions": float(basis.shape[1]), "directions_cosine": turned}
+        centre, reader = fit_reader(latents.z, latents.labels, groups, beta)
+        state.update(
+            basis=basis, displacements=beta, class_displacements=alpha, mask=torch.ones(basis.shape[1]),
+            centre=centre, reader=reader,
+        )  # fmt: skip
+        measured = _share_of_decisions(latents.z, context)
+        return {"directions": float(basis.shape[1]), "directions_cosine": turned, **measured}
 
     def _discover(self, latents: Latents, context: EpochContext) -> dict[str, float]:
         if len(latents.index) != latents.total:
@@ -250,6 +266,8 @@ class AIFSDiscovery(Intervening):
                 basis=torch.zeros(dim, 0),
                 displacements=torch.zeros(0, dim),
                 class_displacements=torch.zeros(0, dim),
+                centre=nothing,
+                reader=torch.zeros(0, dim + 1),
                 groups=nothing,
                 evidence=nothing,
             )
@@ -301,7 +319,10 @@ class AIFSDiscovery(Intervening):
             # A value that no example has is known as nothing but noise, and so are directions that only it spans.
             beta = centred_on(beta, occurring)
             basis = basis_of(beta)
+        centre, reader = fit_reader(latents.z, latents.labels, groups, beta)
         return {
+            "centre": centre,
+            "reader": reader,
             "basis": basis,
             "displacements": beta,
             # Offsets of a rough partition bend synthetic examples, and those of several attributes do not add up on
@@ -310,3 +331,12 @@ class AIFSDiscovery(Intervening):
             "groups": groups,
             "evidence": torch.as_tensor(float(result.evidence_)),
         }
+
+
+def _share_of_decisions(z: Tensor, context: EpochContext) -> dict[str, float]:
+    """Which share of the head's decisions on these latents runs along the spurious directions, as a number to log."""
+    state = context.state
+    if not state.has_basis or not state.centre.numel():
+        return {}
+    some = z[:: -(-len(z) // SHARE_SAMPLES)].to(context.device)
+    return {"spurious_attribution": mean_share(context.head, some, state.centre, state.basis)}

@@ -1,4 +1,4 @@
-"""Directions of an inferred attribute: re-estimated on new latents, and read off held-out ones."""
+"""Directions of an inferred attribute, re-estimated on new latents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from aifs_peft.errors import InvalidInputError
-from aifs_peft.latent.state import AIFSState
 
 
 def fit_offsets(z: Tensor, y: Tensor, groups: Tensor, num_labels: int, num_values: int) -> tuple[Tensor, Tensor]:
@@ -104,37 +103,3 @@ def basis_of(displacements: Tensor, tolerance: float = 1e-6) -> Tensor:
 
     centred = (displacements - displacements.mean(0, keepdim=True)).cpu().numpy()
     return torch.as_tensor(orthonormal_basis(centred, len(displacements) - 1, tolerance=tolerance))
-
-
-def held_out_groups(state: AIFSState, z: Tensor, y: Tensor) -> Tensor:
-    """Which attribute value each held-out example has, by the directions that an adapter holds.
-
-    Args:
-        state: the adapter's buffers, with a basis.
-        z: latents `(n, dim)` of the encoder as it is now.
-        y: labels `(n,)` int64 in `[0, K)`. Labels are read, true groups never.
-
-    Returns:
-        `(n,)` int64, among the values that occur in training; equal to the label where aligned. See
-        `aifs_peft.discovery.held_out`.
-
-    Example:
-        >>> y, a = torch.tensor([0, 1]).repeat(50), torch.tensor([0, 0, 1, 1]).repeat(25)
-        >>> z = torch.stack([4.0 * a, 3.0 * y], dim=1) + 0.1 * torch.randn(100, 2)
-        >>> state = AIFSState(2)
-        >>> beta, alpha = torch.tensor([[-2.0, 0.0], [2.0, 0.0]]), torch.tensor([[0.0, -1.5], [0.0, 1.5]])
-        >>> state.update(basis=torch.eye(2)[:, :1], displacements=beta, class_displacements=alpha, groups=a)
-        >>> torch.equal(held_out_groups(state, z, y), a)
-        True
-    """
-    from aifs_peft.discovery.held_out import held_out_values
-
-    alpha = state.class_displacements.cpu().numpy()
-    values = held_out_values(
-        z.detach().cpu().numpy(),
-        y.cpu().numpy(),
-        state.displacements.cpu().numpy(),
-        alpha if len(alpha) else None,
-        torch.unique(state.groups.cpu()).numpy() if state.groups.numel() else None,
-    )
-    return torch.as_tensor(values)

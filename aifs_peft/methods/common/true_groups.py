@@ -41,10 +41,11 @@ def read_groups(columns: Mapping[str, Tensor], size: int, what: str = "training"
         )
     groups = groups.long()
     present, sizes = torch.unique(groups, return_counts=True)
-    if int(present.min()) < 0 or len(present) < 2:
+    missing = int(sizes[present < 0].sum())
+    if missing or len(present) < 2:
         raise InvalidInputError(
             f"column {GROUP!r} of the {what} set must hold at least two different numbers, none below 0; got "
-            f"{present.tolist()}. Leave examples of unknown group out"
+            f"{present.tolist()}, {missing} of {size} examples below 0. Leave examples of unknown group out"
         )
     if int(sizes.min()) < smallest:
         raise InvalidInputError(

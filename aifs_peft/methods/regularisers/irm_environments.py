@@ -105,12 +105,18 @@ def given_environments(values: Tensor, min_examples: int) -> Tensor:
         `(n,)` int64 in `[0, E)`.
 
     Raises:
-        InvalidInputError: for fewer than two environments, or one with too few examples.
+        InvalidInputError: for fewer than two environments, one with too few examples, or examples of none.
 
     Example:
         >>> given_environments(torch.tensor([7, 3, 7]), 1)
         tensor([1, 0, 1])
     """
+    missing = int((values < 0).sum())
+    if missing:
+        raise InvalidInputError(
+            f"the column 'environment' is missing (negative) for {missing} of {len(values)} examples; leave them out, "
+            'or let environments be inferred: environments="eiil" or "xrm"'
+        )
     codes: Tensor
     found, codes, counts = torch.unique(values, return_inverse=True, return_counts=True)
     if values.dim() != 1 or len(found) < 2 or int(counts.min()) < min_examples:

@@ -6,6 +6,7 @@ from aifs_peft.report.plots.evidence import draw_evidence
 from aifs_peft.report.plots.history import panels
 from aifs_peft.report.plots.projection import draw_projection
 from aifs_peft.report.plots.svg import WIDTH, figure, to_svg
+from aifs_peft.report.plots.toggled import draw_toggled
 
 __all__ = [
     "WIDTH",
@@ -13,6 +14,7 @@ __all__ = [
     "draw_cells",
     "draw_evidence",
     "draw_projection",
+    "draw_toggled",
     "draw_words",
     "figure",
     "panels",

@@ -9,6 +9,7 @@ from typing import Any
 
 from aifs_peft._plain import plain
 from aifs_peft.report import folder as files
+from aifs_peft.report.highlights import Shown, read_highlights
 from aifs_peft.report.plots import WIDTH, figure, to_svg
 from aifs_peft.report.record import audit_record
 
@@ -21,14 +22,16 @@ class Run:
         summary: `summary.json`; empty for an audit alone.
         audit: see `audit_record`; None where nobody looked.
         sheets: examples of the contact sheets by kind.
-        what_if: predictions with the attribute toggled.
+        highlights: what the attribute's score reads in some examples.
+        what_if: predictions with the attribute toggled, see `read_what_if`.
         learnt: mask and attributions of the saved adapter by name, lists of numbers; empty where there is none.
     """
 
     summary: Mapping[str, Any] = field(default_factory=dict)
     audit: Mapping[str, Any] | None = None
     sheets: files.Sheets = field(default_factory=dict)
-    what_if: Sequence[Mapping[str, Any]] = ()
+    highlights: Sequence[Shown] = ()
+    what_if: Mapping[str, Any] = field(default_factory=dict)
     learnt: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
@@ -52,13 +55,16 @@ def read_run(source: str | Path | Mapping[str, Any], audit: Any = None, inputs: 
     """
     folder = None if isinstance(source, Mapping) else Path(source)
     summary = plain(source) if isinstance(source, Mapping) else files.read_summary(source)
-    record, sheets, what_if, learnt = summary.get("audit"), {}, [], {}
+    record, sheets, what_if, learnt = summary.get("audit"), {}, {}, {}
+    highlights: Sequence[Shown] = ()
     if folder is not None:
         record = files.read_audit(folder) or record
         sheets, what_if, learnt = files.read_sheets(folder), files.read_what_if(folder), _learnt(folder)
+        highlights = read_highlights(folder)
     if audit is not None:
         record, sheets = audit_record(audit), files.audit_sheets(audit, inputs)
-    return Run({**summary, "audit": record}, record, sheets, what_if, learnt)
+        highlights = ()  # of the audit that was saved
+    return Run({**summary, "audit": record}, record, sheets, highlights, what_if, learnt)
 
 
 def _learnt(folder: Path) -> dict[str, list[float]]:

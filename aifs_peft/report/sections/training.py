@@ -12,13 +12,21 @@ from aifs_peft.report.plots.svg import clean_axes
 from aifs_peft.report.plots.theme import CONFLICTING, METHOD
 from aifs_peft.report.sections.run import Run, picture
 
+_CAPTIONS = {
+    "Decisions along the attribute": "How much of the predicted class's lead runs along the spurious directions, by "
+    "Integrated Gradients of the head, on training examples (plain training: on test examples)."
+}
 NARROW = 3.6
 """Inches: three figures stand side by side on a wide page."""
 
 
 def training(run: Run) -> dict[str, Any] | None:
     """Losses, evaluation and the method's own numbers over epochs, the mask that came out; None without a history."""
-    figures = [picture(p.title, p.words(), 2.3, p.draw, width=NARROW) for p in panels(run.summary.get("history") or ())]
+    plain_share = value_of((run.what_if.get("share") or {}).get("plain"))
+    figures = [
+        picture(p.title, p.words(), 2.3, p.draw, _CAPTIONS.get(p.title, ""), width=NARROW)
+        for p in panels(run.summary.get("history") or (), plain_share)
+    ]
     learnt = _mask(run)
     if learnt:
         figures.append(learnt)

@@ -1,11 +1,11 @@
-"""The sections *Can I trust it?* and *What if?*."""
+"""The section *Can I trust it?*."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from aifs_peft.report import facts
-from aifs_peft.report.numbers import number, percent, value_of
+from aifs_peft.report.numbers import number, value_of
 from aifs_peft.report.sections.run import Run
 
 MOST_ROWS = 12
@@ -56,29 +56,3 @@ def _provenance(summary: Any) -> list[tuple[str, str]]:
     if hardware:
         out.append(("Machine", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in hardware.items())))
     return out
-
-
-def what_if(run: Run) -> dict[str, Any] | None:
-    """What the model predicts once the attribute's value is another one; None where the run has no such numbers."""
-    rows = list(run.what_if)
-    if not rows:
-        return None
-    rows.sort(key=lambda row: str(row["predicted"]) == str(row["predicted_toggled"]))
-    changed = sum(str(row["predicted"]) != str(row["predicted_toggled"]) for row in rows)
-    table = [
-        [f"{row['row']}", str(row["label"]), f"{row['inferred']} → {row['toggled_to']}",
-         f"{row['predicted']} ({percent(row.get('probability'))})",
-         f"{row['predicted_toggled']} ({percent(row.get('probability_toggled'))})"]
-        for row in rows[:MOST_ROWS]
-    ]  # fmt: skip
-    return {
-        "sentence": f"{changed:,} of {len(rows):,} predictions change when the attribute's value in the latents "
-        "is changed and nothing else.",
-        "table": {
-            "caption": "Predictions with the attribute toggled in the latents; in brackets the probability of the "
-            "example's own class",
-            "header": ["row", "label", "attribute", "as it is", "toggled"],
-            "rows": table,
-        },
-        "more": len(rows) - len(table),
-    }

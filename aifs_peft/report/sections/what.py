@@ -7,7 +7,9 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from aifs_peft.explain.render import levels
 from aifs_peft.report.contact import Example
+from aifs_peft.report.highlights import Shown
 from aifs_peft.report.numbers import number, percent, value_of
 from aifs_peft.report.plots import draw_associations, draw_projection, draw_words
 from aifs_peft.report.plots.theme import short
@@ -27,6 +29,18 @@ _SHEETS = {
     "aligned": ("Go with the shortcut", "Some that carry their own class's attribute value."),
     "typical": ("Typical of each class", "Near the middle of their class."),
 }  # fmt: skip
+_MADE = (
+    "What in these examples speaks for the attribute value that was read off them, by Integrated Gradients of the "
+    "attribute's score in the encoder as it was before training. "
+)
+_OF_PICTURES = (
+    "Counted from other pictures of the same class with another value; the strongest patch of each picture has the "
+    "full colour, however weak it is. What is spread over a whole picture, as a background is, gives a spread map."
+)
+_OF_TEXTS = (
+    "Counted from a text of neutral tokens; the strongest word of each text has the full colour, however weak it is. "
+    "An attribute that lies in style, length or word order marks no single word."
+)
 _FIXED = ("row", "input", "label", "inferred", "confidence")
 
 
@@ -41,6 +55,7 @@ def what(run: Run) -> dict[str, Any] | None:
         "figures": figures,
         "shared": [f"{r['column']}: {r['shared']}" for r in audit.get("associations") or () if r.get("shared")][:3],
         "sheets": [sheet_view(kind, run.sheets[kind]) for kind in _SHEETS if run.sheets.get(kind)],
+        "highlights": highlights_view(run.highlights),
         "groups": _groups(audit),
         "conflicting": conflicting_table(audit),
         "without_metadata": not audit.get("associations"),
@@ -114,6 +129,27 @@ def sheet_view(kind: str, examples: Sequence[Example]) -> dict[str, Any]:
         )  # fmt: skip
     pictures = any(cell["image"] for cell in cells)
     return {"kind": kind, "title": title, "caption": caption, "cells": cells, "pictures": pictures}
+
+
+def highlights_view(shown: Sequence[Shown]) -> dict[str, Any] | None:
+    """Highlighted examples as a template shows them: pictures as data, words with the strength of their mark."""
+    if not shown:
+        return None
+    cells = []
+    for e in shown:
+        moved = e.label != e.inferred
+        name = f"{e.label} \u2192 {e.inferred}" if moved else e.label
+        strong = levels([score for _, score in e.words])
+        cells.append(
+            {
+                "image": _data_uri(e.picture) if e.picture is not None else None,
+                "alt": f"Training example {e.row}, class {e.label}; coloured: what speaks for {e.inferred}",
+                "words": [(text, level) for (text, _), level in zip(e.words, strong, strict=True)],
+                "name": name, "note": f"row {e.row}", "moved": moved,
+            }
+        )  # fmt: skip
+    pictures = any(cell["image"] for cell in cells)
+    return {"cells": cells, "pictures": pictures, "caption": _MADE + (_OF_PICTURES if pictures else _OF_TEXTS)}
 
 
 def _data_uri(image: Any) -> str:

@@ -73,6 +73,12 @@ def test_all_rows_in_one_split() -> None:
     assert splits["train"]["case"][:] == FRAME["case"].tolist()
 
 
+def test_no_cut_leaves_given_splits_as_they_are() -> None:
+    frame = FRAME.assign(split=["test" if i % 10 == 9 else "train" for i in range(600)])
+    splits = load_own(frame, **{**OPTIONS, "attribute": None}, split="none")
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 540, "test": 60}
+
+
 def test_only_what_is_missing_is_cut() -> None:
     frame = FRAME.assign(split=["test" if i % 10 == 9 else "train" for i in range(600)])
     splits = load_own(frame, **{**OPTIONS, "attribute": None})

@@ -1,18 +1,12 @@
-"""`AIFSClassifier`: scikit-learn's contract, and what it is for."""
+"""`AIFSClassifier`: what it is for."""
 
 import numpy as np
 import pytest
 import torch
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.training.latent_trainer import LatentSchedule
-
-
-@parametrize_with_checks([AIFSClassifier(random_state=0), AIFSClassifier(recipe="erm", random_state=0)])
-def test_scikit_learn_contract(estimator, check):
-    check(estimator)
 
 
 def planted(rho, *, n=1500, d=24, seed=0, spurious=5.0, core=3.0):
@@ -119,9 +113,14 @@ def test_what_a_recipe_is_given_is_checked():
     with pytest.raises(InvalidConfigError, match="has no option 'eta'"):
         AIFSClassifier("paper", recipe_options={"eta": 1.0}).fit(Z, y)
     with pytest.raises(InvalidInputError, match="groups of shape"):
-        AIFSClassifier("paper").fit(Z, y, groups=a[:5])
+        AIFSClassifier("gdro-oracle").fit(Z, y, groups=a[:5])
+    given = AIFSClassifier("irm", recipe_options={"environments": "given"})
     with pytest.raises(InvalidInputError, match="must hold integers"):
-        AIFSClassifier("paper").fit(Z, y, columns={"environment": np.zeros(100)})
+        given.fit(Z, y, columns={"environment": np.zeros(100)})
+    with pytest.raises(InvalidInputError, match="'environment' is missing \\(negative\\) for 7 of 100 examples"):
+        given.fit(Z, y, columns={"environment": np.where(np.arange(100) < 7, -1, a)})
+    with pytest.raises(InvalidConfigError, match="'paper' does not read groups; it reads nothing beside"):
+        AIFSClassifier("paper").fit(Z, y, groups=a)
 
 
 def test_dominoes(shared_dir):
@@ -186,13 +185,6 @@ def test_fewer_rows_than_dimensions_constant_dimensions_and_duplicates_are_fine(
     clf = AIFSClassifier(random_state=0).fit(np.vstack([wide, wide]), np.r_[y, y])
     assert np.isfinite(clf.coef_).all()
     assert np.mean(clf.predict(wide) == y) > 0.8
-
-
-def test_erm_does_not_use_hints():
-    Z, y, a = planted(0.9, n=300)
-    plain = AIFSClassifier(recipe="erm", random_state=0).fit(Z, y)
-    hinted = AIFSClassifier(recipe="erm", random_state=0).fit(Z, y, groups=a)
-    np.testing.assert_array_equal(hinted.coef_, plain.coef_)
 
 
 def test_unknown_recipe():

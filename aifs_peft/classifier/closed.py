@@ -1,0 +1,116 @@
+"""The heads that are fitted in closed form or by a convex fit: against a discovered attribute, or plain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.class_weight import compute_sample_weight
+
+from aifs_peft.discovery import Discovery
+from aifs_peft.discovery.assemble import rests_on_hint
+from aifs_peft.discovery.discover import discover_reduced
+from aifs_peft.discovery.linear_heads.choice import HeadChoice, choose_head, hinted_head
+from aifs_peft.discovery.linear_heads.families import fit_head
+from aifs_peft.discovery.linear_heads.logistic import LinearHead
+from aifs_peft.discovery.linear_heads.plain import fit_plain
+from aifs_peft.discovery.mixture.joint import marginals
+from aifs_peft.discovery.principal_components import Reduction
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What a head is fitted to.
+
+    Attributes:
+        X: reduced latents `(n, k)`.
+        index: labels `0..K-1`, `(n,)`.
+        classes: labels as given, sorted, `(K,)`.
+        reduction: of the latents.
+        weights: of the examples, `(n,)`; None weighs all alike.
+    """
+
+    X: NDArray[Any]
+    index: NDArray[np.int64]
+    classes: NDArray[Any]
+    reduction: Reduction
+    weights: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class ClosedFit:
+    """A head on whitened coordinates, and how it came about."""
+
+    head: LinearHead
+    discovery: Discovery | None = None
+    choice: HeadChoice | None = None
+
+
+def fit_discovery(
+    examples: Examples, class_weight: Mapping[Any, float] | str | None, *, seed: int, hints: Sequence[Any] = ()
+) -> ClosedFit:
+    """Look for a spurious attribute; the head against it, or the plain one where nothing is found.
+
+    Args:
+        examples: to fit to. Their weights go into the heads; the search looks at all of them alike.
+        class_weight: for the plain head, see `AIFSClassifier`.
+        seed: of the search, of folds and of counterfactuals.
+        hints: see `collect_hints`.
+    """
+    X, y, weights = examples.X, examples.index, examples.weights
+    discovery = discover_reduced(
+        X, examples.reduction, y, examples.classes, rng=np.random.default_rng(seed), hints=hints
+    )
+    rng = np.random.default_rng(seed)
+    if not discovery.found:
+        head = fit_erm(examples, class_weight, rng=rng, by_worst_class=class_weight == "balanced")
+        kind = {"balanced": "with evenly weighted classes", None: "plain"}
+        told = "with the given class weights" if isinstance(class_weight, Mapping) else kind[class_weight]
+        message = f"{discovery.message_} The head is logistic regression, {told}."
+        return ClosedFit(head, replace(discovery, message_=message))
+    R = discovery.responsibilities_
+    if rests_on_hint(discovery):
+        beta = examples.reduction.project(discovery.displacements_)
+        head, choice = hinted_head(X, y, R, beta, weights=weights)
+    else:
+        R = marginals(R, len(examples.classes))
+        choice = choose_head(X, y, R, rng=rng, rough=discovery.rough_, weights=weights)
+        head = fit_head(X, y, R, choice.setting, rng=rng, weights=weights)
+    return ClosedFit(head, discovery, choice)
+
+
+def fit_erm(
+    examples: Examples,
+    class_weight: Mapping[Any, float] | str | None,
+    *,
+    rng: np.random.Generator,
+    by_worst_class: bool = False,
+) -> LinearHead:
+    """Logistic regression without an attribute.
+
+    Args:
+        examples: to fit to.
+        class_weight: "balanced", a mapping of labels to weights, or None.
+        rng: source of the folds.
+        by_worst_class: see `fit_plain`.
+    """
+    weights = _combined(examples, class_weight)
+    return fit_plain(
+        examples.X, examples.index, len(examples.classes), rng=rng, weights=weights, by_worst_class=by_worst_class
+    )[0]
+
+
+def _combined(examples: Examples, class_weight: Mapping[Any, float] | str | None) -> NDArray[np.float64] | None:
+    """What each example weighs by its class and by itself; evenly weighted classes have equal sums of weights."""
+    own, y = examples.weights, examples.index
+    if class_weight is None:
+        return own
+    if own is None:
+        return np.asarray(compute_sample_weight(class_weight, examples.classes[y]))
+    if isinstance(class_weight, str):
+        sums = np.bincount(y, own, minlength=len(examples.classes))
+        return np.asarray(own * sums.sum() / (len(sums) * sums[y]))
+    return np.asarray(own * compute_sample_weight(class_weight, examples.classes[y]))

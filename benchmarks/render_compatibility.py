@@ -1,0 +1,142 @@
+"""Write `docs/compatibility.md`: what of PEFT, transformers and scikit-learn works, and what is refused.
+
+    python benchmarks/render_compatibility.py [--check]
+
+Made of the tables that the tests run, so that no row can say what no test shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "tests" / "training")]
+
+import peft_features  # noqa: E402 - the path is set above
+import sklearn_contract  # noqa: E402
+import sklearn_features  # noqa: E402
+import test_training_compatibility as trainer  # noqa: E402
+import test_training_search as search  # noqa: E402
+
+from aifs_peft.training import AIFSTrainingArguments  # noqa: E402
+
+PAGE = ROOT / "docs" / "compatibility.md"
+HEAD = """# Compatibility
+
+What users of PEFT, transformers and scikit-learn take for granted: one row per feature (arguments of `Trainer` with the
+same outcome share one). It works, or it is refused with an error that begins with the words quoted. Rendered by
+`benchmarks/render_compatibility.py` from the tables that the tests run, with PEFT {peft}, transformers {transformers}
+and scikit-learn {sklearn}. Architectures have [a page of their own](architectures.md).
+"""
+LONGEST = 100
+
+
+def cell(text: str) -> str:
+    """Text that cannot end a cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def quoted(words: str) -> str:
+    """The first words of an error."""
+    words = re.sub(r" at 0x[0-9a-f]+", "", " ".join(words.split()))
+    return f"refused: *{cell(words if len(words) <= LONGEST else words[: LONGEST - 3] + '...')}*"
+
+
+def table(rows: Iterable[tuple[str, str]]) -> str:
+    """Two columns."""
+    lines = ["| feature | here |", "|---|---|", *(f"| {cell(name)} | {what} |" for name, what in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def features(tables: dict[str, list[peft_features.Feature]]) -> str:
+    """Tables of features with their headings."""
+    out = ""
+    for title, rows in tables.items():
+        told = ((row.name, "works" if row.refused is None else quoted(row.refused)) for row in rows)
+        out += f"\n### {title}\n\n{table(told)}"
+    return out
+
+
+def arguments() -> str:
+    """Every argument of `Trainer` and `TrainingArguments`."""
+    rows: dict[str, str] = {}
+    rows |= dict.fromkeys(trainer.EQUAL, "plain training equals that of `Trainer`")
+    rows |= dict.fromkeys(trainer.CHECKED, "works, by a test of its own")
+    rows |= dict.fromkeys(trainer.INHERITED, "code of transformers that is not touched here")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (value, _) in trainer.REFUSED.items():
+            try:
+                AIFSTrainingArguments(output_dir=folder, use_cpu=True, **{name: value})
+            except ValueError as error:
+                rows[name] = quoted(str(error))
+    groups: dict[str, list[str]] = {}
+    for name, what in sorted(rows.items()):
+        groups.setdefault(what, []).append(f"`{name}`")
+    order = sorted(groups, key=lambda what: (what.startswith("refused"), what))
+    return table((", ".join(groups[what]), what) for what in order)
+
+
+def searches() -> str:
+    """What `hyperparameter_search` does."""
+    works = ((name, "works") for name in search.WORKS)
+    return table([*works, *((name, quoted(words)) for name, (_, _, words) in search.REFUSED.items())])
+
+
+def contract() -> str:
+    """Recipes against `check_estimator`; recipes with the same exceptions together."""
+    groups: dict[str, list[str]] = {}
+    for recipe in sklearn_contract.RECIPES:
+        checks: dict[str, list[str]] = {}
+        for check, why in sklearn_contract.expected_failed_checks(recipe).items():
+            checks.setdefault(why, []).append(f"`{check}`")
+        told = "; ".join(
+            f"{names[0] if len(names) == 1 else f'{len(names)} checks'}: {why}" for why, names in checks.items()
+        )
+        groups.setdefault(told, []).append(f"`{recipe}`")
+    lines = ["| recipe | checks that fail, and why |", "|---|---|"]
+    lines += [f"| {', '.join(recipes)} | {cell(told)} |" for told, recipes in groups.items()]
+    return "\n".join(lines) + "\n"
+
+
+def render() -> str:
+    """The page."""
+    head = HEAD.format(
+        peft=version("peft"), transformers=version("transformers"), sklearn=version("scikit-learn")
+    )  # fmt: skip
+    return "".join(
+        [
+            head,
+            "\n## PEFT\n",
+            features(peft_features.TABLES),
+            "\n## transformers\n\n### Arguments of `Trainer` and `TrainingArguments`\n\n",
+            arguments(),
+            "\n### `hyperparameter_search`, with Optuna\n\n",
+            "`pip install 'aifs_peft[search]'`. A trial is judged by the metric that also chooses the best model of\n",
+            "a training, which needs no group labels.\n\n",
+            searches(),
+            "\n## scikit-learn\n",
+            features(sklearn_features.TABLES),
+            "\n### `check_estimator`\n\nEvery recipe passes scikit-learn's own checks but for these.\n\n",
+            contract(),
+        ]
+    )
+
+
+def main() -> None:
+    """Write the page, or say that it is not up to date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the page would change")
+    text = render()
+    if parser.parse_args().check:
+        sys.exit(0 if PAGE.read_text() == text else f"{PAGE.name} is not up to date")
+    PAGE.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
