@@ -28,7 +28,7 @@ test: $(VENV)/.installed-test
 # Trainings killed 200 times and checkpoints damaged file by file; the figures of docs/reliability.md. Under an hour on
 # two cores. A short version is part of `make test`.
 soak: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python benchmarks/reliability.py $(SOAK_ARGS)
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python benchmarks/reliability.py --docs $(SOAK_ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import time
 from collections.abc import Callable
 from functools import partial
@@ -106,16 +107,21 @@ def many_classes(seed: int, *, classes: int, contrast: float, core: float = 2.5)
     return draw(3000, 0.92), draw(POOL, 1.0 / classes), draw(6000, 1.0 / classes)
 
 
-def evaluate(train: Split, pool: Split, test: Split, classes: int) -> dict[str, Any]:
-    """One row: plain training, the classifier without the pool and with it, and the oracle."""
+def evaluate(train: Split, pool: Split, test: Split, classes: int, known: dict[str, Any]) -> dict[str, Any]:
+    """One row: plain training, the classifier without the pool and with it, and the oracle.
+
+    `known` is a row of the same training and test set with another pool, whose other entries are the same, or empty.
+    """
     Z, y, _ = train
-    row: dict[str, Any] = {}
+    row: dict[str, Any] = {name: value for name, value in known.items() if not name.startswith("pool")}
     fits: dict[str, tuple[str, dict[str, Any]]] = {
         "erm": ("erm", {}),
         "without": ("discovery", {}),
         "pool": ("discovery", {"unlabelled": pool[0]}),
     }
     for name, (recipe, given) in fits.items():
+        if name in row:
+            continue
         start = time.process_time()
         clf = AIFSClassifier(recipe, random_state=0).fit(Z, y, **given)
         row[f"{name}_seconds"] = round(time.process_time() - start, 2)
@@ -124,7 +130,8 @@ def evaluate(train: Split, pool: Split, test: Split, classes: int) -> dict[str, 
         if clf.discovery_ is not None:
             row[f"{name}_source"] = clf.discovery_.source_
             row[f"{name}_reason"] = _reason(clf)
-    row["oracle"] = max(s["worst"] for s in oracle(train, test, classes).values())
+    if "oracle" not in row:
+        row["oracle"] = max(s["worst"] for s in oracle(train, test, classes).values())
     return row
 
 
@@ -178,12 +185,16 @@ def evaluate_null(base: str, kind: str, seed: int) -> dict[str, Any]:
     return row
 
 
-def _drawn(draw: Callable[[], tuple[Split, Split, Split]], classes: int) -> dict[str, Any]:
-    return evaluate(*draw(), classes=classes)
+def _drawn(
+    draw: Callable[[], tuple[Split, Split, Split]], classes: int, same: re.Pattern[str], rows: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """A row; keys that match `same` have the same training and test set."""
+    known = next((row for key, row in rows.items() if same.fullmatch(key)), {})
+    return evaluate(*draw(), classes=classes, known=known)
 
 
-def jobs(options: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]]:
-    """What is to be computed, by the key of its row."""
+def jobs(options: argparse.Namespace, rows: dict[str, dict[str, Any]]) -> dict[str, Callable[[], dict[str, Any]]]:
+    """What is to be computed, by the key of its row; `rows` are those that there are when it is."""
     out: dict[str, Callable[[], dict[str, Any]]] = {}
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     if options.nulls:
@@ -192,13 +203,17 @@ def jobs(options: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]]
     elif options.many:
         for seed, (classes, contrast) in product(seeds, ((3, 2.5), (3, 3.0), (4, 3.0))):
             draw = partial(many_classes, seed, classes=classes, contrast=contrast)
-            out[f"{classes} classes, contrast {contrast:g}/{seed}"] = partial(_drawn, draw, classes)
+            key = f"{classes} classes, contrast {contrast:g}/{seed}"
+            out[key] = partial(_drawn, draw, classes, re.compile(re.escape(key)), rows)
     else:
         for (share, pool_share, size), seed, name in product(SETTINGS, seeds, ATTRIBUTES):
             attribute = ATTRIBUTES[name]
             build: Callable[..., Any] = dominoes if "scale" in attribute else planted
             draw = partial(build, seed, share=share, pool_share=pool_share, pool=size, **attribute)
-            out[f"{name}; {share}; {pool_share}; {size}/{seed}"] = partial(_drawn, draw, 2)
+            # Of planted draws the training set is the same for any pool, of dominoes for any pool of that size.
+            sizes = size if "scale" in attribute else r"\d+"
+            same = re.compile(rf"{re.escape(name)}; {share}; [\d.]+; {sizes}/{seed}")
+            out[f"{name}; {share}; {pool_share}; {size}/{seed}"] = partial(_drawn, draw, 2, same, rows)
     return out
 
 
@@ -246,7 +261,7 @@ def main() -> None:
     options = parser.parse_args()
     record = json.loads(options.out.read_text()) if options.out.is_file() else {"rows": {}}
     record["versions"] = {"python": platform.python_version(), "numpy": np.__version__, "sklearn": sklearn.__version__}
-    for key, job in jobs(options).items():
+    for key, job in jobs(options, record["rows"]).items():
         if key in record["rows"]:
             continue
         record["rows"][key] = job()

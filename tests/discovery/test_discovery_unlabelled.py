@@ -85,6 +85,15 @@ def changed(pool, kind, rng):
     return Z if kind == "like training" else rng.normal(size=Z.shape) * Z.std(axis=0)
 
 
+@pytest.mark.parametrize("kind", ["class share", "moved"])
+def test_a_pool_that_shows_it_may_also_have_other_class_shares_or_be_moved(kind):
+    (train, pool, _), axes = populations()
+    other = changed(pool, kind, np.random.default_rng(5))
+    found = discover(*train[:2], unlabelled=other, random_state=0)
+    assert found.source_ == "hint:unlabelled"
+    assert abs(found.basis_[:, 0] @ axes[1]) > 0.9
+
+
 @pytest.mark.parametrize("kind", ["like training", "class share", "moved", "wider", "cluster", "noise"])
 def test_a_pool_that_shows_nothing_changes_nothing(kind):
     (train, pool, _), _ = populations(contrast=0.0, n=1500)

@@ -43,6 +43,17 @@ def held_out(
         rng: Source of folds and rotations.
         config: Number of folds and of steps.
         gate: What is plausible.
+
+    Example:
+        >>> from aifs_peft.discovery.unlabelled.search import candidates
+        >>> rng = np.random.default_rng(0); y = np.arange(4000) % 2; a = np.where(rng.random(4000) < 0.95, y, 1 - y)
+        >>> X = rng.normal(size=(4000, 4)); X[:, 0] += 2 * y - 1; X[:, 1] += 3 * a - 1.5
+        >>> U = rng.normal(size=(400, 4)) + [2, 3, 0, 0] * (rng.integers(0, 2, (400, 4)) - 0.5)
+        >>> data = PoolData(X, y, U, np.stack([X[y == c].mean(axis=0) for c in (0, 1)]))
+        >>> config = UnlabelledConfig()
+        >>> found = candidates(data, rng=rng, config=config, gate=GateThresholds())[0]
+        >>> held_out(found, data, rng=rng, config=config, gate=GateThresholds()).agreement > 0.95
+        True
     """
     fold = random_folds(len(data.U), config.folds, rng)
     gains: list[Array] = []

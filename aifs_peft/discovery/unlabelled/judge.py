@@ -43,6 +43,13 @@ def judge_pool(
 
     Returns:
         The attribute with its verdict: the first that passes, else the most likely one.
+
+    Example:
+        >>> rng = np.random.default_rng(0); y = np.arange(4000) % 2; a = np.where(rng.random(4000) < 0.95, y, 1 - y)
+        >>> X = rng.normal(size=(4000, 4)); X[:, 0] += 2 * y - 1; X[:, 1] += 3 * a - 1.5
+        >>> U = rng.normal(size=(400, 4)) + [2, 3, 0, 0] * (rng.integers(0, 2, (400, 4)) - 0.5)
+        >>> judge_pool(X, y, 2, Pool(U), rng=rng, config=DiscoveryConfig(), rows=np.arange(4000)).record.reason
+        'accepted'
     """
     own = config.unlabelled
     k = usable_components((own.components,), X.shape[1], len(rows), config.reduction.rows_per_component)[0]

@@ -119,6 +119,11 @@ def cell_logits(U: Array, model: PoolModel, shares: Array) -> Array:
 
     Returns:
         Shape `(m, K * K)`, cells in the order of class, then attribute.
+
+    Example:
+        >>> model = PoolModel(np.zeros((2, 1)), np.array([[-2.0], [2.0]]), 0.1, np.full((2, 2), 0.25))
+        >>> cell_logits(np.array([[2.0]]), model, model.shares).argmax(axis=1).tolist()  # the second value
+        [1]
     """
     centres = (model.alpha[:, None] + model.beta[None]).reshape(-1, U.shape[1])
     logits: Array = (U @ centres.T.astype(U.dtype)).astype(np.float64)

@@ -94,6 +94,12 @@ def whitened_data(
         n_classes: `K`.
         k: Number of coordinates.
         config: How much the covariance is shrunk.
+
+    Example:
+        >>> rng = np.random.default_rng(0); X = rng.normal(size=(900, 3)) * 2; y = np.arange(900) % 2; X[:, 0] += 4 * y
+        >>> data, _ = whitened_data(X, y, Pool(X[:50]), 2, 3, DiscoveryConfig())
+        >>> data.means.round(0).__abs__().tolist(), data.U.shape
+        ([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]], (50, 3))
     """
     white = Whitened.of(np.ascontiguousarray(X[:, :k]), y, n_classes, config.hints)
     return PoolData(coordinates(X, white), y, coordinates(pool.X, white), white.means), white
@@ -108,6 +114,11 @@ def coordinates(X: Array, white: Whitened) -> Array:
 
     Returns:
         Shape `(n, k)`, float32.
+
+    Example:
+        >>> rng = np.random.default_rng(0); X = rng.normal(size=(900, 3)) * 2; y = np.arange(900) % 2
+        >>> coordinates(X, Whitened.of(X, y, 2, DiscoveryConfig().hints)).std(axis=0).round(1).tolist()
+        [1.0, 1.0, 1.0]
     """
     centred = X[:, : white.means.shape[1]] - white.centres.mean(axis=0).astype(X.dtype)
     turned = solve_triangular(white.factor.astype(X.dtype), centred.T, lower=True, check_finite=False).T

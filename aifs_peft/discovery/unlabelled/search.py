@@ -50,7 +50,7 @@ def contrasts(model: PoolModel) -> tuple[float, float, float]:
     return ab / float(np.sqrt(max(aa * bb, 1e-24))), float(np.sqrt(each * aa)), float(np.sqrt(each * bb))
 
 
-def plausible(model: PoolModel, gate: GateThresholds) -> bool:
+def _plausible(model: PoolModel, gate: GateThresholds) -> bool:
     """Whether class and attribute both have a contrast, do not cancel each other and are not one and the same.
 
     Args:
@@ -63,7 +63,18 @@ def plausible(model: PoolModel, gate: GateThresholds) -> bool:
 
 
 def precision_of(data: PoolData, config: UnlabelledConfig) -> float:
-    """Precision of the prior on offsets: about as large, over all `k` coordinates, as the class means are apart."""
+    """Precision of the prior on offsets: about as large, over all `k` coordinates, as the class means are apart.
+
+    Args:
+        data: Its class means and number of coordinates count.
+        config: Weight of the prior.
+
+    Example:
+        >>> means = np.array([[-2.0, 0.0], [2.0, 0.0]])
+        >>> data = PoolData(np.zeros((2, 2)), np.array([0, 1]), np.zeros((1, 2)), means)
+        >>> precision_of(data, UnlabelledConfig(prior_weight=1.0))
+        0.25
+    """
     size = 2.0 / (data.n_classes - 1.0) * float(np.sum((data.means - data.means.mean(axis=0)) ** 2))
     return float(config.prior_weight * 2.0 * data.X.shape[1] / max(size, 1e-12))
 
@@ -78,6 +89,14 @@ def spread_axes(data: PoolData, k: int, most: int) -> Array:
 
     Returns:
         Orthonormal rows, shape `(r, d)`, zero beyond the first `k` coordinates.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> X = rng.normal(size=(1000, 3)); y = np.arange(1000) % 2; X[:, 0] += 2 * y - 1  # the classes
+        >>> U = rng.normal(size=(400, 3)) * [1, 2, 1]  # wider along the second axis
+        >>> data = PoolData(X, y, U, np.array([[-1.0, 0, 0], [1, 0, 0]]))
+        >>> spread_axes(data, 3, 1).round(1).__abs__().tolist()
+        [[0.0, 1.0, 0.0]]
     """
     X, U = data.X[:, :k].astype(np.float64), data.U[:, :k].astype(np.float64)
     difference = np.atleast_2d(np.cov(U.T) - np.cov(X.T))
@@ -92,7 +111,7 @@ def spread_axes(data: PoolData, k: int, most: int) -> Array:
     return axes
 
 
-def without_shift(data: PoolData, axes: Array) -> PoolData:
+def _without_shift(data: PoolData, axes: Array) -> PoolData:
     """The same with the pool's mean moved to that of the training set beside the class means and `axes`.
 
     What the mixture explains moves the mean in their span only.
@@ -107,7 +126,7 @@ def without_shift(data: PoolData, axes: Array) -> PoolData:
     return replace(data, U=(data.U - shift).astype(data.U.dtype))
 
 
-def starts(data: PoolData, axes: Array, *, rng: np.random.Generator, config: UnlabelledConfig) -> list[PoolModel]:
+def _starts(data: PoolData, axes: Array, *, rng: np.random.Generator, config: UnlabelledConfig) -> list[PoolModel]:
     """Offsets whose sum is the class means and whose difference lies along `axes`.
 
     With two classes the axis has two signs. With more, the classes may lie in its span in any rotation.
@@ -144,22 +163,31 @@ def solve(
         rng: Source of rotations.
         config: Starts, steps and prior.
         gate: What is plausible.
+
+    Example:
+        >>> rng = np.random.default_rng(0); y = np.arange(4000) % 2; a = np.where(rng.random(4000) < 0.95, y, 1 - y)
+        >>> X = rng.normal(size=(4000, 4)); X[:, 0] += 2 * y - 1; X[:, 1] += 3 * a - 1.5
+        >>> U = rng.normal(size=(400, 4)) + [2, 3, 0, 0] * (rng.integers(0, 2, (400, 4)) - 0.5)
+        >>> data = PoolData(X, y, U, np.stack([X[y == c].mean(axis=0) for c in (0, 1)]))
+        >>> found = solve(data, np.eye(4)[1:2], rng=rng, config=UnlabelledConfig(), gate=GateThresholds())
+        >>> 0.02 < found.model.rate < 0.08
+        True
     """
-    data = without_shift(data, axes)
+    data = _without_shift(data, axes)
     precision = precision_of(data, config)
 
     def fit(start: PoolModel, steps: int) -> PoolModel:
         return fit_pool_model(data, start, steps=steps, precision=precision, pseudo=config.pseudo)
 
-    tried = [fit(start, config.first_steps) for start in starts(data, axes, rng=rng, config=config)]
-    tried = [model for model in tried if plausible(model, gate)]
+    tried = [fit(start, config.first_steps) for start in _starts(data, axes, rng=rng, config=config)]
+    tried = [model for model in tried if _plausible(model, gate)]
     if not tried:
         return None
     best = fit(max(tried, key=lambda model: model.objective), config.steps)
     other = fit(exchanged(best, config.exchanged_rate), config.steps)
     if other.objective > best.objective:
         best, other = other, best
-    if not plausible(best, gate):
+    if not _plausible(best, gate):
         return None
     same = _cosine(best.beta, other.beta) > config.same
     return Solution(best, None if same else other, data, axes)
@@ -171,6 +199,11 @@ def exchanged(model: PoolModel, rate: float) -> PoolModel:
     Args:
         model: The mixture.
         rate: Share of conflicting labelled examples to start from.
+
+    Example:
+        >>> model = PoolModel(np.array([[-2.0], [2.0]]), np.array([[-1.0], [1.0]]), 0.05, np.full((2, 2), 0.25))
+        >>> exchanged(model, 0.02).beta.tolist()
+        [[-2.0], [2.0]]
     """
     centre = model.alpha.mean(axis=0)
     return PoolModel(centre + model.beta, model.alpha - centre, rate, model.shares.T)
@@ -190,6 +223,15 @@ def candidates(
         rng: Source of rotations.
         config: How many axes.
         gate: What is plausible.
+
+    Example:
+        >>> rng = np.random.default_rng(0); y = np.arange(4000) % 2; a = np.where(rng.random(4000) < 0.95, y, 1 - y)
+        >>> X = rng.normal(size=(4000, 4)); X[:, 0] += 2 * y - 1; X[:, 1] += 3 * a - 1.5
+        >>> U = rng.normal(size=(400, 4)) + [2, 3, 0, 0] * (rng.integers(0, 2, (400, 4)) - 0.5)
+        >>> data = PoolData(X, y, U, np.stack([X[y == c].mean(axis=0) for c in (0, 1)]))
+        >>> found = candidates(data, rng=rng, config=UnlabelledConfig(), gate=GateThresholds())
+        >>> 0.02 < found[0].model.rate < 0.08
+        True
     """
     found: list[Solution] = []
     for axes in axis_sets(data, config):
@@ -208,6 +250,14 @@ def axis_sets(data: PoolData, config: UnlabelledConfig) -> list[Array]:
     Args:
         data: Training set and pool.
         config: How many.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> X = rng.normal(size=(1000, 3)); y = np.arange(1000) % 2; X[:, 0] += 2 * y - 1  # the classes
+        >>> U = rng.normal(size=(400, 3)) * [1, 2, 1]  # wider along the second axis
+        >>> data = PoolData(X, y, U, np.array([[-1.0, 0, 0], [1, 0, 0]]))
+        >>> [axes.shape for axes in axis_sets(data, UnlabelledConfig(axes=2))]
+        [(1, 3), (1, 3)]
     """
     k = min(config.axis_components, data.X.shape[1])
     if data.n_classes == 2:

@@ -39,6 +39,19 @@ def within_cells(model: PoolModel, data: PoolData, config: UnlabelledConfig) -> 
         model: In coordinates whose unit is the covariance within classes.
         data: What it was fitted on.
         config: Prior and steps.
+
+    Example:
+        >>> from aifs_peft.discovery.config import GateThresholds
+        >>> from aifs_peft.discovery.unlabelled.search import candidates
+        >>> rng = np.random.default_rng(0); y = np.arange(4000) % 2; a = np.where(rng.random(4000) < 0.95, y, 1 - y)
+        >>> X = rng.normal(size=(4000, 4)); X[:, 0] += 2 * y - 1; X[:, 1] += 3 * a - 1.5
+        >>> U = rng.normal(size=(400, 4)) + [2, 3, 0, 0] * (rng.integers(0, 2, (400, 4)) - 0.5)
+        >>> data = PoolData(X, y, U, np.stack([X[y == c].mean(axis=0) for c in (0, 1)]))
+        >>> config = UnlabelledConfig()
+        >>> found = candidates(data, rng=rng, config=config, gate=GateThresholds())[0]
+        >>> cells = within_cells(found.model, found.data, config)
+        >>> cells.model.rate > found.model.rate, cells.turn.shape
+        (True, (4, 4))
     """
     share = np.bincount(data.y, minlength=data.n_classes) / len(data.y)
     prior = model.prior
@@ -67,6 +80,18 @@ def in_order(solution: Solution, config: UnlabelledConfig) -> tuple[CellModel, S
     Returns:
         The refitted model, the solution it comes from, and by how much it is the more likely one, in nats; infinite
         where exchanging them leads back to the same one.
+
+    Example:
+        >>> from aifs_peft.discovery.config import GateThresholds
+        >>> from aifs_peft.discovery.unlabelled.search import candidates
+        >>> rng = np.random.default_rng(0); y = np.arange(4000) % 2; a = np.where(rng.random(4000) < 0.95, y, 1 - y)
+        >>> X = rng.normal(size=(4000, 4)); X[:, 0] += 2 * y - 1; X[:, 1] += 3 * a - 1.5
+        >>> U = rng.normal(size=(400, 4)) + [2, 3, 0, 0] * (rng.integers(0, 2, (400, 4)) - 0.5)
+        >>> data = PoolData(X, y, U, np.stack([X[y == c].mean(axis=0) for c in (0, 1)]))
+        >>> config = UnlabelledConfig()
+        >>> found = candidates(data, rng=rng, config=config, gate=GateThresholds())[0]
+        >>> in_order(found, config)[2] > 2.0
+        True
     """
     own = within_cells(solution.model, solution.data, config)
     if solution.exchanged is None:
