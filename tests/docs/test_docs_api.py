@@ -15,8 +15,13 @@ ENTRIES = re.findall(r"^::: ([\w.]+)$", text_of("docs/api.md"), flags=re.MULTILI
 
 
 def resolve(path: str) -> object:
-    module, _, name = path.rpartition(".")
-    return getattr(import_module(module), name)
+    """What a dotted path names: an attribute before a module of the same name."""
+    parent, _, name = path.rpartition(".")
+    try:
+        home: object = import_module(parent)
+    except ModuleNotFoundError:  # a class
+        home = resolve(parent)
+    return getattr(home, name)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
