@@ -188,6 +188,10 @@ def cells_sentence(summary: Summary) -> str:
         named = {str(row["cell"]) for row in comparison["rows"]} & {"aligned", "conflicting"}
         return f"{told} {GLOSSARY}" if named else told
     if summary.get("metrics") is None:
+        if not summary.get("evaluation"):
+            return "No figures were recorded."
+        if (summary.get("selection") or {}).get("rule") in (None, "last"):
+            return "These are figures of the evaluation set; the weights are those of the last step."
         return "The evaluation set also served to choose the weights: these are no test figures."
     if summary.get("group_definition"):
         return f"Groups: {summary['group_definition']}. Group labels were read for this table only."
