@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Each test worker computes on one core, so that two workers do not fight over two.
 PYTEST_WORKERS ?= 2
 
-.PHONY: demo test soak lint types layers examples docs clean
+.PHONY: demo test soak lint types layers examples notebooks docs clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -28,7 +28,7 @@ test: $(VENV)/.installed-test
 # Trainings killed 200 times and checkpoints damaged file by file; the figures of docs/reliability.md. Under an hour on
 # two cores. A short version is part of `make test`.
 soak: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python benchmarks/reliability.py $(SOAK_ARGS)
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python benchmarks/reliability.py --docs $(SOAK_ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -43,6 +43,9 @@ layers: $(VENV)/.installed-test
 examples: $(VENV)/.installed-test
 	for example in examples/[a-z]*.py; do echo "== $$example"; \
 		HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -W error::UserWarning:aifs_peft "$$example" || exit 1; done
+
+notebooks: $(VENV)/.installed-test
+	$(BIN)/python scripts/run_notebooks.py
 
 $(VENV)/.installed-docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"

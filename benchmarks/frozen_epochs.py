@@ -5,7 +5,7 @@ begins with the other one. Counted are pictures that pass the encoder; timed are
 predictions of the test set, on the clock and of the processor. The arm that encodes in every epoch reads and resizes
 each picture once, too, and keeps its pixels. The logits of both arms are compared.
 
-    AIFS_SHARED=DIR python benchmarks/frozen_epochs.py [--rounds 2] [--epochs 5] [--model FOLDER] [--out FILE]
+    AIFS_SHARED=DIR python benchmarks/frozen_epochs.py [--rounds 2] [--epochs 5] [--pixels 96] [--model FOLDER]
 """
 
 from __future__ import annotations
@@ -61,10 +61,11 @@ def build(table: Path, model: str, epochs: int, folder: str) -> Assembled:
     return build_trainer(spec, args, [])
 
 
-def measure(arm: str, table: Path, model: str, epochs: int) -> tuple[dict[str, float], np.ndarray]:
+def measure(arm: str, table: Path, model: str, epochs: int, pixels: int) -> tuple[dict[str, float], np.ndarray]:
     """Pictures through the encoder, seconds, and logits of the test set."""
     with tempfile.TemporaryDirectory() as folder:
         run = build(table, model, epochs, folder)
+        run.processor.size, run.processor.crop_size = {"shortest_edge": pixels}, {"height": pixels, "width": pixels}
         passed = 0
 
         def count(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--pictures", type=int, default=540)
+    parser.add_argument("--pixels", type=int, default=96, help="side of what the encoder is given")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--model", default=str(SHARED / "models" / "mobilenet_v2_imagenet"))
     parser.add_argument("--out", type=Path, default=RESULT)
@@ -104,13 +106,13 @@ def main() -> None:
         table = write_pictures(Path(folder), given.pictures)
         for number in range(given.rounds):
             for arm in ARMS if number % 2 == 0 else ARMS[::-1]:
-                numbers, logits[arm] = measure(arm, table, given.model, given.epochs)
+                numbers, logits[arm] = measure(arm, table, given.model, given.epochs, given.pixels)
                 seen[arm].append(numbers)
                 print(f"round {number + 1}  {arm:11}  {numbers}", flush=True)
     once, every = (seen[arm] for arm in ARMS)
     result = {
         "model": Path(given.model).name,
-        **{name: getattr(given, name) for name in ("pictures", "epochs", "rounds", "threads")},
+        **{name: getattr(given, name) for name in ("pictures", "epochs", "rounds", "pixels", "threads")},
         "arms": seen,
         "pictures_encoded": {arm: seen[arm][0]["pictures_encoded"] for arm in ARMS},
         "ratio": {  # every epoch over once, the median of the rounds

@@ -26,7 +26,8 @@ Every architecture of transformers' image and sequence classification mappings, 
 loaded on a checkpoint of its encoder alone, the adapter is attached, trained for two steps, disabled, saved, reloaded
 onto the same checkpoint, merged and unloaded. *equal* means: disabled and unloaded the model gives the base model's
 logits, reloaded and merged it gives the trained ones, and everything that is trained got a gradient. *refused* quotes
-the error that a user meets when attaching or merging.
+the error that a user meets when attaching or merging. The test of this sweep (`pytest -m architectures`) also reloads
+every adapter in a fresh process, onto the encoder's checkpoint alone, and compares the logits.
 
 Layers that a checkpoint of the encoder lacks are drawn at random by `from_pretrained`. They are trained and saved with
 the adapter, with a frozen encoder, too; the last column names them (with LoRA).

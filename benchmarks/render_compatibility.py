@@ -35,6 +35,32 @@ same outcome share one). It works, or it is refused with an error that begins wi
 and scikit-learn {sklearn}. Architectures have [a page of their own](architectures.md).
 """
 LONGEST = 100
+SEARCH = """
+`pip install 'aifs_peft[search]'`. A trial is judged by the metric that also chooses the best model of a training, which
+needs no group labels: by default the accuracy of the worst group that was inferred, or of the worst class where nothing
+was found.
+
+```python
+def model_init():
+    base = AutoModelForImageClassification.from_pretrained("google/vit-base-patch16-224-in21k", num_labels=2)
+    return get_peft_model(base, AIFSConfig(encoder_adapter=LoraConfig(r=8)))
+
+
+def space(trial):  # names of training arguments, those of the method among them
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-3, log=True),
+        "alpha": trial.suggest_float("alpha", 0.1, 2.0),
+    }
+
+
+trainer = AIFSTrainer(args=args, model_init=model_init, train_dataset=train, eval_dataset=validation)
+best = trainer.hyperparameter_search(space, n_trials=20)
+for name, value in best.hyperparameters.items():
+    setattr(trainer.args, name, value)
+trainer.train()  # the best trial again, bit for bit
+```
+
+"""
 
 
 def cell(text: str) -> str:
@@ -116,9 +142,8 @@ def render() -> str:
             features(peft_features.TABLES),
             "\n## transformers\n\n### Arguments of `Trainer` and `TrainingArguments`\n\n",
             arguments(),
-            "\n### `hyperparameter_search`, with Optuna\n\n",
-            "`pip install 'aifs_peft[search]'`. A trial is judged by the metric that also chooses the best model of\n",
-            "a training, which needs no group labels.\n\n",
+            "\n### `hyperparameter_search`, with Optuna\n",
+            SEARCH,
             searches(),
             "\n## scikit-learn\n",
             features(sklearn_features.TABLES),

@@ -38,12 +38,16 @@ def main(argv: Sequence[str]) -> int:
     push, args.push_to_hub = args.push_to_hub, False  # pushed once at the end, with the card
     args.disable_tqdm = True  # the Trainer's own bar; EpochLines draws ours
     say = Progress(quiet=output.quiet or int(os.environ.get("RANK", 0)) > 0)
-    result = run_finetune(spec, args, callbacks=[] if output.quiet else [EpochLines()], say=say)
-    if result.trainer.accelerator.is_main_process:
-        _finish(result, args, output, push=push)
-    del result
+    status = 0
+    try:
+        result = run_finetune(spec, args, callbacks=[] if output.quiet else [EpochLines()], say=say)
+        if result.trainer.accelerator.is_main_process:
+            _finish(result, args, output, push=push)
+        del result
+    except SystemExit as stop:  # SIGTERM; the checkpoint is saved
+        status = int(stop.code or 0)
     close_process_group()
-    return 0
+    return status
 
 
 def _finish(result: FinetuneResult, args: AIFSTrainingArguments, output: options.Output, *, push: bool) -> None:

@@ -182,7 +182,7 @@ def test_the_audit_of_an_earlier_run_does_not_stay(tmp_path, monkeypatch):
     from aifs_peft.cli.finetune import write_run
 
     monkeypatch.setattr(aifs_peft.report, "save_run", lambda model, processor, summary, folder: folder)
-    result = SimpleNamespace(audit=None, model=None, processor=None, summary={})
+    result = SimpleNamespace(audit=None, model=None, processor=None, summary={}, what_if={})
     (tmp_path / "audit").mkdir()
     (tmp_path / "audit" / "conflicting.csv").write_text("row\n1\n")
     write_run(result, tmp_path)

@@ -84,7 +84,13 @@ def test_commands_stand_in_blocks_that_are_checked() -> None:
                 assert not re.search(r"^\$? ?(aifs|accelerate|make|pip) ", block.text, flags=re.MULTILINE), page
 
 
-def test_inline_commands_exist() -> None:
+def test_inline_commands_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those in sentences and tables: `aifs NAME`, with all that is typed behind it."""
+    monkeypatch.chdir(tmp_path)
     for page in PAGES:
-        for name in re.findall(r"`aifs ([a-z]+)\b", text_of(page)):
-            assert name in cli.COMMANDS, (page, name)
+        for text in re.findall(r"`(aifs [a-z][^`]*)`", text_of(page)):
+            arguments = shlex.split(text)[1:]
+            with monkeypatch.context() as patch:
+                if len(arguments) > 1 and "--help" not in arguments and "--help-all" not in arguments:
+                    understand(arguments, patch)
+                assert arguments[0] in cli.COMMANDS, (page, text)

@@ -9,6 +9,7 @@ import reader_folder
 from pages import PAGES, PageRun, blocks, run_page, without_numbers
 
 SHELL = ("docs/quickstart.md",)  # whose commands are run between the blocks of Python
+SLOW = ("docs/discovery.md", "docs/quickstart.md")
 # What is too long for a test, and what stands in its place.
 SHORTER = {
     "docs/quickstart.md": [
@@ -66,7 +67,10 @@ CHECKS: dict[str, Callable[[PageRun], None]] = {
 
 # torch's, on a machine without an accelerator, for every Trainer with its defaults.
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in PAGES if blocks(page, "python")],
+)
 def test_python_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     reader_folder.fill(tmp_path)

@@ -1,6 +1,7 @@
 """Which method trains which adapter, what a checkpoint says of it, and when it would be plain training."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 from accelerate import Accelerator
@@ -131,6 +132,34 @@ def test_the_warm_up_of_ravl_counts():
     method = make("ravl", method_options={"warmup": 2})
     assert method.idle(TrainingPlan(steps=20, steps_per_epoch=10)) is not None
     assert method.idle(TrainingPlan(steps=21, steps_per_epoch=10)) is None
+
+
+# Numbers under which nothing of a method is left -> what is said before training; an error where it is refused.
+NEUTRAL = {
+    "jtt, weight 1": ("jtt", {"lambda_up": 1.0}, {}, "lambda_up is 1"),
+    "jtt, no repeats": ("jtt", {}, {"max_repeats": 1.0}, "max_repeats is 1"),
+    "spectral-decoupling, strength 0": ("spectral-decoupling", {"strength": 0.0}, {}, "strength is 0"),
+    "irm, penalty 0": ("irm", {"penalty": 0.0}, {"balance_groups": False}, "penalty is 0"),
+    "elrep, thetas 0": ("elrep", {"theta1": 0.0, "theta2": 0.0}, {}, "InvalidConfigError"),
+    "erm-balanced, no repeats": ("erm-balanced", {}, {"max_repeats": 1.0}, "InvalidConfigError"),
+    "reweight-oracle, no repeats": ("reweight-oracle", {}, {"max_repeats": 1.0}, "InvalidConfigError"),
+    "reweight-oracle, not balanced": ("reweight-oracle", {}, {"balance_groups": False}, "InvalidConfigError"),
+}
+
+
+@pytest.mark.parametrize("case", NEUTRAL)
+def test_numbers_that_leave_nothing_of_a_method_are_told_or_refused(case):
+    name, options, settings, said = NEUTRAL[case]
+    plan = TrainingPlan(steps=30, steps_per_epoch=10)
+    if said == "InvalidConfigError":
+        setup = SimpleNamespace(auxiliary=None, tokens=True)
+        with pytest.raises(InvalidConfigError, match="erm"):
+            make(name, method_options=options, **settings).check(setup)
+        return
+    reason = make(name, method_options=options, **settings).idle(plan)
+    assert reason is not None
+    assert said in reason
+    assert make(name).idle(plan) is None
 
 
 @pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])

@@ -14,7 +14,7 @@ def require_balancing(settings: MethodSettings, method: str) -> None:
         method: its name, for the message.
 
     Raises:
-        InvalidConfigError: with `balance_groups=False`.
+        InvalidConfigError: with `balance_groups=False`, or where no example may be drawn twice.
 
     Example:
         >>> require_balancing(MethodSettings.for_method("erm-balanced"), "erm-balanced")
@@ -22,4 +22,9 @@ def require_balancing(settings: MethodSettings, method: str) -> None:
     if not settings.balance_groups:
         raise InvalidConfigError(
             f"method {method!r} is nothing but balanced batches; leave balance_groups=True, or use method 'erm'"
+        )
+    if settings.max_repeats <= 1:
+        raise InvalidConfigError(
+            f"method {method!r} is nothing but balanced batches, and max_repeats={settings.max_repeats:g} lets no "
+            "example be drawn more often than the rest; raise it, or use method 'erm'"
         )

@@ -57,7 +57,7 @@ from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
 from aifs_peft.methods.common.twins import TwinOptions, fit_twins
 from aifs_peft.methods.common.whole_batch import group_means, whole_batch
-from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
+from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext, TrainingPlan
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.regularisers.irm_environments import (
     check_environments,
@@ -221,6 +221,13 @@ class IRM(Method):
         check_environments(found, latents.labels, options.min_examples, remedy)
         logger.info("%s: %d of %d examples in the second environment", self.title, int(found.sum()), len(found))
         return found
+
+    def idle(self, plan: TrainingPlan) -> str | None:
+        """See `Method.idle`: without the penalty only batches balanced over environments are left."""
+        del plan
+        if self.options.penalty == 0 and not self.settings.balance_groups:
+            return "penalty is 0 and batches are not balanced over environments; raise penalty, or balance them"
+        return None
 
     def sampling(self, labels: Tensor, context: EpochContext) -> Sampling | None:
         """See `Method.sampling`: balanced over environments, unless `balance_groups` is off."""

@@ -41,7 +41,7 @@ from torch import Tensor
 from aifs_peft._checks import check_number
 from aifs_peft.latent.output import LatentOutput
 from aifs_peft.methods.base import Method
-from aifs_peft.methods.context import StepContext
+from aifs_peft.methods.context import StepContext, TrainingPlan
 from aifs_peft.methods.registry import register
 
 
@@ -76,6 +76,11 @@ class SpectralDecoupling(Method):
         "K softmax logits instead of one logit for two classes; one strength for all classes, from the first step"
     )
     Options: ClassVar[type[Any]] = SpectralDecouplingOptions
+
+    def idle(self, plan: TrainingPlan) -> str | None:
+        """See `Method.idle`: a penalty of weight 0 is none."""
+        del plan
+        return "strength is 0, so its penalty does not count; raise it" if self.options.strength == 0 else None
 
     def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; adds "logit_penalty"."""

@@ -40,7 +40,7 @@ from torch import Tensor
 from aifs_peft._checks import check_count, check_number
 from aifs_peft.methods.base import Method, Phase
 from aifs_peft.methods.common.reference_head import train_reference
-from aifs_peft.methods.context import EpochContext, Latents, Sampling
+from aifs_peft.methods.context import EpochContext, Latents, Sampling, TrainingPlan
 from aifs_peft.methods.registry import register
 
 logger = logging.getLogger(__name__)
@@ -96,6 +96,15 @@ class JTT(Method):
     Options: ClassVar[type[Any]] = JTTOptions
     collects_latents: ClassVar[Phase] = "initial"
     learns_first: ClassVar[tuple[str, ...]] = ("weights",)
+
+    def idle(self, plan: TrainingPlan) -> str | None:
+        """See `Method.idle`: mistakes that are not drawn more often than others change nothing."""
+        del plan
+        if self.options.lambda_up == 1:
+            return "lambda_up is 1, so the reference's mistakes are drawn as often as the rest; raise it"
+        if self.settings.max_repeats <= 1:
+            return "max_repeats is 1, so no mistake of the reference is drawn more often than the rest; raise it"
+        return None
 
     def start(self, latents: Latents, context: EpochContext) -> dict[str, float]:
         """See `Method.start`: train the reference, weight its mistakes."""

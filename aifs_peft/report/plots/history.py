@@ -85,7 +85,7 @@ def panels(history: Log, plain_share: float | None = None) -> list[Panel]:
         Panel("Accuracy on the evaluation set", _worded(evaluated), share=True),
     ]
     along = _series(own, [ALONG]).get(ALONG)
-    beside = None if plain_share is None else ("plain training, after its end", plain_share)
+    beside = None if plain_share is None else ("plain training", plain_share)
     out.append(
         Panel("Decisions along the attribute", {"share, this model": along} if along else {}, share=True, beside=beside)
     )

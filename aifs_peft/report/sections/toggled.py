@@ -65,7 +65,7 @@ def _numbers(rows: Sequence[Mapping[str, Any]], sides: Sequence[tuple[str, str]]
             side = row.get(key) or {}
             moved = value_of(side.get("moved"))
             points = "-" if moved is None else f"{100 * moved:+.1f}".replace("-", MINUS)
-            cells.append((percent(side.get("changed")), f"true class {points} points"))
+            cells.append((percent(side.get("changed")), f"{points} points"))
         table.append(cells)
     return {
         "caption": "Share of predictions that change; below it how far the probability of the true class moves",

@@ -14,7 +14,7 @@ from aifs_peft.report.sections.run import Run, picture
 
 _CAPTIONS = {
     "Decisions along the attribute": "How much of the predicted class's lead runs along the spurious directions, by "
-    "Integrated Gradients of the head, on training examples (plain training: on test examples)."
+    "Integrated Gradients of the head, on training examples (plain training: after its end, on test examples)."
 }
 NARROW = 3.6
 """Inches: three figures stand side by side on a wide page."""
