@@ -39,7 +39,7 @@ def check_latents(estimator: BaseEstimator, Z: Any, *, fitted: bool) -> NDArray[
     width = str(getattr(estimator, "n_features_in_", "d")) if fitted else "d"
     try:
         return np.asarray(validate_data(estimator, to_numpy(Z), reset=not fitted, dtype=FLOATS))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InvalidInputError(f"{error} Needed are finite latents Z (n, {width}).") from error
 
 
@@ -59,7 +59,7 @@ def check_examples(estimator: BaseEstimator, Z: Any, y: Any) -> tuple[NDArray[An
     try:
         latents, labels = validate_data(estimator, to_numpy(Z), to_numpy(y), dtype=FLOATS)
         check_classification_targets(labels)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InvalidInputError(f"{error} Needed are finite latents Z (n, d) and one class label each.") from error
     return as_latents(latents), labels
 
@@ -99,7 +99,7 @@ def check_weights(sample_weight: ArrayLike | None, latents: NDArray[Any]) -> NDA
         weights = _check_sample_weight(
             to_numpy(sample_weight), latents, dtype=np.float64, ensure_non_negative=True, ensure_same_device=False
         )
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InvalidInputError(f"{error} Needed is one finite sample_weight of at least 0 per example.") from error
     return np.asarray(weights, dtype=np.float64)
 

@@ -252,8 +252,9 @@ def _adapted(base: nn.Module, config: AIFSConfig, spec: FinetuneSpec, name: str)
     """The model with its adapter; what PEFT refuses becomes an error of ours that names both."""
     try:
         return get_peft_model(base, config)
-    except AIFSError:
-        raise
     except (ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
+        refused = error.__cause__ if isinstance(error, InvalidConfigError) else error
+        if refused is None or (isinstance(error, AIFSError) and not isinstance(error, InvalidConfigError)):
+            raise
+        reason = " ".join(str(refused).split())
         raise InvalidConfigError(DOES_NOT_FIT.format(adapter=spec.adapter, model=name, reason=reason)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import enum
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from numbers import Real
@@ -226,7 +227,8 @@ class AIFSConfig(PeftConfig):
         if given is None or given == "probability":
             return []
         values = list(given) if isinstance(given, list | tuple) else []
-        numbers = all(isinstance(v, Real) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+        numbers = all(isinstance(v, Real) and not isinstance(v, bool) and abs(v) < math.inf for v in values)
+        numbers = numbers and all(abs(v) <= sys.float_info.max for v in values)
         if not values or not numbers or not any(values):
             return [f"class_weights must be finite numbers, not all 0, or 'probability' or None; got {given!r}."]
         classes = len(self.labels) if self.labels is not None else self.num_labels

@@ -169,7 +169,7 @@ def fuzz(name: str, cases: int, *, seed: int = 0, seconds: float = 600) -> dict[
     @given(strategy)
     def run(drawn: Any) -> None:
         if time.monotonic() > end:
-            return
+            raise KeyboardInterrupt  # the one exception that ends Hypothesis's drawing at once
         told["cases"] += 1
         before = signal.signal(signal.SIGALRM, _late)
         signal.alarm(SECONDS)
@@ -194,5 +194,9 @@ def fuzz(name: str, cases: int, *, seed: int = 0, seconds: float = 600) -> dict[
             signal.alarm(0)
             signal.signal(signal.SIGALRM, before)
 
-    run()
+    try:
+        run()
+    except KeyboardInterrupt:
+        if time.monotonic() <= end:  # somebody's Ctrl-C
+            raise
     return {**told, "faults": [list(item) for item in faults.items()][:KEPT]}

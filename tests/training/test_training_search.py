@@ -99,7 +99,7 @@ def test_the_settings_of_the_method_are_searched_and_unknown_names_are_refused(t
     assert trainer.method.options.lambda_up in (2, 3, 4)
     with pytest.raises(InvalidConfigError, match=r"hp_space sets no training argument 'lr' .*did you mean|known"):
         trainer.hyperparameter_search(lambda trial: {"lr": 0.1}, n_trials=1)
-    with pytest.raises(InvalidConfigError, match="mask_update_every must be at least 1"):
+    with pytest.raises(InvalidConfigError, match="mask_update_every must be an integer of at least 1"):
         trainer.hyperparameter_search(lambda trial: {"mask_update_every": 0}, n_trials=1)
     assert trainer.args.mask_update_every == 1
     trainer.train()  # works after a search that failed

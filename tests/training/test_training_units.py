@@ -220,11 +220,11 @@ def test_selection_reads_groups_at_any_share_of_conflicting_ones(share):
     ("options", "message"),
     [
         ({"selection": "best"}, "selection must be one of 'worst_inferred_group'"),
-        ({"mask_update_every": 0}, "mask_update_every must be at least 1"),
-        ({"mask_samples": 0}, "mask_samples must be at least 1, or None"),
+        ({"mask_update_every": 0}, "mask_update_every must be an integer of at least 1"),
+        ({"mask_samples": 0}, "mask_samples must be an integer of at least 1"),
         ({"directions": "left"}, "directions must be"),
         ({"early_stopping_patience": 2}, "early_stopping_patience needs evaluations"),
-        ({"max_repeats": 0.0}, "max_repeats must be at least 1"),
+        ({"max_repeats": 0.0}, "max_repeats must be a finite number of at least 1"),
     ],
 )
 def test_arguments_that_contradict_are_refused(tmp_path, options, message):
