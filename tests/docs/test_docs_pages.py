@@ -15,7 +15,8 @@ SHORTER = {
     "docs/quickstart.md": [
         ("num_train_epochs=5", "num_train_epochs=1"),
         ("--baseline erm", "--baseline erm --epochs 1"),
-    ]
+    ],
+    "docs/compatibility.md": [("n_trials=20", "n_trials=2")],
 }
 
 
