@@ -7,7 +7,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from methods_zoo import METHODS, OPTIONS, base_model, make_rows, make_trainer
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from aifs_peft.errors import CheckpointMismatchError
 from aifs_peft.methods import get
@@ -183,3 +183,27 @@ def test_accelerate_asks_a_registered_hook(tmp_path):
         loop(folder, method="afr", resume=True)
     with pytest.raises(CheckpointMismatchError, match=r"method_options.lambda_up 20.0 then, 4.0 now"):
         loop(folder, method_options={"lambda_up": 4.0}, resume=True)
+
+
+# Method of the adapter, method that trains it anew, what it must not take over.
+ANEW = [
+    ("jtt", "erm", "weights"),
+    ("afr", "gdro-oracle", "weights"),
+    ("irm", "jtt", "groups"),
+    ("gdro-oracle", "ravl", "memory"),
+    ("spume", "ravl", "memory"),
+    ("xrm-gdro", "reweight-oracle", "groups"),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "name"), ANEW)
+def test_a_new_training_of_anothers_adapter_takes_nothing_over(before, after, name, checkpoints, tmp_path):
+    checkpoint = str(checkpoints(before))
+    model = PeftModel.from_pretrained(base_model("image"), checkpoint, is_trainable=True)
+    args = make_trainer(after, "image", "lora", tmp_path, max_steps=7).args
+    trainer = AIFSTrainer(model, args, train_dataset=make_rows("image"), eval_dataset=make_rows("image", 64))
+    held = getattr(trainer.layer.state, name).clone()
+    assert held.numel()
+    trainer.train()
+    now = getattr(trainer.layer.state, name)
+    assert now.shape != held.shape or not torch.equal(now, held)
