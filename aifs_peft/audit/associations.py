@@ -36,7 +36,7 @@ MIN_DESCRIBED = 5
 # Numbers held at once while permuting.
 _CHUNK = 20_000_000
 FIELDS = (
-    "column", "kind", "strength", "null_low", "null_high", "p_value", "p_adjusted", "significant",
+    "column", "kind", "strength", "null_high", "p_value", "p_adjusted", "significant",
     "conflicting", "conflicting_p_adjusted", "with_label", "shared", "note",
 )  # fmt: skip
 
@@ -55,8 +55,8 @@ def associations(
         rng: source of the permutations.
 
     Returns:
-        One row per column: `column`, `kind` (`"categorical"`, `"numeric"`, `"skipped"`), `strength` in [0, 1] with the
-        band of 95 % of the permutations (`null_low`, `null_high`), `p_value`, `p_adjusted` (Holm), `significant`
+        One row per column: `column`, `kind` (`"categorical"`, `"numeric"`, `"skipped"`), `strength` in [0, 1] and
+        what 95 % of the permutations stay below (`null_high`), `p_value`, `p_adjusted` (Holm), `significant`
         (`p_adjusted` below 0.05); the same for being conflicting at all (`conflicting`, `conflicting_p_adjusted`; no
         other question where there are two values); `with_label`, the association with the label; `shared`, in words;
         `note`. NaN where something is not defined.
@@ -168,11 +168,11 @@ def _pooled(squares: Sequence[Array], strata: Sequence[_Stratum]) -> Array:
 def _tested(
     columns: Sequence[Column], strata: Sequence[IntArray], groups: IntArray, rng: np.random.Generator
 ) -> dict[str, Array]:
-    """Strength, null band, p-value and Holm's p-value of each column, each `(columns,)`."""
+    """Strength, upper end of what chance gives, p-value and Holm's p-value of each column, each `(columns,)`."""
     compared = [rows for rows in strata if len(np.unique(groups[rows])) > 1]
     m = len(columns)
     if not compared or not m:
-        return dict.fromkeys(("strength", "null_low", "null_high", "p_value", "p_adjusted"), np.full(m, np.nan))
+        return dict.fromkeys(("strength", "null_high", "p_value", "p_adjusted"), np.full(m, np.nan))
 
     def null(of: Sequence[Column]) -> Array:
         parts = [_stratum(of, rows, groups) for rows in compared]
@@ -192,8 +192,9 @@ def _tested(
         exceed[still] += (null([columns[i] for i in still.tolist()]) >= reached[still]).sum(axis=0)
         draws[still] += DRAWS
     p = np.where(np.isfinite(observed), (1.0 + exceed) / (1.0 + draws), np.nan)
-    low, high = np.quantile(first, [0.025, 0.975], axis=0)
-    return {"strength": observed, "null_low": low, "null_high": high, "p_value": p, "p_adjusted": holm(p)}
+    # One-sided, as the p-value: a column that is beyond chance by itself or by Holm is above this number, too.
+    high = np.quantile(first, 1.0 - LEVEL, axis=0)
+    return {"strength": observed, "null_high": high, "p_value": p, "p_adjusted": holm(p)}
 
 
 def holm(p: Array) -> Array:

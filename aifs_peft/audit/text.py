@@ -129,7 +129,7 @@ def _metadata(audit: Audit) -> Iterator[str]:
         beyond = audit.associations[audit.associations["significant"]]
         yield f"Metadata: {len(beyond)} of {len(tested)} columns go with it beyond chance"
         for row in beyond.head(SHOWN_COLUMNS).itertuples():
-            chance = f"chance {row.null_low:.2f} to {row.null_high:.2f}"
+            chance = f"chance: up to {row.null_high:.2f}"
             text = f"{_cut(row.column)} {row.strength:.2f} ({chance}) {row.shared}"
             yield "  " + textwrap.shorten(text, WIDTH - 2, placeholder="...")
     elif tested:

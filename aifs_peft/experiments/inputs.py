@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aifs_peft._checks import did_you_mean
+from aifs_peft.data.own.tables import separator_of
 from aifs_peft.errors import DataNotFoundError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -80,12 +81,14 @@ def _images(path: Path, column: str | None) -> tuple[list[str], list[Any]]:
 
 
 def _check_image(file: Path) -> None:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
+
+    from aifs_peft.data.images import damage
 
     try:
         with Image.open(file) as image:
             image.verify()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except damage() as error:
         raise InvalidInputError(UNREADABLE.format(path=file, kind="an image", reason=error)) from error
 
 
@@ -145,7 +148,10 @@ def _table(path: Path) -> pd.DataFrame:
             return pd.read_parquet(path)
         if kind in (".json", ".jsonl"):
             return pd.read_json(path, lines=kind == ".jsonl")
-        return pd.read_csv(path, sep="\t" if kind == ".tsv" else ",")
+        separator = separator_of(path, "\t" if kind == ".tsv" else ",")
+        return pd.read_csv(path, sep=separator, decimal="," if separator == ";" else ".")
+    except InvalidInputError:
+        raise
     except (OSError, ValueError, KeyError) as error:  # pandas' parser errors are ValueErrors, Arrow's are, too
         raise InvalidInputError(UNREADABLE.format(path=path, kind="a table", reason=error)) from error
 

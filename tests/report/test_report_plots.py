@@ -74,7 +74,7 @@ def test_evidence_names_its_scale(found: bool) -> None:
 
 
 def test_columns_and_words_that_are_undefined_are_drawn_as_missing() -> None:
-    row = {"column": "a", "strength": None, "null_low": None, "null_high": None, "significant": False}
+    row = {"column": "a", "strength": None, "null_high": None, "significant": False}
     assert "a" in texts(drawn(lambda ax: draw_associations(ax, [row])))
     word = {"word": "b", "score": None, "null_high": None, "significant": False}
     assert "b" in texts(drawn(lambda ax: draw_words(ax, [word])))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aifs_peft.data.own.rows import Rows, single
+from aifs_peft.data.own.values import MISSING_WORDS
 from aifs_peft.data.reading import read_csv, reading
 from aifs_peft.errors import InvalidInputError
 
@@ -18,6 +19,8 @@ TABLES = frozenset({".csv", ".tsv", ".parquet", ".pq", ".json", ".jsonl", ".ndjs
 """Endings of files that are read as tables, some of them also packed (`.csv.gz`)."""
 SEPARATORS = (",", ";", "\t", "|")
 """What stands between the cells of a row: spreadsheets of many countries write semicolons into a CSV file."""
+_DECIMAL_COMMA = r"[+-]?[0-9]+(,[0-9]+)?"
+_AS_TEXT: dict[str, Any] = {"dtype": str, "keep_default_na": False}
 
 
 def read_file(path: Path, part: str = "") -> Rows:
@@ -67,16 +70,44 @@ def read_file(path: Path, part: str = "") -> Rows:
 
 
 def _of_text(path: Path, separator: str) -> pd.DataFrame:
-    """A CSV table as text; separated by semicolons, tabs or bars where its header is."""
-    options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "sep": separator}
-    frame = read_csv(path, **options)
-    others = [mark for mark in SEPARATORS if len(frame.columns) == 1 and mark in str(frame.columns[0])]
-    if others:
-        options["sep"] = max(others, key=str(frame.columns[0]).count)
-        frame = read_csv(path, **options)
+    """A CSV table as text, by the separator of its header."""
+    separator = separator_of(path, separator)
+    frame = read_csv(path, sep=separator, **_AS_TEXT)
     # Pandas gives a second column of the same name another one.
-    header = read_csv(path, header=None, nrows=1, **options).iloc[0].tolist()
+    header = _header(path, separator)
     frame.columns = [str(name) if name else str(own) for name, own in zip(header, frame.columns, strict=True)]
+    return _decimal_points(frame) if separator == ";" else frame
+
+
+def separator_of(path: Path, usual: str = ",") -> str:
+    """What separates the columns of a CSV file; its header decides, because rows hold commas in numbers and texts.
+
+    Args:
+        path: the file, compressed or not.
+        usual: the separator that its ending stands for; taken where others give as many columns.
+
+    Returns:
+        One of `SEPARATORS`.
+
+    Raises:
+        InvalidInputError: its header cannot be read.
+    """
+    widths = {mark: len(_header(path, mark)) for mark in dict.fromkeys((usual, *SEPARATORS))}
+    return max(widths, key=lambda mark: widths[mark])
+
+
+def _header(path: Path, separator: str) -> list[Any]:
+    names: list[Any] = read_csv(path, header=None, nrows=1, sep=separator, **_AS_TEXT).iloc[0].tolist()
+    return names
+
+
+def _decimal_points(frame: pd.DataFrame) -> pd.DataFrame:
+    """Columns of numbers with a decimal comma, which is why semicolons separate them, with a point."""
+    for name in frame.columns[~frame.columns.duplicated(keep=False)]:
+        cells = frame[name].str.strip()
+        filled = cells[~cells.isin(MISSING_WORDS)]
+        if filled.str.contains(",").any() and filled.str.fullmatch(_DECIMAL_COMMA).all():
+            frame[name] = cells.str.replace(",", ".", regex=False)
     return frame
 
 

@@ -1,4 +1,4 @@
-"""What the conflicting examples share: columns of metadata against their null band, and words of a vocabulary."""
+"""What the conflicting examples share: columns of metadata against what chance gives, and words of a vocabulary."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def draw_associations(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    """One line per column: its strength as a dot, the band that chance fills behind it.
+    """One line per column: its strength as a dot, the band that chance fills in 95 of 100 cases behind it.
 
     Args:
         ax: to draw on.
-        rows: "column", "strength", "null_low", "null_high" and "significant", strongest first.
+        rows: "column", "strength", "null_high" and "significant", strongest first.
     """
     for place, row in enumerate(rows):
-        low, high, strength = (value_of(row.get(name)) for name in ("null_low", "null_high", "strength"))
-        if low is not None and high is not None:
-            ax.plot([low, high], [place, place], color=BAND, linewidth=11, solid_capstyle="butt", zorder=1)
+        high, strength = (value_of(row.get(name)) for name in ("null_high", "strength"))
+        if high is not None:
+            ax.plot([0.0, high], [place, place], color=BAND, linewidth=11, solid_capstyle="butt", zorder=1)
         if strength is not None:
             colour = CONFLICTING if row.get("significant") else PLAIN
             ax.plot([strength], [place], "o", color=colour, markersize=7, zorder=3)

@@ -72,6 +72,29 @@ def test_what_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
         load(make(), tmp_path)
 
 
+def test_decimal_commas_between_semicolons_stay_in_their_cells(tmp_path: Path) -> None:
+    path = tmp_path / "messung.csv"
+    frame = TABLE.assign(**{"Temperatur, °C": [f"{i},5" for i in range(N)], "IDs": "1,2,3"})
+    frame["text"] = [f"Wort {i}, und; noch, eins" for i in range(N)]
+    frame.to_csv(path, sep=";", index=False, encoding="utf-8-sig")
+    train = load_own(path, text="text", label="label", split="none")["train"]
+    assert train["Temperatur, °C"][:] == [i + 0.5 for i in range(N)]
+    assert train["IDs"][:] == ["1,2,3"] * N
+    assert train["text"][:] == frame["text"].tolist()
+
+
+def test_between_commas_a_comma_in_a_cell_is_no_decimal_comma(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    TABLE.assign(price="1,250").to_csv(path, index=False)
+    assert load_own(path, text="text", label="label", split="none")["train"]["price"][:] == ["1,250"] * N
+
+
+def test_a_semicolon_in_the_header_of_a_comma_table_is_part_of_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("text,label,place;room\n" + "a,yes,b;c\nb,no,b;d\n" * 30)
+    assert load_own(path, split="none")["train"]["place;room"][:2] == ["b;c", "b;d"]
+
+
 def test_a_table_of_one_column_is_no_other_separator(tmp_path: Path) -> None:
     path = tmp_path / "one.csv"
     path.write_text("text\n" + "a;b\n" * 9)
