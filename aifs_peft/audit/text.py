@@ -6,6 +6,9 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from aifs_peft.discovery.unlabelled.pool import UNLABELLED
+from aifs_peft.discovery.unlabelled.words import rests_on_unlabelled, unlabelled_sentences, why_unused
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -87,21 +90,17 @@ def nothing_sentence(discovery: Discovery, n: int, noun: str) -> str:
     )
 
 
-def unlabelled_sentence(discovery: Discovery) -> str:
-    """What became of unlabelled examples, as a sentence to add; empty where none were given.
+def unlabelled_text(discovery: Discovery, n: int | None) -> str:
+    """What became of unlabelled examples, to add to the sentence; empty where none were given.
 
     Args:
         discovery: what was found.
+        n: how many examples; None where they were given to `discover` and not to the audit.
     """
-    from aifs_peft.discovery.unlabelled.pool import UNLABELLED
-
-    verdicts = [candidate for candidate in discovery.candidates_ if candidate.source == UNLABELLED]
-    if not verdicts:
+    if n is None and not any(candidate.source == UNLABELLED for candidate in discovery.candidates_):
         return ""
-    if UNLABELLED in {part.source_ for part in discovery.parts_ or (discovery,)}:
-        return f" The unlabelled examples showed {'one of its attributes' if discovery.parts_ else 'it'}."
-    why = "weaker than what was found" if verdicts[-1].accepted else verdicts[-1].reason
-    return f" The unlabelled examples were not used: {why}."
+    share, why = rests_on_unlabelled(discovery), why_unused(discovery)
+    return f" {unlabelled_sentences(n, share, found=discovery.found, why=why)}"
 
 
 def _found(audit: Audit) -> Iterator[str]:

@@ -10,14 +10,15 @@ _MODEL = ("model", "revision", "trust_remote_code", "max_length", "quantization"
 PARTS = ("train", "validation", "test", "all")
 
 
-def data_options(*, model: bool = False, skip: tuple[str, ...] = ()) -> list[Option]:
+def data_options(*, model: bool = False, skip: tuple[str, ...] = (), also: tuple[str, ...] = ()) -> list[Option]:
     """The fields of `FinetuneSpec` that name the data, and with `model` the model.
 
     Args:
         model: whether a model is named, too.
         skip: fields that the command names otherwise.
+        also: further fields that the command reads.
     """
-    wanted = (*(_MODEL if model else ()), *_DATA)
+    wanted = (*(_MODEL if model else ()), *_DATA, *also)
     options = {option.name: option for option in options_of(FinetuneSpec)}
     return [options[name] for name in wanted if name not in skip]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from aifs_peft.data import describe
 from aifs_peft.data import names as data_names
+from aifs_peft.discovery.unlabelled.words import unlabelled_sentences
 from aifs_peft.methods import get, names
 from aifs_peft.report.publish import shown_name
 
@@ -92,14 +93,23 @@ def supervision_sentence(summary: Summary) -> str:
     method = method_facts(summary)
     wanted = "; ".join(method.needs).replace("`", "'")
     needs = f" The method needs: {wanted}." if wanted else ""
+    none = "Class labels only: no group label, attribute or hint was read in training."
+    if summary.get("unlabelled"):
+        none = "Class labels, and examples without any; no group label, attribute or hint was read in training."
     return {
-        "none": "Class labels only: no group label, attribute or hint was read in training.",
+        "none": none,
         "hints": f"Class labels, and hints about the attribute; no group labels.{needs}",
         "groups": "Group labels: this method is an oracle, which shows what can be reached with them. Do not compare "
         f"its numbers with those of methods that are told less.{needs}",
         "unknown": f"Not known: the method {method.name!r} is not installed here, and the run did not record what it "
         "was told.",
     }[method.supervision]
+
+
+def unlabelled_sentence(summary: Summary) -> str:
+    """What became of unlabelled examples in training; empty where there were none."""
+    told = summary.get("unlabelled")
+    return "" if not told else unlabelled_sentences(told["n"], told["rests_on"], found=found_anything(summary))
 
 
 def found_anything(summary: Summary) -> bool | None:

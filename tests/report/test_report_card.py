@@ -9,7 +9,8 @@ import yaml
 from report_runs import comparison, summary
 
 from aifs_peft.methods import get, names
-from aifs_peft.report import comparison_table, group_table, render_card
+from aifs_peft.report import comparison_table, group_table, render_card, render_html
+from aifs_peft.report.publish import publishable
 
 _LEAN = re.compile(r"does not lean|trained so that|without group labels", re.IGNORECASE)
 
@@ -205,3 +206,20 @@ def test_hostile_text_anywhere_leaves_the_card_in_one_piece() -> None:
     fences = [line for line in body.splitlines() if line.startswith("```")]
     assert fences == ["```python", "```"] * 3
     assert all(row.count("|") == 5 for row in comparison_table(changed).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("share", "found", "told"),
+    [(1.0, True, "used: what was found rests on them"), (0.0, False, "not used. With them nothing was found either")],
+)
+def test_what_became_of_unlabelled_examples(share: float, found: bool, told: str) -> None:
+    pool = {"data": "/home/me/site/new.csv", "n": 400, "used": share > 0, "rests_on": share}
+    run = summary(method="aifs", supervision="none", found=found, state={}, unlabelled=pool)
+    text = str(render_card(publishable(run)).content)
+    assert f"**Unlabelled examples.** 400 unlabelled examples were read and {told}." in text
+    assert "Class labels, and examples without any" in text
+    assert publishable(run)["unlabelled"]["data"] == "new.csv"
+    page = render_html(run)
+    assert told in page
+    without = str(render_card(summary(method="aifs", supervision="none", found=found, state={})).content)
+    assert "nlabelled" not in without
