@@ -117,7 +117,7 @@ def find_roles(
             raise InvalidInputError(
                 f"The data set {rows.where!r} has no column of pictures, texts or latents by a usual name; it has "
                 f'{columns}. Name yours: image=, text= or features= (features="all" for all columns of numbers), on '
-                "the command line --image, --text or --dataset-options '{\"features\": \"all\"}'."
+                "the command line --image, --text or --features."
             )
     return Roles(
         found_label, found_image, found_text, vectors, attribute, group,
