@@ -21,10 +21,13 @@ def main(argv: Sequence[str]) -> int:
     """Print the card, or write it."""
     positional = [("run", "folder that `aifs finetune` wrote", None)]
     given = Parser("card", "Render the model card of a run.", _OPTIONS, positional=positional).values(argv)
+    from aifs_peft._saved import expecting_our_form
     from aifs_peft.experiments.saved import read_summary
     from aifs_peft.report import render_card
 
-    card = str(render_card(read_summary(given.run)))
+    summary = read_summary(given.run)
+    with expecting_our_form(given.run):
+        card = str(render_card(summary))
     if given.output is not None:
         Path(given.output).write_text(card, encoding="utf-8")
         Progress(quiet=given.quiet)(f"saved: {given.output}")

@@ -36,7 +36,7 @@ DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 """Pillow's grey modes with more than 8 bits, which its own conversion would clip at 255."""
 
 
-def _damage() -> tuple[type[Exception], ...]:
+def damage() -> tuple[type[Exception], ...]:
     """What Pillow raises for files that are cut off or are no pictures; `SyntaxError` is its word for a broken PNG."""
     from PIL import Image
 
@@ -245,6 +245,6 @@ def _decoded(value: Any) -> tuple[Image | None, str]:
         with source, Image.open(source) as image:
             image.load()
             return to_rgb(image), ""
-    except _damage() as error:
+    except damage() as error:
         # Pillow names the open file object, which says nothing to a reader.
         return None, " ".join(str(error).partition(" <_io")[0].split()) or type(error).__name__

@@ -81,12 +81,14 @@ def _images(path: Path, column: str | None) -> tuple[list[str], list[Any]]:
 
 
 def _check_image(file: Path) -> None:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
+
+    from aifs_peft.data.images import damage
 
     try:
         with Image.open(file) as image:
             image.verify()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except damage() as error:
         raise InvalidInputError(UNREADABLE.format(path=file, kind="an image", reason=error)) from error
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 from peft import PeftModel
 
+from aifs_peft._checks import check_count
 from aifs_peft._plain import plain
-from aifs_peft.errors import CheckpointMismatchError, DataNotFoundError, InvalidInputError
+from aifs_peft._saved import read_object
+from aifs_peft.errors import CheckpointMismatchError, DataNotFoundError, InvalidConfigError, InvalidInputError
 from aifs_peft.experiments.comparison import cells_of_classes, cells_of_groups, cells_of_inferred, compare
 from aifs_peft.experiments.evaluation import evaluate_groups
 from aifs_peft.experiments.latents import latents_of
@@ -22,7 +24,7 @@ from aifs_peft.experiments.prepare import PreparedDataset, label_names, make_enc
 from aifs_peft.explain import infer_values
 from aifs_peft.models.loading import load_model, load_processor
 from aifs_peft.models.tabular import ENCODERS
-from aifs_peft.tuner import find_aifs_layer
+from aifs_peft.tuner import AIFSConfig, find_aifs_layer
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,6 +35,16 @@ NO_RUN = "{folder} holds no {name}: it is no folder of a run. Give the folder th
 NOT_A_SUMMARY = "{file} is no summary of a run ({reason}); the file is damaged, or of an earlier release."
 OTHER_CLASSES = "the data have the classes {unknown}, which the model was not trained on: it knows {known}."
 _NEEDED = ("model", "modality", "label_names", "spec", "method")
+# Beyond any text; the tokenizer keeps it in 64 bits.
+MOST_TOKENS = 2**31
+_TEXT, _OBJECT = (str, NoneType), (dict, NoneType)
+_KIND_NAMES = {_TEXT: "text or null", _OBJECT: "an object or null"}
+# Of the spec, what is read to load the run and its data.
+_SPEC_KINDS = {
+    **dict.fromkeys(("revision", "quantization", "dataset", "data_dir"), _TEXT), "dataset_options": _OBJECT
+}  # fmt: skip
+OTHER_LABELS = "the adapter in {folder} knows the classes {adapter}, its summary.json {summary}; one is damaged."
+NOT_AIFS = "the adapter in {folder} is of the kind {kind!r}, not an AIFS adapter; its adapter_config.json is damaged."
 
 
 @dataclass(frozen=True)
@@ -70,14 +82,39 @@ def read_summary(folder: str | Path) -> dict[str, Any]:
     file = Path(folder) / SUMMARY
     if not file.is_file():
         raise DataNotFoundError(NO_RUN.format(folder=folder, name=SUMMARY))
-    try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise InvalidInputError(NOT_A_SUMMARY.format(file=file, reason=error)) from error
-    missing = [name for name in _NEEDED if not isinstance(summary, dict) or name not in summary]
+    summary = read_object(file)
+    missing = [name for name in _NEEDED if name not in summary]
     if missing:
         raise InvalidInputError(NOT_A_SUMMARY.format(file=file, reason=f"it lacks {', '.join(missing)}"))
-    return dict(summary)
+    problem = _form_problem(summary)
+    if problem:
+        raise InvalidInputError(NOT_A_SUMMARY.format(file=file, reason=problem))
+    return summary
+
+
+def _form_problem(summary: dict[str, Any]) -> str | None:
+    """The first value that no run writes, in words; None when there is none."""
+    for name in ("model", "modality", "method"):
+        if not isinstance(summary[name], str):
+            return f"{name} must be text; got {summary[name]!r:.100}"
+    for name in ("spec", "comparison"):
+        if not isinstance(summary.get(name, {}), dict):
+            return f"{name} must be an object; got {summary[name]!r:.100}"
+    names = summary["label_names"]
+    if not isinstance(names, list) or not all(isinstance(n, str | int | float) for n in names):
+        return f"label_names must be a list of names; got {names!r:.100}"
+    if len(names) < 2 or len({str(n) for n in names}) < len(names):
+        return f"label_names must be at least two different names; got {names!r:.100}"
+    spec = summary["spec"]
+    try:
+        check_count("max_length", spec.get("max_length", 1), 1, MOST_TOKENS)
+        check_count("seed", summary.get("seed", 0), 0, 2**64)
+    except InvalidConfigError as error:
+        return str(error)
+    for name, kinds in _SPEC_KINDS.items():
+        if not isinstance(spec.get(name), kinds):
+            return f"spec.{name} must be {_KIND_NAMES[kinds]}; got {spec[name]!r:.100}"
+    return None
 
 
 def load_run(folder: str | Path, *, trust_remote_code: bool = False, use_cpu: bool = False) -> SavedRun:
@@ -107,12 +144,27 @@ def load_run(folder: str | Path, *, trust_remote_code: bool = False, use_cpu: bo
     )  # fmt: skip
     try:
         model = PeftModel.from_pretrained(base, str(path))
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except Exception as error:
+        # Whatever PEFT, safetensors and torch raise over a damaged file: none of them says which kinds these are.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointMismatchError(f"the adapter in {folder} cannot be loaded onto {name!r}: {reason}") from error
+    _check_adapter(model, path, summary)
     if torch.cuda.is_available() and not use_cpu:
         model = model.to("cuda")
     return SavedRun(path, summary, model.eval(), load_processor(name, modality=modality, revision=spec.get("revision")))
+
+
+def _check_adapter(model: PeftModel, folder: Path, summary: dict[str, Any]) -> None:
+    """Refuse an adapter of another kind, or of other classes than the summary says."""
+    config = model.peft_config[model.active_adapter]
+    if not isinstance(config, AIFSConfig):
+        raise CheckpointMismatchError(NOT_AIFS.format(folder=folder, kind=str(config.peft_type)))
+    names, layer = [str(name) for name in summary["label_names"]], find_aifs_layer(model)
+    count = layer.aifs_spec[layer.adapter].num_labels
+    known = [str(name) for name in config.labels or []]
+    if known != names if known else count != len(names):
+        told = OTHER_LABELS.format(folder=folder, adapter=known or f"({count} without names)", summary=names)
+        raise CheckpointMismatchError(told)
 
 
 def prepared(run: SavedRun, rows: Dataset) -> PreparedDataset:

@@ -126,7 +126,9 @@ def with_inputs(examples: Sequence[Example], inputs: Any) -> list[Example]:
     Returns:
         What could be read; of a picture that could not, the reason stands in `text`.
     """
-    out = []
+    from aifs_peft.data.images import damage
+
+    out, broken = [], damage()
     for e in examples:
         value = inputs[e.row]
         if _is_text(value):
@@ -135,7 +137,7 @@ def with_inputs(examples: Sequence[Example], inputs: Any) -> list[Example]:
             continue
         try:
             out.append(_filled(e, picture=_thumbnail(_opened(value))))
-        except (OSError, ValueError) as error:
+        except broken as error:
             out.append(_filled(e, text=f"no picture: {type(error).__name__}"))
     return out
 
@@ -153,7 +155,7 @@ def _filled(example: Example, text: str | None = None, picture: Any = None) -> E
 
 
 def _opened(value: Any) -> Image.Image:
-    """An image from a path, Pillow, an array `(h, w)` or `(h, w, 3)`, or a data set's `{"path", "bytes"}`."""
+    """What the model sees of a path, a Pillow image, an array as `to_rgb` takes it, or a data set's dictionary."""
     import io
 
     from PIL import Image
@@ -169,13 +171,11 @@ def _opened(value: Any) -> Image.Image:
     if isinstance(value, Image.Image):
         return to_rgb(value)
     array = np.asarray(value)
-    if array.ndim not in (2, 3) or not np.issubdtype(array.dtype, np.number):
-        raise ValueError(f"an image needs shape (h, w) or (h, w, 3); got {array.shape} of {array.dtype}")
-    if array.ndim == 2 and array.dtype.kind in "iu" and array.max(initial=0) > 255:
-        return to_rgb(array)  # a scan of more than 8 bits
-    if np.issubdtype(array.dtype, np.floating):
-        array = np.nan_to_num(array) * (255 if np.nanmax(array, initial=0.0) <= 1.0 else 1)
-    return Image.fromarray(np.clip(array, 0, 255).astype(np.uint8)).convert("RGB")
+    if array.ndim == 3 and array.shape[2] > 1 and array.dtype.kind in "iuf" and array.dtype != np.uint8:
+        largest = 1 if array.dtype.kind == "f" and array.max(initial=0) <= 1 else 255
+        array = np.clip(array, 0, largest)  # of pixels that a model was fed, some lie beyond
+        array = array if largest == 1 else array.astype(np.uint8)
+    return to_rgb(array)
 
 
 def _thumbnail(image: Image.Image) -> Image.Image:

@@ -14,13 +14,13 @@ report.html, README.md  the report and the card, rendered from the above
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from aifs_peft._plain import to_json
+from aifs_peft._saved import read_json, read_object
 from aifs_peft.errors import InvalidInputError
 from aifs_peft.report.contact import SHEETS, Example, choose, cut, sheet, sheet_path, with_inputs
 from aifs_peft.report.record import audit_record
@@ -88,15 +88,18 @@ def read_summary(folder: str | Path) -> dict[str, Any]:
     """`summary.json` of a run.
 
     Raises:
-        InvalidInputError: for a folder without one.
+        InvalidInputError: for a folder without one, or a damaged one.
     """
-    return dict(_read(Path(folder), SUMMARY))
+    file = Path(folder) / SUMMARY
+    if not file.is_file():
+        raise InvalidInputError(NO_RUN.format(folder=folder, name=SUMMARY))
+    return read_object(file)
 
 
 def read_audit(folder: str | Path) -> dict[str, Any] | None:
     """What `write_audit_folder` wrote of the audit itself; None where there was none."""
     path = Path(folder)
-    return dict(_read(path, AUDIT)) if (path / AUDIT).is_file() else None
+    return read_object(path / AUDIT) if (path / AUDIT).is_file() else None
 
 
 def write_what_if(what_if: Mapping[str, Any], folder: str | Path) -> None:
@@ -125,8 +128,8 @@ def read_what_if(folder: str | Path) -> dict[str, Any]:
     path = Path(folder)
     if not (path / WHAT_IF).is_file():
         return {}
-    told = _read(path, WHAT_IF)
-    return {"examples": told} if isinstance(told, list) else dict(told)
+    told = read_json(path / WHAT_IF)
+    return {"examples": told} if isinstance(told, list) else read_object(path / WHAT_IF)
 
 
 def read_sheets(folder: str | Path) -> Sheets:
@@ -137,7 +140,7 @@ def read_sheets(folder: str | Path) -> Sheets:
     if not (path / EXAMPLES).is_file():
         return {}
     out: Sheets = {}
-    recorded: Mapping[str, Sequence[Mapping[str, Any]]] = _read(path, EXAMPLES)
+    recorded: Mapping[str, Sequence[Mapping[str, Any]]] = read_object(path / EXAMPLES)
     for kind, records in recorded.items():
         examples = [Example(**record) for record in records]
         file = path / sheet_path(kind)
@@ -149,10 +152,3 @@ def read_sheets(folder: str | Path) -> Sheets:
             ]
         out[kind] = examples
     return out
-
-
-def _read(folder: Path, name: str) -> Any:
-    path = folder / name
-    if not path.is_file():
-        raise InvalidInputError(NO_RUN.format(folder=folder, name=name))
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -5,7 +5,6 @@ The file holds maps and words. The pictures, as the model saw them, lie beside i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aifs_peft._plain import to_json
+from aifs_peft._saved import read_json
 from aifs_peft.report.contact import CELL, COLUMNS, Example, choose
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def read_highlights(folder: str | Path) -> list[Shown]:
     path = Path(folder)
     if not (path / HIGHLIGHTS).is_file():
         return []
-    records = json.loads((path / HIGHLIGHTS).read_text(encoding="utf-8"))
+    records = read_json(path / HIGHLIGHTS)
     pictures = _pictures(path / PICTURES, records)
     return [
         Shown(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from aifs_peft._saved import expecting_our_form
 from aifs_peft.report import facts
 from aifs_peft.report.plots import draw_projection
 from aifs_peft.report.publish import shown_name
@@ -70,10 +71,11 @@ def write_report(run_folder: str | Path, path: str | Path | None = None) -> Path
         The path of the file.
 
     Raises:
-        InvalidInputError: for a folder without `summary.json`.
+        InvalidInputError: for a folder without `summary.json`, or with damaged files.
     """
     target = Path(run_folder) / REPORT if path is None else Path(path)
-    text = render_html(run_folder)
+    with expecting_our_form(run_folder):
+        text = render_html(run_folder)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
     return target

@@ -6,6 +6,7 @@ the trainer's `processing_class`; data sets that hold the model's inputs already
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -225,14 +226,25 @@ def longest_text(model: nn.Module, tokenizer: Any) -> int | None:
             # RoBERTa counts positions from behind its padding index.
             used = 0 if module.padding_idx is None else int(module.padding_idx) + 1
             limits.append(len(table) - used)
+    config = getattr(model, "config", None)
     if limits:  # BART, Nystromformer and their like have a table with two rows more than there are positions
-        config = getattr(model, "config", None)
         named = getattr(getattr(config, "text_config", config), "max_position_embeddings", None)
         limits += [named] if isinstance(named, int) and named > 0 else []
+    if hasattr(config, "axial_pos_shape"):
+        limits.append(_reformer_positions(config))
     declared = getattr(tokenizer, "model_max_length", None)
     if declared is not None and declared < 10**6:  # transformers writes 10^30 for "no limit known"
         limits.append(int(declared))
     return min(limits, default=None)
+
+
+def _reformer_positions(config: Any) -> int:
+    """Positions of a Reformer, in a grid or a table of its own kind, and in whole chunks: texts are padded to these."""
+    places = config.max_position_embeddings
+    if config.axial_pos_embds:
+        places = min(places, math.prod(config.axial_pos_shape))
+    chunk = math.lcm(*(getattr(config, f"{kind}_attn_chunk_length") for kind in set(config.attn_layers)))
+    return int(places // chunk * chunk or places)
 
 
 def count_cut(tokenizer: Any, texts: Sequence[str], limit: int) -> int:

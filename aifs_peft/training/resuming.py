@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import logging
+import math
+import re
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from aifs_peft.environment import installed_version
 from aifs_peft.errors import CheckpointMismatchError
+from aifs_peft.latent.recipes import Recipe
 from aifs_peft.methods import Method
 
 logger = logging.getLogger(__name__)
@@ -26,7 +29,11 @@ _POSITION = {
     "data_seed": "data seed",
 }
 # Where an adapter comes from, and what it is used for: not what it is.
-_NOT_ITSELF = ("base_model_name_or_path", "revision", "inference_mode", "auto_mapping")
+_NOT_ITSELF = ("base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version")
+# Sizes of what was learnt by then; and what the method's numbers say already, training arguments among them.
+_TOLD_ELSEWHERE = ("state_shapes", "recipe", *(field.name for field in dataclasses.fields(Recipe)))
+# What methods of recipe "erm" read of `MethodSettings` beside their own options.
+_READ_BY_ALL = ("label_smoothing", "balance_groups", "max_repeats")
 _ANEW = "or start a new training from its adapter: PeftModel.from_pretrained(base, checkpoint, is_trainable=True)"
 
 
@@ -43,8 +50,8 @@ class Run:
         examples: size of the training set.
         labels: SHA-256 of the labels of the training set, in its order.
         method: name of the training method.
-        settings: SHA-256 of the method's numbers.
-        configuration: SHA-256 of the adapter's configuration.
+        settings: the numbers that the method reads, by name, its options with their defaults.
+        configuration: of the adapter, but for those numbers.
     """
 
     world_size: int
@@ -55,8 +62,8 @@ class Run:
     examples: int
     labels: str
     method: str
-    settings: str
-    configuration: str
+    settings: dict[str, Any]
+    configuration: dict[str, Any]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -78,8 +85,8 @@ def describe(method: Method, labels: Tensor, configuration: dict[str, Any], **nu
         examples=len(labels),
         labels=hashlib.sha256(labels.cpu().contiguous().numpy().tobytes()).hexdigest(),
         method=method.name,
-        settings=_digest(dataclasses.asdict(method.settings)),
-        configuration=_digest({name: value for name, value in configuration.items() if name not in _NOT_ITSELF}),
+        settings=_plain(_settings(method)),
+        configuration=_plain(_itself(configuration, _TOLD_ELSEWHERE)),
         **numbers,
     )
 
@@ -129,9 +136,8 @@ def check_same_run(folder: Path, saved: dict[str, Any], run: Run, *, without_opt
             f"for another's; resume with the training set the run was started with, {_ANEW}"
         )
     _check_position(folder, saved, run)
-    for name, what in (("configuration", "configuration of the adapter"), ("settings", "numbers of the method")):
-        if saved[name] != getattr(run, name):
-            logger.warning("resuming from %s with another %s: the run is not the one that wrote it", folder, what)
+    _check_values(folder, "configuration of the adapter", saved["configuration"], run.configuration)
+    _check_values(folder, f"numbers of method {run.method!r}", saved["settings"], run.settings)
 
 
 def warn_of_generators(folder: Path, rng_file: str) -> None:
@@ -171,5 +177,57 @@ def _check_position(folder: Path, saved: dict[str, Any], run: Run) -> None:
     logger.warning("resuming from %s with another run (%s): it is not exactly the uninterrupted one", folder, told)
 
 
-def _digest(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True, default=repr).encode()).hexdigest()
+def _check_values(folder: Path, what: str, then: Any, now: dict[str, Any]) -> None:
+    """Refuse other numbers: what they have shaped by then stays, and the run would be told as one of the new ones."""
+    if not isinstance(then, dict):
+        logger.warning("%s, of an earlier release, does not tell the %s: they are not compared", folder, what)
+        return
+    before, after = _flat(then), _flat(now)
+    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    if changed:
+        told = ", ".join(f"{name} {before.get(name)!r:.100} then, {after.get(name)!r:.100} now" for name in changed)
+        raise CheckpointMismatchError(
+            f"{folder} was written with other {what}: {told}. Its steps were trained by them, and the result would be "
+            f"told as one of the new ones; resume with what the run was started with, {_ANEW}"
+        )
+
+
+def _settings(method: Method) -> dict[str, Any]:
+    """The numbers that a method reads; of the seed `_POSITION` takes care."""
+    values = dataclasses.asdict(method.settings)
+    del values["seed"]
+    if method.recipe == "erm":
+        values = {name: values[name] for name in _READ_BY_ALL}
+    return {**values, "method_options": dataclasses.asdict(method.options)}
+
+
+def _itself(configuration: dict[str, Any], without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What an adapter is, of its configuration and that of the encoder's adapter within."""
+    return {
+        name: _itself(value) if name == "encoder_adapter" and isinstance(value, dict) else value
+        for name, value in configuration.items()
+        if name not in (*_NOT_ITSELF, *without)
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back; of anything else how it shows itself, without its place in memory."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real) and math.isfinite(value):
+        return float(value)
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def _flat(values: dict[str, Any], within: str = "") -> dict[str, Any]:
+    """Nested numbers by their dotted names."""
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        out |= _flat(value, f"{within}{name}.") if isinstance(value, dict) and value else {f"{within}{name}": value}
+    return out

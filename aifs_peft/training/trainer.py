@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import datasets
 import torch
-import torch.nn.functional as F
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, Trainer, set_seed
+from transformers import EarlyStoppingCallback, set_seed
 from transformers.trainer_utils import (
-    BestRun,
-    EvalLoopOutput,
-    PredictionOutput,
     TrainOutput,
-    default_hp_space_optuna,
 )
 
-from aifs_peft.errors import InvalidConfigError, InvalidInputError
-from aifs_peft.methods import Method, TrainingPlan
+from aifs_peft.errors import InvalidInputError
+from aifs_peft.methods import TrainingPlan
 from aifs_peft.training import _transformers, search
-from aifs_peft.training.adapter import num_labels_of, require_adapter, require_peft
+from aifs_peft.training.adapter import require_adapter
 from aifs_peft.training.arguments import AIFSTrainingArguments
 from aifs_peft.training.assembly import TrainingData, assemble
 from aifs_peft.training.batches import (
@@ -39,26 +31,23 @@ from aifs_peft.training.batches import (
     model_inputs,
 )
 from aifs_peft.training.callbacks import EpochCallback, out_of_patience, restore_callbacks
-from aifs_peft.training.checkpoint_folders import newest_checkpoint, publish, require_whole
-from aifs_peft.training.checks import check_arguments, check_evaluation_sets, check_model, check_split, check_unlabelled
+from aifs_peft.training.checkpointing import CheckpointingTrainer
+from aifs_peft.training.checks import check_arguments, check_evaluation_sets, check_model, check_unlabelled
 from aifs_peft.training.contexts import Batch
 from aifs_peft.training.encoding import Loading
 from aifs_peft.training.epoch_runner import EpochRunner
-from aifs_peft.training.evaluation import LabelFreeMetrics
+from aifs_peft.training.evaluating import EvaluatingTrainer
 from aifs_peft.training.finite import require_finite_gradients, require_finite_logits, require_finite_weights
 from aifs_peft.training.from_names import build_model
-from aifs_peft.training.inputs import processed
-from aifs_peft.training.labels import LABEL_NAMES, check_labels, label_of, read_labels, without_labels
+from aifs_peft.training.labels import label_of, without_labels
 from aifs_peft.training.losses import GivenLoss, LossTerms
 from aifs_peft.training.method import method_of
 from aifs_peft.training.optimizers import give_own_group, require_held
 from aifs_peft.training.parallel import processes_of, refuse_sharding
 from aifs_peft.training.peers import telling_lost_processes
-from aifs_peft.training.resuming import Run, check_same_run, describe, saved_run, warn_of_generators
-from aifs_peft.training.rng import isolated_rng
-from aifs_peft.training.saving import writing
+from aifs_peft.training.resuming import warn_of_generators
+from aifs_peft.training.searching import SearchingTrainer
 from aifs_peft.training.termination import Termination
-from aifs_peft.tuner import AIFSLayer
 from aifs_peft.tuner.modes import trains_encoder
 
 if TYPE_CHECKING:
@@ -69,7 +58,7 @@ if TYPE_CHECKING:
 @_transformers.saves_whole_checkpoints
 @_transformers.pushes_without_pickles
 @_transformers.loads_adapters_strictly
-class AIFSTrainer(Trainer):
+class AIFSTrainer(EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer):
     """`transformers.Trainer` for an AIFS adapter.
 
     Data sets hold the model's inputs, or images or texts that `processing_class` turns into them, and a `label` (or
@@ -120,10 +109,6 @@ class AIFSTrainer(Trainer):
     # The loss below is a plain mean over the batch: upstream divides it by the number of accumulated batches.
     loss_is_scaled_for_ga = False
 
-    args: AIFSTrainingArguments
-    layer: AIFSLayer
-    method: Method
-
     def __init__(
         self,
         model: nn.Module | str | None = None,
@@ -140,13 +125,8 @@ class AIFSTrainer(Trainer):
         self.saving_to: Path | None = None
         self.push_due = False
         self._termination = Termination(wanted=False)
-        self._adopted: object = None
-        self._runner: EpochRunner | None = None
-        self._labels: Tensor | None = None
-        self._checked_evaluation: Any = None
-        self._metrics: LabelFreeMetrics | None = None
+        self._adopted, self._runner, self._labels, self._checked_evaluation = None, None, None, None
         self._micro = (-1, 0)
-        self._settings: dict[str, Any] | None = None
         if kwargs.get("model_init") is not None and peft_config is not None:
             kwargs["model_init"], peft_config = search.adapting(kwargs["model_init"], peft_config), None
         if isinstance(model, str) or peft_config is not None:
@@ -231,98 +211,9 @@ class AIFSTrainer(Trainer):
 
         attach_card(self.adapted, summary_from_trainer(self), self.processing_class)
         if trial is not None:
-            self.objective: float | None = (
-                None  # of the model as it is now, best and finished, not of its last evaluation
-            )
+            # Of the model as it is now, best and finished, not of its last evaluation.
+            self.objective: float | None = None
         return output
-
-    def call_model_init(self, trial: Any = None) -> nn.Module:
-        """As upstream; a function that gives the same model twice, trained already, is refused."""
-        model: nn.Module = super().call_model_init(trial)
-        if model is self._adopted:
-            raise InvalidConfigError(
-                "model_init returned the model of the last training again, whose adapter is trained already; build "
-                "the base model and its adapter inside the function"
-            )
-        return model
-
-    def hyperparameter_search(
-        self,
-        hp_space: search.Space | None = None,
-        compute_objective: search.Objective | None = None,
-        n_trials: int = 20,
-        direction: str | list[str] | None = None,
-        backend: str | None = None,
-        hp_name: Callable[[Any], str] | None = None,
-        **kwargs: Any,
-    ) -> BestRun | list[BestRun]:
-        """Search with Optuna for settings, those of the method among them, without group labels.
-
-        As in `Trainer`, with these differences. Each trial starts from the arguments as they were given and from a new
-        model, made with the trial's own seed. It is judged by an evaluation of its finished model. The arguments are
-        as before when the search ends: set those of `best_run.hyperparameters`, and `train()` repeats that run.
-
-        Args:
-            hp_space: the trial to a dictionary of training arguments, such as `{"alpha": trial.suggest_float(...)}` or
-                `{"method_options": {...}}`; None as upstream (learning rate, epochs, seed, batch size).
-            compute_objective: of an evaluation's metrics; None takes the metric by which the best model of a training
-                is chosen: `metric_for_best_model`, else that of `selection` (by default the accuracy of the worst
-                group that was inferred, or of the worst class where nothing was found).
-            n_trials: how many.
-            direction: "maximize" or "minimize", or one for each of several objectives; None goes with the default
-                objective, and with one of your own is "minimize", as upstream.
-            backend: "optuna" or None.
-            hp_name: names a trial's run.
-            **kwargs: of `optuna.create_study` and `Study.optimize`, but `n_jobs`.
-
-        Returns:
-            The best run: `run_id`, `objective` and `hyperparameters`; several runs for several objectives.
-
-        Raises:
-            InvalidConfigError: for arguments that cannot be worked with, no `model_init`, several processes, or a name
-                in `hp_space` that is no training argument.
-            MissingDependencyError: if Optuna is not installed.
-        """
-        search.check_search(self, backend, direction, kwargs)
-        if compute_objective is None:
-            compute_objective = search.label_free_objective(self.args, direction)
-            direction = search.objective_direction(self.args)
-        space = default_hp_space_optuna if hp_space is None else hp_space
-        self._settings = search.settings_of(self.args)
-        try:
-            return super().hyperparameter_search(
-                search.checked_space(space, self.args), compute_objective, n_trials, direction or "minimize", "optuna",
-                hp_name, **kwargs,
-            )  # fmt: skip
-        finally:
-            search.restore(self.args, self._settings)
-            self._settings, self.hp_search_backend = None, None
-
-    def _checkpoint(self, asked: str | bool | None) -> str | None:
-        """The checkpoint to resume from, whole and of this run; the same on every process."""
-        if asked is None or asked is False:
-            return None
-
-        def choose() -> tuple[str, dict[str, Any]]:
-            folder = newest_checkpoint(Path(str(self.args.output_dir))) if asked is True else Path(asked)
-            return str(folder), require_whole(folder)
-
-        chosen: tuple[str, dict[str, Any]] = processes_of(self.accelerator).on_main(choose)
-        folder, saved = chosen
-        if self.args.auto_find_batch_size:
-            saved = {**saved, "batch_size": self._run().batch_size}  # upstream takes over the one that was found
-        check_same_run(Path(folder), saved, self._run(), without_optimizer=self.args.resume_without_optimizer)
-        return folder
-
-    def _run(self) -> Run:
-        """What this run says of itself in its checkpoints."""
-        args, processes = self.args, self.accelerator.num_processes
-        return describe(
-            self.method, self.labels, self.adapted.peft_config[self.layer.adapter].to_dict(),
-            world_size=processes, batch_size=self._batch_size() // processes,
-            accumulation=args.gradient_accumulation_steps, seed=args.seed,
-            data_seed=args.seed if args.data_seed is None else args.data_seed,
-        )  # fmt: skip
 
     def _telling_lost_processes(self) -> Any:
         return telling_lost_processes(self.accelerator.process_index, self.accelerator.num_processes)
@@ -410,12 +301,6 @@ class AIFSTrainer(Trainer):
         occurrence = carried.get(OCCURRENCE, torch.zeros_like(carried[INDEX]))
         return Batch(labels, carried[INDEX], occurrence, step, self._micro[1], self.state.max_steps)
 
-    def _evaluation_loss(self, outputs: Any, labels: Tensor) -> Tensor:
-        check_labels(labels, self.num_labels, "evaluation", several=False)
-        if self.compute_loss_func is not None:
-            return GivenLoss(self.compute_loss_func, outputs, labels)()
-        return F.cross_entropy(outputs["logits"].float(), labels)
-
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """As upstream; the second head, where there is one, without weight decay and with its own learning rate."""
         given = self.optimizer is not None
@@ -432,120 +317,6 @@ class AIFSTrainer(Trainer):
         if "loss" in logs:
             logs = {**logs, **self.terms.drain()}
         super().log(logs, start_time)
-
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """As upstream, with accuracies that need no group labels; labels are checked first.
-
-        Args:
-            eval_dataset: another set than the trainer's, or several by name.
-            ignore_keys: as for `Trainer.evaluate`.
-            metric_key_prefix: as for `Trainer.evaluate`.
-
-        Raises:
-            InvalidInputError: if labels are missing or out of range.
-        """
-        eval_dataset = self._ready(eval_dataset, "evaluation")
-        given = self.eval_dataset if eval_dataset is None else eval_dataset
-        known = isinstance(given, str) or given is self._checked_evaluation
-        if given is not None and not isinstance(given, dict) and not known:
-            check_split(given, self.num_labels, metric_key_prefix, self.args.seed)
-        metrics: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        return metrics
-
-    def predict(
-        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
-    ) -> PredictionOutput:
-        """As upstream; a set without labels, or with -1 or -100 for each, gives predictions and no metrics.
-
-        Args:
-            test_dataset: to predict on.
-            ignore_keys: as for `Trainer.predict`.
-            metric_key_prefix: as for `Trainer.predict`.
-
-        Raises:
-            InvalidInputError: if only some labels are missing, or labels are out of range.
-        """
-        test_dataset = self._ready(test_dataset, "test")
-        if not check_split(test_dataset, self.num_labels, metric_key_prefix, self.args.seed, required=False):
-            test_dataset = without_labels(test_dataset)
-        return super().predict(test_dataset, ignore_keys, metric_key_prefix)
-
-    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """As upstream; notes what the label-free metrics need.
-
-        Raises:
-            InvalidInputError: if labelled data lack a column of `evaluation_columns`: upstream would drop the loss and
-                the metrics without a word.
-        """
-        labels = next((inputs[name] for name in LABEL_NAMES if inputs.get(name) is not None), None)
-        missing = [name for name in self.args.evaluation_columns or () if name not in inputs]
-        if missing and labels is not None:
-            raise InvalidInputError(
-                f"the evaluation set has no integer column {', '.join(missing)} (a batch has {sorted(inputs)}); add it "
-                "or take it out of evaluation_columns"
-            )
-        result = super().prediction_step(model, inputs, *args, **kwargs)
-        if labels is None:  # with labels the loss was computed, which looks at the logits first
-            require_finite_logits(result[1], inputs, self.adapted, self.state.global_step)
-        if self._metrics is not None and labels is not None and self.layer.has_output:
-            self._metrics.add(labels)
-        return result
-
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader[Any],
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        """As upstream, with the label-free metrics, and without touching the generators of a running training."""
-        metrics = LabelFreeMetrics(self.layer, self.accelerator.gather_for_metrics, self.args.min_cell)
-        self._metrics = metrics
-        try:
-            with isolated_rng(self.args.seed):
-                output: EvalLoopOutput = super().evaluation_loop(
-                    dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-                )
-        finally:
-            self._metrics = None
-        named = {f"{metric_key_prefix}_{name}": value for name, value in metrics.compute().items()}
-        return output._replace(metrics={**named, **(output.metrics or {})})
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As upstream; a checkpoint in mid-epoch also has the latents seen so far.
-
-        Args:
-            output_dir: where to; None is `args.output_dir`.
-            _internal_call: set by upstream where this is part of a checkpoint.
-        """
-        super().save_model(output_dir, _internal_call)
-        if _internal_call and output_dir is not None and self._runner is not None:
-            self._runner.store.save(Path(output_dir), self.args.process_index)
-
-    @contextmanager
-    def writing_checkpoint(self, checkpoint: Path) -> Iterator[None]:
-        """The block in which a checkpoint is written; weights that are not finite are not saved.
-
-        Args:
-            checkpoint: where it will be.
-        """
-        require_finite_weights(self.adapted, self.state.global_step)
-        with writing(checkpoint, self.accelerator, saves=self.args.should_save):
-            yield
-
-    def publish_checkpoint(self, checkpoint: Path) -> None:
-        """Make what all processes have written a checkpoint, with its manifest.
-
-        Args:
-            checkpoint: where it is to be.
-        """
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            step, epoch, resumable = self.state.global_step, float(self.state.epoch or 0), not self.args.save_only_model
-            publish(checkpoint, saved_run(self._run(), step=step, epoch=epoch, resumable=resumable))
 
     def audit(self, split: str = "train", **options: Any) -> Audit:
         """Is there a shortcut in the data, what is it, and does the trained model lean on it?
@@ -585,43 +356,12 @@ class AIFSTrainer(Trainer):
 
         return push_trainer(self, *given, **options)
 
-    def _ready(self, dataset: Any, what: str) -> Any:
-        """A data set as the model takes it; several by name are made ready each."""
-        if isinstance(dataset, dict) and not isinstance(dataset, datasets.DatasetDict):
-            return {name: self._ready(part, what) for name, part in dataset.items()}
-        keep = list(self.args.evaluation_columns or ())
-        return processed(dataset, self.processing_class, self.adapted, what, keep)
-
     def _ready_unlabelled(self, dataset: Any) -> Any:
         """The unlabelled set as the model takes it, without its labels if it has any."""
         if dataset is None:
             return None
         check_unlabelled(dataset, self.method)
         return self._ready(without_labels(dataset), "unlabelled")
-
-    @property
-    def adapted(self) -> PeftModel:
-        """The model that is trained, not wrapped for distribution."""
-        return require_peft(self.model)
-
-    @property
-    def num_labels(self) -> int:
-        """Number of classes of the trained head."""
-        return num_labels_of(self.layer)
-
-    @property
-    def labels(self) -> Tensor:
-        """Labels of the training set, `(n,)` int64, read and checked once per training.
-
-        Raises:
-            InvalidInputError: if the set is empty, has one class, or a label is missing or has no class in the head.
-        """
-        if self._labels is None:
-            with isolated_rng(self.args.seed):
-                labels = read_labels(self.train_dataset)
-            check_labels(labels, self.num_labels)
-            self._labels = labels
-        return self._labels
 
     @property
     def runner(self) -> EpochRunner:
@@ -651,11 +391,6 @@ class AIFSTrainer(Trainer):
             batch_size=self._batch_size(), seed=args.seed, order_seed=args.data_seed, samples=args.mask_samples,
             update_every=args.mask_update_every,
         )  # fmt: skip
-
-    def _batch_size(self) -> int:
-        """Training examples per forward pass, over all processes."""
-        split = getattr(self.args.accelerator_config, "split_batches", False)
-        return _transformers.device_batch_size(self) * (1 if split else self.accelerator.num_processes)
 
     def _adopt(self, model: Any, args: AIFSTrainingArguments) -> None:
         """Find a model's adapter and make its method, unless that was done; `model_init` makes new models."""

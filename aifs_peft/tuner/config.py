@@ -132,7 +132,10 @@ class AIFSConfig(PeftConfig):
     state_shapes: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except ValueError as error:  # of PEFT's own fields
+            raise InvalidConfigError(str(error)) from error
         self.peft_type = AIFSPeftType.AIFS
         recipe = RECIPES.get(self.recipe) if isinstance(self.recipe, str) else None
         for name in _SET_BY_RECIPE if recipe is not None else ():
@@ -140,9 +143,10 @@ class AIFSConfig(PeftConfig):
                 setattr(self, name, getattr(recipe, name))
         if isinstance(self.target_modules, str):
             self.target_modules = [self.target_modules]
-        elif self.target_modules is not None:
+        # What is no list stays as it is, and is told below.
+        elif isinstance(self.target_modules, tuple | set | frozenset):
             self.target_modules = sorted(self.target_modules)
-        if self.labels is not None:
+        if isinstance(self.labels, tuple):
             self.labels = list(self.labels)
         problems = [
             *self._value_problems(), *self._label_problems(), *self._encoder_problems(), *self._whole_layer_problems()
@@ -206,8 +210,14 @@ class AIFSConfig(PeftConfig):
         out += self._class_weight_problems() + self._shape_problems()
         if self.adversarial and self.noise == "counterfactual":
             out.append("adversarial noise needs noise='gaussian', 'l1' or 'l2'; counterfactuals are not chosen freely.")
-        if self.target_modules is not None and len(self.target_modules) != 1:
-            out.append(f"target_modules must name one head; got {self.target_modules}.")
+        head = self.target_modules
+        if head is not None and not (_are_names(head) and len(head) == 1):
+            out.append(f"target_modules must name one head; got {head!r}.")
+        if self.new_layers is not None and not _are_names(self.new_layers):
+            out.append(f"new_layers must be names, as the adapter itself writes them; got {self.new_layers!r}.")
+        for name in ("adversarial", "use_basis"):
+            if not isinstance(getattr(self, name), bool | None):
+                out.append(f"{name} must be True or False; got {getattr(self, name)!r}.")
         return out
 
     def _class_weight_problems(self) -> list[str]:
@@ -235,6 +245,8 @@ class AIFSConfig(PeftConfig):
     def _label_problems(self) -> list[str]:
         if self.labels is None:
             return []
+        if not _are_names(self.labels) or not self.labels:
+            return [f"labels must be a list of names of classes; got {self.labels!r:.200}."]
         if len(set(self.labels)) != len(self.labels):
             return [f"labels must be different from each other; got {self.labels}."]
         if self.num_labels not in (None, len(self.labels)):
@@ -260,9 +272,13 @@ class AIFSConfig(PeftConfig):
         if inner is None:
             return []
         if isinstance(inner, dict):
-            if inner.get("peft_type") not in PEFT_TYPE_TO_TUNER_MAPPING:
-                return [f"encoder_adapter needs a peft_type that PEFT knows; got {inner.get('peft_type')!r}."]
-            inner = PeftConfig.from_peft_type(**inner)
+            kind = inner.get("peft_type")
+            if not isinstance(kind, str) or kind not in PEFT_TYPE_TO_TUNER_MAPPING:
+                return [f"encoder_adapter needs a peft_type that PEFT knows; got {kind!r}."]
+            try:
+                inner = PeftConfig.from_peft_type(**inner)
+            except Exception as error:  # noqa: BLE001 - of its own configurations PEFT checks some, in many ways
+                return [f"encoder_adapter is no configuration of {kind} ({type(error).__name__}: {error})."]
         if not isinstance(inner, PeftConfig):
             return [f"encoder_adapter must be a PEFT configuration, its dict or None; got {type(inner).__name__}."]
         name: Any = str(getattr(inner.peft_type, "value", inner.peft_type))  # a key of tables that know enums only
@@ -273,6 +289,9 @@ class AIFSConfig(PeftConfig):
             return [f"encoder_adapter cannot be {name}: {why}; use LoraConfig."]
         if getattr(PEFT_TYPE_TO_TUNER_MAPPING.get(name), "uses_shared_state", False):
             return [f"encoder_adapter cannot be {name}: it shares state between layers; use LoRA, IA3 or LoHa."]
+        wild = [key for key, number in vars(inner).items() if isinstance(number, float) and not math.isfinite(number)]
+        if wild:
+            return [f"encoder_adapter has numbers that are not finite: {', '.join(wild)}."]
         bias = getattr(inner, "bias", "none")
         if bias != "none":
             return [f"encoder_adapter has bias={bias!r}, which would not be saved; use bias='none'."]
@@ -289,6 +308,10 @@ CHANGED_BASE = (
     "which changes the base model's weights: disabled or unloaded it would not be the base model any more, and an "
     "adapter loaded onto the original one would not be the one that was saved"
 )
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
 
 def _is_size(value: Any) -> bool:

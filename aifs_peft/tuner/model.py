@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from peft import PeftConfig, inject_adapter_in_model
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError
+from aifs_peft.errors import AIFSError, CheckpointMismatchError, InvalidConfigError
 from aifs_peft.latent.heads import head_sizes
 from aifs_peft.tuner._peft import AuxiliaryTrainingWrapper, BaseTunerLayer, Tuner
 from aifs_peft.tuner.config import CHANGED_BASE, AIFSConfig
@@ -27,6 +28,7 @@ from aifs_peft.tuner.whole_layers import find_new_layers, named_layers
 if TYPE_CHECKING:
     from aifs_peft.explain import Explanation
 
+NOT_BUILT = "the encoder's adapter ({kind}) cannot be put into this model ({reason}); correct encoder_adapter."
 _NESTED_KEY = re.compile(r"\.aifs_state\.")
 
 
@@ -69,9 +71,10 @@ class AIFSModel(Tuner):
         config.new_layers = find_new_layers(model, head, config)
         self._whole_layers = [*config.new_layers, *named_layers(model, head, config)]
         if config.nested is not None:
-            resolve_encoder(model, head, config.nested, self._whole_layers)
-            config.nested.inference_mode = config.inference_mode
-            self._inject_nested(model, config.nested, adapter_name, low_cpu_mem_usage)
+            with _said_of(config.nested):
+                resolve_encoder(model, head, config.nested, self._whole_layers)
+                config.nested.inference_mode = config.inference_mode
+                self._inject_nested(model, config.nested, adapter_name, low_cpu_mem_usage)
         # No state dict: the head's place is known, and PEFT would look for it by a prefix.
         super().inject_adapter(
             model, adapter_name, autocast_adapter_dtype=autocast_adapter_dtype, low_cpu_mem_usage=low_cpu_mem_usage
@@ -147,13 +150,17 @@ class AIFSModel(Tuner):
             tensors: what was saved, by its key in the model.
 
         Raises:
-            CheckpointMismatchError: naming missing, unknown and differently shaped tensors.
+            CheckpointMismatchError: naming missing, unknown and differently shaped tensors, and those that hold no
+                finite numbers.
         """
-        own = {k: tuple(v.shape) for k, v in model.state_dict().items() if f".{adapter_name}." in f"{k}."}
-        problems = [
+        here = {k: v for k, v in model.state_dict().items() if f".{adapter_name}." in f"{k}."}
+        own = {key: tuple(value.shape) for key, value in here.items()}
+        values = {key: value for key, value in tensors.items() if key in own and not _NESTED_KEY.search(key)}
+        problems = [wrong for key, value in values.items() if (wrong := _value_problem(key, value, here[key].dtype))]
+        problems += [
             f"{key}: {tuple(value.shape)} saved, {own[key]} here"
-            for key, value in tensors.items()
-            if key in own and not _NESTED_KEY.search(key) and tuple(value.shape) != own[key]
+            for key, value in values.items()
+            if tuple(value.shape) != own[key]
         ]
         known = {*own, *(k.removeprefix("base_model.model.") for k in own)}
         plain = {k.removeprefix("base_model.model.") for k in tensors}
@@ -305,6 +312,30 @@ class AIFSModel(Tuner):
             freeze_modes(self.model, find_aifs_layer(self.model))
             unpack(self.model)
         return self
+
+
+def _value_problem(key: str, value: Tensor, dtype: torch.dtype) -> str | None:
+    """What is wrong with a saved weight, in words; the state of AIFS looks at its own buffers."""
+    if value.is_floating_point() != dtype.is_floating_point or value.is_complex() != dtype.is_complex:
+        return f"{key}: {value.dtype} saved, {dtype} here".replace("torch.", "")
+    if value.is_floating_point() and not bool(value.isfinite().all()):
+        return f"{key}: holds NaN or infinite values"
+    return None
+
+
+@contextmanager
+def _said_of(inner: PeftConfig) -> Iterator[None]:
+    """A block that builds the encoder's adapter: whatever PEFT raises in it is the configuration's fault.
+
+    Its layers check their numbers in many ways, or not at all: a rank of "8" is a TypeError.
+    """
+    try:
+        yield
+    except AIFSError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]}"
+        raise InvalidConfigError(NOT_BUILT.format(kind=type(inner).__name__, reason=reason)) from error
 
 
 def unpack(model: nn.Module) -> None:

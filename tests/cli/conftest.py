@@ -5,13 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from quiet import libraries_speak_again  # noqa: F401 - for every test of this folder
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from reader_models import save_reader, save_texts
 from transformers import (
     CLIPConfig,
     CLIPModel,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    RobertaForSequenceClassification,
     ViTConfig,
     ViTForImageClassification,
 )
@@ -48,29 +45,10 @@ def vit_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def roberta_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random RoBERTa classifier with a small word-level tokenizer."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("roberta")
-    words = ["<s>", "<pad>", "</s>", "<unk>", "the", "is", "good", "bad", "you", "are"]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(folder)
-    config = RobertaConfig(**_TOWER, vocab_size=len(words), max_position_embeddings=40, pad_token_id=1)
-    RobertaForSequenceClassification(config).save_pretrained(folder)
-    return folder
+    return save_reader(tmp_path_factory.mktemp("roberta"))
 
 
 @pytest.fixture(scope="session")
 def text_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of one CSV file: texts, string labels, a group column."""
-    folder = tmp_path_factory.mktemp("texts")
-    lines = ["sentence,verdict,kind"]
-    for i in range(120):
-        kind, verdict = i % 2, (i // 2) % 2
-        lines.append(f"{('the', 'you')[kind]} is {('good', 'bad')[verdict]} {i},{('fine', 'toxic')[verdict]},{kind}")
-    (folder / "train.csv").write_text("\n".join(lines) + "\n")
-    return folder
+    return save_texts(tmp_path_factory.mktemp("texts") / "texts")

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from pictures import DAMAGED, deep_and_plain, write_damaged, write_kinds
 from planted import planted
 
 from aifs_peft import cli
+from aifs_peft.data import load
 
 
 def table(folder: Path, **options: float) -> tuple[Path, np.ndarray]:
@@ -83,6 +85,41 @@ def test_a_known_data_set_of_pictures(tmp_path: Path, capsys: pytest.CaptureFixt
     told = json.loads(audit(argv, capsys))
     assert told["looked_at"]["n"] == 80
     assert told["found"] in (True, False)
+
+
+def test_own_deep_pictures_are_audited_like_their_8_bit_copies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenes = load("spurious_scenes", n_train=80, n_validation=10, n_test=10, image_size=16)["train"]
+    told = []
+    for kind, images in zip(("deep", "plain"), deep_and_plain(scenes["image"][:]), strict=True):
+        folder = tmp_path / kind
+        folder.mkdir()
+        for row, image in enumerate(images):
+            image.save(folder / f"{row}.png")
+        lines = [f"{row}.png,{'ab'[label]}" for row, label in enumerate(scenes["label"][:])]
+        (folder / "table.csv").write_text("\n".join(["image,label", *lines]))
+        out = str(tmp_path / f"out-{kind}")
+        told.append(json.loads(audit([str(folder / "table.csv"), "--output-dir", out, "--json", "--quiet"], capsys)))
+        del told[-1]["files"]
+    assert told[0] == told[1]
+    assert told[0]["looked_at"]["n"] == 80
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_picture_of_a_table_is_one_line_with_its_path(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_kinds(tmp_path)
+    write_damaged(tmp_path)
+    sound = [f"plain/{path.name}" for path in sorted((tmp_path / "plain").iterdir())]
+    lines = [f"{path},{'ab'[row % 2]}" for row, path in enumerate([*sound, name])]
+    (tmp_path / "table.csv").write_text("\n".join(["image,label", *lines]))
+    out = str(tmp_path / "out")
+    assert cli.main(["audit", str(tmp_path / "table.csv"), "--output-dir", out, "--quiet"]) == 2
+    shown = capsys.readouterr().err
+    assert name in shown
+    assert shown.count("\n") == 1
 
 
 @pytest.mark.parametrize(

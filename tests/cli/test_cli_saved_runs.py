@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import DAMAGED, write_damaged, write_kinds
 
 from aifs_peft import cli
 from aifs_peft.data import load
@@ -113,6 +114,37 @@ def test_predictions_are_the_models_own(
     assert capsys.readouterr().out == ""
     written = list(csv.DictReader(io.StringIO(output.read_text())))
     assert [row["prediction"] for row in written] == [row["prediction"] for row in rows]
+
+
+def probabilities(argv: list[str], capsys: pytest.CaptureFixture[str]) -> np.ndarray:
+    rows = run_json(["predict", *argv, "--use-cpu"], capsys)
+    return np.array([[value for name, value in row.items() if name.startswith("p_")] for row in rows])
+
+
+def test_pictures_of_every_kind_are_predicted_as_what_they_show(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, plain = write_kinds(tmp_path)
+    found = probabilities([str(folder), str(tmp_path / "given")], capsys)
+    expected = probabilities([str(folder), str(tmp_path / "plain")], capsys)
+    assert len(given) == len(plain) == len(found)
+    for path, one, other in zip(given, found, expected, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6, err_msg=path.name)
+    assert np.ptp(expected, axis=0).max() > 1e-4
+    (tmp_path / "list.csv").write_text("\n".join(["image", *(f"given/{path.name}" for path in given)]))
+    np.testing.assert_array_equal(probabilities([str(folder), str(tmp_path / "list.csv")], capsys), found)
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_picture_is_one_line_with_its_path(
+    name: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = next(path for path in write_damaged(tmp_path) if path.name == name)
+    assert cli.main(["predict", str(folder), str(path), "--use-cpu", "--quiet"]) == 2
+    shown = capsys.readouterr()
+    assert str(path) in shown.err
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
 
 
 def test_the_card_of_a_run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from audit_fields import changed, found_audit, null_audit, planted_latents
+from pictures import DAMAGED, RAMP, write_damaged, write_kinds
 from PIL import Image
 
 from aifs_peft.report import write_audit_folder
-from aifs_peft.report.contact import CELL, COLUMNS, SHEETS, choose, with_inputs
+from aifs_peft.report.contact import CELL, COLUMNS, SHEETS, Example, choose, with_inputs
 from aifs_peft.report.folder import audit_sheets, read_audit, read_sheets
 
 N = 600
@@ -93,6 +94,48 @@ def test_every_form_of_picture_is_read(kind: str, planted, tmp_path: Path) -> No
     middle = np.asarray(example.picture)[CELL // 2, CELL // 2].tolist()
     expected = [arrays[0, 0, 0, 0]] * 3 if kind == "grey" else arrays[0, 0, 0].tolist()
     assert np.abs(np.subtract(middle, expected)).max() <= 1
+
+
+ARRAYS = {
+    "deep grey": (RAMP * 16).astype(np.uint16),
+    "whole numbers": RAMP * 100 - 7,
+    "real numbers": RAMP / 255 * 4000 - 1000,
+    "one channel": (RAMP * 16).astype(np.uint16)[..., None],
+    "booleans": RAMP > 127,
+    "list": (RAMP * 16).tolist(),
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_grey_arrays_keep_their_contrast(name: str) -> None:
+    (example,) = with_inputs([Example(0, "a", "a")], [ARRAYS[name]])
+    shown = np.asarray(example.picture)
+    assert (shown.min(), shown.max()) == (0, 255)
+    assert len(np.unique(shown)) == (2 if name == "booleans" else 256)
+
+
+def test_files_of_every_kind_are_shown_as_what_they_hold(tmp_path: Path) -> None:
+    given, plain = write_kinds(tmp_path)
+    for one, other in zip(given, plain, strict=True):
+        for form in (str, Path, lambda path: {"bytes": path.read_bytes(), "path": None}):
+            (a,) = with_inputs([Example(0, "a", "a")], [form(one)])
+            (b,) = with_inputs([Example(0, "a", "a")], [str(other)])
+            assert a.text is b.text is None
+            np.testing.assert_array_equal(np.asarray(a.picture), np.asarray(b.picture), err_msg=one.name)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.zeros((3, 8, 8)), np.zeros((8, 8, 2), np.uint8), np.zeros((0, 4)), np.full((4, 4), np.nan), *DAMAGED],
+    ids=str,
+)
+def test_what_is_no_picture_is_told_and_ends_nothing(value: object, tmp_path: Path) -> None:
+    write_damaged(tmp_path)
+    given = str(tmp_path / value) if isinstance(value, str) else value
+    (example,) = with_inputs([Example(0, "a", "a")], [given])
+    assert example.picture is None
+    assert example.text.startswith("no picture: ")
+    assert str(tmp_path) not in example.text
 
 
 def test_a_picture_that_is_gone_is_told(planted, tmp_path: Path) -> None:

@@ -141,6 +141,33 @@ def test_the_longest_text_is_what_the_model_can_read(name):
             model(input_ids=ids, attention_mask=torch.ones_like(ids))
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 16),
+        ({"local_attn_chunk_length": 5}, 15),  # one of 16 would be padded to 20
+        ({"max_position_embeddings": 12}, 12),
+        ({"axial_pos_embds": False, "max_position_embeddings": 20}, 20),
+        ({"axial_pos_embds": False, "max_position_embeddings": 10}, 8),
+        ({"attn_layers": ["local", "lsh"], "lsh_attn_chunk_length": 3, "num_hashes": 1, "num_buckets": 2}, 12),
+    ],
+)
+def test_the_longest_text_of_a_reformer_is_all_that_it_takes(changes, expected):
+    config = architectures.config_for("text", "reformer")
+    for name, value in changes.items():
+        setattr(config, name, value)
+    model = architectures.AUTO["text"].from_config(config).eval()
+    assert longest_text(model, None) == expected
+    with torch.no_grad():
+        assert torch.isfinite(model(input_ids=torch.full((1, expected), 7)).logits).all()
+        with pytest.raises((IndexError, RuntimeError, ValueError)):
+            model(input_ids=torch.full((1, expected + 1), 7))
+    rows = datasets.Dataset.from_dict({"text": ["a b", "b " * 40], "label": [0, 1]})
+    with pytest.warns(UserWarning, match=f"1 of 2 texts are longer than the model's {expected} positions"):
+        ready = processed(rows, tokenizer(), model, "training")
+    assert [len(ready[i]["input_ids"]) for i in range(2)] == [2, expected]
+
+
 def test_positions_of_pictures_are_not_those_of_texts():
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
     vision = CLIPVisionConfig(image_size=4, patch_size=4, **sizes)

@@ -67,9 +67,10 @@ def test_a_checkpoint_is_resumed_by_the_method_that_wrote_it(tmp_path, before, a
         CheckpointMismatchError, match=f"written by method '{before}', and is to be resumed by '{after}'"
     ):
         other.train(resume_from_checkpoint=str(checkpoint))
-    # Even where the note is forged, a method that has learnt before its first step misses what it learnt.
+    # Even where the note is another, a method that has learnt before its first step misses what it learnt.
     if get(after).learns_first:
-        write_manifest(checkpoint, {**read_manifest(checkpoint), "method": after})
+        numbers = {"settings": "", "configuration": ""}  # of an earlier release, which are not compared
+        write_manifest(checkpoint, {**read_manifest(checkpoint), "method": after, **numbers})
         if before == "erm":
             with pytest.raises(CheckpointMismatchError, match=f"method '{after}' goes on from what it learnt"):
                 make_trainer(tmp_path / "third", config, data, method=after, per_device_train_batch_size=30).train(

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from aifs_peft._plain import plain
+from aifs_peft._saved import DAMAGED
+from aifs_peft.errors import InvalidInputError
 from aifs_peft.report import folder as files
 from aifs_peft.report.highlights import Shown, read_highlights
 from aifs_peft.report.plots import WIDTH, figure, to_svg
@@ -69,17 +71,20 @@ def read_run(source: str | Path | Mapping[str, Any], audit: Any = None, inputs: 
 
 def _learnt(folder: Path) -> dict[str, list[float]]:
     """Mask and running attributions of the adapter that lies in the folder, where it keeps any."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     path = folder / "adapter_model.safetensors"
     if not path.is_file():
         return {}
     out: dict[str, list[float]] = {}
-    with safe_open(path, framework="numpy") as saved:
-        for key in saved.keys():  # noqa: SIM118 - no mapping
-            name = key.rsplit(".", 1)[-1]
-            if "aifs_state" in key and name in ("mask", "ema"):
-                out[name] = saved.get_tensor(key).astype(float).tolist()
+    try:
+        with safe_open(path, framework="numpy") as saved:
+            for key in saved.keys():  # noqa: SIM118 - no mapping
+                name = key.rsplit(".", 1)[-1]
+                if "aifs_state" in key and name in ("mask", "ema"):
+                    out[name] = saved.get_tensor(key).astype(float).tolist()
+    except (SafetensorError, OSError) as error:
+        raise InvalidInputError(DAMAGED.format(file=path, reason=error)) from error
     return out
 
 
