@@ -5,7 +5,8 @@ from __future__ import annotations
 from aifs_peft.cli.option import Option, options_of
 from aifs_peft.experiments.spec import FinetuneSpec
 
-_DATA = ("dataset", "data_dir", "dataset_options", "image", "text", "label", "attribute", "split", "test_share")
+_DATA = ("dataset", "data_dir", "dataset_options", "image", "text", "features", "label", "attribute",
+         "split", "test_share")  # fmt: skip
 _MODEL = ("model", "revision", "trust_remote_code", "max_length", "quantization")
 PARTS = ("train", "validation", "test", "all")
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 NOT_OWN = (
-    "{names} tell the columns and cuts of your own data; {dataset!r} is a known data set: leave them out, or give "
+    "these options are for your own data: {names}; {dataset!r} is a known data set: leave them out, or give "
     "dataset_options."
 )
 NO_SPLIT = (
@@ -191,7 +191,7 @@ def load_data(spec: FinetuneSpec, needed: Sequence[str] = ("train", "validation"
         InvalidInputError: an unknown data set, missing splits, or data that cannot be read.
         DataNotFoundError: a file is missing.
     """
-    splits = data.load(spec.dataset, spec.data_dir, **{**_own_options(spec), **spec.dataset_options})
+    splits = data.load(spec.dataset, spec.data_dir, **{**own_options(spec), **spec.dataset_options})
     if not set(needed) <= set(splits):
         raise InvalidInputError(NO_SPLIT.format(name=spec.dataset, given=sorted(splits), needed=list(needed)))
     return splits
@@ -210,9 +210,17 @@ def is_own_data(dataset: str) -> bool:
     return dataset not in data.names() and data.is_own(dataset)
 
 
-def _own_options(spec: FinetuneSpec) -> dict[str, Any]:
-    """What `load_own` is told of own data; a known data set has columns of its own."""
+def own_options(spec: FinetuneSpec) -> dict[str, Any]:
+    """What `load_own` is told of own data; a known data set has columns of its own.
+
+    Args:
+        spec: which data.
+
+    Raises:
+        InvalidConfigError: columns were named for a known data set.
+    """
     given = {name: getattr(spec, name) for name in ("image", "text", "label", "attribute", "test_share")}
+    given["features"] = spec.features[0] if spec.features is not None and len(spec.features) == 1 else spec.features
     given = {name: value for name, value in given.items() if value is not None}
     if is_own_data(spec.dataset):
         return {**given, "split": spec.split}

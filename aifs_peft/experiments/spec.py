@@ -57,6 +57,7 @@ class FinetuneSpec:
         max_length: tokens per text.
         image: your own data: the column of images or their paths; `None` looks for one.
         text: your own data: the column of texts.
+        features: your own data: the column of latents, several columns of numbers, or `["all"]` of them.
         label: your own data: the column of classes.
         attribute: your own data: the column of a suspected attribute (scanner, site, ...). It is read to cut the data
             and to evaluate; no method sees it in training, except the oracles.
@@ -114,6 +115,9 @@ class FinetuneSpec:
     max_length: int = _option(128, _WHAT, "tokens per text", low=1)
     image: str | None = _option(None, _OWN, "column of images, or of their paths")
     text: str | None = _option(None, _OWN, "column of texts")
+    features: list[str] | None = _option(  # noqa: RUF009 - a field, as the others
+        None, _OWN, "column of latents, or columns of numbers; 'all': every column of numbers"
+    )
     label: str | None = _option(None, _OWN, "column of classes")
     attribute: str | None = _option(
         None, _OWN, "column of a suspected attribute (scanner, site): read to cut the data and to evaluate"

@@ -222,10 +222,10 @@ def limits(summary: Summary) -> list[str]:
         out.append("Group labels were used, so that the result does not carry over to data without them.")
     if summary.get("metrics") or summary.get("comparison"):
         out.append("Groups other than those in the table were not measured.")
-    small = [name for name, n in cell_sizes(summary) if n < SMALL_CELL]
+    # The warnings of the comparison name the smallest of these cells: they are not told a second time.
+    small = [f"{name} ({n})" for name, n in cell_sizes(summary) if n < SMALL_CELL]
     if small:
         out.append(f"Under {SMALL_CELL} examples, so wide intervals: {', '.join(small)}.")
-    out += [told_as_sentence(text) for text in (summary.get("comparison") or {}).get("warnings") or ()]
     if summary.get("seed") is not None:
         out.append("One run with one seed: another seed gives other numbers.")
     return out

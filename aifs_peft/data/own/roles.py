@@ -140,7 +140,7 @@ def find_inputs(
         raise InvalidInputError(
             f"The data set {rows.where!r} has no column of pictures, texts or latents by a usual name; it has "
             f'{rows.columns}. Name yours: image=, text= or features= (features="all" for all columns of numbers), on '
-            'the command line --image, --text or --dataset-options \'{"features": "all"}\'.'
+            "the command line --image, --text or --features."
         )
     return found_image, found_text, vectors
 
