@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Each test worker computes on one core, so that two workers do not fight over two.
 PYTEST_WORKERS ?= 2
+# Drawn per target by the fuzzer of `make soak`, within ten minutes.
+FUZZ_CASES ?= 20000
 
 .PHONY: demo test soak lint types layers examples notebooks docs clean
 
@@ -29,6 +31,8 @@ test: $(VENV)/.installed-test
 # two cores. A short version is part of `make test`.
 soak: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python benchmarks/reliability.py --docs $(SOAK_ARGS)
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python benchmarks/hostile_folders.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz.py --cases $(FUZZ_CASES)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -29,6 +29,10 @@ class CheckpointWriteError(AIFSError, OSError):
     """A checkpoint could not be written (disk full, read-only, ...); those written before it are as they were."""
 
 
+class PushFailedError(AIFSError, OSError):
+    """The Hub did not take an adapter; the message says where its files lie and how to push them again."""
+
+
 class ProcessLostError(AIFSError, RuntimeError):
     """Another process of a distributed run has ended, so this one cannot go on."""
 

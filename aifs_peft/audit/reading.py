@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,12 +86,18 @@ def read_data(Z: Any, y: Any, class_names: Any = None) -> Data:
 
 
 def to_array(values: Any) -> NDArray[Any]:
-    """Values as a NumPy array, from whatever holds them."""
+    """Values as a NumPy array, from whatever holds them.
+
+    Raises:
+        InvalidInputError: For one value alone.
+    """
     values = to_numpy(values)
     if hasattr(values, "to_numpy"):
         return np.asarray(values.to_numpy())
     if isinstance(values, np.ndarray):
         return values
+    if not isinstance(values, Iterable):
+        raise InvalidInputError(f"one value per example is needed, such as a list or an array; got {values!r:.100}.")
     listed = list(values)
     # NumPy would turn numbers beside texts into texts.
     mixed = any(isinstance(value, str) for value in listed) and not all(isinstance(value, str) for value in listed)

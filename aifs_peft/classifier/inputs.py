@@ -16,6 +16,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from aifs_peft._checks import check_choice, check_names, check_number, to_numpy
 from aifs_peft.discovery.hints.known import known_values
+from aifs_peft.discovery.inputs import as_latents
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 from aifs_peft.methods import Method
 
@@ -60,7 +61,7 @@ def check_examples(estimator: BaseEstimator, Z: Any, y: Any) -> tuple[NDArray[An
         check_classification_targets(labels)
     except ValueError as error:
         raise InvalidInputError(f"{error} Needed are finite latents Z (n, d) and one class label each.") from error
-    return latents, labels
+    return as_latents(latents), labels
 
 
 def _refuse_sparse(Z: Any) -> None:

@@ -9,18 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aifs_peft.cli import options
-from aifs_peft.cli.mistakes import RunFailedError, command
+from aifs_peft.cli.mistakes import command
 from aifs_peft.cli.screen import Progress, print_json, quiet_libraries
 from aifs_peft.errors import AIFSError
 
 if TYPE_CHECKING:
     from aifs_peft.experiments import FinetuneResult
     from aifs_peft.training import AIFSTrainingArguments
-
-NOT_PUSHED = (
-    "the adapter was not pushed to {repo!r} ({reason}). It is saved in {folder}; push it again with "
-    "`hf upload {repo} {folder}`"
-)
 
 
 @command
@@ -112,9 +107,6 @@ def _push(result: FinetuneResult, args: AIFSTrainingArguments, folder: Path) -> 
     from aifs_peft.report import push_adapter
 
     repo, token, private = args.hub_model_id or folder.name, args.hub_token, args.hub_private_repo
-    try:
-        return push_adapter(result.model, result.processor, result.summary, repo, token=token, private=private)
-    except Exception as error:
-        # Of whatever kind: which library talks to the Hub, and raises, differs between releases of huggingface_hub.
-        reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]}"
-        raise RunFailedError(NOT_PUSHED.format(repo=repo, reason=reason, folder=folder)) from error
+    return push_adapter(
+        result.model, result.processor, result.summary, repo, token=token, private=private, saved_in=folder
+    )

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from aifs_peft.errors import AIFSError, CheckpointWriteError, NonFiniteError, ProcessLostError
+from aifs_peft.errors import AIFSError, CheckpointWriteError, NonFiniteError, ProcessLostError, PushFailedError
 
 FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 # Of the errors of the operating system, those about a path that the user named.
@@ -56,7 +56,7 @@ def command(main: Main) -> Callable[[Sequence[str] | None], int]:
             # Python would try to write the rest once more on its way out.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return FAILED
-        except (NonFiniteError, RunFailedError, CheckpointWriteError, ProcessLostError) as error:
+        except (NonFiniteError, RunFailedError, CheckpointWriteError, ProcessLostError, PushFailedError) as error:
             say(str(error))
             return FAILED
         except AIFSError as error:

@@ -12,6 +12,9 @@ from aifs_peft.discovery.arrays import Array, IntArray, row_chunks
 from aifs_peft.discovery.config import InputConfig
 from aifs_peft.errors import InvalidInputError
 
+# Products of three such values are still finite in 64 bits.
+LARGEST = 1e100
+
 
 def as_latents(Z: Any) -> Array:
     """`Z` as a two-dimensional floating array, `(n, d)`, without a copy where it already is one.
@@ -23,7 +26,10 @@ def as_latents(Z: Any) -> Array:
         InvalidInputError: When it is not two-dimensional and numeric, is empty, or holds NaN or infinite
             values.
     """
-    Z = np.asarray(to_numpy(Z))
+    try:
+        Z = np.asarray(to_numpy(Z))
+    except (ValueError, OverflowError) as error:  # a ragged list
+        raise InvalidInputError(f"Latents that make no array were given ({error}); needed is (n, d).") from error
     if Z.ndim != 2 or Z.shape[0] == 0 or Z.shape[1] == 0:
         raise InvalidInputError(
             f"Latents of shape {Z.shape} were given; needed is (n, d) with n, d >= 1. "
@@ -38,6 +44,12 @@ def as_latents(Z: Any) -> Array:
         raise InvalidInputError(
             f"{bad} of {len(Z)} rows of Z hold NaN or infinite values; all must be finite. "
             "Look at the encoder's precision (float16 overflows above 65504), or leave those rows out."
+        )
+    largest = max(float(np.abs(Z[chunk]).max()) for chunk in row_chunks(len(Z)))
+    if largest > LARGEST:
+        raise InvalidInputError(
+            f"Z holds values up to {largest:.3g}, whose squares and sums are beyond what floating point holds; needed "
+            f"are values up to {LARGEST:g}. Divide the latents by their standard deviation."
         )
     latents: Array = Z
     return latents
@@ -61,14 +73,21 @@ def encode_labels(y: ArrayLike, n: int) -> tuple[NDArray[Any], IntArray]:
         >>> classes.tolist(), index.tolist()
         (['ant', 'cat'], [1, 0, 1])
     """
-    labels = np.asarray(to_numpy(y))
+    try:
+        labels = np.asarray(to_numpy(y))
+    except (ValueError, OverflowError) as error:  # a ragged list
+        raise InvalidInputError(f"Labels that make no array were given ({error}); needed is one per latent.") from error
     if labels.shape != (n,):
         raise InvalidInputError(f"Labels of shape {labels.shape} were given for {n} latents; needed is ({n},).")
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise InvalidInputError(
             "Labels hold NaN or infinite values; every example needs a class. Leave those rows out."
         )
-    classes, index = np.unique(labels, return_inverse=True)
+    try:
+        classes, index = np.unique(labels, return_inverse=True)
+    except TypeError as error:  # values that cannot be sorted: None, or texts beside numbers
+        kinds = ", ".join(sorted({type(label).__name__ for label in labels.tolist()}))
+        raise InvalidInputError(f"Labels of the types {kinds} were given; give one, such as str.") from error
     if len(classes) < 2:
         raise InvalidInputError(
             f"All {n} labels are {classes[0]!r}: one class was given, at least two are needed to look for a shortcut."

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+import logging
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitInfo, HfApi
 
 from aifs_peft._plain import plain, to_json
+from aifs_peft.errors import PushFailedError
 from aifs_peft.models.tabular import ENCODERS
 from aifs_peft.report.card import render_card
 from aifs_peft.report.publish import on_hub, publishable
@@ -22,6 +24,16 @@ from aifs_peft.tuner import AIFSConfig
 if TYPE_CHECKING:
     from peft import PeftModel
 
+_logger = logging.getLogger(__name__)
+NOT_PUSHED = (
+    "the adapter was not pushed to {repo!r} ({reason}).{hint} Its files lie in {folder}; push them again with "
+    "`hf upload {repo} {folder}`"
+)
+_HINTS = {
+    401: " Log in with `hf auth login`, or set HF_TOKEN to a token with write access.",
+    403: " The token may not write there: make one with write access, or choose a repository of your own.",
+    404: " There is no such owner, or the token may not see it.",
+}
 MESSAGE = "Add AIFS adapter and model card"
 _EXAMPLES = ("audit", "report.html")
 """What in a run's folder shows training examples."""
@@ -102,6 +114,7 @@ def push_adapter(
     private: bool | None = None,
     revision: str | None = None,
     run_folder: str | Path | None = None,
+    saved_in: str | Path | None = None,
     examples: bool = False,
 ) -> str:
     """Create the repository if needed, push adapter, card and summary in one commit, return its URL.
@@ -118,15 +131,20 @@ def push_adapter(
         private: whether a new repository is private; None leaves it to the owner's default.
         revision: branch to push to.
         run_folder: folder of the run, which `examples` are taken from.
+        saved_in: folder that holds the adapter already: the error names it where the push fails, and nothing else is
+            kept. None keeps what was to go up.
         examples: whether to publish the report and the list and contact sheets of training examples too. Off, because
             data may be private or may not be passed on.
 
     Returns:
         The URL of the commit.
+
+    Raises:
+        PushFailedError: the Hub cannot be reached or says no; what was to go up is kept.
     """
     commit = push_files(
         model, processor, summary, repo_id, token=token, private=private, revision=revision,
-        run_folder=run_folder, examples=examples,
+        run_folder=run_folder, saved_in=saved_in, examples=examples,
     )  # fmt: skip
     assert not isinstance(commit, Future)  # noqa: S101 - it was asked to wait
     return str(commit.commit_url)
@@ -142,35 +160,75 @@ def push_files(
     private: bool | None = None,
     revision: str | None = None,
     run_folder: str | Path | None = None,
+    saved_in: str | Path | None = None,
     examples: bool = False,
     blocking: bool = True,
     **commit: Any,
 ) -> CommitInfo | Future[CommitInfo]:
     """`push_adapter` with the options of `HfApi.upload_folder`; returns what that returns.
 
-    With `blocking=False` the files are written here and now, and uploaded in the background.
+    With `blocking=False` the files are written here and now, and uploaded in the background; where that fails, a
+    warning says so and the files are kept.
+
+    Raises:
+        PushFailedError: the Hub cannot be reached or says no; what was to go up is kept.
     """
     api: Any = HfApi(token=token)  # its overloads cannot be told apart by a variable
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    refused: Exception | None = None
     shown = publishable({**plain(summary), "repo_id": repo_id}, examples=examples)
-    shown.setdefault("base_license", _base_license(api, shown))
+    try:
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        shown["repo_id"] = repo_id
+        shown.setdefault("base_license", _base_license(api, shown))
+    except Exception as error:  # noqa: BLE001 - of whatever kind: told below, when the files are written
+        refused = error
     options = {"commit_message": MESSAGE, **{key: value for key, value in commit.items() if value is not None}}
-    folder = TemporaryDirectory()
+    folder = Path(mkdtemp(prefix="aifs-push-"))
     try:
         if examples and run_folder is not None:
-            _copy_examples(Path(run_folder), Path(folder.name))
-        _save_for_others(model, processor, shown, folder.name)
-        done: CommitInfo | Future[CommitInfo] = api.upload_folder(
-            repo_id=repo_id, folder_path=folder.name, revision=revision, run_as_future=not blocking, **options
-        )
+            _copy_examples(Path(run_folder), folder)
+        _save_for_others(model, processor, shown, str(folder))
     except BaseException:
-        folder.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
         raise
+    try:
+        if refused is not None:
+            raise refused  # noqa: TRY301 - both kinds are told in one place
+        done: CommitInfo | Future[CommitInfo] = api.upload_folder(
+            repo_id=repo_id, folder_path=str(folder), revision=revision, run_as_future=not blocking, **options
+        )
+    except Exception as error:
+        # Of whatever kind: which library talks to the Hub, and raises, differs between releases of huggingface_hub.
+        if saved_in is not None:
+            shutil.rmtree(folder)
+        raise PushFailedError(not_pushed(repo_id, saved_in or folder, error)) from error
     if isinstance(done, Future):
-        done.add_done_callback(lambda _: folder.cleanup())
+        done.add_done_callback(lambda future: _uploaded(future, repo_id, folder))
     else:
-        folder.cleanup()
+        shutil.rmtree(folder)
     return done
+
+
+def not_pushed(repo: str, folder: str | Path, error: Exception) -> str:
+    """One line: why a push failed, where the files are, and how to push them again.
+
+    Args:
+        repo: that they were to go to.
+        folder: that they lie in.
+        error: of the push.
+    """
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]}"
+    hint = _HINTS.get(status, "") if isinstance(status, int) else ""
+    return NOT_PUSHED.format(repo=repo, reason=reason, hint=hint, folder=folder)
+
+
+def _uploaded(future: Future[CommitInfo], repo: str, folder: Path) -> None:
+    error = None if future.cancelled() else future.exception()
+    if isinstance(error, Exception):
+        _logger.warning(not_pushed(repo, folder, error))
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _save_for_others(model: PeftModel, processor: Any, summary: Mapping[str, Any], folder: str) -> None:

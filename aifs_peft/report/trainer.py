@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import CommitInfo, HfApi, ModelCard
 
 from aifs_peft._plain import plain
+from aifs_peft.errors import PushFailedError
 from aifs_peft.report.card import render_card
 from aifs_peft.report.hub import push_files
 from aifs_peft.report.trainer_summary import summary_from_trainer
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from aifs_peft.training import AIFSTrainer
 
+_logger = logging.getLogger(__name__)
 _CARD_ARGUMENTS = (
     "language", "license", "tags", "model_name", "finetuned_from", "tasks", "dataset_tags", "dataset", "dataset_args",
 )  # fmt: skip
@@ -82,6 +85,9 @@ def push_trainer(
 
     Returns:
         The commit, or with `blocking=False` its future; None in other processes than the first.
+
+    Raises:
+        PushFailedError: the Hub cannot be reached or says no; what was to go up is kept.
     """
     if not trainer.is_world_process_zero():
         return None
@@ -117,7 +123,11 @@ def push_checkpoint(trainer: AIFSTrainer, checkpoint_folder: str | Path) -> list
     if strategy == "end":
         return []
     message = f"Training in progress, step {trainer.state.global_step}"
-    first = push_trainer(trainer, message, blocking=False)
+    try:
+        first = push_trainer(trainer, message, blocking=False)
+    except PushFailedError as error:  # a Hub that is away for an hour is no reason to lose the run
+        _logger.warning("%s The training goes on.", error)
+        return []
     jobs: list[Future[Any]] = [first] if isinstance(first, Future) else []
     if strategy in ("checkpoint", "all_checkpoints"):
         folder = Path(checkpoint_folder)

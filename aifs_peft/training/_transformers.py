@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
+from aifs_peft.errors import PushFailedError
 from aifs_peft.training.callbacks import export_callbacks
 from aifs_peft.training.checkpoint_folders import require_whole, unfinished
 from aifs_peft.training.checkpoints import load_adapter_strictly
@@ -24,6 +25,10 @@ from aifs_peft.training.columns import is_table
 from aifs_peft.tuner import find_aifs_layer
 
 logger = logging.getLogger(__name__)
+NO_REPOSITORY = (
+    "the repository {repo!r} cannot be made or reached ({reason}), so training has not begun. Log in with "
+    "`hf auth login`, choose another hub_model_id, or train with push_to_hub=False and push afterwards"
+)
 
 C = TypeVar("C", bound=type[Trainer])
 
@@ -144,7 +149,17 @@ def pushes_without_pickles(cls: C) -> C:
         cls: a trainer.
     """
     cls._push_from_checkpoint = _push_from_checkpoint  # type: ignore[method-assign]
+    cls.init_hf_repo = _init_hf_repo  # type: ignore[method-assign]
     return cls
+
+
+def _init_hf_repo(self: Any, token: str | None = None) -> None:
+    try:
+        Trainer.init_hf_repo(self, token)
+    except Exception as error:
+        # Of whatever kind: which library talks to the Hub, and raises, differs between releases of huggingface_hub.
+        reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]}"
+        raise PushFailedError(NO_REPOSITORY.format(repo=self.args.hub_model_id, reason=reason)) from error
 
 
 def _push_from_checkpoint(self: Any, checkpoint_folder: str) -> None:

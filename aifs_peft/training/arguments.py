@@ -170,20 +170,19 @@ class AIFSTrainingArguments(TrainingArguments):
         self._check()
 
     def _check_selection(self) -> None:
-        if self.selection not in SELECTION_METRICS:
+        if not isinstance(self.selection, str) or self.selection not in SELECTION_METRICS:
             raise InvalidConfigError(
                 f"selection must be one of {', '.join(map(repr, SELECTION_METRICS))}; got {self.selection!r}"
             )
 
     def _check(self) -> None:
         self._check_selection()
-        for name, low in (("mask_update_every", 1), ("max_repeats", 1), ("min_cell", 1)):
-            if not getattr(self, name) >= low:
-                raise InvalidConfigError(f"{name} must be at least {low}; got {getattr(self, name)}")
+        check_number("max_repeats", self.max_repeats, 1)
+        for name in ("mask_update_every", "min_cell"):
+            check_count(name, getattr(self, name))
         for name in ("mask_samples", "early_stopping_patience"):
-            value = getattr(self, name)
-            if value is not None and not value >= 1:
-                raise InvalidConfigError(f"{name} must be at least 1, or None; got {value}")
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
         if self.directions not in ("refit", "rediscover", "keep"):
             raise InvalidConfigError(f"directions must be 'refit', 'rediscover' or 'keep'; got {self.directions!r}")
         if self.ignore_data_skip:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from aifs_peft._checks import check_number
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent.heads import MLPHead
 from aifs_peft.latent.output import LatentOutput
@@ -68,10 +69,8 @@ class LatentSchedule:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InvalidConfigError(f"{name} must be an integer of at least 1; got {value!r}")
-        if not 0 < self.learning_rate < math.inf:
-            raise InvalidConfigError(f"learning_rate must be a finite number above 0; got {self.learning_rate!r}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise InvalidConfigError(f"weight_decay must be a finite number of at least 0; got {self.weight_decay!r}")
+        check_number("learning_rate", self.learning_rate, 0, above=True)
+        check_number("weight_decay", self.weight_decay, 0)
 
 
 @dataclass(frozen=True)

@@ -174,9 +174,9 @@ DEEP = "[" * 100_000 + "]" * 100_000
 # What is no JSON object of the kind that is expected.
 NO_JSON: dict[str, str | bytes] = {
     "empty": "", "not JSON": "{,}", "cut short": '{"peft_type": "AI', "a list": "[1, 2]", "a number": "3",
-    "null": "null", "bytes that are not UTF-8": b"\xff\xfe\x00\x80", "a string": '"AIFS"', "too deep": DEEP,
-    "an empty object": "{}",
-    "zeros": b"\0" * 64,
+    "null": "null", "bytes that are not UTF-8": b"\xff\xfe\x00\x80", "a string": '"AIFS"',
+    "too deep": DEEP,
+    "an empty object": "{}", "zeros": b"\0" * 64,
 }  # fmt: skip
 # Of each kind of field of AIFSConfig, what it is not.
 WRONG_FIELDS: dict[str, list[Any]] = {
@@ -493,8 +493,8 @@ def make_run(base: Path, texts: Path, folder: Path) -> Ways:
     """A short run of RoBERTa on texts, with weights and state of some size."""
     columns = json.dumps({"text": "sentence", "label": "verdict", "group": "kind"})
     argv = ["--model", str(base), "--dataset", str(texts), "--dataset-options", columns, "--epochs", "1",
-            "--save-only-model", "--max-length", "16", "--use-cpu", "--quiet", "--output-dir",
-            str(folder / "run")]  # fmt: skip
+            "--save-only-model", "--max-length", "16", "--use-cpu", "--quiet",
+            "--output-dir", str(folder / "run")]  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):
         assert cli.main(["finetune", *argv]) == 0
     shutil.rmtree(next((folder / "run").glob("checkpoint-*")), ignore_errors=True)

@@ -12,16 +12,23 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class LoopbackHub:
-    """Context manager; `files[repo_id][path]` is what was pushed, `endpoint` goes into HF_ENDPOINT."""
+    """Context manager; `files[repo_id][path]` is what was pushed, `endpoint` goes into HF_ENDPOINT.
 
-    def __init__(self) -> None:
+    Args:
+        fault: what every call is answered with: a status, "dropped" (the connection closes), "HTML" (a page in place of
+            JSON); None is a Hub that works.
+        after: how many calls are answered well first.
+    """
+
+    def __init__(self, fault: int | str | None = None, after: int = 0) -> None:
         self.files: dict[str, dict[str, bytes]] = {}
+        self.fault, self.after = fault, after
 
     def __enter__(self) -> "LoopbackHub":
         hub = self
 
         class Handler(_Handler):
-            files = hub.files
+            files, state = hub.files, hub
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -35,6 +42,7 @@ class LoopbackHub:
 
 class _Handler(BaseHTTPRequestHandler):
     files: dict[str, dict[str, bytes]]
+    state: LoopbackHub
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *args: object) -> None:
@@ -62,8 +70,24 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, data: object, status: int = 200, **headers: str) -> None:
         self._send(status, json.dumps(data).encode(), Content_Type="application/json", **headers)
 
+    def _faulty(self) -> bool:
+        """Whether this call was answered with the fault."""
+        self.state.after -= 1
+        if self.state.fault is None or self.state.after >= 0:
+            return False
+        if self.state.fault == "dropped":
+            self.close_connection = True
+            self.connection.close()
+        elif self.state.fault == "HTML":
+            self._send(200, b"<html><body>Please log in to this network.</body></html>", Content_Type="text/html")
+        else:
+            self._json({"error": "said no"}, int(self.state.fault))
+        return True
+
     def do_POST(self) -> None:
         path, body = urlsplit(self.path).path, self._body()
+        if self._faulty():
+            return
         if path == "/api/repos/create":
             request = json.loads(body)
             owner = request.get("organization") or "me"
@@ -88,6 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
+        if self._faulty():
+            return
         if path == "/api/whoami-v2":
             self._json({"name": "me", "type": "user", "orgs": [], "auth": {"accessToken": {"role": "write"}}})
         elif match := re.match(r"/api/models/([^/]+/[^/]+)(/.*)?$", path):
