@@ -12,8 +12,9 @@ the pool, the oracle is tuned on the test set as in discovery_dominoes.py.
 *Nulls* (`--nulls`): no attribute goes with the label (planted without one, dominoes with one digit for all or with the
 digits drawn at random), and the pool is drawn like training, of another class share, moved, wider, wider along one
 direction, with a cluster of its own, or noise. An alarm is a pool that is used; its cost is counted in worst-class
-accuracy. *Three classes* (`--many`): planted, three to four classes. Rows that the output file already holds are not
-computed again.
+accuracy. *Three classes* (`--many`): planted, three to four classes. *Cars and trucks* (`--cars CACHE_DIR`, what
+discovery_encode_cars.py wrote): real pictures with a weak mark, 5,000 as with dominoes. Rows that the output file
+already holds are not computed again.
 """
 
 from __future__ import annotations
@@ -90,6 +91,23 @@ def dominoes(seed: int, *, scale: float, share: float, pool_share: float, pool: 
     test_a = np.repeat([0, 1], len(test_y))
     test = (pick(np.concatenate([test_z, test_z]), test_a), np.r_[test_y, test_y], test_a)
     return (pick(z[own], a[own]), y[own], a[own]), (pick(z[other], a[other]), y[other], a[other]), test
+
+
+def cars(cache: Path, seed: int, *, share: float, pool_share: float, pool: int) -> tuple[Split, Split, Split]:
+    """Cars and trucks with a weak mark or without; the pool is held out of the training pictures."""
+
+    def load(name: str) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+        with np.load(cache / f"{name}.npz") as file:
+            return file["z"].astype(np.float32), file["y"]
+
+    (z, y), (test_z, test_y) = load("train"), load("test")
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(y))
+    own, other = order[pool:], order[:pool]
+    a = np.where(rng.random(len(y)) < share, y, 1 - y)
+    a[other] = np.where(rng.random(pool) < pool_share, y[other], 1 - y[other])
+    test = (np.concatenate([test_z[:, 0], test_z[:, 1]]), np.r_[test_y, test_y], np.repeat([0, 1], len(test_y)))
+    return (z[own, a[own]], y[own], a[own]), (z[other, a[other]], y[other], a[other]), test
 
 
 def many_classes(seed: int, *, classes: int, contrast: float, core: float = 2.5) -> tuple[Split, Split, Split]:
@@ -205,6 +223,11 @@ def jobs(options: argparse.Namespace, rows: dict[str, dict[str, Any]]) -> dict[s
             draw = partial(many_classes, seed, classes=classes, contrast=contrast)
             key = f"{classes} classes, contrast {contrast:g}/{seed}"
             out[key] = partial(_drawn, draw, classes, re.compile(re.escape(key)), rows)
+    elif options.cars:
+        for pool_share, seed in product((0.5, 0.7), seeds):
+            draw = partial(cars, options.cars, seed, share=0.95, pool_share=pool_share, pool=POOL)
+            same = re.compile(rf"cars and trucks, weak mark; 0\.95; [\d.]+; {POOL}/{seed}")
+            out[f"cars and trucks, weak mark; 0.95; {pool_share}; {POOL}/{seed}"] = partial(_drawn, draw, 2, same, rows)
     else:
         for (share, pool_share, size), seed, name in product(SETTINGS, seeds, ATTRIBUTES):
             attribute = ATTRIBUTES[name]
@@ -257,6 +280,7 @@ def main() -> None:
     )
     parser.add_argument("--nulls", action="store_true")
     parser.add_argument("--many", action="store_true")
+    parser.add_argument("--cars", type=Path, metavar="CACHE_DIR", help="what discovery_encode_cars.py wrote")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     record = json.loads(options.out.read_text()) if options.out.is_file() else {"rows": {}}

@@ -41,8 +41,18 @@ needs no group labels: by default the accuracy of the worst group that was infer
 was found.
 
 ```python
+from datasets import load_dataset
+from peft import LoraConfig, get_peft_model
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+from aifs_peft import AIFSConfig, AIFSTrainer, AIFSTrainingArguments
+
+name = "google/vit-base-patch16-224-in21k"
+data = load_dataset("imagefolder", data_dir="my_images")
+
+
 def model_init():
-    base = AutoModelForImageClassification.from_pretrained("google/vit-base-patch16-224-in21k", num_labels=2)
+    base = AutoModelForImageClassification.from_pretrained(name, num_labels=2)
     return get_peft_model(base, AIFSConfig(encoder_adapter=LoraConfig(r=8)))
 
 
@@ -53,10 +63,11 @@ def space(trial):  # names of training arguments, those of the method among them
     }
 
 
-trainer = AIFSTrainer(args=args, model_init=model_init, train_dataset=train, eval_dataset=validation)
+trainer = AIFSTrainer(args=AIFSTrainingArguments("run"), model_init=model_init, train_dataset=data["train"],
+                      eval_dataset=data["validation"], processing_class=AutoImageProcessor.from_pretrained(name))
 best = trainer.hyperparameter_search(space, n_trials=20)
-for name, value in best.hyperparameters.items():
-    setattr(trainer.args, name, value)
+for setting, value in best.hyperparameters.items():
+    setattr(trainer.args, setting, value)
 trainer.train()  # the best trial again, bit for bit
 ```
 

@@ -1,4 +1,4 @@
-"""Fill the tables of docs/discovery.md and docs/research_log.md from committed results, and draw their pictures.
+"""Fill the tables of docs/discovery.md, unlabelled.md and research_log.md from results, and draw their pictures.
 
 python benchmarks/render_discovery_docs.py             # tables
 python benchmarks/render_discovery_docs.py --check     # only say whether they are up to date
@@ -22,7 +22,7 @@ from aifs_peft.discovery.config import DEFAULT_CONFIG
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "docs" / "discovery.md", ROOT / "docs" / "research_log.md")
+PAGES = tuple(ROOT / "docs" / name for name in ("discovery.md", "unlabelled.md", "research_log.md"))
 
 
 def result(name: str) -> dict[str, Any]:

@@ -29,10 +29,11 @@ from aifs_peft.audit.reading import (
 )
 from aifs_peft.audit.result import Audit
 from aifs_peft.audit.tables import conflicting_table, groups_table
-from aifs_peft.audit.text import found_sentence, nothing_sentence, unlabelled_sentence
+from aifs_peft.audit.text import found_sentence, nothing_sentence, unlabelled_text
 from aifs_peft.discovery import Discovery, discover
 from aifs_peft.discovery.inputs import as_latents
 from aifs_peft.discovery.principal_components import principal_components
+from aifs_peft.discovery.unlabelled.words import rests_on_unlabelled
 from aifs_peft.errors import InvalidConfigError
 
 IntArray = NDArray[np.integer]
@@ -95,7 +96,10 @@ def build_audit(
         sentence = found_sentence(len(conflicting), n, noun, word, table, names)
     else:
         sentence = nothing_sentence(discovery, n, noun)
-    sentence += unlabelled_sentence(discovery)
+    count = None if unlabelled is None else len(unlabelled)
+    sentence += unlabelled_text(discovery, count)
+    if count is not None:
+        looked["unlabelled"] = {"n": count, "rests_on": rests_on_unlabelled(discovery)}
     return Audit(
         found=bool(discovery.found),
         sentence=sentence,

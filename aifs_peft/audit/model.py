@@ -42,6 +42,7 @@ def audit_model(
     judge: bool = False,
     clip: Any = None,
     words: Sequence[str] = DEFAULT_WORDS,
+    unlabelled: Any = None,
     batch_size: int = 64,
     max_length: int | None = None,
     discovery: Discovery | None = None,
@@ -62,6 +63,8 @@ def audit_model(
         clip: a CLIP model and its processor to name the shortcut in images with; `None` takes the model's own text part
             where it is a CLIP that lies on this machine, `False` none.
         words: vocabulary of names.
+        unlabelled: examples of the same kind in which a shortcut goes with the label less, encoded by the same model;
+            labels in them are ignored. See `audit`.
         batch_size: examples per forward pass.
         max_length: tokens per text; `None` for what the model takes.
         discovery: see `audit`.
@@ -94,6 +97,9 @@ def audit_model(
     if judge and encoded.logits is None:
         raise InvalidInputError(f"judge=True was given, and this {type(model).__name__} has no head that predicts.")
     predictions = None if not judge or encoded.logits is None else _predicted(encoded.logits, labels, model)
+    pool = None
+    if unlabelled is not None:
+        pool = encode(model, unlabelled, processor=processor, batch_size=batch_size, max_length=max_length).Z
     word_scores, warnings = None, []
     if clip is not False and _holds_images(dataset):
         pair, why = (clip, "") if clip is not None else _own_clip(model)
@@ -101,7 +107,7 @@ def audit_model(
         word_scores = None if pair is None else _scores_by(pair, dataset, words, batch_size)
     found = build_audit(
         encoded.Z, labels, metadata=_metadata(dataset) if metadata is None else metadata, inputs=_inputs(dataset),
-        predictions=predictions, word_scores=word_scores, discovery=discovery, class_names=names,
+        predictions=predictions, word_scores=word_scores, unlabelled=pool, discovery=discovery, class_names=names,
         random_state=random_state, harm=harm, folds=folds,
     )  # fmt: skip
     if found.found:
@@ -134,8 +140,10 @@ def audit_trainer(trainer: Any, *, split: str = "train", random_state: int | Non
     model = trainer.accelerator.unwrap_model(trainer.model)
     processor = getattr(trainer, "processing_class", None)
     size = trainer.args.eval_batch_size
+    pool = getattr(trainer, "unlabelled_dataset", None)
     with initial_encoder(model):
         before = encode(model, dataset, processor=processor, batch_size=size)
+        unlabelled = None if pool is None else encode(model, pool, processor=processor, batch_size=size).Z
     labels, names = labels_of(dataset)
     predictions = None
     if trainer.state.global_step:
@@ -147,7 +155,7 @@ def audit_trainer(trainer: Any, *, split: str = "train", random_state: int | Non
     class_names = _model_names(model) if names is None and not isinstance(labels[0], str) else names
     return build_audit(
         before.Z, labels, metadata=_metadata(source), inputs=_inputs(source), predictions=predictions, word_scores=None,
-        discovery=None, class_names=class_names, random_state=random_state, harm=harm, folds=5,
+        unlabelled=unlabelled, discovery=None, class_names=class_names, random_state=random_state, harm=harm, folds=5,
     )  # fmt: skip
 
 

@@ -39,7 +39,8 @@ class Audit:
         model_harm: the same for the given predictions.
         looked_at: what was looked at: `n`, `d`, `classes` (counts by name), `smallest_class`, `candidates`,
             `class_contrast`, `detectable` (what would have been seen at this size), `detectable_sentence`, `metadata`
-            (`tested`, and `skipped` with the reason), `warnings`.
+            (`tested`, and `skipped` with the reason), `warnings`; with unlabelled examples also `unlabelled` (`n`, and
+            `rests_on`, the share of the attributes found that they showed).
         projection: points to plot: `row`, `class_axis`, `attribute_axis` (standard deviations), `label`, `inferred`.
         inputs: the inputs as given, for a report.
     """

@@ -6,6 +6,12 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from aifs_peft.discovery.gate import NO_CLASS
+from aifs_peft.discovery.unlabelled.pool import UNLABELLED
+from aifs_peft.discovery.unlabelled.words import rests_on_unlabelled, unlabelled_sentences, why_unused
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -81,27 +87,34 @@ def nothing_sentence(discovery: Discovery, n: int, noun: str) -> str:
     tried = len(discovery.candidates_)
     if not tried:
         return f"No shortcut was looked for in these {n:,} {noun}. {discovery.message_}"
-    return (
-        f"No shortcut was found in the latents of {n:,} {noun}: {tried} candidate partitions were looked at, and none "
-        "is an attribute that goes with the label and is clearer than the class."
+    partitions = "1 candidate partition was" if tried == 1 else f"{tried} candidate partitions were"
+    text = (
+        f"No shortcut was found in the latents of {n:,} {noun}: {partitions} looked at, and none is an attribute that "
+        "goes with the label and is clearer than the class, with something of the class beside it."
     )
+    unseen = [c for c in discovery.candidates_ if c.reason.startswith(NO_CLASS) and np.isfinite(c.association)]
+    if unseen:
+        most = max(unseen, key=lambda c: c.association)
+        against = f"about {round(most.conflicts * n):,} {noun}"
+        text += (
+            f" One does go with the label (association {most.association:.2f}, {against} go "
+            "against it), but beside it these latents show too little of the class. Either that many labels are wrong, "
+            "or this encoder sees a shortcut and hardly the class: then another encoder is needed."
+        )
+    return text
 
 
-def unlabelled_sentence(discovery: Discovery) -> str:
-    """What became of unlabelled examples, as a sentence to add; empty where none were given.
+def unlabelled_text(discovery: Discovery, n: int | None) -> str:
+    """What became of unlabelled examples, to add to the sentence; empty where none were given.
 
     Args:
         discovery: what was found.
+        n: how many examples; None where they were given to `discover` and not to the audit.
     """
-    from aifs_peft.discovery.unlabelled.pool import UNLABELLED
-
-    verdicts = [candidate for candidate in discovery.candidates_ if candidate.source == UNLABELLED]
-    if not verdicts:
+    if n is None and not any(candidate.source == UNLABELLED for candidate in discovery.candidates_):
         return ""
-    if UNLABELLED in {part.source_ for part in discovery.parts_ or (discovery,)}:
-        return f" The unlabelled examples showed {'one of its attributes' if discovery.parts_ else 'it'}."
-    why = "weaker than what was found" if verdicts[-1].accepted else verdicts[-1].reason
-    return f" The unlabelled examples were not used: {why}."
+    share, why = rests_on_unlabelled(discovery), why_unused(discovery)
+    return f" {unlabelled_sentences(n, share, found=discovery.found, why=why)}"
 
 
 def _found(audit: Audit) -> Iterator[str]:
@@ -111,7 +124,7 @@ def _found(audit: Audit) -> Iterator[str]:
         for row in cells.head(SHOWN_CELLS).itertuples()
     ]
     more = len(cells) - len(shown)
-    yield from _wrap("Conflicting: " + "; ".join(shown) + (f"; {more} more cells" if more else ""))
+    yield from _wrap("Conflicting: " + "; ".join(shown) + (f"; {more} more cell{'s' * (more > 1)}" if more else ""))
     named = audit.conflicting["input"].notna().any()
     first = audit.conflicting.head(SHOWN_ROWS)
     items = [_cut(row.input) if named and row.input is not None else str(row.row) for row in first.itertuples()]

@@ -26,8 +26,9 @@ _DESCRIPTION = (
     "goes with, who is hurt."
 )
 _EPILOG = "Nothing found is an answer too: the text says what was looked at, and what would have been seen."
+_DATA = data_options(model=True, skip=("dataset",), also=("unlabelled",))
 _OPTIONS = (
-    *(replace(o, default="none") if o.name == "split" else o for o in data_options(model=True, skip=("dataset",))),
+    *(replace(option, default="none") if option.name == "split" else option for option in _DATA),
     part_option("train", "which rows are looked at"),
     Option("metadata", "list", None, "columns to compare the shortcut with; left out: every other column", "Audit"),
     Option("harm", "bool", True, "measure what plain training loses on the conflicting examples", "Audit"),
@@ -50,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     from aifs_peft.experiments.build import load_data
 
     say = Progress(quiet=given.quiet)
-    names = {option.name for option in data_options(model=True, skip=("dataset",))}
+    names = {option.name for option in _DATA}
     spec = FinetuneSpec(dataset=given.data, **{name: getattr(given, name) for name in names})
     splits = load_data(spec, needed=() if given.part == "all" else (given.part,))
     rows = _rows(splits, given.part, given.metadata)
@@ -87,24 +88,29 @@ def _audit(spec: FinetuneSpec, rows: Dataset, given: Any, say: Progress) -> Audi
     from aifs_peft.experiments.build import base_model
     from aifs_peft.experiments.latents import INPUTS
     from aifs_peft.experiments.prepare import label_names, modality_of
+    from aifs_peft.experiments.unlabelled import load_unlabelled
     from aifs_peft.models.loading import default_model, load_processor
 
     modality, columns = modality_of(rows), metadata_columns(rows, (*INPUTS, "label"))
     metadata = rows.select_columns(columns) if columns else {}
+    pool = load_unlabelled(spec, rows, modality)
+    beside = "" if pool is None else f" and {len(pool):,} unlabelled ones"
     if modality == "features" and spec.model in (None, "identity"):
-        say(f"auditing {len(rows):,} rows of features")
+        say(f"auditing {len(rows):,} rows of features{beside}")
         names = dict(enumerate(label_names(rows)))
-        return audit(rows["features"][:], rows["label"][:], metadata=metadata, class_names=names,
+        unlabelled = None if pool is None else pool["features"][:]
+        return audit(rows["features"][:], rows["label"][:], metadata=metadata, class_names=names, unlabelled=unlabelled,
                      random_state=given.seed, harm=given.harm)  # fmt: skip
     name = spec.model or default_model(modality)
-    say(f"encoding {len(rows):,} examples with {name}, and auditing their latents")
+    say(f"encoding {len(rows):,} examples{beside} with {name}, and auditing their latents")
     with torch.random.fork_rng(devices=[]):  # its head is drawn at random, and never used
         model = base_model(name, spec, rows, modality)
     if torch.cuda.is_available() and spec.quantization == "none":
         model = model.to("cuda")
     processor = load_processor(name, modality=modality, revision=spec.revision)
-    return audit_model(model, rows, processor=processor, metadata=metadata, batch_size=given.batch_size,
-                       max_length=given.max_length, random_state=given.seed, harm=given.harm)  # fmt: skip
+    return audit_model(model, rows, processor=processor, metadata=metadata, unlabelled=pool,
+                       batch_size=given.batch_size, max_length=given.max_length, random_state=given.seed,
+                       harm=given.harm)  # fmt: skip
 
 
 def _write(found: Audit, folder: Path, say: Progress) -> dict[str, Path]:

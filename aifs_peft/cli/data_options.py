@@ -5,19 +5,21 @@ from __future__ import annotations
 from aifs_peft.cli.option import Option, options_of
 from aifs_peft.experiments.spec import FinetuneSpec
 
-_DATA = ("dataset", "data_dir", "dataset_options", "image", "text", "label", "attribute", "split", "test_share")
+_DATA = ("dataset", "data_dir", "dataset_options", "image", "text", "features", "label", "attribute",
+         "split", "test_share")  # fmt: skip
 _MODEL = ("model", "revision", "trust_remote_code", "max_length", "quantization")
 PARTS = ("train", "validation", "test", "all")
 
 
-def data_options(*, model: bool = False, skip: tuple[str, ...] = ()) -> list[Option]:
+def data_options(*, model: bool = False, skip: tuple[str, ...] = (), also: tuple[str, ...] = ()) -> list[Option]:
     """The fields of `FinetuneSpec` that name the data, and with `model` the model.
 
     Args:
         model: whether a model is named, too.
         skip: fields that the command names otherwise.
+        also: further fields that the command reads.
     """
-    wanted = (*(_MODEL if model else ()), *_DATA)
+    wanted = (*(_MODEL if model else ()), *_DATA, *also)
     options = {option.name: option for option in options_of(FinetuneSpec)}
     return [options[name] for name in wanted if name not in skip]
 

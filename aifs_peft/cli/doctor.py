@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from aifs_peft.cli.data_options import data_options
 from aifs_peft.cli.mistakes import FAILED, command
 from aifs_peft.cli.option import Option
 from aifs_peft.cli.parser import OUTPUT, Parser
 from aifs_peft.cli.screen import print_json
 
 _GROUP = "Data set"
+_OWN = ("image", "text", "features", "label", "attribute", "split", "test_share")
 _OPTIONS = (
-    Option("dataset", "str", None, "a known data set; without it the environment is checked", _GROUP),
-    Option("data_dir", "str", None, "folder of the local copy", _GROUP),
+    Option("dataset", "str", None, "a known data set, or your own data; without it the environment is checked", _GROUP),
+    Option("data_dir", "str", None, "folder of the local copy of a known data set", _GROUP),
     Option("dataset_options", "json", {}, "options of the data set", _GROUP, aliases=("option",)),
+    *(option for option in data_options() if option.name in _OWN),
     *OUTPUT,
 )
 _DESCRIPTION = "Check the environment; or with --dataset, whether a data set is complete and what its groups hold."
@@ -34,8 +37,11 @@ def main(argv: Sequence[str]) -> int:
             print("\n".join(map(str, checks)))
         return FAILED if any(check.ok is False for check in checks) else 0
     from aifs_peft.data.doctor import check_data_set  # needs datasets, which a broken environment may lack
+    from aifs_peft.experiments.build import own_options
+    from aifs_peft.experiments.spec import FinetuneSpec
 
-    report = check_data_set(given.dataset, given.data_dir, **given.dataset_options)
+    spec = FinetuneSpec(dataset=given.dataset, **{name: getattr(given, name) for name in _OWN})
+    report = check_data_set(given.dataset, given.data_dir, **{**own_options(spec), **given.dataset_options})
     if given.json:
         card = asdict(report.card)
         print_json({"ok": report.ok, "card": card, "problems": report.problems, "notes": report.notes})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from aifs_peft.cli.data_options import data_options, part_option
@@ -12,7 +13,8 @@ from aifs_peft.cli.parser import OUTPUT, Parser
 from aifs_peft.cli.screen import Progress, print_json, quiet_libraries
 
 _DESCRIPTION = "Evaluate the adapter of a run, on its own test split or on other data."
-_DATA = ("dataset", "data_dir", "dataset_options", "image", "text", "label", "attribute", "split", "test_share")
+_DATA = ("dataset", "data_dir", "dataset_options", "image", "text", "features", "label", "attribute",
+         "split", "test_share")  # fmt: skip
 _OPTIONS = (
     Option("dataset", "str", None, "a known data set, or your own data; left out: that of the run", "Model and data"),
     *data_options(skip=("dataset",)),
@@ -54,6 +56,7 @@ def _rows(given: Any, summary: dict[str, Any]) -> tuple[Any, Any, str]:
     """The spec of the data, its rows, and which part they are."""
     from datasets import concatenate_datasets
 
+    from aifs_peft.data.own.cuts import CUTS
     from aifs_peft.experiments.build import is_own_data, load_data
     from aifs_peft.experiments.spec import FinetuneSpec
 
@@ -64,5 +67,7 @@ def _rows(given: Any, summary: dict[str, Any]) -> tuple[Any, Any, str]:
     else:
         spec = FinetuneSpec(**{name: getattr(given, name) for name in _DATA})
         part = given.part or ("all" if is_own_data(spec.dataset) else "test")
+        if part == "all" and spec.split in CUTS:
+            spec = replace(spec, split="none")  # nobody is to be warned of the test that a cut would make
     splits = load_data(spec, needed=() if part == "all" else (part,))
     return spec, concatenate_datasets(list(splits.values())) if part == "all" else splits[part], part

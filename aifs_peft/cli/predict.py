@@ -19,7 +19,7 @@ _DESCRIPTION = (
 )
 _OPTIONS = (
     Option("column", "str", None, "column of a table that holds the input; left out: image, text or features",
-           "Inputs", aliases=("image", "text")),
+           "Inputs", aliases=("image", "text", "features")),
     Option("batch_size", "int", 64, "inputs per forward pass", "Inputs", {"low": 1}),
     Option("trust_remote_code", "bool", False, "run model code that comes from the Hub", "Inputs"),
     Option("use_cpu", "bool", False, "do not use an accelerator that is there", "Inputs"),

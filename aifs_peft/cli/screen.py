@@ -24,6 +24,15 @@ def quiet_libraries() -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
+    warnings.formatwarning = _one_line
+
+
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning for who uses the command: what it says, without the place in the code that says it."""
+    del category, filename, lineno, line
+    return f"warning: {' '.join(str(message).split())}\n"
 
 
 class Progress:

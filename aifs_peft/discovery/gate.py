@@ -16,6 +16,9 @@ from aifs_peft.discovery.config import GateThresholds
 from aifs_peft.discovery.mixture.em import Mixture
 from aifs_peft.discovery.proposals.trimmed import TrimmedDiscriminant
 
+NO_CLASS = "nothing of the class beside it"
+"""Why a partition that goes with the label is no attribute: wrong labels look the same."""
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -252,7 +255,7 @@ def class_verdict(shape: Geometry, noise: tuple[float, float], least: float, gat
     expected, spread = noise
     needed = max(expected + least**2, expected + gate.class_errors * spread)
     if shape.class_strength**2 < needed:
-        return f"nothing of the class beside it: mislabelled? ({shape.class_strength:.2f} < {np.sqrt(needed):.2f})"
+        return f"{NO_CLASS}: mislabelled? ({shape.class_strength:.2f} < {np.sqrt(needed):.2f})"
     return "accepted"
 
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from aifs_peft.audit import Audit
 
 
-def audit_rows(rows: Dataset, Z: Tensor, modality: str, names: list[str], seed: int) -> Audit:
+def audit_rows(
+    rows: Dataset, Z: Tensor, modality: str, names: list[str], seed: int, unlabelled: Tensor | None = None
+) -> Audit:
     """Audit latents of labelled rows, against every other column that they have.
 
     Args:
@@ -24,6 +26,7 @@ def audit_rows(rows: Dataset, Z: Tensor, modality: str, names: list[str], seed: 
         modality: the input column.
         names: of the classes.
         seed: of discovery and folds.
+        unlabelled: latents of examples without labels, `(m, dim)`.
 
     Returns:
         The audit; its conflicting examples are named by file or text where the rows have one.
@@ -37,6 +40,7 @@ def audit_rows(rows: Dataset, Z: Tensor, modality: str, names: list[str], seed: 
         np.asarray(plain["label"][:]),
         metadata=plain.select_columns(rest) if rest else None,
         inputs=None if modality == "features" else plain[modality],
+        unlabelled=None if unlabelled is None else unlabelled.numpy(),
         class_names=dict(enumerate(names)),
         random_state=seed,
     )

@@ -23,6 +23,7 @@ from aifs_peft.experiments.prepare import (
     modality_of,
 )
 from aifs_peft.experiments.spec import FinetuneSpec
+from aifs_peft.experiments.unlabelled import UNLABELLED, check_method, load_unlabelled
 from aifs_peft.methods import get, make
 from aifs_peft.models.loading import default_model, load_model, load_processor
 from aifs_peft.models.tabular import ENCODERS
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 NOT_OWN = (
-    "{names} tell the columns and cuts of your own data; {dataset!r} is a known data set: leave them out, or give "
+    "these options are for your own data: {names}; {dataset!r} is a known data set: leave them out, or give "
     "dataset_options."
 )
 NO_SPLIT = (
@@ -60,6 +61,7 @@ class Assembled:
         name: of the base model.
         config: of the adapter.
         encode_once: whether the encoder is frozen and the method reads latents alone, so that one pass is enough.
+        unlabelled: the examples without labels as the model takes them; None without any.
     """
 
     trainer: AIFSTrainer
@@ -70,6 +72,7 @@ class Assembled:
     name: str
     config: AIFSConfig
     encode_once: bool
+    unlabelled: PreparedDataset | None = None
 
 
 def adapter_config(method: str, spec: FinetuneSpec) -> AIFSConfig:
@@ -116,6 +119,7 @@ def build_trainer(
     config = adapter_config(method, spec)
     check_discovery_options(parse_json_object("discovery_options", args.discovery_options))
     settings = make(method, method_options=parse_json_object("method_options", args.method_options))
+    check_method(spec, settings)
     set_seed(args.seed)
     splits = load_data(spec)
     # A model of tables reads the features of a set that has pictures as well.
@@ -133,12 +137,19 @@ def build_trainer(
         split: PreparedDataset(rows, encode, 0 if once else CACHE_BYTES, modality, reads.get(split, ()), split)
         for split, rows in splits.items()
     }
-    trainer = make_trainer(model, args, prepared["train"], prepared["validation"], callbacks)
-    return Assembled(trainer, processor, splits, prepared, modality, name, config, once)
+    rows = load_unlabelled(spec, splits["train"], modality)
+    pool = None if rows is None else PreparedDataset(rows, encode, 0 if once else CACHE_BYTES, modality, (), UNLABELLED)
+    trainer = make_trainer(model, args, prepared["train"], prepared["validation"], callbacks, pool)
+    return Assembled(trainer, processor, splits, prepared, modality, name, config, once, pool)
 
 
 def make_trainer(
-    model: Any, args: AIFSTrainingArguments, train: Any, validation: Any, callbacks: list[TrainerCallback] | None
+    model: Any,
+    args: AIFSTrainingArguments,
+    train: Any,
+    validation: Any,
+    callbacks: list[TrainerCallback] | None,
+    unlabelled: Any = None,
 ) -> AIFSTrainer:
     """The trainer of a run.
 
@@ -148,6 +159,7 @@ def make_trainer(
         train: training set.
         validation: validation set.
         callbacks: what the run shows; None leaves transformers' own printing.
+        unlabelled: examples without labels; None without any.
 
     Raises:
         InvalidConfigError: arguments that transformers or this machine refuse.
@@ -155,7 +167,10 @@ def make_trainer(
     # The sets hold what the model takes and nothing else; which names that are changes with a frozen encoder's latents.
     args.remove_unused_columns = False
     try:
-        trainer = AIFSTrainer(model=model, args=args, train_dataset=train, eval_dataset=validation, callbacks=callbacks)
+        trainer = AIFSTrainer(
+            model=model, args=args, train_dataset=train, eval_dataset=validation, unlabelled_dataset=unlabelled,
+            callbacks=callbacks,
+        )  # fmt: skip
     except AIFSError:
         raise
     except (ValueError, ImportError) as error:
@@ -176,7 +191,7 @@ def load_data(spec: FinetuneSpec, needed: Sequence[str] = ("train", "validation"
         InvalidInputError: an unknown data set, missing splits, or data that cannot be read.
         DataNotFoundError: a file is missing.
     """
-    splits = data.load(spec.dataset, spec.data_dir, **{**_own_options(spec), **spec.dataset_options})
+    splits = data.load(spec.dataset, spec.data_dir, **{**own_options(spec), **spec.dataset_options})
     if not set(needed) <= set(splits):
         raise InvalidInputError(NO_SPLIT.format(name=spec.dataset, given=sorted(splits), needed=list(needed)))
     return splits
@@ -195,12 +210,22 @@ def is_own_data(dataset: str) -> bool:
     return dataset not in data.names() and data.is_own(dataset)
 
 
-def _own_options(spec: FinetuneSpec) -> dict[str, Any]:
-    """What `load_own` is told of own data; a known data set has columns of its own."""
+def own_options(spec: FinetuneSpec) -> dict[str, Any]:
+    """What `load_own` is told of own data; a known data set has columns of its own.
+
+    Args:
+        spec: which data.
+
+    Raises:
+        InvalidConfigError: columns were named for a known data set.
+    """
     given = {name: getattr(spec, name) for name in ("image", "text", "label", "attribute", "test_share")}
+    given["features"] = spec.features[0] if spec.features is not None and len(spec.features) == 1 else spec.features
     given = {name: value for name, value in given.items() if value is not None}
     if is_own_data(spec.dataset):
         return {**given, "split": spec.split}
+    if spec.unlabelled is not None:  # the columns of which these are
+        given = {name: value for name, value in given.items() if name not in ("image", "text")}
     if given and spec.dataset in data.names():
         raise InvalidConfigError(NOT_OWN.format(names=", ".join(given), dataset=spec.dataset))
     return {}

@@ -40,6 +40,7 @@ REWARDED = (
     "this test set has the shortcut in it ({share:.0%} of its examples are aligned, {expected:.0%} would be if "
     "attribute and label were independent): its average rewards leaning on it"
 )
+TOO_FEW = "under {small} test examples, too few to say much: {cells}"
 INFERRED = (
     "no attribute was given: the test examples were sorted by what was discovered in the training set, so aligned and "
     "conflicting are inferred here"
@@ -219,11 +220,8 @@ def compare(labels: Ints, method: NDArray[Any], plain: NDArray[Any] | None, cell
         "worst": {name: _worst(hit, kept) for name, hit in hits.items()},
     }
     result["sentences"] = _sentences(result, cells)
-    result["warnings"] = [
-        f"the test split has {row['n']} example{'s' * (row['n'] > 1)} of {row['cell']!r}, which is too few to say much"
-        for row in result["rows"]
-        if row["n"] < SMALL
-    ]
+    small = [f"{row['cell']} ({row['n']})" for row in result["rows"] if row["n"] < SMALL]
+    result["warnings"] = [TOO_FEW.format(small=SMALL, cells=", ".join(small))] if small else []
     return result
 
 

@@ -11,6 +11,7 @@ import torch
 from aifs_peft._checks import parse_json_object
 from aifs_peft.experiments.evaluation import group_counts, group_definition
 from aifs_peft.experiments.prepare import label_names
+from aifs_peft.experiments.unlabelled import describe_unlabelled
 from aifs_peft.training.selection import SELECTION_METRICS
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def describe_run(run: Assembled, spec: FinetuneSpec, args: AIFSTrainingArguments
     history = run.trainer.state.log_history
     columns = run.splits["train"].column_names
     hints = parse_json_object("discovery_options", args.discovery_options)
+    pool = None if run.unlabelled is None else len(run.unlabelled)
     return {
         "model": run.name,
         "dataset": spec.dataset,
@@ -54,7 +56,8 @@ def describe_run(run: Assembled, spec: FinetuneSpec, args: AIFSTrainingArguments
         "method": method.name,
         "title": method.title,
         "supervision": supervision(method, columns, hints),
-        "needs": needs(method, columns, hints),
+        "needs": [*needs(method, columns, hints), *([] if pool is None else [f"{pool:,} unlabelled examples"])],
+        "unlabelled": None if pool is None else describe_unlabelled(spec.unlabelled, pool, history),
         "options": asdict(method.options),
         "seed": args.seed,
         "selection": selection(method, args, found=shortcut_found(history)),

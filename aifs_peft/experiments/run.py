@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -38,6 +39,7 @@ from aifs_peft.experiments.latents import LatentDataset, fed_with_latents, laten
 from aifs_peft.experiments.prepare import PreparedDataset, label_names
 from aifs_peft.experiments.provenance import provenance
 from aifs_peft.experiments.toggling import LatentModel, toggled_or_reason
+from aifs_peft.training.labels import without_labels
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -117,15 +119,16 @@ def run_finetune(
     kept, seconds = _timed(lambda: encode_splits(run, say) if run.encode_once else {})
     # Of an encoder that is tuned: its latents before that, and no part of what the run costs.
     before = kept or encode_splits(run, say, _wanted(kind, spec))
-    logits, more = _timed(lambda: train(run, args, kept, say))
+    pool = encode_unlabelled(run, say) if run.encode_once or spec.audit else None
+    logits, more = _timed(lambda: train(run, args, kept, say, pool))
     if start is not None:
         say("plain training of a head on the same latents, for comparison")
         labels = {name: part.labels for name, part in run.prepared.items()}
         plain = Plain(kind, NOTES[kind], *train_plain_head(start, before, labels, args))
     elif kind == ERM:
-        plain = Plain(ERM, NOTES[ERM], *_train_plainly(spec, args, say))
+        plain = Plain(ERM, NOTES[ERM], *_train_plainly(replace(spec, unlabelled=None), args, say))
     beside = plain or nothing_plain(run.trainer.method.name)
-    audit = _audit(run, before["train"], args.seed, say) if spec.audit else None
+    audit = _audit(run, before["train"], pool, args.seed, say) if spec.audit else None
     metrics = evaluate_groups(run.splits["test"], logits, spec.n_boot, args.seed, run.splits["train"])
     reader = None
     if audit is not None and audit.found:
@@ -187,8 +190,25 @@ def encode_splits(run: Assembled, say: Callable[[str], None], splits: Sequence[s
     return {name: latents_of(trainer.adapted, p, accelerator=trainer.accelerator) for name, p in parts.items()}
 
 
+def encode_unlabelled(run: Assembled, say: Callable[[str], None]) -> Tensor | None:
+    """Latents of the examples without labels by the model as it is; None without any.
+
+    Args:
+        run: built.
+        say: told what is being done.
+    """
+    if run.unlabelled is None:
+        return None
+    say(f"encoding {len(run.unlabelled):,} unlabelled examples with the same encoder")
+    return latents_of(run.trainer.adapted, run.unlabelled, accelerator=run.trainer.accelerator)
+
+
 def train(
-    run: Assembled, args: AIFSTrainingArguments, latents: Mapping[str, Tensor], say: Callable[[str], None]
+    run: Assembled,
+    args: AIFSTrainingArguments,
+    latents: Mapping[str, Tensor],
+    say: Callable[[str], None],
+    pool: Tensor | None = None,
 ) -> NDArray[np.float64]:
     """Train, and predict the test split.
 
@@ -197,6 +217,7 @@ def train(
         args: how to train.
         latents: of every split, which the adapter is then trained on; empty for training with the encoder.
         say: told what is being done.
+        pool: latents of the examples without labels, read where `latents` are.
 
     Returns:
         Logits of the test split, `(n, classes)`.
@@ -208,11 +229,15 @@ def train(
         for name, part in run.prepared.items()
     }
     trainer.train_dataset, trainer.eval_dataset = sets["train"], sets["validation"]
+    unlabelled = trainer.unlabelled_dataset
+    if latents and pool is not None:
+        trainer.unlabelled_dataset = without_labels(LatentDataset(pool, torch.full((len(pool),), -1), {}))
     with fed_with_latents(trainer.adapted) if latents else nullcontext():
         trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
         logits = np.asarray(trainer.predict(sets["test"]).predictions, dtype=np.float64)
     # From here on the trainer's model takes inputs again.
     trainer.train_dataset, trainer.eval_dataset = run.prepared["train"], run.prepared["validation"]
+    trainer.unlabelled_dataset = unlabelled
     return logits
 
 
@@ -237,12 +262,12 @@ def plain_of(result: FinetuneResult) -> Plain:
     return Plain(ERM, NOTES[ERM], result.logits, latent_model(result.trainer, result.prepared))
 
 
-def _audit(run: Assembled, Z: Tensor, seed: int, say: Callable[[str], None]) -> Audit | None:
+def _audit(run: Assembled, Z: Tensor, pool: Tensor | None, seed: int, say: Callable[[str], None]) -> Audit | None:
     """The audit of the training set; None, and told why, for latents that cannot be audited: the run is done anyway."""
     rows = run.splits["train"]
     say(f"looking for a shortcut in the {len(Z):,} training examples as they are before training")
     try:
-        return audit_rows(rows, Z, run.modality, label_names(rows), seed)
+        return audit_rows(rows, Z, run.modality, label_names(rows), seed, pool)
     except InvalidInputError as error:
         say(f"no audit: {error}")
         return None

@@ -57,6 +57,7 @@ class FinetuneSpec:
         max_length: tokens per text.
         image: your own data: the column of images or their paths; `None` looks for one.
         text: your own data: the column of texts.
+        features: your own data: the column of latents, several columns of numbers, or `["all"]` of them.
         label: your own data: the column of classes.
         attribute: your own data: the column of a suspected attribute (scanner, site, ...). It is read to cut the data
             and to evaluate; no method sees it in training, except the oracles.
@@ -64,6 +65,8 @@ class FinetuneSpec:
             rows are `train`); or the name of the column that says which split a row belongs to.
         test_share: your own data: share of the examples in the test split, in (0, 1), or `"balanced"`: as many of
             each combination of label and attribute. `None` takes the loader's.
+        unlabelled: your own data, as a table, a folder or a Hub name: examples in which a shortcut goes with the label
+            less, read with the same options as `dataset`; labels in it are ignored. See `discover(unlabelled=)`.
         baseline: the plain counterpart of the run: `auto`, `erm` or `none`, see `aifs_peft.experiments.baseline`.
         audit: look for a shortcut in the training set as it is before training, for the record and the report.
         n_boot: bootstrap replicates for the intervals that have no exact form; 0 leaves them out.
@@ -112,6 +115,9 @@ class FinetuneSpec:
     max_length: int = _option(128, _WHAT, "tokens per text", low=1)
     image: str | None = _option(None, _OWN, "column of images, or of their paths")
     text: str | None = _option(None, _OWN, "column of texts")
+    features: list[str] | None = _option(  # noqa: RUF009 - a field, as the others
+        None, _OWN, "column of latents, or columns of numbers; 'all': every column of numbers"
+    )
     label: str | None = _option(None, _OWN, "column of classes")
     attribute: str | None = _option(
         None, _OWN, "column of a suspected attribute (scanner, site): read to cut the data and to evaluate"
@@ -124,6 +130,11 @@ class FinetuneSpec:
     test_share: float | str | None = _option(
         None, _OWN, "share of the test split, in (0, 1), or 'balanced': as many of each label and attribute",
         low=0.0, high=1.0, above=True, below=True, words=("balanced",),
+    )  # fmt: skip
+    unlabelled: str | None = _option(
+        None, _OWN,
+        "examples in which a shortcut goes with the label less, to find weak ones by: a table, a folder, an .npz; "
+        "labels in it are ignored",
     )  # fmt: skip
     baseline: str = _option(
         "auto", _RESULT,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from aifs_peft.discovery.unlabelled.words import unlabelled_sentences
 
 _RULES = {
     "worst_inferred_group": "accuracy of the worst inferred group of the validation split",
@@ -20,14 +23,15 @@ def finish_text(summary: dict[str, Any]) -> str:
         summary: of `run_finetune`.
 
     Returns:
-        Several lines; the first says what was found, where the method looked for something.
+        Several lines; the first says what was found, where the method looked for something, the second what became of
+        unlabelled examples, where there were any.
     """
     comparison = summary["comparison"]
     n = summary["metrics"]["n"]
     heading = f"{summary['title']} on {summary['dataset']}, {n:,} examples of the test split"
     facts = [supervision_sentence(summary), selection_sentence(summary), plain_sentence(summary["baseline"])]
     parts = [
-        found_sentence(summary),
+        "\n".join(text for text in (found_sentence(summary), unlabelled_sentence(summary)) if text),
         "\n".join([heading, *facts]),
         comparison_table(comparison, summary["method"]),
         "\n".join([*comparison["sentences"], *(f"note: {text}" for text in comparison["warnings"])]),
@@ -55,6 +59,20 @@ def found_sentence(summary: dict[str, Any]) -> str:
     if told is None:
         return "found: a shortcut in the latents of the training examples"
     return f"found: {told['n']:,} of {told['of']:,} training examples go against a shortcut"
+
+
+def unlabelled_sentence(summary: Mapping[str, Any]) -> str:
+    """What became of unlabelled examples; empty where there were none.
+
+    Args:
+        summary: of `run_finetune`.
+
+    Example:
+        >>> unlabelled_sentence({"found": True, "unlabelled": {"data": "new.csv", "n": 400, "rests_on": 1.0}})
+        '400 unlabelled examples were read and used: what was found rests on them.'
+    """
+    told = summary.get("unlabelled")
+    return "" if told is None else unlabelled_sentences(told["n"], told["rests_on"], found=summary.get("found"))
 
 
 def supervision_sentence(summary: dict[str, Any]) -> str:

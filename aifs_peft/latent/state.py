@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -168,6 +169,21 @@ class AIFSState(nn.Module):
                 moved = fn(buffer)
                 self._buffers[name] = moved if moved.dtype == buffer.dtype else buffer.to(moved.device)
         return self
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Give every buffer a place in memory of its own, of its own size.
+
+        Zeros that take no memory are refused by safetensors, and of several empty tensors, which torch all keeps at
+        address 0, `accelerator.save_state` would leave out all but one.
+        """
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name, dtype in _DTYPES.items():
+            value: Tensor = destination[prefix + name]
+            if not value.numel() and not value.is_meta:
+                empty = np.empty(value.shape, str(dtype).removeprefix("torch."))  # NumPy's have an address
+                destination[prefix + name] = torch.from_numpy(empty)
+            elif value.untyped_storage().nbytes() != value.nbytes:
+                destination[prefix + name] = value.clone(memory_format=torch.contiguous_format)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *args: Any

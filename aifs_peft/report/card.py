@@ -165,10 +165,16 @@ def _base_sentence(summary: Mapping[str, Any]) -> str:
     return f"{shown_name(model)}{'' if on_hub(summary, 'model') else ', a local folder'}. {told}"
 
 
+def _unlabelled(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    told = facts.unlabelled_sentence(summary)
+    return [("Unlabelled examples", told)] if told else []
+
+
 def _used(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Supervision, selection, base, data; then seed, time, adapter and versions, what there is of them."""
     out = [
         ("Supervision in training", facts.supervision_sentence(summary)),
+        *_unlabelled(summary),
         ("Selection of the model", facts.selection_sentence(summary)),
         ("Base model", _base_sentence(summary)),
         ("Data", facts.data_sentence(summary)),

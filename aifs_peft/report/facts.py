@@ -11,6 +11,7 @@ from typing import Any
 
 from aifs_peft.data import describe
 from aifs_peft.data import names as data_names
+from aifs_peft.discovery.unlabelled.words import unlabelled_sentences
 from aifs_peft.methods import get, names
 from aifs_peft.report.publish import shown_name
 
@@ -92,14 +93,23 @@ def supervision_sentence(summary: Summary) -> str:
     method = method_facts(summary)
     wanted = "; ".join(method.needs).replace("`", "'")
     needs = f" The method needs: {wanted}." if wanted else ""
+    none = "Class labels only: no group label, attribute or hint was read in training."
+    if summary.get("unlabelled"):
+        none = "Class labels, and examples without any; no group label, attribute or hint was read in training."
     return {
-        "none": "Class labels only: no group label, attribute or hint was read in training.",
+        "none": none,
         "hints": f"Class labels, and hints about the attribute; no group labels.{needs}",
         "groups": "Group labels: this method is an oracle, which shows what can be reached with them. Do not compare "
         f"its numbers with those of methods that are told less.{needs}",
         "unknown": f"Not known: the method {method.name!r} is not installed here, and the run did not record what it "
         "was told.",
     }[method.supervision]
+
+
+def unlabelled_sentence(summary: Summary) -> str:
+    """What became of unlabelled examples in training; empty where there were none."""
+    told = summary.get("unlabelled")
+    return "" if not told else unlabelled_sentences(told["n"], told["rests_on"], found=found_anything(summary))
 
 
 def found_anything(summary: Summary) -> bool | None:
@@ -212,10 +222,10 @@ def limits(summary: Summary) -> list[str]:
         out.append("Group labels were used, so that the result does not carry over to data without them.")
     if summary.get("metrics") or summary.get("comparison"):
         out.append("Groups other than those in the table were not measured.")
-    small = [name for name, n in cell_sizes(summary) if n < SMALL_CELL]
+    # The warnings of the comparison name the smallest of these cells: they are not told a second time.
+    small = [f"{name} ({n})" for name, n in cell_sizes(summary) if n < SMALL_CELL]
     if small:
         out.append(f"Under {SMALL_CELL} examples, so wide intervals: {', '.join(small)}.")
-    out += [told_as_sentence(text) for text in (summary.get("comparison") or {}).get("warnings") or ()]
     if summary.get("seed") is not None:
         out.append("One run with one seed: another seed gives other numbers.")
     return out

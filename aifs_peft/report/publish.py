@@ -35,9 +35,11 @@ def publishable(summary: Mapping[str, Any], *, examples: bool = False) -> dict[s
             out[name] = shown_name(summary[name])
             if out[name] != summary[name]:
                 out[f"{name}_local"] = True
-    for name in ("model", "dataset", "data_dir"):
+    for name in ("model", "dataset", "data_dir", "unlabelled"):
         if (out.get("spec") or {}).get(name) is not None:
             out["spec"][name] = shown_name(summary["spec"][name])
+    if (out.get("unlabelled") or {}).get("data") is not None:
+        out["unlabelled"]["data"] = shown_name(summary["unlabelled"]["data"])
     if out.get("audit") and not examples:
         out["audit"] = {key: value for key, value in out["audit"].items() if key not in _EXAMPLES}
     return out

@@ -49,6 +49,7 @@ def summary_from_trainer(trainer: AIFSTrainer, audit: Any = None) -> dict[str, A
         "label_names": _label_names(base, trainer.num_labels),
         "method": method.name,
         "supervision": supervision_of(method, trainer.train_dataset, args.discovery_options),
+        "unlabelled": _unlabelled(trainer),
         "options": asdict(method.options),
         "found": state["spurious_directions"] > 0 if method.name == "aifs" and trained else None,
         "seed": args.seed,
@@ -64,6 +65,13 @@ def summary_from_trainer(trainer: AIFSTrainer, audit: Any = None) -> dict[str, A
     known: Mapping[str, Any] = getattr(trainer, "run_summary", None) or {}
     out: dict[str, Any] = plain({**summary, **known})
     return out
+
+
+def _unlabelled(trainer: AIFSTrainer) -> dict[str, Any] | None:
+    from aifs_peft.experiments.unlabelled import describe_unlabelled
+
+    data = trainer.unlabelled_dataset
+    return None if data is None else describe_unlabelled(None, len(data), trainer.state.log_history)
 
 
 def supervision_of(method: Method, data: Any, discovery_options: Any = None) -> str:

@@ -153,9 +153,9 @@ def pushes_without_pickles(cls: C) -> C:
     return cls
 
 
-def _init_hf_repo(self: Any, *given: Any, **named: Any) -> None:
+def _init_hf_repo(self: Any, token: str | None = None, private: bool | None = None) -> None:
     try:
-        Trainer.init_hf_repo(self, *given, **named)
+        Trainer.init_hf_repo(self, token, private)
     except Exception as error:
         # Of whatever kind: which library talks to the Hub, and raises, differs between releases of huggingface_hub.
         reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]}"

@@ -19,6 +19,7 @@ from aifs_peft.training.labels import check_labels, label_of, read_labels
 from aifs_peft.training.losses import LossTerms
 from aifs_peft.training.method import build_method
 from aifs_peft.training.parallel import processes_of, refuse_sharding
+from aifs_peft.training.resuming import check_same_run, describe, saved_run
 from aifs_peft.training.rng import isolated_rng
 
 
@@ -109,6 +110,10 @@ class EpochHook:
                 collate_fn=collator,
             )
         )
+        self._run = describe(
+            self.method, labels, adapted.peft_config[self.layer.adapter].to_dict(), world_size=processes.world_size,
+            batch_size=batch_size, accumulation=self.accelerator.gradient_accumulation_steps, seed=seed, data_seed=seed,
+        )  # fmt: skip
         self.terms = LossTerms(processes)
         self.numbers: dict[str, float] = {}
         self.step, self._micro, self._steps, self._epoch = 0, 0, 1, 0
@@ -118,7 +123,9 @@ class EpochHook:
 
         To go on from a checkpoint that was written after `finish_epoch`, load the model, the optimizer and so on
         (`accelerator.load_state`), and say how many epochs were completed: order, noise and mask are then those of an
-        uninterrupted run. Leaving the loop early leaves out what the method does after training.
+        uninterrupted run. With `accelerator.register_for_checkpointing(hook)`, before saving and before loading, a
+        checkpoint of another method, of other numbers or of other data is refused as it is loaded. Leaving the loop
+        early leaves out what the method does after training.
 
         Args:
             count: epochs of the whole training, those completed included.
@@ -140,6 +147,21 @@ class EpochHook:
             if self._epoch == epoch:
                 self.finish_epoch()
         self.numbers = {**self.numbers, **self.runner.finish_training(count)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What this run is, for `accelerator.register_for_checkpointing(hook)`; the method's state is the model's."""
+        return saved_run(self._run, step=self.step, epoch=self._epoch, resumable=True)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Refuse to go on from the checkpoint of another run.
+
+        Args:
+            state: of `state_dict`.
+
+        Raises:
+            CheckpointMismatchError: naming what differs (method, numbers, data, adapter), before and now.
+        """
+        check_same_run("the loaded state", state, self._run)
 
     def finish_epoch(self) -> dict[str, float]:
         """Let the method learn from the epoch; called after its last step where the loop has not done so.

@@ -157,12 +157,19 @@ class EpochRunner:
     def _prepare(self, *, fresh: bool, epoch: int) -> None:
         """Refuse what the method cannot work with, and let it make what is not in the state."""
         self.method.check(self.contexts.setup())
-        if not fresh:
+        if fresh:
+            self._forget()
+        else:
             self._require_state()
         if self.method.reads_tokens and self._tokens is not None:
             self._tokens.resolve_tokens()
         self.method.prepare(self.contexts.epoch(epoch, fresh=fresh))
         self._prepared = True
+
+    def _forget(self) -> None:
+        """Let go of what an earlier training, by whatever method, kept of its examples and from step to step."""
+        empty = self.contexts.state.mask.new_zeros(0)
+        self.contexts.state.update(count=False, groups=empty, weights=empty, memory=empty)
 
     def _require_state(self) -> None:
         """Refuse a checkpoint that does not hold what this method has learnt by then, or of other data."""

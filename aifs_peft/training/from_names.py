@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import datasets
@@ -35,9 +36,10 @@ def build_model(
         InvalidConfigError: if the model has an adapter already and a configuration is given, too.
         ModelNotFoundError: for a name that is neither a folder nor on the Hub.
     """
+    names = None
     if isinstance(model, str):
-        name, modality = model, _modality(dataset)
-        model = load_model(name, modality=modality, label_names=_class_names(dataset))
+        name, modality, names = model, _modality(dataset), _class_names(dataset)
+        model = load_model(name, modality=modality, label_names=names)
         processor = load_processor(name, modality=modality) if processor is None else processor
         peft_config = AIFSConfig() if peft_config is None else peft_config
     if peft_config is None or model is None:
@@ -48,6 +50,10 @@ def build_model(
             "get_peft_model gave, or the bare model with peft_config"
         )
     config = peft_config if isinstance(peft_config, AIFSConfig) else AIFSConfig(encoder_adapter=peft_config)
+    if names is not None and config.labels is None and config.num_labels in (None, len(names)):
+        # Kept with the adapter: the base model's own names, which a pipeline would show, are those of other classes.
+        config = copy.deepcopy(config)
+        config.labels, config.num_labels = names, len(names)
     return get_peft_model(model, config), processor
 
 

@@ -104,11 +104,11 @@ def saved_run(run: Run, *, step: int, epoch: float, resumable: bool) -> dict[str
     return {**dataclasses.asdict(run), **where}
 
 
-def check_same_run(folder: Path, saved: dict[str, Any], run: Run, *, without_optimizer: bool = False) -> None:
+def check_same_run(folder: Path | str, saved: dict[str, Any], run: Run, *, without_optimizer: bool = False) -> None:
     """Refuse to go on from a checkpoint with a run that is not the one that wrote it.
 
     Args:
-        folder: of the checkpoint, for messages.
+        folder: of the checkpoint, or what it is, for messages.
         saved: see `saved_run`.
         run: that is to go on.
         without_optimizer: whether the caller wants to go on without optimizer and schedule.
@@ -156,7 +156,7 @@ def warn_of_generators(folder: Path, rng_file: str) -> None:
         )
 
 
-def _check_position(folder: Path, saved: dict[str, Any], run: Run) -> None:
+def _check_position(folder: Path | str, saved: dict[str, Any], run: Run) -> None:
     changed = [name for name in _POSITION if saved[name] != getattr(run, name)]
     if not changed:
         return
@@ -177,7 +177,7 @@ def _check_position(folder: Path, saved: dict[str, Any], run: Run) -> None:
     logger.warning("resuming from %s with another run (%s): it is not exactly the uninterrupted one", folder, told)
 
 
-def _check_values(folder: Path, what: str, then: Any, now: dict[str, Any]) -> None:
+def _check_values(folder: Path | str, what: str, then: Any, now: dict[str, Any]) -> None:
     """Refuse other numbers: what they have shaped by then stays, and the run would be told as one of the new ones."""
     if not isinstance(then, dict):
         logger.warning("%s, of an earlier release, does not tell the %s: they are not compared", folder, what)

@@ -1,6 +1,7 @@
 """`audit` on latents: what it finds on planted data, what it says where there is nothing, and what it takes."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -83,7 +84,22 @@ def test_many_points_are_thinned_with_the_conflicting_ones_kept():
     assert (points["label"] != points["inferred"]).sum() == len(audit(Z, y, harm=False).conflicting)
 
 
+def test_a_partition_beside_which_the_class_is_not_seen_is_told():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 600)
+    mark = np.where(rng.random(600) < 0.94, y, 1 - y)
+    Z = rng.normal(size=(600, 16))
+    Z[:, 0] += 6 * mark  # the encoder sees the mark, and nothing of the class
+    blind = audit(Z, y, random_state=0)
+    assert not blind.found
+    told = re.search(r"about (\d+) examples go against it", blind.sentence)
+    assert told
+    assert abs(int(told[1]) - (mark != y).sum()) <= 5
+    assert "another encoder is needed" in blind.sentence
+
+
 def test_nothing_found_is_an_answer(nothing):
+    assert "another encoder" not in nothing.sentence
     assert not nothing.found
     assert nothing.evidence_words == "none"
     assert nothing.evidence == 0.0

@@ -50,6 +50,26 @@ def test_the_conflicting_rows_of_a_table(tmp_path: Path, capsys: pytest.CaptureF
     assert told["files"]["report"].endswith("report.html")
 
 
+def test_doctor_and_audit_read_the_same_options_of_own_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, _ = table(tmp_path, shortcut=5.0)
+    columns = ["--label", "diagnosis", "--features", "latent"]
+    text = audit([str(path), *columns, "--output-dir", str(tmp_path / "out"), "--quiet", "--harm", "false"], capsys)
+    assert "scanner" in text
+    assert cli.main(["doctor", "--dataset", str(path), *columns, "--attribute", "scanner"]) == 0
+    told = capsys.readouterr().out
+    assert "healthy x A" in told
+    assert cli.main(["doctor", "--dataset", str(path), *columns[:2], "--features", "latents"]) == 1
+    assert "did you mean 'latent'?" in capsys.readouterr().out
+
+
+def test_all_columns_of_numbers_are_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    z, y, _ = planted(n=300, shortcut=5.0)
+    frame = pd.DataFrame(z.numpy(), columns=[f"wert {i}" for i in range(z.shape[1])])
+    frame.assign(klasse=y.numpy()).to_csv(tmp_path / "werte.csv", sep=";", decimal=",", index=False)
+    columns = ["--label", "klasse", "--features", "all", "--output-dir", str(tmp_path / "out"), "--quiet"]
+    assert f"300 examples, 2 classes, {z.shape[1]} dimensions" in audit([str(tmp_path / "werte.csv"), *columns], capsys)
+
+
 def test_nothing_found_is_an_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, _ = table(tmp_path, agreement=0.5)
     columns = ["--label", "diagnosis", "--dataset-options", '{"features": "latent"}', "--metadata", "site"]

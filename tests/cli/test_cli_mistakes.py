@@ -182,6 +182,7 @@ def test_files_and_folders_that_are_something_else(tmp_path: Path, capsys: pytes
         (["demo", "--epochs", "0"], "above 0"),
         (["doctor", "--dataset", "waterbird"], "did you mean 'waterbirds'"),
         (["doctor", "--option", "x"], "a JSON object"),
+        (["doctor", "--dataset", "waterbirds", "--image", "path"], "for your own data: image"),
     ],
 )
 def test_other_commands(argv: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,24 @@ def test_other_data_are_told_cell_by_cell(folder: Path, capsys: pytest.CaptureFi
     assert "conflicting" in shown.out
     assert "aifs [95% interval]" in shown.out
     assert "plain" not in shown.out
+
+
+def test_data_of_which_all_rows_are_read_are_not_warned_about_a_test_that_nobody_cuts(
+    folder: Path, pictures: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = (pictures / "table.csv").read_text().splitlines()
+    table = ["file;diagnosis;side", *(f"{row.replace(',', ';')};{'lr'[i % 2]}" for i, row in enumerate(rows[1:]))]
+    (pictures / "sides.csv").write_text("\n".join(table) + "\n")
+    capfd.readouterr()
+    columns = ["--image", "file", "--label", "diagnosis", "--attribute", "side"]
+    data = ["--dataset", str(pictures / "sides.csv"), *columns]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert cli.main(["evaluate", str(folder), *data, "--use-cpu", "--quiet"]) == 0
+    (pictures / "sides.csv").unlink()
+    shown = capfd.readouterr()
+    assert "(all): 40 examples" in shown.out
+    assert shown.err == ""
 
 
 def test_classes_are_matched_by_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,16 @@ def test_json_is_all_that_stdout_gets(tmp_path: Path, capsys: pytest.CaptureFixt
     assert f"saved: {tmp_path / 'run'}" in shown.err
 
 
+def test_a_warning_is_one_line_without_a_place_in_the_code() -> None:
+    code = (
+        "from aifs_peft.cli.screen import quiet_libraries; quiet_libraries()\n"
+        "import warnings; from aifs_peft.data.notes import DataWarning\n"
+        "warnings.warn('few\\nexamples', DataWarning)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stderr == "warning: few examples\n"
+
+
 def test_quiet_leaves_stderr_empty(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     argv = latents(tmp_path)
     capfd.readouterr()

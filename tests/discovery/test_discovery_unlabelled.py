@@ -181,9 +181,10 @@ def test_the_audit_says_what_became_of_them():
     (train, pool, _), _ = populations(n=1500)
     told = audit(*train[:2], unlabelled=pool[0], harm=False)
     assert told.found
-    assert "unlabelled examples" in told.sentence
+    assert "400 unlabelled examples were read and used: what was found rests on them." in told.sentence
     nothing = audit(*train[:2], unlabelled=np.random.default_rng(0).normal(size=(100, D)), harm=False)
-    assert "The unlabelled examples were not used" in nothing.sentence
+    assert "100 unlabelled examples were read and not used: " in nothing.sentence
+    assert nothing.looked_at["unlabelled"] == {"n": 100, "rests_on": 0.0}
 
 
 @pytest.mark.parametrize(

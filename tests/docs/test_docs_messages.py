@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from pages import ROOT, text_of
 
+from aifs_peft.training.termination import TERMINATED
+
 VARIES = "\0"
 SECTIONS = text_of("docs/troubleshooting.md").partition("## Messages of other libraries")[0]
 QUOTED = re.findall(r"^\*\*`(.+)`\*\*$", SECTIONS, flags=re.MULTILINE)
@@ -67,7 +69,7 @@ def test_exit_statuses_are_those_of_the_code() -> None:
 
     page = text_of("docs/commands.md")
     told = [int(status) for status in re.findall(r"^\| (\d+) \|", page, flags=re.MULTILINE)]
-    assert told == [0, mistakes.FAILED, mistakes.MISTAKE, mistakes.INTERRUPTED]
+    assert told == [0, mistakes.FAILED, mistakes.MISTAKE, mistakes.INTERRUPTED, TERMINATED]
 
 
 def test_every_command_has_a_row() -> None:

@@ -8,14 +8,15 @@ import pytest
 import reader_folder
 from pages import PAGES, PageRun, blocks, run_page, without_numbers
 
-SHELL = ("docs/quickstart.md",)  # whose commands are run between the blocks of Python
+SHELL = ("docs/quickstart.md", "docs/unlabelled.md")  # whose commands are run between the blocks of Python
 SLOW = ("docs/discovery.md", "docs/quickstart.md")
 # What is too long for a test, and what stands in its place.
 SHORTER = {
     "docs/quickstart.md": [
         ("num_train_epochs=5", "num_train_epochs=1"),
         ("--baseline erm", "--baseline erm --epochs 1"),
-    ]
+    ],
+    "docs/compatibility.md": [("n_trials=20", "n_trials=2")],
 }
 
 
@@ -49,6 +50,13 @@ def check_discovery(run: PageRun) -> None:
     assert right / sum(conflict) > 0.7
 
 
+def check_unlabelled(run: PageRun) -> None:
+    """Both commands say what the page says: how many were read, and that what was found rests on them."""
+    told = "400 unlabelled examples were read and used: what was found rests on them."
+    assert " ".join(run.printed.split()).count(told) == 2
+    assert re.search(rf"^found: .*\n{told}$", run.printed, flags=re.MULTILINE)
+
+
 def check_report(run: PageRun) -> None:
     assert "go against the shortcut" in str(run.names["page"])
     assert int(run.names["size"]) > 10_000
@@ -62,6 +70,7 @@ CHECKS: dict[str, Callable[[PageRun], None]] = {
     "docs/discovery.md": check_discovery,
     "docs/quickstart.md": check_quickstart,
     "docs/report.md": check_report,
+    "docs/unlabelled.md": check_unlabelled,
 }
 
 

@@ -138,3 +138,17 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(values, message):
 def test_a_checkpoint_of_another_latent_is_refused():
     with pytest.raises(CheckpointMismatchError, match=r"belongs to another head: basis must have shape \(6, r\)"):
         AIFSState(6).load_state_dict(filled(5).state_dict())
+
+
+def test_a_state_that_has_learnt_nothing_is_saved_by_safetensors(tmp_path):
+    from safetensors.torch import load_model, save_model
+
+    state = AIFSState(5)
+    save_model(state, str(tmp_path / "state.safetensors"))
+    other = AIFSState(5)
+    other.update(mask=torch.ones(5), ema=torch.ones(5))
+    load_model(other, str(tmp_path / "state.safetensors"))
+    assert not other.mask.any()
+    assert not other.ema.any()
+    state.update(mask=torch.ones(5))
+    assert state.state_dict()["mask"].data_ptr() == state.mask.data_ptr()  # what has memory is not copied

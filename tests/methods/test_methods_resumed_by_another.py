@@ -4,11 +4,14 @@ import functools
 import logging
 
 import pytest
-from methods_zoo import METHODS, base_model, make_rows, make_trainer
-from peft import LoraConfig, get_peft_model
+import torch
+from accelerate import Accelerator
+from methods_zoo import METHODS, OPTIONS, base_model, make_rows, make_trainer
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from aifs_peft.errors import CheckpointMismatchError
-from aifs_peft.training import AIFSTrainer
+from aifs_peft.methods import get
+from aifs_peft.training import AIFSTrainer, EpochHook
 from aifs_peft.training.manifest import read_manifest, write_manifest
 from aifs_peft.tuner import AIFSConfig
 
@@ -131,3 +134,76 @@ def test_a_note_of_an_earlier_release_is_not_compared(checkpoints, tmp_path, cap
         again.train(resume_from_checkpoint=str(checkpoint))
     assert "of an earlier release, does not tell the numbers of method 'erm'" in caplog.text
     assert again.state.global_step == STEPS + 1
+
+
+def test_in_a_loop_of_ones_own_every_other_method_is_refused():
+    hooks = {}
+    for method in METHODS:
+        cls = get(method)
+        config = AIFSConfig(recipe=cls.recipe, auxiliary=cls.auxiliary, encoder_adapter=LoraConfig(r=4))
+        model = get_peft_model(base_model("image"), config)
+        options = {"method": method, "method_options": OPTIONS.get(method, {})}
+        hooks[method] = EpochHook(model, make_rows("image"), accelerator=Accelerator(cpu=True), **options)
+    for before, written in hooks.items():
+        for after, hook in hooks.items():
+            if before == after:
+                hook.load_state_dict(written.state_dict())
+                continue
+            said = f"the loaded state was written by method '{before}', and is to be resumed by '{after}'"
+            with pytest.raises(CheckpointMismatchError, match=said):
+                hook.load_state_dict(written.state_dict())
+
+
+def test_accelerate_asks_a_registered_hook(tmp_path):
+    def loop(folder, method="jtt", resume=False, **options):
+        accelerator = Accelerator(cpu=True)
+        model = get_peft_model(base_model("table"), AIFSConfig(recipe="erm"))
+        hook = EpochHook(model, make_rows("table"), accelerator=accelerator, method=method, **options)
+        accelerator.register_for_checkpointing(hook)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+        model, optimizer = accelerator.prepare(model, optimizer)
+        if resume:
+            accelerator.load_state(folder)
+        for _ in hook.epochs(2 if resume else 1, completed=int(resume)):
+            for batch in hook.loader:
+                accelerator.backward(hook.loss(model, batch))
+                optimizer.step()
+                optimizer.zero_grad()
+            hook.finish_epoch()
+        if not resume:
+            accelerator.save_state(folder)
+        return hook
+
+    folder = str(tmp_path / "state")
+    first = loop(folder)
+    again = loop(folder, resume=True)
+    assert again.step == 2 * first.step
+    assert torch.equal(again.layer.state.weights, first.layer.state.weights)
+    with pytest.raises(CheckpointMismatchError, match="written by method 'jtt', and is to be resumed by 'afr'"):
+        loop(folder, method="afr", resume=True)
+    with pytest.raises(CheckpointMismatchError, match=r"method_options.lambda_up 20.0 then, 4.0 now"):
+        loop(folder, method_options={"lambda_up": 4.0}, resume=True)
+
+
+# Method of the adapter, method that trains it anew, what it must not take over.
+ANEW = [
+    ("jtt", "erm", "weights"),
+    ("afr", "gdro-oracle", "weights"),
+    ("irm", "jtt", "groups"),
+    ("gdro-oracle", "ravl", "memory"),
+    ("spume", "ravl", "memory"),
+    ("xrm-gdro", "reweight-oracle", "groups"),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "name"), ANEW)
+def test_a_new_training_of_anothers_adapter_takes_nothing_over(before, after, name, checkpoints, tmp_path):
+    checkpoint = str(checkpoints(before))
+    model = PeftModel.from_pretrained(base_model("image"), checkpoint, is_trainable=True)
+    args = make_trainer(after, "image", "lora", tmp_path, max_steps=7).args
+    trainer = AIFSTrainer(model, args, train_dataset=make_rows("image"), eval_dataset=make_rows("image", 64))
+    held = getattr(trainer.layer.state, name).clone()
+    assert held.numel()
+    trainer.train()
+    now = getattr(trainer.layer.state, name)
+    assert now.shape != held.shape or not torch.equal(now, held)

@@ -9,7 +9,8 @@ import yaml
 from report_runs import comparison, summary
 
 from aifs_peft.methods import get, names
-from aifs_peft.report import comparison_table, group_table, render_card
+from aifs_peft.report import comparison_table, group_table, render_card, render_html
+from aifs_peft.report.publish import publishable
 
 _LEAN = re.compile(r"does not lean|trained so that|without group labels", re.IGNORECASE)
 
@@ -124,7 +125,7 @@ def test_before_and_after_stand_side_by_side() -> None:
     assert "Conflicting examples: 28.0 % before, 74.0 % after" in text
     assert "no group labels, so a cell may hold examples of another" in text
     assert "Plain training: the same adapter trained by ERM." in text
-    assert "Under 30 examples, so wide intervals: conflicting." in text
+    assert "Under 30 examples, so wide intervals: conflicting (25)." in text
 
 
 def test_without_a_plain_counterpart_the_adapter_stands_alone() -> None:
@@ -132,11 +133,15 @@ def test_without_a_plain_counterpart_the_adapter_stands_alone() -> None:
     for row in alone["rows"]:
         row["plain"] = None
     alone["average"]["plain"] = alone["worst"]["plain"] = None
-    alone["sentences"], alone["warnings"] = ["worst class: 0.74"], ["the test split has 3 examples of 'a'"]
+    alone["sentences"] = ["worst class: 0.74"]
+    alone["warnings"] = ["under 30 test examples, too few to say much: conflicting (25)"]
     text = str(render_card(summary(comparison=alone, baseline={"kind": "none", "note": "not trained"})).content)
     assert "| conflicting | 25 | 74.0 % (64.0 % to 79.0 %) |" in text
     assert "Worst class: 0.74." in text
-    assert "The test split has 3 examples of 'a'." in text.split("## Limits")[1]
+    limits = text.split("## Limits")[1]
+    assert (
+        limits.count("conflicting (25)") == 1
+    )  # the rows of the table tell it, and the warning of the run does not again
 
 
 def test_what_a_run_counted_is_told() -> None:
@@ -205,3 +210,20 @@ def test_hostile_text_anywhere_leaves_the_card_in_one_piece() -> None:
     fences = [line for line in body.splitlines() if line.startswith("```")]
     assert fences == ["```python", "```"] * 3
     assert all(row.count("|") == 5 for row in comparison_table(changed).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("share", "found", "told"),
+    [(1.0, True, "used: what was found rests on them"), (0.0, False, "not used. With them nothing was found either")],
+)
+def test_what_became_of_unlabelled_examples(share: float, found: bool, told: str) -> None:
+    pool = {"data": "/home/me/site/new.csv", "n": 400, "used": share > 0, "rests_on": share}
+    run = summary(method="aifs", supervision="none", found=found, state={}, unlabelled=pool)
+    text = str(render_card(publishable(run)).content)
+    assert f"**Unlabelled examples.** 400 unlabelled examples were read and {told}." in text
+    assert "Class labels, and examples without any" in text
+    assert publishable(run)["unlabelled"]["data"] == "new.csv"
+    page = render_html(run)
+    assert told in page
+    without = str(render_card(summary(method="aifs", supervision="none", found=found, state={})).content)
+    assert "nlabelled" not in without

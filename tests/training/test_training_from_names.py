@@ -3,7 +3,7 @@
 import datasets
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
@@ -50,6 +50,17 @@ def test_a_name_a_config_and_plain_rows_train_audit_and_predict(folder):
     assert found.found is False
     trainer.create_model_card()
     assert "group label" in (folder / "run" / "README.md").read_text().lower()
+
+
+@pytest.mark.parametrize("config", [LoraConfig(r=2), AIFSConfig(), None], ids=["LoRA", "AIFS", "none"])
+def test_the_adapter_keeps_the_names_of_the_classes(folder, config):
+    trainer = AIFSTrainer(str(folder / "vit"), arguments(folder), peft_config=config, train_dataset=pictures())
+    trainer.save_model(str(folder / "adapter"))
+    base = ViTForImageClassification.from_pretrained(folder / "vit")
+    assert list(base.config.id2label.values()) == ["LABEL_0", "LABEL_1"]
+    again = PeftModel.from_pretrained(base, folder / "adapter")
+    assert list(again.config.id2label.values()) == ["cat", "dog"]
+    assert config is None or getattr(config, "labels", None) is None  # left as it was
 
 
 def test_columns_for_metrics_reach_them_and_not_the_model(folder):

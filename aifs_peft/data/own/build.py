@@ -48,20 +48,9 @@ def build(
     Returns:
         The data set, and what its groups are, `None` without an attribute.
     """
-    from datasets import ClassLabel, Features, Image, List, Value, concatenate_datasets
+    from datasets import ClassLabel, Features, concatenate_datasets
 
-    columns: dict[str, Any] = {}
-    features: dict[str, Any] = {}
-    lazy = is_dataset_column(rows, roles.image)
-    if roles.image is not None and not lazy:
-        columns["image"], features["image"] = pictures(rows, roles.image, root), Image()
-    if roles.text is not None:
-        columns["text"], features["text"] = texts(rows, roles.text), Value("string")
-    if vectors is not None:
-        columns["features"], features["features"] = (
-            vector_column(vectors),
-            List(Value("float32"), length=vectors.shape[1]),
-        )
+    columns, features = input_columns(rows, roles.image, roles.text, vectors, root)
     columns["label"], features["label"] = label.ids, ClassLabel(names=list(label.names))
     spec = None
     if attribute is not None:
@@ -75,10 +64,49 @@ def build(
         columns[name] = values
         features[name] = Features.from_arrow_schema(pa.schema([pa.field(name, values.type)]))[name]
     dataset = build_split(columns, Features(features))
-    if lazy and rows.pictures is not None and roles.image is not None:
-        first = rows.pictures.select_columns([roles.image]).rename_column(roles.image, "image")
-        dataset = concatenate_datasets([first, dataset], axis=1)
-    return dataset, spec
+    first = dataset_pictures(rows, roles.image)
+    return dataset if first is None else concatenate_datasets([first, dataset], axis=1), spec
+
+
+def input_columns(
+    rows: Rows, image: str | None, text: str | None, vectors: NDArray[np.float32] | None, root: Path | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a model reads, but for pictures of a `datasets` object, see `dataset_pictures`.
+
+    Args:
+        rows: the table.
+        image: column of pictures.
+        text: column of texts.
+        vectors: `(n, d)` features.
+        root: folder where paths of pictures start.
+
+    Returns:
+        Columns by name, and the features of `datasets` that they have.
+    """
+    from datasets import Image, List, Value
+
+    columns: dict[str, Any] = {}
+    features: dict[str, Any] = {}
+    if image is not None and not is_dataset_column(rows, image):
+        columns["image"], features["image"] = pictures(rows, image, root), Image()
+    if text is not None:
+        columns["text"], features["text"] = texts(rows, text), Value("string")
+    if vectors is not None:
+        kind = List(Value("float32"), length=vectors.shape[1])
+        columns["features"], features["features"] = vector_column(vectors), kind
+    return columns, features
+
+
+def dataset_pictures(rows: Rows, image: str | None) -> Dataset | None:
+    """The pictures of a `datasets` object as its column `image`, not decoded; None where they are something else.
+
+    Args:
+        rows: the table.
+        image: column of pictures.
+    """
+    if rows.pictures is None or image is None or not is_dataset_column(rows, image):
+        return None
+    return rows.pictures.select_columns([image]).rename_column(image, "image")
 
 
 def cells(spec: GroupSpec, label: Categories, attribute: Categories) -> NDArray[np.int64]:

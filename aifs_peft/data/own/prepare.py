@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,10 +66,12 @@ def prepare(rows: Rows, roles: Roles, missing: str, root: str | Path | None) -> 
     given = splits_of(rows, roles.split)
     if given is not None:
         rows.parts = given
-    folder = None
-    if roles.image is not None and not is_dataset_column(rows, roles.image) and is_paths(rows, roles.image):
-        folder = picture_root(rows, roles.image, root)
-    keep = _complete(rows, roles, folder, missing)
+    folder = folder_of(rows, roles.image, root)
+    lacking = {roles.label: categories(rows, roles.label, "label").missing}
+    if roles.split is not None:
+        lacking[roles.split] = rows.parts == ""
+    lacking |= missing_in(rows, roles.image, roles.text, roles.features, folder)
+    keep = complete(rows, lacking, missing, roles.image if folder is not None else None, folder)
     if not keep.all():
         rows, given = rows.select(keep), None if given is None else given[keep]
     label = categories(rows, roles.label, "label")
@@ -90,17 +92,56 @@ def prepare(rows: Rows, roles: Roles, missing: str, root: str | Path | None) -> 
     return Own(rows, dataset, spec, label, other, given)
 
 
-def _complete(rows: Rows, roles: Roles, folder: Path | None, missing: str) -> NDArray[np.bool_]:
-    """Which rows have a label, an input and a split; the others are refused, or told and left out."""
-    lacking = {roles.label: categories(rows, roles.label, "label").missing}
-    if roles.split is not None:
-        lacking[roles.split] = rows.parts == ""
-    if roles.image is not None and not is_dataset_column(rows, roles.image):
-        lacking[roles.image] = missing_inputs(rows, roles.image, folder)
-    if roles.text is not None:
-        lacking[roles.text] = missing_inputs(rows, roles.text, None)
-    if roles.features is not None:
-        lacking[", ".join(roles.features[:3])] = vectors(rows, roles.features)[1]
+def folder_of(rows: Rows, image: str | None, root: str | Path | None) -> Path | None:
+    """Where the paths of a column of pictures start; None where there are no paths.
+
+    Args:
+        rows: the table.
+        image: column of pictures, if there is one.
+        root: folder of the pictures, as in `load_own`.
+    """
+    if image is None or is_dataset_column(rows, image) or not is_paths(rows, image):
+        return None
+    return picture_root(rows, image, root)
+
+
+def missing_in(
+    rows: Rows, image: str | None, text: str | None, features: Sequence[str] | None, folder: Path | None
+) -> dict[str, NDArray[np.bool_]]:
+    """Where what a model reads is missing, `(n,)` each, by column.
+
+    Args:
+        rows: the table.
+        image: column of pictures.
+        text: column of texts.
+        features: columns of numbers.
+        folder: see `folder_of`.
+    """
+    lacking = {}
+    if image is not None and not is_dataset_column(rows, image):
+        lacking[image] = missing_inputs(rows, image, folder)
+    if text is not None:
+        lacking[text] = missing_inputs(rows, text, None)
+    if features is not None:
+        lacking[", ".join(features[:3])] = vectors(rows, features)[1]
+    return lacking
+
+
+def complete(
+    rows: Rows, lacking: Mapping[str, NDArray[np.bool_]], missing: str, paths: str | None, folder: Path | None
+) -> NDArray[np.bool_]:
+    """Which rows lack nothing; the others are refused, or told and left out.
+
+    Args:
+        rows: the table.
+        lacking: by column, where it is missing.
+        missing: "error" or "drop".
+        paths: the column of paths, where there is one.
+        folder: where those start.
+
+    Raises:
+        InvalidInputError: something is missing and may not be, or no row is left.
+    """
     keep = np.ones(len(rows), dtype=bool)
     for column, absent in lacking.items():
         if not absent.any():
@@ -108,7 +149,7 @@ def _complete(rows: Rows, roles: Roles, folder: Path | None, missing: str) -> ND
         what = (
             f"{rows.where}: column {column!r} is missing in {int(absent.sum())} of {len(rows)} rows ({rows.at(absent)})"
         )
-        if column == roles.image and folder is not None:
+        if column == paths:
             example = rows.frame[column].tolist()[int(np.flatnonzero(absent)[0])]
             what += f": the cell is empty, or the file is not there or empty, such as {shown(example)!r} in {folder}"
         if missing == "error":

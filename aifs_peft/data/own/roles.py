@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,32 +97,67 @@ def find_roles(
         )
     columns = rows.columns
     named = {"label": label, "image": image, "text": text, "attribute": attribute, "group": group, "split": split}
-    for role, column in named.items():
-        if column is not None and column not in columns:
-            raise InvalidInputError(_missing(rows, column, role))
+    check_columns(rows, named)
     found_label = label or _first(LABELS, columns)
     if found_label is None:
         raise InvalidInputError(_missing(rows, LABELS[0], "label"))
     used = {found_label, attribute, group, split}
     free = [column for column in columns if column not in used]
-    found_image, found_text, vectors = image, text, None
-    if features is not None:
-        vectors = _named_features(rows, features, free)
-    elif image is None and text is None:
-        pictures = [] if rows.pictures is None else rows.pictures.column_names
-        found_image = rows.paths or _first(IMAGES, free) or _first(tuple(pictures), free)
-        found_text = None if found_image else _first(TEXTS, free)
-        vectors = None if found_image or found_text else _usual_features(rows, free)
-        if not (found_image or found_text or vectors):
-            raise InvalidInputError(
-                f"The data set {rows.where!r} has no column of pictures, texts or latents by a usual name; it has "
-                f'{columns}. Name yours: image=, text= or features= (features="all" for all columns of numbers), on '
-                'the command line --image, --text or --dataset-options \'{"features": "all"}\'.'
-            )
+    found_image, found_text, vectors = find_inputs(rows, image=image, text=text, features=features, free=free)
     return Roles(
         found_label, found_image, found_text, vectors, attribute, group,
         split or (SPLIT if SPLIT in free and SPLIT not in (found_image, found_text) else None),
     )  # fmt: skip
+
+
+def find_inputs(
+    rows: Rows, *, image: str | None, text: str | None, features: str | Sequence[str] | None, free: list[str]
+) -> tuple[str | None, str | None, tuple[str, ...] | None]:
+    """Settle which columns a model reads.
+
+    Args:
+        rows: the table.
+        image: see `find_roles`.
+        text: see `find_roles`.
+        features: see `find_roles`.
+        free: columns that have no other role.
+
+    Returns:
+        Columns of pictures, of texts and of features; None for those that there are not.
+
+    Raises:
+        InvalidInputError: a feature that was named is not there, or no column can be read by a model.
+    """
+    if features is not None:
+        return image, text, _named_features(rows, features, free)
+    if image is not None or text is not None:
+        return image, text, None
+    pictures = [] if rows.pictures is None else rows.pictures.column_names
+    found_image = rows.paths or _first(IMAGES, free) or _first(tuple(pictures), free)
+    found_text = None if found_image else _first(TEXTS, free)
+    vectors = None if found_image or found_text else _usual_features(rows, free)
+    if not (found_image or found_text or vectors):
+        raise InvalidInputError(
+            f"The data set {rows.where!r} has no column of pictures, texts or latents by a usual name; it has "
+            f'{rows.columns}. Name yours: image=, text= or features= (features="all" for all columns of numbers), on '
+            "the command line --image, --text or --features."
+        )
+    return found_image, found_text, vectors
+
+
+def check_columns(rows: Rows, named: Mapping[str, str | None]) -> None:
+    """Refuse columns that were named and are not there.
+
+    Args:
+        rows: the table.
+        named: column by role; None where none was named.
+
+    Raises:
+        InvalidInputError: naming the column, and the closest one that there is.
+    """
+    for role, column in named.items():
+        if column is not None and column not in rows.columns:
+            raise InvalidInputError(_missing(rows, column, role))
 
 
 def _first(names: Sequence[str], columns: Sequence[str]) -> str | None:

@@ -22,6 +22,7 @@ SPLITS = {
 PICTURES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"}
 )
+_SAVED = ("dataset_dict.json", "state.json")
 KINDS = (
     "a table (CSV, TSV, Parquet, JSON, JSON lines, npz), a folder with a table beside the pictures, a folder of class "
     "folders, a data set of the Hub (OWNER/NAME), a pandas DataFrame, or a Dataset or DatasetDict of datasets"
@@ -76,6 +77,26 @@ def read(source: Any, *, data_dir: str | Path | None = None, revision: str | Non
     return rows
 
 
+def read_pictures(folder: Path) -> Rows | None:
+    """Every picture in a folder and the folders below it, whatever those are called.
+
+    Args:
+        folder: to look through.
+
+    Returns:
+        The rows; None where a table or a saved data set says what is there, or there are no pictures.
+    """
+    import pandas as pd
+
+    saved = any((folder / name).is_file() for name in _SAVED)
+    if saved or any(path.is_file() and suffix(path) in TABLES for path in folder.iterdir()):
+        return None
+    files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.suffix.lower() in PICTURES]
+    shown = [str(path) for path in files if not any(part.startswith(".") for part in path.parts)]
+    frame = pd.DataFrame({"file": shown}).astype(object)
+    return single(str(folder), frame, folder=folder, confined=True, paths="file") if shown else None
+
+
 def suffix(path: Path) -> str:
     """`.csv` of `scans.csv`, also of `scans.csv.gz`."""
     name = path.name.lower()
@@ -95,7 +116,7 @@ def _of_frame(frame: pd.DataFrame) -> Rows:
 
 
 def _of_folder(folder: Path) -> Rows:
-    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+    if any((folder / name).is_file() for name in _SAVED):
         return _saved(folder)
     tables = sorted(p for p in folder.iterdir() if p.is_file() and suffix(p) in TABLES)
     if tables:

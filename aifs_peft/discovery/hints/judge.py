@@ -12,7 +12,7 @@ import numpy as np
 
 from aifs_peft.discovery.arrays import Array, IntArray
 from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
-from aifs_peft.discovery.gate import association_noise, noise_of_counts
+from aifs_peft.discovery.gate import NO_CLASS, association_noise, noise_of_counts
 from aifs_peft.discovery.hints.held_out import choose_fit, errors_needed, rows_with
 from aifs_peft.discovery.hints.known import Hint
 from aifs_peft.discovery.hints.sampler import AttributeFit, Whitened, sample_attribute
@@ -81,7 +81,7 @@ def hint_verdict(
     if record["conflicts"] * n < gate.min_conflicts:
         return f"only {record['conflicts'] * n:.0f} conflicting examples (needs {gate.min_conflicts})"
     if record["class_strength"] < class_strength:
-        return f"nothing of the class beside it ({record['class_strength']:.2f} < {class_strength:.2f})"
+        return f"{NO_CLASS} ({record['class_strength']:.2f} < {class_strength:.2f})"
     return "accepted"
 
 

@@ -256,7 +256,8 @@ class AIFSDiscovery(Intervening):
         known = context.columns.get(HINT_COLUMN)
         # A pass of the encoder, which every process takes part in.
         pool = None if context.encode_unlabelled is None else context.encode_unlabelled()
-        found = context.on_main(lambda: self._run(latents, context.num_labels, known, pool))
+        found, rests_on = context.on_main(lambda: self._run(latents, context.num_labels, known, pool))
+        told = {} if pool is None else {"rests_on_unlabelled": rests_on}
         state, dim = context.state, latents.z.shape[1]
         nothing = torch.zeros(0)
         if found is None:
@@ -271,7 +272,7 @@ class AIFSDiscovery(Intervening):
                 groups=nothing,
                 evidence=nothing,
             )
-            return {"spurious_direction_found": 0.0}
+            return {"spurious_direction_found": 0.0, **told}
         rank = found["basis"].shape[1]
         state.update(count=True, mask=torch.ones(rank), **found)
         conflicting = float((found["groups"] != latents.labels).float().mean())
@@ -281,13 +282,16 @@ class AIFSDiscovery(Intervening):
             "directions": float(rank),
             "evidence": float(found["evidence"]),
             "conflicting_share": conflicting,
+            **told,
         }
 
     def _run(
         self, latents: Latents, num_labels: int, known: Tensor | None, pool: Tensor | None
-    ) -> dict[str, Tensor] | None:
+    ) -> tuple[dict[str, Tensor] | None, float]:
+        """What fills the state, None where nothing was found; and how much of it rests on unlabelled examples."""
         from aifs_peft.discovery import discover
         from aifs_peft.discovery.config import DEFAULT_CONFIG
+        from aifs_peft.discovery.unlabelled.words import rests_on_unlabelled
 
         # The state has a row per combination of all the head's classes, whether they occur or not.
         wanted = self.settings.discovery.get("max_attributes", DEFAULT_CONFIG.several.max_attributes)
@@ -303,7 +307,7 @@ class AIFSDiscovery(Intervening):
         if pool is not None:
             logger.info("%s", result.message_)
         if not result.found:
-            return None
+            return None, 0.0
         # Attribute values count the classes that occur; the state counts all classes of the head.
         classes = np.asarray(result.classes_, dtype=np.int64)
         m = count_attributes(len(result.displacements_), len(classes))
@@ -320,7 +324,7 @@ class AIFSDiscovery(Intervening):
             beta = centred_on(beta, occurring)
             basis = basis_of(beta)
         centre, reader = fit_reader(latents.z, latents.labels, groups, beta)
-        return {
+        state = {
             "centre": centre,
             "reader": reader,
             "basis": basis,
@@ -331,6 +335,7 @@ class AIFSDiscovery(Intervening):
             "groups": groups,
             "evidence": torch.as_tensor(float(result.evidence_)),
         }
+        return state, rests_on_unlabelled(result)
 
 
 def _share_of_decisions(z: Tensor, context: EpochContext) -> dict[str, float]:

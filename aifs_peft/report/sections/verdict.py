@@ -126,6 +126,8 @@ def _looked_at(audit: Any) -> list[tuple[str, str]]:
         out.append((f"{len(classes)} classes", ", ".join(told) + (", …" if len(classes) > MOST_CLASSES else "")))
     if seen.get("candidates") is not None:
         out.append(("Candidates tried", f"{seen['candidates']:,}"))
+    if seen.get("unlabelled"):
+        out.append(("Unlabelled examples", f"{seen['unlabelled']['n']:,}"))
     metadata = seen.get("metadata") or {}
     if metadata.get("tested"):
         out.append(("Metadata compared", ", ".join(str(name) for name in metadata["tested"])))
