@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from aifs_peft import _checks
 from aifs_peft.errors import InvalidInputError
 
+# Ids up to this many times their number count from 0, with empty groups between them; others are of something else.
+FAR_APART = 1000
+
 
 def encode_classes(y_true: Any, y_pred: Any, names: Sequence[str] | None = None) -> tuple[Any, Any]:
     """Number class names, the sorted names of both arrays together; numbers stay as they are.
@@ -72,6 +75,41 @@ def encode_groups(values: Any, names: Sequence[str] | None, argument: str) -> tu
         if np.isfinite(whole).all() and (whole == np.round(whole)).all():
             return whole.astype(np.int64), names
     return values, names
+
+
+def occurring_ids(
+    values: Any, names: Sequence[str] | None, number: int | None, valid: NDArray[Any] | None
+) -> tuple[Any, Sequence[str] | None]:
+    """Number ids that lie far apart (of users, scanners, ...) by those that occur, which become their names.
+
+    Args:
+        values: of `encode_groups`.
+        names: likewise.
+        number: of groups, None where it is to be seen.
+        valid: `(n,)` bool, rows that count; None for all.
+
+    Returns:
+        Ids and names; both as given where ids are counted from 0, or names or their number are given.
+
+    Example:
+        >>> occurring_ids(np.array([100_000, 3, -1]), None, None, None)
+        (array([ 1,  0, -1]), ['3', '100000'])
+    """
+    ids = _checks.to_numpy(values)
+    if names is not None or number is not None or getattr(ids, "ndim", 1) != 1:
+        return values, names
+    array = np.asarray(ids)
+    if array.dtype.kind not in "iu" or not array.size:
+        return values, names
+    counted = array >= 0
+    if valid is not None and np.shape(valid) == array.shape:
+        counted &= np.asarray(valid, dtype=bool)
+    known, place = np.unique(array[counted], return_inverse=True)
+    if not len(known) or int(known[-1]) < FAR_APART * len(known):
+        return values, names
+    numbered = np.where(array < 0, array, -1).astype(np.int64)
+    numbered[counted] = place
+    return numbered, [str(id_) for id_ in known.tolist()]
 
 
 def _numbers(values: Any) -> NDArray[Any] | None:

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from aifs_peft.errors import InvalidInputError
 from aifs_peft.metrics.accumulator import GroupMetricAccumulator
-from aifs_peft.metrics.encoding import encode_classes, encode_groups
+from aifs_peft.metrics.encoding import encode_classes, encode_groups, occurring_ids
 from aifs_peft.metrics.inputs import to_numpy
 
 
@@ -89,6 +89,9 @@ def group_metrics(
     if attributes is not None:
         attributes, attribute_names = encode_groups(attributes, attribute_names, "attributes")
     mask = None if valid is None else to_numpy(valid, "valid")
+    groups, group_names = occurring_ids(groups, group_names, num_groups, mask)
+    if attributes is not None:
+        attributes, attribute_names = occurring_ids(attributes, attribute_names, num_attributes, mask)
     accumulator = GroupMetricAccumulator(
         num_groups=_slots(num_groups, group_names, groups, mask, "groups"),
         num_classes=_classes(num_classes, y_true, y_pred, y_score, mask),

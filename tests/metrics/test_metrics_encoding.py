@@ -107,3 +107,16 @@ def test_a_stream_counts_missing_groups_too() -> None:
 def test_what_is_no_class_or_group_is_refused(arguments: tuple[Any, ...], match: str) -> None:
     with pytest.raises(InvalidInputError, match=match):
         group_metrics(*arguments)
+
+
+@pytest.mark.parametrize("ids", [[100_000, 3], [2**40, 3], [-1, 100_000]])
+def test_raw_ids_are_named_and_cost_nothing(ids):
+    result = group_metrics([0, 0], [1, 0], ids, n_boot=3)
+    assert list(result["groups"]) == [str(i) for i in sorted(ids) if i >= 0]
+    assert result["empty_groups"] == []
+    masked = group_metrics([0, 0, 1], [1, 0, 1], [*ids, 7], valid=[True, True, False])
+    assert list(masked["groups"]) == list(result["groups"])
+
+
+def test_ids_from_0_keep_their_empty_groups():
+    assert list(group_metrics([0, 0], [1, 0], [5, 2])["groups"]) == ["0", "1", "2", "3", "4", "5"]
