@@ -186,8 +186,12 @@ def terminations(count: int, wholes: dict, folder: Path, seed: int, keep) -> Non
         elif -signal.SIGTERM in ended["statuses"] and not list((place / "run").glob("checkpoint-*")):
             tally["came before training, which it ended"] += 1
         else:
+            last = _steps(place / "run") == _steps(wholes[kind, world][2])
             again = run(Training(kind, place / "run", True, world), place / "second")
-            if set(ended["statuses"]) == {143} and results(again) == wanted:
+            if last and -signal.SIGTERM in ended["statuses"] and results(again) == wanted:
+                # Once training is over its handler is gone, and the process ends as any program does.
+                tally["came after the last step, went on bit-equal"] += 1
+            elif set(ended["statuses"]) == {143} and results(again) == wanted:
                 tally["all processes ended with 143, resumed and ended bit-equal"] += 1
             else:
                 error = [*ended[ERROR], *again[ERROR]]

@@ -18,6 +18,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+# Products of three such values are still finite in 64 bits.
+LARGEST_LATENT = 1e100
+
 
 @dataclass(frozen=True)
 class GateThresholds:

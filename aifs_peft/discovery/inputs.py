@@ -9,11 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from aifs_peft._checks import to_numpy
 from aifs_peft.discovery.arrays import Array, IntArray, row_chunks
-from aifs_peft.discovery.config import InputConfig
+from aifs_peft.discovery.config import LARGEST_LATENT, InputConfig
 from aifs_peft.errors import InvalidInputError
-
-# Products of three such values are still finite in 64 bits.
-LARGEST = 1e100
 
 
 def as_latents(Z: Any) -> Array:
@@ -46,10 +43,10 @@ def as_latents(Z: Any) -> Array:
             "Look at the encoder's precision (float16 overflows above 65504), or leave those rows out."
         )
     largest = max(float(np.abs(Z[chunk]).max()) for chunk in row_chunks(len(Z)))
-    if largest > LARGEST:
+    if largest > LARGEST_LATENT:
         raise InvalidInputError(
             f"Z holds values up to {largest:.3g}, whose squares and sums are beyond what floating point holds; needed "
-            f"are values up to {LARGEST:g}. Divide the latents by their standard deviation."
+            f"are values up to {LARGEST_LATENT:g}. Divide the latents by their standard deviation."
         )
     latents: Array = Z
     return latents

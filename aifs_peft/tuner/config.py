@@ -42,6 +42,8 @@ ALL_LINEAR = "all-linear"
 _NOT_NEGATIVE = ("lambda_", "alpha", "beta", "gamma")
 # Of classes and of the width of a head: a guard against a mistyped or damaged configuration, not a limit of the method.
 MOST = 10_000_000
+# Of one saved tensor of the state: more training examples than that are a damaged file.
+MOST_ENTRIES = 2**28
 _OPTIONAL_COUNTS = ("top_k", "head_hidden", "num_labels")
 
 
@@ -239,9 +241,11 @@ class AIFSConfig(PeftConfig):
 
     def _shape_problems(self) -> list[str]:
         shapes: Any = self.state_shapes
-        sizes = shapes.values() if isinstance(shapes, dict) else [None]
+        sizes: list[Any] = list(shapes.values()) if isinstance(shapes, dict) else [None]
         if all(isinstance(size, list | tuple) and all(_is_size(n) for n in size) for size in sizes):
-            return []
+            if all(math.prod(size) <= MOST_ENTRIES for size in sizes):
+                return []
+            return [f"state_shapes must name at most {MOST_ENTRIES:,} entries per tensor; got {shapes!r:.200}."]
         return [f"state_shapes must be a dict of lists of sizes, as the adapter itself writes it; got {shapes!r:.200}."]
 
     def _label_problems(self) -> list[str]:

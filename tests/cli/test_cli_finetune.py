@@ -160,10 +160,10 @@ def test_errors_are_one_line_with_a_remedy(options: list[str], message: str, tmp
 def test_a_push_that_fails_says_where_the_adapter_is(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def push(*args: object, **kwargs: object) -> str:
+    def unreachable(*args: object, **kwargs: object) -> str:
         raise error
 
-    monkeypatch.setattr("aifs_peft.report.push_adapter", push)
+    monkeypatch.setattr("aifs_peft.report.hub.HfApi.create_repo", unreachable)
     write_latents(tmp_path)
     data = ["--dataset", "dominoes_latents", "--data-dir", str(tmp_path), "--model", "identity", "--adapter", "none"]
     run = [*data, "--push-to-hub", "--hub-model-id", "me/adapter", "--use-cpu", "--quiet", "--no-audit"]

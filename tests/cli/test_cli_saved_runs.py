@@ -190,7 +190,7 @@ MISTAKES = [
     (["predict", "RUN", "--batch-size", "0", "x"], "at least 1"),
     (["evaluate", "RUN", "--part", "tests"], "did you mean 'test'?"),
     (["evaluate", "RUN", "--dataset", "spurious_scene"], "did you mean 'spurious_scenes'"),
-    (["evaluate", "DAMAGED"], "is no summary of a run"),
+    (["evaluate", "DAMAGED"], "summary.json cannot be read"),
     (["evaluate", "OTHER"], "it lacks model"),
     (["evaluate", "HALF"], "adapter"),
     (["card", "nowhere"], "it is no folder of a run"),

@@ -24,7 +24,7 @@ from training_zoo import assert_equal, lora, make_args, make_data, make_model, m
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import aifs_peft.training
-from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError
+from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError, PushFailedError
 from aifs_peft.methods import get
 from aifs_peft.training import AIFSTrainer
 from aifs_peft.tuner import AIFSConfig
@@ -119,7 +119,7 @@ INHERITED = {
     # the terminal and other services
     *("log_level", "log_level_replica", "disable_tqdm", "report_to", "run_name", "project"),
     *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
-    *("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy"),
+    *("push_to_hub", "hub_token", "hub_private_repo", "hub_strategy"),
     "hub_revision",
     # scripts
     *("do_train", "do_eval", "do_predict"),
@@ -478,6 +478,16 @@ def check_model_init(folder, monkeypatch):
         results.append(trained(trainer.model))
     assert len(made) == 3  # one in the constructor, one for each training
     assert_equal(*results)
+
+
+@check("hub_model_id")
+def check_hub_model_id(folder, monkeypatch):
+    def unreachable(self, *given, **named):
+        raise OSError("nobody listens")
+
+    monkeypatch.setattr(Trainer, "init_hf_repo", unreachable)
+    with pytest.raises(PushFailedError, match=r"me/mine.*nobody listens"):
+        make_trainer(folder, AIFSConfig(), shortcut_data(50), push_to_hub=True, hub_model_id="me/mine")
 
 
 @check("hub_always_push")
