@@ -19,7 +19,8 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 from hostile_folders import Ways, allowed, make_run, read_all
-from reader_models import save_reader, save_texts
+from reader_models import save_texts
+from report_runs import save_roberta
 from transformers.utils import logging
 
 from aifs_peft.experiments.provenance import provenance
@@ -38,7 +39,7 @@ def main() -> int:
     begin, counts, faults = time.monotonic(), {}, []
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
-        ways = make_run(save_reader(folder / "base"), save_texts(folder / "texts"), folder)
+        ways = make_run(save_roberta(folder / "base"), save_texts(folder / "texts"), folder)
         (folder / "cases").mkdir()
         for way in (*Ways.PYTHON, *Ways.COMMANDS):
             done = read_all(ways, way, given.every, folder / "cases")

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from quiet import libraries_speak_again  # noqa: F401 - for every test of this folder
-from reader_models import save_reader, save_texts
+from reader_models import save_texts
+from report_runs import save_roberta
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -45,7 +46,7 @@ def vit_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def roberta_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random RoBERTa classifier with a small word-level tokenizer."""
-    return save_reader(tmp_path_factory.mktemp("roberta"))
+    return save_roberta(tmp_path_factory.mktemp("roberta"))
 
 
 @pytest.fixture(scope="session")

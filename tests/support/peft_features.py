@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from features import Feature
 from peft import (
     AdaLoraConfig,
     AutoPeftModel,
@@ -31,22 +30,6 @@ from tuner_zoo import batch, build, fill_state, logits
 
 from aifs_peft import AIFSConfig
 from aifs_peft.tuner import find_aifs_layer
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One row.
-
-    Attributes:
-        name: what is done, in words.
-        run: does it; asserts that it does what it should.
-        refused: first words of the error, with which `run` ends; None where it works.
-    """
-
-    name: str
-    run: Callable[[], object]
-    refused: str | None = None
-
 
 LORA = LoraConfig(r=2, init_lora_weights=False)
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import scipy.sparse
 import sklearn
 import torch
+from features import Feature
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import TruncatedSVD
@@ -29,21 +28,6 @@ from aifs_peft import AIFSClassifier
 from aifs_peft.training.latent_trainer import LatentSchedule
 
 SHORT = LatentSchedule(epochs=2, learning_rate=0.05)
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One row.
-
-    Attributes:
-        name: what is done, in words.
-        run: does it; asserts that it does what it should.
-        refused: first words of the error, with which `run` ends; None where it works.
-    """
-
-    name: str
-    run: Callable[[], object]
-    refused: str | None = None
 
 
 def planted(n=240, seed=0):
