@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 import sklearn
-from discovery_dominoes import Split, group_accuracies, oracle, shared, summarise
+from discovery_dominoes import Split, group_accuracies, oracle, summarise
 from numpy.typing import NDArray
+from weak_attributes import dominoes_pairs, every_domino, moved_together, planted_draws
 
 from aifs_peft.classifier import AIFSClassifier
 
@@ -41,38 +42,15 @@ CASES: dict[str, dict[str, float]] = {
 
 def planted(seed: int, *, d: int, contrast: float, core: float = 1.5, n: int = 5000) -> tuple[Split, Split]:
     """Gaussian latents with falling variances along random axes; contrasts in standard deviations."""
-    rng = np.random.default_rng(seed)
-    spread = np.arange(1, d + 1) ** -0.5
-    class_axis, attribute_axis = np.linalg.qr(rng.normal(size=(d, 2)))[0].T
-    rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
-
-    def draw(n: int, share: float) -> Split:
-        y = rng.integers(0, 2, n)
-        a = np.where(rng.random(n) < share, y, 1 - y)
-        X = rng.normal(size=(n, d)) + core * (y[:, None] - 0.5) * class_axis
-        X += contrast * (a[:, None] - 0.5) * attribute_axis
-        return (X * spread) @ rotation, y, a
-
+    draw = planted_draws(seed, d=d, contrast=contrast, core=core)
     return draw(n, SHARE), draw(8000, 0.5)
 
 
 def weakened_dominoes(seed: int, *, scale: float) -> tuple[Split, Split]:
     """Dominoes whose two digits' latents are moved towards their mean."""
-
-    def load(name: str) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
-        with np.load(shared() / "data" / "dominoes_latents" / f"{name}.npz") as file:
-            return file["z"].astype(np.float32), file["y"].astype(np.int64)
-
-    def pick(z: NDArray[np.floating], a: NDArray[np.int64]) -> NDArray[np.floating]:
-        middle = z.mean(axis=1)
-        return np.asarray(middle + scale * (z[np.arange(len(a)), a] - middle))
-
-    z, y = load("train")
+    z, y = dominoes_pairs("train")
     a = np.where(np.random.default_rng(seed).random(len(y)) < SHARE, y, 1 - y)
-    test_z, test_y = load("test")
-    test_a = np.repeat([0, 1], len(test_y))
-    test = (pick(np.concatenate([test_z, test_z]), test_a), np.r_[test_y, test_y], test_a)
-    return (pick(z, a), y, a), test
+    return (moved_together(z, a, scale), y, a), every_domino(scale)
 
 
 def known_values(y: NDArray[np.int64], a: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

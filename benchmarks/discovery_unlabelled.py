@@ -32,8 +32,9 @@ from typing import Any
 
 import numpy as np
 import sklearn
-from discovery_dominoes import Split, group_accuracies, oracle, shared
+from discovery_dominoes import Split, group_accuracies, oracle
 from numpy.typing import NDArray
+from weak_attributes import dominoes_pairs, every_domino, moved_together, planted_draws
 
 from aifs_peft.classifier import AIFSClassifier
 
@@ -54,43 +55,29 @@ def planted(
     seed: int, *, contrast: float, share: float, pool_share: float, pool: int, core: float = 1.5, d: int = 64
 ) -> tuple[Split, Split, Split]:
     """Training set of 5,000, pool and balanced test set of 8,000 with falling variances along random axes."""
-    rng = np.random.default_rng(seed)
-    spread = np.arange(1, d + 1) ** -0.5
-    class_axis, attribute_axis = np.linalg.qr(rng.normal(size=(d, 2)))[0].T
-    rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
-
-    def draw(n: int, aligned: float) -> Split:
-        y = rng.integers(0, 2, n)
-        a = np.where(rng.random(n) < aligned, y, 1 - y)
-        X = rng.normal(size=(n, d)) + core * (y[:, None] - 0.5) * class_axis
-        X += contrast * (a[:, None] - 0.5) * attribute_axis
-        return (X * spread) @ rotation, y, a
-
+    draw = planted_draws(seed, d=d, contrast=contrast, core=core)
     train, test = draw(5000, share), draw(8000, 0.5)
     return train, draw(pool, pool_share), test
 
 
-def dominoes(seed: int, *, scale: float, share: float, pool_share: float, pool: int) -> tuple[Split, Split, Split]:
-    """Dominoes whose two digits' latents are moved towards their mean; the pool is held out of the training images."""
-
-    def load(name: str) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
-        with np.load(shared() / "data" / "dominoes_latents" / f"{name}.npz") as file:
-            return file["z"].astype(np.float32), file["y"].astype(np.int64)
-
-    def pick(z: NDArray[np.floating], a: NDArray[np.int64]) -> NDArray[np.floating]:
-        middle = z.mean(axis=1)
-        return np.asarray(middle + scale * (z[np.arange(len(a)), a] - middle))
-
-    rng = np.random.default_rng(seed)
-    z, y = load("train")
+def held_out_pool(
+    rng: np.random.Generator, y: NDArray[np.int64], *, share: float, pool_share: float, pool: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Rows to train on, rows of the pool, and each row's attribute at the share of its part."""
     order = rng.permutation(len(y))
     own, other = order[pool:], order[:pool]
     a = np.where(rng.random(len(y)) < share, y, 1 - y)
     a[other] = np.where(rng.random(pool) < pool_share, y[other], 1 - y[other])
-    test_z, test_y = load("test")
-    test_a = np.repeat([0, 1], len(test_y))
-    test = (pick(np.concatenate([test_z, test_z]), test_a), np.r_[test_y, test_y], test_a)
-    return (pick(z[own], a[own]), y[own], a[own]), (pick(z[other], a[other]), y[other], a[other]), test
+    return own, other, a
+
+
+def dominoes(seed: int, *, scale: float, share: float, pool_share: float, pool: int) -> tuple[Split, Split, Split]:
+    """Dominoes whose two digits' latents are moved towards their mean; the pool is held out of the training images."""
+    rng = np.random.default_rng(seed)
+    z, y = dominoes_pairs("train")
+    own, other, a = held_out_pool(rng, y, share=share, pool_share=pool_share, pool=pool)
+    train, held = ((moved_together(z[rows], a[rows], scale), y[rows], a[rows]) for rows in (own, other))
+    return train, held, every_domino(scale)
 
 
 def cars(cache: Path, seed: int, *, share: float, pool_share: float, pool: int) -> tuple[Split, Split, Split]:
@@ -102,10 +89,7 @@ def cars(cache: Path, seed: int, *, share: float, pool_share: float, pool: int) 
 
     (z, y), (test_z, test_y) = load("train"), load("test")
     rng = np.random.default_rng(seed)
-    order = rng.permutation(len(y))
-    own, other = order[pool:], order[:pool]
-    a = np.where(rng.random(len(y)) < share, y, 1 - y)
-    a[other] = np.where(rng.random(pool) < pool_share, y[other], 1 - y[other])
+    own, other, a = held_out_pool(rng, y, share=share, pool_share=pool_share, pool=pool)
     test = (np.concatenate([test_z[:, 0], test_z[:, 1]]), np.r_[test_y, test_y], np.repeat([0, 1], len(test_y)))
     return (z[own, a[own]], y[own], a[own]), (z[other, a[other]], y[other], a[other]), test
 
