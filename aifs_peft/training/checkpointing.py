@@ -28,10 +28,10 @@ class CheckpointingTrainer(TrainerBase):
             return str(folder), require_whole(folder)
 
         chosen: tuple[str, dict[str, Any]] = processes_of(self.accelerator).on_main(choose)
-        folder, saved = chosen
+        (folder, saved), run = chosen, self._run()
         if self.args.auto_find_batch_size:
-            saved = {**saved, "batch_size": self._run().batch_size}  # upstream takes over the one that was found
-        check_same_run(Path(folder), saved, self._run(), without_optimizer=self.args.resume_without_optimizer)
+            saved = {**saved, "batch_size": run.batch_size}  # upstream takes over the one that was found
+        check_same_run(Path(folder), saved, run, without_optimizer=self.args.resume_without_optimizer)
         return folder
 
     def _run(self) -> Run:
