@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from aifs_peft._plain import plain as to_plain
-from aifs_peft.discovery.mixture.joint import combine, count_attributes, joint_values
+from aifs_peft.discovery.mixture.joint import count_attributes, values_of_classes
 from aifs_peft.errors import AIFSError
 from aifs_peft.explain import Side, fit_reader, what_if
 from aifs_peft.methods.aifs.offsets import basis_of, fit_offsets
@@ -73,8 +73,7 @@ def values_of_audit(audit: Audit, values: Any, num_labels: int) -> tuple[Tensor,
     """
     classes = np.asarray(audit.discovery.classes_, dtype=np.int64)
     m = count_attributes(len(audit.discovery.displacements_), len(classes))
-    table = combine(classes[joint_values(len(classes), m)], num_labels)
-    return torch.as_tensor(table[np.asarray(values)]), num_labels**m
+    return torch.as_tensor(values_of_classes(classes, m, num_labels)[np.asarray(values)]), num_labels**m
 
 
 def toggle(

@@ -91,6 +91,24 @@ def combine(values: IntArray, n_classes: int) -> IntArray:
     return np.asarray(place[values @ powers])
 
 
+def values_of_classes(classes: IntArray, n_attributes: int, n_classes: int) -> IntArray:
+    """Joint values that count some of the classes, as those that count all of them.
+
+    Args:
+        classes: Those that occur, sorted, among `0..n_classes-1`; shape `(c,)`.
+        n_attributes: `m`.
+        n_classes: `K`.
+
+    Returns:
+        Shape `(c**m,)`.
+
+    Example:
+        >>> values_of_classes(np.array([0, 2]), 1, 3).tolist(), values_of_classes(np.array([0, 2]), 2, 3).tolist()
+        ([0, 2], [0, 2, 4, 7])
+    """
+    return combine(classes[joint_values(len(classes), n_attributes)], n_classes)
+
+
 def joint_responsibilities(parts: Sequence[Array]) -> Array:
     """Posterior of the joint attribute, `(n, K**m)`, from that of each, `(n, K)`, independent given the latent.
 

@@ -16,7 +16,7 @@ from scipy.special import logsumexp, softmax
 from aifs_peft.discovery.arrays import Array, orthonormal_basis, random_folds
 from aifs_peft.discovery.config import GateThresholds, UnlabelledConfig
 from aifs_peft.discovery.unlabelled.mixture import PoolData, PoolModel, cell_logits
-from aifs_peft.discovery.unlabelled.search import Solution, axis_sets, solve
+from aifs_peft.discovery.unlabelled.search import Solution, axis_sets, cosine, solve
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,7 @@ def held_out(
         # The shift is that of the other folds.
         shift = (part.U[0] - found.data.U[0]).astype(np.float64)
         gains.append(_gain(found, data.U[fold == j] - shift.astype(data.U.dtype), config.plane_steps))
-        size = float(np.linalg.norm(found.model.beta) * np.linalg.norm(solution.model.beta))
-        cosines.append(float(np.sum(found.model.beta * solution.model.beta)) / max(size, 1e-24))
+        cosines.append(cosine(found.model.beta, solution.model.beta))
     each = np.concatenate(gains)
     error = float(each.std(ddof=1)) / np.sqrt(len(each))
     return HeldOut(float(each.mean()) / max(error, 1e-12), float(np.mean(cosines)))

@@ -189,7 +189,7 @@ def solve(
         best, other = other, best
     if not _plausible(best, gate):
         return None
-    same = _cosine(best.beta, other.beta) > config.same
+    same = cosine(best.beta, other.beta) > config.same
     return Solution(best, None if same else other, data, axes)
 
 
@@ -209,7 +209,17 @@ def exchanged(model: PoolModel, rate: float) -> PoolModel:
     return PoolModel(centre + model.beta, model.alpha - centre, rate, model.shares.T)
 
 
-def _cosine(first: Array, second: Array) -> float:
+def cosine(first: Array, second: Array) -> float:
+    """Of two arrays of offsets, as vectors; 0 where one is zero.
+
+    Args:
+        first: Any shape.
+        second: The same shape.
+
+    Example:
+        >>> cosine(np.array([[1.0, 0.0]]), np.array([[2.0, 0.0]]))
+        1.0
+    """
     return float(np.sum(first * second) / max(float(np.linalg.norm(first) * np.linalg.norm(second)), 1e-24))
 
 
@@ -238,7 +248,7 @@ def candidates(
         solution = solve(data, axes, rng=rng, config=config, gate=gate)
         if solution is None:
             continue
-        if all(_cosine(solution.model.beta, other.model.beta) < config.same for other in found):
+        if all(cosine(solution.model.beta, other.model.beta) < config.same for other in found):
             found.append(solution)
     # Pools that were shifted differently differ in a part of the density that the objective leaves out.
     return sorted(found, key=lambda one: 0.5 * float(np.sum(one.data.U.astype(np.float64) ** 2)) - one.model.objective)

@@ -42,7 +42,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aifs_peft._checks import check_number
-from aifs_peft.discovery.mixture.joint import combine, count_attributes, joint_values, most_attributes
+from aifs_peft.discovery.mixture.joint import count_attributes, most_attributes, values_of_classes
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.explain.reading import fit_reader
 from aifs_peft.explain.share import mean_share
@@ -311,7 +311,7 @@ class AIFSDiscovery(Intervening):
         # Attribute values count the classes that occur; the state counts all classes of the head.
         classes = np.asarray(result.classes_, dtype=np.int64)
         m = count_attributes(len(result.displacements_), len(classes))
-        values = torch.as_tensor(combine(classes[joint_values(len(classes), m)], num_labels))
+        values = torch.as_tensor(values_of_classes(classes, m, num_labels))
         dim = latents.z.shape[1]
         alpha, beta = torch.zeros(num_labels, dim), torch.zeros(num_labels**m, dim)
         beta[values] = torch.as_tensor(result.displacements_).float()

@@ -34,7 +34,12 @@ def fit_offsets(z: Tensor, y: Tensor, groups: Tensor, num_labels: int, num_value
         True
     """
     from aifs_peft.discovery.mixture.additive import smoothed_offsets
-    from aifs_peft.discovery.mixture.joint import combine, count_attributes, joint_offsets, joint_values
+    from aifs_peft.discovery.mixture.joint import (
+        count_attributes,
+        joint_offsets,
+        joint_values,
+        values_of_classes,
+    )
     from aifs_peft.discovery.principal_components import principal_components
 
     if not len(z) == len(y) == len(groups):
@@ -60,8 +65,7 @@ def fit_offsets(z: Tensor, y: Tensor, groups: Tensor, num_labels: int, num_value
         # Of a value that no example has there is no estimate, only what is left over of the class's.
         offsets -= offsets[occurs].mean(axis=0)
         offsets[~occurs] = 0.0
-    of_classes = combine(present[joint_values(len(present), m)], num_labels)
-    beta[of_classes] = torch.as_tensor(joint_offsets(each))
+    beta[values_of_classes(present, m, num_labels)] = torch.as_tensor(joint_offsets(each))
     return alpha, beta
 
 
