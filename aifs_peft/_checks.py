@@ -109,12 +109,13 @@ def check_number(
         Traceback (most recent call last):
         aifs_peft.errors.InvalidConfigError: share must be a finite number in (0, 1]; got 1.5.
     """
-    if not _finite(value) or value < low or value > high or (above and value == low) or (below and value == high):
+    if not is_finite(value) or value < low or value > high or (above and value == low) or (below and value == high):
         raise error(f"{name} must be a finite number{_range(low, high, above=above, below=below)}; got {value!r}.")
     return float(value)
 
 
-def _finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
+    """Whether this is a number, a bool not counted, that a float can hold."""
     try:
         return isinstance(value, Real) and not isinstance(value, bool | np.bool_) and math.isfinite(value)
     except OverflowError:  # a whole number beyond every float

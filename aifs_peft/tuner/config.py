@@ -5,15 +5,13 @@ from __future__ import annotations
 import copy
 import enum
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from numbers import Real
 from typing import Any, Literal
 
 from peft import PEFT_TYPE_TO_TUNER_MAPPING, PeftConfig
 
-from aifs_peft._checks import check_choice, check_count, check_number
+from aifs_peft._checks import check_choice, check_count, check_number, is_finite
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent.recipes import RECIPES, Recipe
 
@@ -229,12 +227,10 @@ class AIFSConfig(PeftConfig):
         if given is None or given == "probability":
             return []
         values = list(given) if isinstance(given, list | tuple) else []
-        numbers = all(isinstance(v, Real) and not isinstance(v, bool) and abs(v) < math.inf for v in values)
-        numbers = numbers and all(abs(v) <= sys.float_info.max for v in values)
-        if not values or not numbers or not any(values):
+        if not any(values) or not all(map(is_finite, values)):
             return [f"class_weights must be finite numbers, not all 0, or 'probability' or None; got {given!r}."]
-        classes = len(self.labels) if self.labels is not None else self.num_labels
-        if classes is not None and len(values) != classes:
+        classes = len(self.labels) if isinstance(self.labels, list | tuple) else self.num_labels
+        if isinstance(classes, int) and len(values) != classes:
             return [f"class_weights needs one number for each of {classes} classes; got {len(values)}."]
         self.class_weights = [float(v) for v in values]
         return []

@@ -61,6 +61,7 @@ def test_every_problem_is_reported_at_once():
         ({"pool": "max"}, "pool must be one of"),
         ({"class_weights": "equal"}, "class_weights must be finite numbers, not all 0, or 'probability' or None"),
         ({"class_weights": [0.0, 0.0]}, "class_weights must be finite numbers, not all 0"),
+        ({"class_weights": [1.0, 2.0], "labels": float("nan")}, "labels must be"),
         ({"class_weights": [1.0, float("nan")]}, "class_weights must be finite numbers"),
         ({"class_weights": [1.0], "num_labels": 2}, "class_weights needs one number for each of 2 classes; got 1"),
         ({"alpha": float("nan")}, "alpha must be a finite number of at least 0; got nan"),
