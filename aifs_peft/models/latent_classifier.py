@@ -19,12 +19,11 @@ from aifs_peft.models.encoders import (
     embedding_of,
     embedding_width,
     library_of,
-    load_open_clip,
     load_transformers,
 )
+from aifs_peft.models.open_clip import is_open_clip, load_open_clip, save_open_clip_config
 
 _CONFIG_FILE, _WEIGHTS_FILE = "config.json", "model.safetensors"
-_OPEN_CLIP_FILE = "open_clip_config.json"
 
 
 class LatentClassifierConfig:
@@ -205,6 +204,8 @@ class LatentClassifier(nn.Module):
             tensors = {f"classifier.{k}": v for k, v in self.classifier.state_dict().items()}
         else:
             tensors = {k: v.clone() for k, v in self.state_dict().items()}
+        if "open_clip" in self.config.encoder:
+            save_open_clip_config(self.encoder, self.config.encoder["open_clip"], folder)
         (folder / _CONFIG_FILE).write_text(self.config.to_json_string())
         save_file({k: v.contiguous() for k, v in tensors.items()}, folder / _WEIGHTS_FILE, metadata={"format": "pt"})
 
@@ -248,10 +249,12 @@ class LatentClassifier(nn.Module):
             saved = json.loads(own.read_text())
             if saved.get("model_type") == LatentClassifierConfig.model_type:
                 return cls._from_own(folder, saved, num_labels, kwargs)
-        if library == "open_clip" or name.startswith("hf-hub:") or (folder / _OPEN_CLIP_FILE).is_file():
-            encoder = load_open_clip(name, folder, kwargs)
-        else:
-            encoder = load_transformers(name, revision, kwargs)
+        if library == "open_clip" or (library is None and is_open_clip(name)):
+            encoder, made_from = load_open_clip(name, folder, kwargs)
+            model = cls(encoder, num_labels or 2, name_or_path=name)
+            model.config.encoder["open_clip"] = made_from
+            return model
+        encoder = load_transformers(name, revision, kwargs)
         return cls(encoder, num_labels or 2, name_or_path=name)
 
     @classmethod
@@ -262,6 +265,11 @@ class LatentClassifier(nn.Module):
         weights = load_file(folder / _WEIGHTS_FILE)
         if saved["library"] == "transformers":
             encoder = load_transformers(str(folder / "encoder"), None, kwargs)
+        elif "open_clip" in saved["encoder"]:
+            options = {**saved["encoder"]["open_clip"]["options"], **kwargs}
+            # The weights of this folder come afterwards; towers pretrained elsewhere would be downloaded for nothing.
+            untrained = {"load_weights": False, "pretrained_text": False}
+            encoder, _ = load_open_clip(str(folder), folder, {**untrained, **options})
         elif set(saved["encoder"]) == {"num_features", "dim"}:
             encoder = TabularEncoder(**saved["encoder"])
         else:
@@ -270,11 +278,18 @@ class LatentClassifier(nn.Module):
                 "build the encoder, wrap it in LatentClassifier and load model.safetensors into it."
             )
         model = cls(encoder, len(names), dim=weights["classifier.weight"].shape[1], name_or_path=str(folder))
+        model.config.encoder = dict(saved["encoder"])
         keep = num_labels in (None, len(names))
         tensors = {k: v for k, v in weights.items() if keep or not k.startswith("classifier.")}
-        model.load_state_dict(tensors, strict=False)
+        missing = model.load_state_dict(tensors, strict=False).missing_keys
+        if saved["library"] != "transformers" and any(name.startswith("encoder.") for name in missing):
+            raise ModelNotFoundError(
+                f"{folder / _WEIGHTS_FILE} lacks weights of the encoder: {', '.join(missing[:5])}."
+            )
         if keep:
             model.config.id2label = names
             model.config.label2id = {label: i for i, label in names.items()}
             return model
-        return cls(model.encoder, num_labels or 2, name_or_path=str(folder))
+        other = cls(model.encoder, num_labels or 2, name_or_path=str(folder))
+        other.config.encoder = dict(saved["encoder"])
+        return other
