@@ -34,6 +34,7 @@ class LatentClassifierConfig:
         name_or_path: where the encoder comes from.
         library: `"transformers"`, `"open_clip"` or `"torch"`.
         encoder: JSON description of the encoder.
+        normalize: whether latents have length one.
     """
 
     model_type = "aifs_latent_classifier"
@@ -46,7 +47,9 @@ class LatentClassifierConfig:
         name_or_path: str | None = None,
         library: str = "torch",
         encoder: dict[str, Any] | None = None,
+        normalize: bool = False,
     ) -> None:
+        self.normalize = normalize
         self.id2label = {i: f"LABEL_{i}" for i in range(num_labels)}
         self.label2id = {name: i for i, name in self.id2label.items()}
         self._name_or_path = name_or_path or ""
@@ -74,6 +77,7 @@ class LatentClassifierConfig:
             "_name_or_path": self._name_or_path,
             "library": self.library,
             "encoder": self.encoder,
+            "normalize": self.normalize,
             "id2label": {str(i): name for i, name in self.id2label.items()},
             "tie_word_embeddings": False,
         }
@@ -95,6 +99,7 @@ class LatentClassifier(nn.Module):
         num_labels: number of classes.
         dim: width of the embedding; None reads it off the encoder, or tries it on one image of zeros.
         name_or_path: where the encoder comes from, kept in the adapter's configuration.
+        normalize: whether embeddings are scaled to length one, as CLIP compares them with texts.
 
     Raises:
         HeadError: if the width cannot be found.
@@ -112,7 +117,13 @@ class LatentClassifier(nn.Module):
     accepts_loss_kwargs = False
 
     def __init__(
-        self, encoder: nn.Module, num_labels: int = 2, dim: int | None = None, name_or_path: str | None = None
+        self,
+        encoder: nn.Module,
+        num_labels: int = 2,
+        dim: int | None = None,
+        name_or_path: str | None = None,
+        *,
+        normalize: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -125,7 +136,7 @@ class LatentClassifier(nn.Module):
         if name_or_path is None:
             name_or_path = getattr(encoder, "name_or_path", None) or None
         self.name_or_path = name_or_path
-        self.config = LatentClassifierConfig(num_labels, name_or_path, library, described)
+        self.config = LatentClassifierConfig(num_labels, name_or_path, library, described, normalize)
         self.num_labels = num_labels
         self.classifier = nn.Linear(dim or embedding_width(encoder), num_labels)
         reference = next(encoder.parameters(), None)
@@ -148,6 +159,10 @@ class LatentClassifier(nn.Module):
         Raises:
             InvalidInputError: if the batch holds none of them.
         """
+        embedded = self._embedding(inputs)
+        return F.normalize(embedded, dim=-1) if self.config.normalize else embedded
+
+    def _embedding(self, inputs: Mapping[str, Tensor]) -> Tensor:
         encoder: Any = self.encoder
         if "features" in inputs:
             return embedding_of(encoder(inputs["features"]), encoder)
@@ -277,7 +292,10 @@ class LatentClassifier(nn.Module):
                 f"{folder} holds weights of a {saved['encoder'].get('class')}, which cannot be rebuilt from JSON; "
                 "build the encoder, wrap it in LatentClassifier and load model.safetensors into it."
             )
-        model = cls(encoder, len(names), dim=weights["classifier.weight"].shape[1], name_or_path=str(folder))
+        made = {"name_or_path": str(folder), "normalize": bool(saved.get("normalize", False))}
+        model = cls(encoder, len(names), dim=weights["classifier.weight"].shape[1], **made)
+        if "classifier.bias" not in weights:  # a head of texts
+            model.classifier.bias = None
         model.config.encoder = dict(saved["encoder"])
         keep = num_labels in (None, len(names))
         tensors = {k: v for k, v in weights.items() if keep or not k.startswith("classifier.")}
@@ -290,6 +308,6 @@ class LatentClassifier(nn.Module):
             model.config.id2label = names
             model.config.label2id = {label: i for i, label in names.items()}
             return model
-        other = cls(model.encoder, num_labels or 2, name_or_path=str(folder))
+        other = cls(model.encoder, num_labels or 2, **made)
         other.config.encoder = dict(saved["encoder"])
         return other
