@@ -183,11 +183,16 @@ def encode_splits(run: Assembled, say: Callable[[str], None], splits: Sequence[s
     """
     if not splits:
         return {}
-    trainer, parts = run.trainer, {name: run.prepared[name] for name in splits}
+    parts = {name: run.prepared[name] for name in splits}
     sizes = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
     state = "frozen, so once for all epochs" if run.encode_once else "as it is before training"
     say(f"encoding {sizes} examples (encoder {state})")
-    return {name: latents_of(trainer.adapted, p, accelerator=trainer.accelerator) for name, p in parts.items()}
+    return {name: _untuned(run, part) for name, part in parts.items()}
+
+
+def _untuned(run: Assembled, part: PreparedDataset) -> Tensor:
+    """Latents of one split before training, from the cache's folder where they are there."""
+    return latents_of(run.trainer.adapted, part, accelerator=run.trainer.accelerator, cache_dir=run.latent_cache)
 
 
 def encode_unlabelled(run: Assembled, say: Callable[[str], None]) -> Tensor | None:
@@ -200,7 +205,7 @@ def encode_unlabelled(run: Assembled, say: Callable[[str], None]) -> Tensor | No
     if run.unlabelled is None:
         return None
     say(f"encoding {len(run.unlabelled):,} unlabelled examples with the same encoder")
-    return latents_of(run.trainer.adapted, run.unlabelled, accelerator=run.trainer.accelerator)
+    return _untuned(run, run.unlabelled)
 
 
 def train(
