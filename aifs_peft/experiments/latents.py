@@ -6,28 +6,25 @@ each split once and trains the very same adapter on what was kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import SequenceClassifierOutput
 
 from aifs_peft.errors import HeadError, InvalidInputError, NonFiniteError
 from aifs_peft.experiments.latent_cache import LatentCache
 from aifs_peft.experiments.prepare import PreparedDataset, make_encoder, modality_of
 from aifs_peft.latent.pooling import pool_latent
 from aifs_peft.training.parallel import gather_rows
-from aifs_peft.tuner import AIFSConfig, find_aifs_layer
+from aifs_peft.tuner import AIFSConfig
 from aifs_peft.tuner.layer import AIFSLayer
 from aifs_peft.tuner.targets import find_head
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from datasets import Dataset
-    from peft import PeftModel
 
 BATCH = 64
 INPUTS = ("image", "text", "features")
@@ -192,43 +189,3 @@ def _gathered(seen: list[Tensor], starts: range, size: int, total: int, accelera
     mine = torch.cat([torch.zeros(0, int(width)), *seen])
     rows, places = gather_rows(accelerator, mine), gather_rows(accelerator, index)
     return rows[places.argsort()]
-
-
-class LatentDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Latents in place of a model's inputs, with labels and the columns that a method reads.
-
-    Args:
-        latents: `(n, dim)` float32.
-        labels: `(n,)` int64.
-        columns: by name, each `(n, ...)` integers.
-    """
-
-    def __init__(self, latents: Tensor, labels: Tensor, columns: Mapping[str, Any]) -> None:
-        self.latents, self.labels, self.columns = latents, labels, dict(columns)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"latents": self.latents[index], "labels": self.labels[index]}
-
-
-@contextmanager
-def fed_with_latents(model: PeftModel) -> Iterator[None]:
-    """Let a model take `latents (batch, dim)` in place of its inputs, for a while: its adapter sees the same as ever.
-
-    Adapter, state, checkpoints and what is saved are those of the model itself.
-
-    Args:
-        model: with an AIFS adapter.
-    """
-    layer, base = find_aifs_layer(model), model.get_base_model()
-
-    def forward(latents: Tensor, **_: Any) -> SequenceClassifierOutput:
-        return SequenceClassifierOutput(logits=layer(latents))
-
-    base.forward = forward  # in the instance, in front of the class's method
-    try:
-        yield
-    finally:
-        del base.forward

@@ -35,10 +35,11 @@ from aifs_peft.experiments.describe import describe_run
 from aifs_peft.experiments.evaluation import evaluate_groups
 from aifs_peft.experiments.held_out import cells_of_test, latent_model, toggled_test, values_of_test
 from aifs_peft.experiments.highlighting import reader_of_audit
-from aifs_peft.experiments.latents import LatentDataset, fed_with_latents, latents_of
+from aifs_peft.experiments.latents import latents_of
 from aifs_peft.experiments.prepare import PreparedDataset, label_names
 from aifs_peft.experiments.provenance import provenance
 from aifs_peft.experiments.toggling import LatentModel, toggled_or_reason
+from aifs_peft.training.frozen import LatentDataset, fed_with_latents
 from aifs_peft.training.labels import without_labels
 
 if TYPE_CHECKING:
