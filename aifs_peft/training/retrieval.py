@@ -193,8 +193,9 @@ class RetrievalTrainer(Trainer):
             prediction_loss_only: nothing else is ever given: see `embed`.
             ignore_keys: not used.
         """
+        given = {name: value.to(self.args.device) for name, value in inputs.items()}
         with torch.no_grad(), self.compute_loss_context_manager():
-            return self.compute_loss(model, self._prepare_inputs(inputs)).detach().mean(), None, None
+            return self.compute_loss(model, given).detach().mean(), None, None
 
     def embed(self, dataset: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Unit embeddings of a data set's images and captions, in the order of its rows, by the model as it is now.
