@@ -3,9 +3,9 @@
     python benchmarks/retrieval.py --out benchmarks/results/retrieval.json
 
 SpuriousScenes, world `factory`: plates with a stain or a crack (plain to see, `core_strength=2`), lit from the left or
-right, on one of two lines whose rails are blue or orange. In the 1,500 training pairs the line goes with the flaw for
+right, on one of two lines whose rails are blue or orange. In the 1,000 training pairs the line goes with the flaw for
 95 %, in the test it does not. Captions name the flaw and the light, half of them the line, too. LoRA of rank 8 on every
-linear layer of both towers, 4 epochs of batches of 50, AdamW, 1e-3 with cosine decay; nothing is chosen on the test.
+linear layer of both towers, 3 epochs of batches of 50, AdamW, 1e-3 with cosine decay; nothing is chosen on the test.
 
 `plain` is CLIP's loss. `balanced` draws the cells of flaw and inferred line equally often. `robust` is
 `RetrievalTrainer`: balanced, and the pairs moved to the other line must match, too. The line is inferred from the
@@ -14,7 +14,7 @@ untuned image latents and the flaw; no group label is read.
 *Image to text*: each of 1,000 test images among the 36 captions of the world; a hit is a caption that is true of it.
 *Text to image*: each of the 24 captions that name a line among 100 test images, for 10 galleries; a hit is an image
 that it is true of. Groups are flaw x line, of the image or of the caption. Rows that the output file already holds are
-not computed again; seeds from 100 on were for development.
+not computed again; seed 0 and those from 100 on were for development.
 """
 
 from __future__ import annotations
@@ -148,11 +148,11 @@ def main() -> None:
     """Compute what is missing and write the file after every row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3, 4, 5])
     parser.add_argument("--regimes", nargs="*", default=list(REGIMES), choices=REGIMES)
-    parser.add_argument("--n-train", type=int, default=1500)
+    parser.add_argument("--n-train", type=int, default=1000)
     parser.add_argument("--n-test", type=int, default=1000)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no row after so long")
     args = parser.parse_args()
     transformers.utils.logging.set_verbosity_error()

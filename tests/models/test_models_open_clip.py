@@ -1,10 +1,15 @@
 """open_clip by folder: model, processor, trainer, prompts and audit, without its image transforms."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from loopback_hub import LoopbackHub
 from open_clip_alone import import_open_clip
 from peft import LoraConfig, PeftModel
 from PIL import Image
@@ -19,6 +24,7 @@ from aifs_peft.models.open_clip import open_clip_processor
 from aifs_peft.report.usage import snippets
 
 open_clip = import_open_clip()
+SUPPORT = Path(__file__).parents[1] / "support"
 VISION = {"image_size": 16, "layers": 2, "width": 16, "patch_size": 8, "head_width": 8}
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
 CONFIG = {"embed_dim": 12, "vision_cfg": VISION, "text_cfg": TEXT}
@@ -147,3 +153,18 @@ def test_the_card_loads_it_by_name():
     found = snippets(summary)
     assert "load_model('hf-hub:me/clip', modality='image', label_names=['a', 'b'])" in found[0].code
     assert [snippet.title for snippet in found] == ["With PEFT", "As a plain model, without PEFT"]
+
+
+def test_pushed_and_read_back(folder, tmp_path):
+    with LoopbackHub() as hub:
+        env = {
+            **os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_x", "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        script = [sys.executable, str(SUPPORT / "push_open_clip.py"), str(folder)]
+        done = subprocess.run(script, capture_output=True, text=True, env=env)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip().endswith("done")
+        files = hub.files["me/open-clip"]
+    assert {"README.md", "adapter_config.json", "adapter_model.safetensors"} <= set(files)
+    assert str(folder) not in files["README.md"].decode()
