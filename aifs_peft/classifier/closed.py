@@ -77,8 +77,8 @@ def fit_discovery(
         head, choice = hinted_head(X, y, R, beta, weights=weights)
     else:
         R = marginals(R, len(examples.classes))
-        choice = choose_head(X, y, R, rng=rng, rough=discovery.rough_, weights=weights)
-        head = fit_head(X, y, R, choice.setting, rng=rng, weights=weights)
+        choice = choose_head(X, y, R, rng=rng, rough=discovery.rough_, weights=weights, scale=examples.reduction.scale)
+        head = fit_head(X, y, R, choice.setting, rng=rng, weights=weights, scale=examples.reduction.scale)
     return ClosedFit(head, discovery, choice)
 
 
@@ -99,7 +99,13 @@ def fit_erm(
     """
     weights = _combined(examples, class_weight)
     return fit_plain(
-        examples.X, examples.index, len(examples.classes), rng=rng, weights=weights, by_worst_class=by_worst_class
+        examples.X,
+        examples.index,
+        len(examples.classes),
+        rng=rng,
+        weights=weights,
+        by_worst_class=by_worst_class,
+        scale=examples.reduction.scale,
     )[0]
 
 

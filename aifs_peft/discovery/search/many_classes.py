@@ -1,7 +1,8 @@
-"""More than two classes: the trimmed discriminant decides, a mixture may confirm its partition, and else it is refined.
+"""More than two classes: the trimmed discriminant and a mixture that confirms it, or what refined starts agree on.
 
 A free mixture of many classes drifts to styles within the classes. It may only sharpen a partition that the trimmed
-discriminant, under its own gate, has found.
+discriminant, under its own gate, has found. Where no mixture does, rough starts are refined out of fold, and where they
+end decides: the trimmed discriminant alone misses attributes that many examples conflict with.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from aifs_peft.discovery import gate as gates
 from aifs_peft.discovery.arrays import Array, IntArray, one_hot
 from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
 from aifs_peft.discovery.mixture.em import Mixture, Moments, fit_mixture, null_log_likelihood, partition_fit
-from aifs_peft.discovery.mixture.refine import refine_attribute
 from aifs_peft.discovery.principal_components import usable_components
 from aifs_peft.discovery.proposals.trimmed import TrimmedDiscriminant, trimmed_discriminant
 from aifs_peft.discovery.result import Candidate
+from aifs_peft.discovery.search.consensus import refine_until_stable, solve, solve_by_pairs
 from aifs_peft.discovery.search.finding import Finding
 
 
@@ -59,30 +60,51 @@ def search_many_classes(
         >>> bool(np.mean(found.responsibilities.argmax(axis=1) == a) > 0.98)
         True
     """
-    chosen, attempts = _confirmed(X[rows], y[rows], n_classes, config)
+    chosen, passed, attempts = _confirmed(X[rows], y[rows], n_classes, config)
     tried = [attempt.record for attempt in attempts]
-    if chosen is None:
-        accepted = sum(record.accepted for record in tried)
-        why = f"{accepted} of {len(tried)} candidates passed the gate, none was confirmed" if accepted else (
-            f"none of {len(tried)} candidates passed the gate"
-        )  # fmt: skip
-        return Finding(tried=tried, why=why)
-    k = chosen.record.k
-    if chosen.mixture is not None:
-        R = chosen.mixture.responsibilities(X[:, :k], y).astype(np.float32)
+    if chosen is not None and chosen.mixture is not None:
+        R = chosen.mixture.responsibilities(X[:, : chosen.record.k], y).astype(np.float32)
         return Finding(R, chosen.record, 1000.0 * chosen.record.gain / len(rows), tried)
-    assert chosen.discriminant is not None  # noqa: S101 - an attempt carries one of the two
-    # The gate judged the rough partition; sharpening it cannot raise an alarm.
-    R = refine_attribute(X, y, chosen.discriminant.assign(X[:, :k]), n_classes, rng=rng, config=config)
-    return Finding(R, chosen.record, chosen.record.gain, tried, rough=True)
+    solutions = solve(X[rows], y[rows], n_classes, rng=rng, config=config)
+    tried += [solution.record for solution in solutions]
+    best = next((solution for solution in solutions if solution.record.accepted), None)
+    if best is None and passed is None:
+        paired = solve_by_pairs(X[rows], y[rows], n_classes, rng=rng, config=config)
+        tried += [paired.record] if paired else []
+        best = paired if paired and paired.record.accepted else None
+    if best is not None:
+        record, start = best.record, _everywhere(X, y, n_classes, rows, best.responsibilities, config)
+    elif passed is not None and passed.discriminant is not None:
+        # The gate judged the rough partition; sharpening it cannot raise an alarm.
+        record, start = passed.record, passed.discriminant.assign(X[:, : passed.record.k])
+    else:
+        return Finding(tried=tried, why=f"none of {len(tried)} candidates passed the gate")
+    R = refine_until_stable(X, y, start, n_classes, rng=rng, config=config)
+    return Finding(R, record, record.gain, tried, rough=True)
 
 
-def _confirmed(X: Array, y: IntArray, K: int, config: DiscoveryConfig) -> tuple[Attempt | None, list[Attempt]]:
-    """The attempt to use or `None`, and all attempts."""
+def _everywhere(X: Array, y: IntArray, K: int, rows: IntArray, R: Array, config: DiscoveryConfig) -> IntArray:
+    """Attribute values of all rows from weights `R` of those that a partition was fitted on."""
+    attribute = np.array(R.argmax(axis=1))
+    if len(rows) == len(y):
+        return attribute
+    k = usable_components(
+        config.many_classes.judged_components, X.shape[1], len(rows), config.many_classes.judged_rows
+    )[-1]
+    data = Moments.of(np.ascontiguousarray(X[rows, :k]), y[rows], K)
+    everywhere = np.array(partition_fit(data, R, config=config.mixture).responsibilities(X[:, :k], y).argmax(axis=1))
+    everywhere[rows] = attribute
+    return everywhere
+
+
+def _confirmed(
+    X: Array, y: IntArray, K: int, config: DiscoveryConfig
+) -> tuple[Attempt | None, Attempt | None, list[Attempt]]:
+    """The mixture to use or `None`, the trimmed discriminant that passed or `None`, and all attempts."""
     trimmed = _scan_trimmed(X, y, K, config)
     passed = [attempt for attempt in trimmed if attempt.record.accepted]
     if not passed:
-        return None, trimmed
+        return None, None, trimmed
     last = passed[-1]
     refined = []
     wanted, per_component = config.many_classes.components, config.reduction.rows_per_component
@@ -91,7 +113,7 @@ def _confirmed(X: Array, y: IntArray, K: int, config: DiscoveryConfig) -> tuple[
         refined.append(_mixture_attempt(data, last.attribute, config))
     moved, gate = last.attribute != y, config.gate
     near = [a for a in refined if a.record.accepted and gates.jaccard(a.attribute != y, moved) >= gate.jaccard]
-    return (agree(near, y, gate) or last), trimmed + refined
+    return agree(near, y, gate), last, trimmed + refined
 
 
 def _scan_trimmed(X: Array, y: IntArray, K: int, config: DiscoveryConfig) -> list[Attempt]:
