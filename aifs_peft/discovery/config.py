@@ -47,9 +47,9 @@ class GateThresholds:
         relative: Smallest `relative_strength` of such a partition.
         min_conflicts: Fewest conflicting examples.
         trimmed_score: Smallest score of a trimmed discriminant, see `trimmed_score`.
-        many_cosine: The same as `cosine`, for refined partitions of more than two classes.
-        many_association: The same as `association`, for them.
-        many_relative: The same as `relative`, for them: with more than two classes every value must fit all classes.
+        many_association: The same as `association`, for refined partitions of more than two classes.
+        many_relative: The same as `relative`, for them. Lower than for two classes: every value must fit all classes,
+            and other starts or pairs of classes must bear it out.
         support: Share of the other starts whose refinement must end at such a partition.
         pairs: Share of the pairs of classes in which the search with two classes must find an attribute, where it
             stands for the support of other starts.
@@ -89,7 +89,6 @@ class GateThresholds:
     relative: float = 1.5
     min_conflicts: int = 5
     trimmed_score: float = 0.95
-    many_cosine: float = -0.4
     many_association: float = 0.4
     many_relative: float = 0.95
     support: float = 0.5

@@ -226,7 +226,7 @@ def _verdict(
     tied_to = gates.association(attribute, y, len(np.bincount(y)))
     if n_conflicts < gate.min_conflicts:
         return f"only {n_conflicts} conflicting examples (needs {gate.min_conflicts})"
-    if shape.cosine <= gate.many_cosine:
+    if shape.cosine <= gate.cosine:
         return f"moves hard examples along the class difference (cosine {shape.cosine:.2f})"
     if shape.strength < gate.refined_strength:
         return f"attribute contrast too small ({shape.strength:.2f} < {gate.refined_strength})"
