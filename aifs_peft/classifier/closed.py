@@ -77,8 +77,8 @@ def fit_discovery(
         head, choice = hinted_head(X, y, R, beta, weights=weights)
     else:
         R = marginals(R, len(examples.classes))
-        choice = choose_head(X, y, R, rng=rng, rough=discovery.rough_, weights=weights, scale=examples.reduction.scale)
-        head = fit_head(X, y, R, choice.setting, rng=rng, weights=weights, scale=examples.reduction.scale)
+        choice = choose_head(X, y, R, rng=rng, rough=discovery.rough_, weights=weights)
+        head = fit_head(X, y, R, choice.setting, rng=rng, weights=weights)
     return ClosedFit(head, discovery, choice)
 
 

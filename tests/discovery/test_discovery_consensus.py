@@ -7,7 +7,7 @@ import pytest
 
 from aifs_peft.discovery import GateThresholds, discover
 from aifs_peft.discovery.config import DEFAULT_CONFIG
-from aifs_peft.discovery.linear_heads.families import HeadSetting, balanced_weights, fit_head
+from aifs_peft.discovery.linear_heads.families import balanced_weights
 from aifs_peft.discovery.linear_heads.logistic import fit_logistic, fit_on_common_scale
 from aifs_peft.discovery.linear_heads.plain import fit_plain
 from aifs_peft.discovery.mixture.refine import _assign
@@ -194,12 +194,6 @@ def test_two_classes_have_no_common_scale():
     X, y = X[y < 2], y[y < 2]
     heads = [fit_plain(X, y, 2, rng=np.random.default_rng(0), scale=s)[0] for s in (None, scale)]
     np.testing.assert_array_equal(heads[0].weight, heads[1].weight)
-
-
-def test_a_common_scale_needs_the_scales():
-    X, y, _ = narrow()
-    with pytest.raises(ValueError, match="common scale"):
-        fit_head(X, y, np.eye(3)[y], HeadSetting("balanced", 0.1, common_scale=True), rng=np.random.default_rng(0))
 
 
 def test_pairs_say_nothing_where_nothing_is():

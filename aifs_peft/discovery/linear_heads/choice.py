@@ -79,7 +79,6 @@ def choose_head(
     rng: np.random.Generator,
     rough: bool = False,
     weights: Array | None = None,
-    scale: Array | None = None,
     config: DiscoveryConfig = DEFAULT_CONFIG,
 ) -> HeadChoice:
     """Compare the heads on held-out folds by the worst inferred cell.
@@ -91,7 +90,6 @@ def choose_head(
         rng: Source of the folds, of the sample of large data, and of the counterfactuals.
         rough: Whether the partition is a rough one, see `Discovery.rough_`: another default.
         weights: Of the examples, see `fit_head`; they also weigh in the accuracy of a cell.
-        scale: See `fit_head`; with more than two classes and few examples, heads on one common scale are compared, too.
         config: Grids, folds, and the smallest cell that may judge.
 
     Returns:
@@ -119,7 +117,7 @@ def choose_head(
     judged = np.flatnonzero(counts >= own.min_cell)
     if not np.any(judged % parts > 0) or (parts > 2 and len(judged) < len(counts)):
         return HeadChoice(default, {}, "conflicting cells too small to judge a head: the default")
-    correct = _held_out(X, y, R, rng=rng, config=config, weights=weights, scale=scale)
+    correct = _held_out(X, y, R, rng=rng, config=config, weights=weights)
     scores, errors = {}, {}
     for setting, hits in correct.items():
         means = np.array([_mean(hits, cells == c, weights) for c in judged])
@@ -156,7 +154,6 @@ def _held_out(
     rng: np.random.Generator,
     config: DiscoveryConfig,
     weights: Array | None = None,
-    scale: Array | None = None,
 ) -> dict[HeadSetting, BoolArray]:
     """Whether each example is classified rightly by the head that did not see it, per setting."""
     own = config.heads
@@ -164,8 +161,6 @@ def _held_out(
     settings += [HeadSetting(family, l2) for family in ("balanced", "counterfactual") for l2 in own.l2]
     if R.shape[-1] > 2:
         settings.append(HeadSetting("interacting", own.default_shrinkage_many))
-        if scale is not None and len(y) < own.common_scale_rows * X.shape[1]:
-            settings += [HeadSetting("balanced", l2, common_scale=True) for l2 in own.l2]
     correct = {setting: np.zeros(len(y), dtype=bool) for setting in settings}
     # Folds are dealt within cells, so that every fold holds its share of the few conflicting examples.
     fold = deal(np.lexsort((rng.random(len(y)), conflicts(attribute_values(R), y), y)), own.folds)
@@ -173,14 +168,11 @@ def _held_out(
         test = fold == j
         train_X, train_y, train_R = X[~test], y[~test], R[~test]
         train_w = None if weights is None else weights[~test]
-        previous: dict[tuple[str, bool], LinearHead] = {}
+        previous: dict[str, LinearHead] = {}
         for setting in settings:
-            kind = (setting.family, setting.common_scale)
-            start = previous.get(kind)
-            head = fit_head(
-                train_X, train_y, train_R, setting, rng=rng, start=start, weights=train_w, scale=scale, config=config
-            )
+            start = previous.get(setting.family)
+            head = fit_head(train_X, train_y, train_R, setting, rng=rng, start=start, weights=train_w, config=config)
             if setting.family not in ADDITIVE:
-                previous[kind] = head
+                previous[setting.family] = head
             correct[setting][test] = head.logits(X[test]).argmax(axis=1) == y[test]
     return correct

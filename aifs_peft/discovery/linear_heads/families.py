@@ -13,7 +13,7 @@ import numpy as np
 from aifs_peft.discovery.arrays import Array, IntArray
 from aifs_peft.discovery.config import DEFAULT_CONFIG, DiscoveryConfig, HeadConfig
 from aifs_peft.discovery.linear_heads.additive import additive_head
-from aifs_peft.discovery.linear_heads.logistic import LinearHead, fit_logistic, fit_on_common_scale
+from aifs_peft.discovery.linear_heads.logistic import LinearHead, fit_logistic
 from aifs_peft.discovery.mixture.additive import additive_model, with_conflicting_covariance
 from aifs_peft.discovery.mixture.joint import combine, joint_offsets
 
@@ -27,18 +27,15 @@ class HeadSetting:
     Args:
         family: `"additive"`, `"interacting"`, `"balanced"` or `"counterfactual"`.
         value: Shrinkage of the covariance for the first two, L2 penalty for the others.
-        common_scale: Whether the coordinates have one common scale instead of unit variance each, so that the penalty
-            weighs on directions of small variance. For the last two; the first two hardly depend on it.
     """
 
     family: str
     value: float
-    common_scale: bool = False
 
     def describe(self) -> str:
         """Short text for logs."""
         name = "shrinkage" if self.family in ADDITIVE else "l2"
-        return f"{self.family} ({name} {self.value:g}{', common scale' if self.common_scale else ''})"
+        return f"{self.family} ({name} {self.value:g})"
 
 
 def default_setting(
@@ -152,7 +149,6 @@ def fit_head(
     rng: np.random.Generator,
     start: LinearHead | None = None,
     weights: Array | None = None,
-    scale: Array | None = None,
     config: DiscoveryConfig = DEFAULT_CONFIG,
 ) -> LinearHead:
     """Fit one head.
@@ -165,8 +161,6 @@ def fit_head(
         rng: Source of the counterfactuals.
         start: Where a logistic regression starts.
         weights: Of the examples, shape `(n,)`, above 0; only their ratios count. All one if `None`.
-        scale: Standard deviations that the coordinates had before they were whitened, shape `(k,)`; for settings with
-            a common scale.
         config: Fixed numbers of the families.
 
     Example:
@@ -192,8 +186,4 @@ def fit_head(
         each = np.full(len(y), own.counterfactual_weight / len(y))
         balanced = np.concatenate([balanced, each if scaled is None else each * scaled])
         y = np.concatenate([y, y])
-    if setting.common_scale:
-        if scale is None:
-            raise ValueError(f"{setting.describe()} needs scale, the coordinates' standard deviations before whitening")
-        return fit_on_common_scale(X, y, K, l2=setting.value, scale=scale, weights=balanced, start=start)
     return fit_logistic(X, y, K, l2=setting.value, weights=balanced, start=start)

@@ -1,8 +1,8 @@
-"""More than two classes: the trimmed discriminant and a mixture that confirms it, or what refined starts agree on.
+"""More than two classes: what refined starts agree on; the trimmed discriminant; pairs of classes.
 
-A free mixture of many classes drifts to styles within the classes. It may only sharpen a partition that the trimmed
-discriminant, under its own gate, has found. Where no mixture does, rough starts are refined out of fold, and where they
-end decides: the trimmed discriminant alone misses attributes that many examples conflict with.
+Rough starts are refined out of fold, and where they end decides. A free mixture of many classes drifts to styles within
+the classes: it is taken where it starts from a trimmed discriminant that passed its own gate and ends where the refined
+starts do, or where these do not agree. Where neither gives anything, pairs of classes are looked at.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from aifs_peft.discovery.mixture.em import Mixture, Moments, fit_mixture, null_l
 from aifs_peft.discovery.principal_components import usable_components
 from aifs_peft.discovery.proposals.trimmed import TrimmedDiscriminant, trimmed_discriminant
 from aifs_peft.discovery.result import Candidate
-from aifs_peft.discovery.search.consensus import refine_until_stable, solve, solve_by_pairs
+from aifs_peft.discovery.search.consensus import (
+    Solution,
+    refine_until_stable,
+    solve,
+    solve_by_pairs,
+    solved_components,
+)
 from aifs_peft.discovery.search.finding import Finding
 
 
@@ -61,40 +67,52 @@ def search_many_classes(
         True
     """
     chosen, passed, attempts = _confirmed(X[rows], y[rows], n_classes, config)
-    tried = [attempt.record for attempt in attempts]
-    if chosen is not None and chosen.mixture is not None:
+    solutions = solve(X[rows], y[rows], n_classes, rng=rng, config=config)
+    best = next((solution for solution in solutions if solution.record.accepted), None)
+    tried = [attempt.record for attempt in attempts] + [solution.record for solution in solutions]
+    if (
+        chosen is not None
+        and chosen.mixture is not None
+        and (best is None or _bears_out(chosen, best, y[rows], config))
+    ):
         R = chosen.mixture.responsibilities(X[:, : chosen.record.k], y).astype(np.float32)
         return Finding(R, chosen.record, 1000.0 * chosen.record.gain / len(rows), tried)
-    solutions = solve(X[rows], y[rows], n_classes, rng=rng, config=config)
-    tried += [solution.record for solution in solutions]
-    best = next((solution for solution in solutions if solution.record.accepted), None)
     if best is None and passed is None:
         paired = solve_by_pairs(X[rows], y[rows], n_classes, rng=rng, config=config)
         tried += [paired.record] if paired else []
         best = paired if paired and paired.record.accepted else None
     if best is not None:
-        record, start = best.record, _everywhere(X, y, n_classes, rows, best.responsibilities, config)
-    elif passed is not None and passed.discriminant is not None:
-        # The gate judged the rough partition; sharpening it cannot raise an alarm.
-        record, start = passed.record, passed.discriminant.assign(X[:, : passed.record.k])
-    else:
+        R = _everywhere(X, y, n_classes, rows, best.responsibilities, rng, config)
+        return Finding(R, best.record, best.record.gain, tried, rough=True)
+    if passed is None or passed.discriminant is None:
         return Finding(tried=tried, why=f"none of {len(tried)} candidates passed the gate")
+    # The gate judged the rough partition; sharpening it cannot raise an alarm.
+    start = passed.discriminant.assign(X[:, : passed.record.k])
     R = refine_until_stable(X, y, start, n_classes, rng=rng, config=config)
-    return Finding(R, record, record.gain, tried, rough=True)
+    return Finding(R, passed.record, passed.record.gain, tried, rough=True)
 
 
-def _everywhere(X: Array, y: IntArray, K: int, rows: IntArray, R: Array, config: DiscoveryConfig) -> IntArray:
-    """Attribute values of all rows from weights `R` of those that a partition was fitted on."""
-    attribute = np.array(R.argmax(axis=1))
+def _bears_out(chosen: Attempt, best: Solution, y: IntArray, config: DiscoveryConfig) -> bool:
+    """Whether the refined starts end where the mixture is: then the latents are additive, and it knows them best.
+
+    Where they are not, the mixture drifts, and the refinement, which judges out of fold, is nearer to the truth.
+    """
+    refined = np.asarray(best.responsibilities.argmax(axis=1))
+    return gates.jaccard(chosen.attribute != y, refined != y) >= config.many_classes.borne_out
+
+
+def _everywhere(
+    X: Array, y: IntArray, K: int, rows: IntArray, R: Array, rng: np.random.Generator, config: DiscoveryConfig
+) -> Array:
+    """Weights of the attribute values for all rows, from those of the rows that a solution was fitted on."""
     if len(rows) == len(y):
-        return attribute
-    k = usable_components(
-        config.many_classes.judged_components, X.shape[1], len(rows), config.many_classes.judged_rows
-    )[-1]
+        return R.astype(np.float32)
+    own = config.many_classes
+    k = usable_components(own.judged_components, X.shape[1], len(rows), own.judged_rows)[-1]
     data = Moments.of(np.ascontiguousarray(X[rows, :k]), y[rows], K)
     everywhere = np.array(partition_fit(data, R, config=config.mixture).responsibilities(X[:, :k], y).argmax(axis=1))
-    everywhere[rows] = attribute
-    return everywhere
+    everywhere[rows] = R.argmax(axis=1)
+    return refine_until_stable(solved_components(X, config), y, everywhere, K, rng=rng, config=config)
 
 
 def _confirmed(
