@@ -99,7 +99,13 @@ def fit_erm(
     """
     weights = _combined(examples, class_weight)
     return fit_plain(
-        examples.X, examples.index, len(examples.classes), rng=rng, weights=weights, by_worst_class=by_worst_class
+        examples.X,
+        examples.index,
+        len(examples.classes),
+        rng=rng,
+        weights=weights,
+        by_worst_class=by_worst_class,
+        scale=examples.reduction.scale,
     )[0]
 
 

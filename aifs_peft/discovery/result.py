@@ -19,7 +19,8 @@ class Candidate:
     """One attempt at an attribute, with the measurements the gate looks at.
 
     Args:
-        source: What proposed it: `"margins"`, `"trimmed"`, `"component"`, `"trimmed+mixture"` or `"hint:..."`.
+        source: What proposed it: `"margins"`, `"trimmed"`, `"component"`, `"trimmed+mixture"`,
+            `"trimmed+refined"`, `"margins+refined"`, `"pairs+refined"` or `"hint:..."`.
         k: Number of principal components.
         share: Share of each class proposed as conflicting (margins), left out (trimmed) or cut off (component);
             `nan` for hints.
@@ -37,6 +38,8 @@ class Candidate:
         position: Median position of the conflicting examples between their own class centre (0) and the
             nearest other one (1) in the trimmed discriminant space, `nan` where not computed.
         separation: Smallest distance of class centres in that space, in standard deviations.
+        support: Of a refined partition of more than two classes, the share of the other starts that end there; of one
+            that pairs of classes proposed, the share of the pairs that show it.
         accepted: Whether it passed the gate.
         reason: Why not, or `"accepted"`.
     """
@@ -52,6 +55,7 @@ class Candidate:
     conflicts: float
     position: float = float("nan")
     separation: float = float("nan")
+    support: float = float("nan")
     accepted: bool = False
     reason: str = ""
 

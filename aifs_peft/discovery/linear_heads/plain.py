@@ -6,7 +6,7 @@ import numpy as np
 
 from aifs_peft.discovery.arrays import Array, IntArray, deal, random_folds
 from aifs_peft.discovery.config import DEFAULT_CONFIG, HeadConfig
-from aifs_peft.discovery.linear_heads.logistic import LinearHead, fit_logistic
+from aifs_peft.discovery.linear_heads.logistic import LinearHead, fit_logistic, fit_on_common_scale
 
 
 def fit_plain(
@@ -17,6 +17,7 @@ def fit_plain(
     rng: np.random.Generator,
     weights: Array | None = None,
     by_worst_class: bool = False,
+    scale: Array | None = None,
     config: HeadConfig = DEFAULT_CONFIG.heads,
 ) -> tuple[LinearHead, float]:
     """Logistic regression, its L2 penalty chosen on held-out folds.
@@ -29,6 +30,8 @@ def fit_plain(
         weights: Of the examples, shape `(n,)`; all one if `None`.
         by_worst_class: Whether another penalty than that of the best weighted accuracy is taken where its worst class
             is better by more than one standard error. Ties go to the stronger penalty.
+        scale: Standard deviations that the coordinates had before they were whitened, shape `(k,)`. With more than two
+            classes and few examples, one common scale is compared with unit variance: whitening costs accuracy there.
         config: Grid of penalties and folds.
 
     Returns:
@@ -52,23 +55,38 @@ def fit_plain(
         fold = deal(np.lexsort((rng.random(len(rows)), y[rows])), config.folds)
     else:
         fold = random_folds(len(rows), config.folds, rng)
-    # Weight of the examples of each class that are classified rightly, per penalty.
-    right = np.zeros((len(config.erm_l2), n_classes))
+    settings: list[tuple[float, Array | None]] = [(l2, None) for l2 in config.erm_l2]
+    if n_classes > 2 and scale is not None and len(rows) < config.common_scale_rows * X.shape[1]:
+        settings += [(l2, scale) for l2 in config.erm_l2]
+    # Weight of the examples of each class that are classified rightly, per penalty and scale.
+    right = np.zeros((len(settings), n_classes))
     for j in range(config.folds):
         train, test = rows[fold != j], rows[fold == j]
         head = None
-        for i, l2 in enumerate(config.erm_l2):
-            head = fit_logistic(
-                X[train], y[train], n_classes, l2=l2, weights=None if weights is None else w[train], start=head
-            )
+        for i, setting in enumerate(settings):
+            head = _fit(X[train], y[train], n_classes, setting, None if weights is None else w[train], head)
             hits = head.logits(X[test]).argmax(axis=1) == y[test]
             right[i] += np.bincount(y[test], w[test] * hits, minlength=n_classes)
     chosen = int(right.sum(axis=1).argmax())
     if by_worst_class:
         in_all = np.bincount(y[rows], w[rows], minlength=n_classes)
         chosen = _by_worst(right / np.maximum(in_all, 1e-12), np.bincount(y[rows], minlength=n_classes), chosen)
-    l2 = config.erm_l2[chosen]
-    return fit_logistic(X, y, n_classes, l2=l2, weights=weights), l2
+    return _fit(X, y, n_classes, settings[chosen], weights), settings[chosen][0]
+
+
+def _fit(
+    X: Array,
+    y: IntArray,
+    n_classes: int,
+    setting: tuple[float, Array | None],
+    weights: Array | None,
+    start: LinearHead | None = None,
+) -> LinearHead:
+    """Logistic regression with a penalty, on one common scale if `setting` holds the coordinates' own ones."""
+    l2, scale = setting
+    if scale is None:
+        return fit_logistic(X, y, n_classes, l2=l2, weights=weights, start=start)
+    return fit_on_common_scale(X, y, n_classes, l2=l2, scale=scale, weights=weights, start=start)
 
 
 def _by_worst(accuracy: Array, counts: IntArray, default: int) -> int:
