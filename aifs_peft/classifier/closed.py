@@ -16,7 +16,7 @@ from aifs_peft.discovery.discover import discover_reduced
 from aifs_peft.discovery.linear_heads.choice import HeadChoice, choose_head, hinted_head
 from aifs_peft.discovery.linear_heads.families import fit_head
 from aifs_peft.discovery.linear_heads.logistic import LinearHead
-from aifs_peft.discovery.linear_heads.plain import fit_plain
+from aifs_peft.discovery.linear_heads.plain import fit_even, fit_plain
 from aifs_peft.discovery.mixture.joint import marginals
 from aifs_peft.discovery.principal_components import Reduction
 
@@ -66,9 +66,7 @@ def fit_discovery(
     )
     rng = np.random.default_rng(seed)
     if not discovery.found:
-        head = fit_erm(examples, class_weight, rng=rng, by_worst_class=class_weight == "balanced")
-        kind = {"balanced": "with evenly weighted classes", None: "plain"}
-        told = "with the given class weights" if isinstance(class_weight, Mapping) else kind[class_weight]
+        head, told = _without_attribute(examples, class_weight, rng)
         message = f"{discovery.message_} The head is logistic regression, {told}."
         return ClosedFit(head, replace(discovery, message_=message))
     R = discovery.responsibilities_
@@ -78,16 +76,29 @@ def fit_discovery(
     else:
         R = marginals(R, len(examples.classes))
         choice = choose_head(X, y, R, rng=rng, rough=discovery.rough_, weights=weights)
-        head = fit_head(X, y, R, choice.setting, rng=rng, weights=weights)
+        head = choice.shifted(fit_head(X, y, R, choice.setting, rng=rng, weights=weights))
     return ClosedFit(head, discovery, choice)
 
 
+def _without_attribute(
+    examples: Examples, class_weight: Mapping[Any, float] | str | None, rng: np.random.Generator
+) -> tuple[LinearHead, str]:
+    """The head where nothing was found, and what was done, as the end of a sentence."""
+    if class_weight != "balanced":
+        told = "plain" if class_weight is None else "with the given class weights"
+        return fit_erm(examples, class_weight, rng=rng), told
+    weights = _combined(examples, class_weight)
+    assert weights is not None  # noqa: S101 - "balanced" always gives weights
+    fit = fit_even(examples.X, examples.index, len(examples.classes), rng=rng, weights=weights)
+    told = "with evenly weighted classes"
+    if fit.intercepts.moved:
+        by = f"{fit.intercepts.gain:.3f} +- {fit.intercepts.error:.3f}"
+        told += f" and intercepts moved towards equal accuracy (held out, the worst class gains {by})"
+    return fit.head, told
+
+
 def fit_erm(
-    examples: Examples,
-    class_weight: Mapping[Any, float] | str | None,
-    *,
-    rng: np.random.Generator,
-    by_worst_class: bool = False,
+    examples: Examples, class_weight: Mapping[Any, float] | str | None, *, rng: np.random.Generator
 ) -> LinearHead:
     """Logistic regression without an attribute.
 
@@ -95,12 +106,9 @@ def fit_erm(
         examples: to fit to.
         class_weight: "balanced", a mapping of labels to weights, or None.
         rng: source of the folds.
-        by_worst_class: see `fit_plain`.
     """
     weights = _combined(examples, class_weight)
-    return fit_plain(
-        examples.X, examples.index, len(examples.classes), rng=rng, weights=weights, by_worst_class=by_worst_class
-    )[0]
+    return fit_plain(examples.X, examples.index, len(examples.classes), rng=rng, weights=weights)[0]
 
 
 def _combined(examples: Examples, class_weight: Mapping[Any, float] | str | None) -> NDArray[np.float64] | None:

@@ -262,6 +262,9 @@ class HeadConfig:
     folds: int = 3  # cost
     max_rows: int = 6000  # cost: rows on which heads are compared
     min_cell: int = 10  # by hand: cells with fewer held-out examples say nothing about a head
+    shift_cell: int = 20  # by hand: cells with fewer held-out examples say nothing about intercepts
+    shift_steps: int = 80  # cost: steps of evening out the cells by intercepts
+    shift_decay: float = 0.95  # by hand: of the length of a step
     cell_floor: float = 5.0  # by hand: a lighter cell counts as if it had this weight
     l2: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03, 0.01)  # grid
     erm_l2: tuple[float, ...] = (1.0, 0.1, 0.01, 0.001)  # grid of plain logistic regression
