@@ -56,10 +56,8 @@ def hinted_head(
     *,
     weights: Array | None = None,
     config: DiscoveryConfig = DEFAULT_CONFIG,
-) -> tuple[LinearHead, HeadChoice]:
+) -> LinearHead:
     """The additive head for attribute offsets that come from a hint.
-
-    An attribute that needs a hint is too weak for its cells to be told apart, so they cannot judge a head.
 
     Args:
         X: Reduced latents, shape `(n, k)`.
@@ -69,14 +67,50 @@ def hinted_head(
         weights: Of the examples, see `fit_head`.
         config: Shrinkage and avoidance.
     """
-    setting = HeadSetting("additive", config.heads.hinted_shrinkage)
+    own = config.heads
     model = model_given_offsets(X, y, R, beta, weights=weights)
-    head = additive_head(
-        model, shrinkage=setting.value, avoidance=config.heads.hinted_avoidance, config=config.mixture, split=False
+    return additive_head(
+        model, shrinkage=own.hinted_shrinkage, avoidance=own.hinted_avoidance, config=config.mixture, split=False
     )
-    return head, HeadChoice(
-        setting, {}, "the hinted attribute is too weak to judge a head by its cells: fixed settings"
-    )
+
+
+def choose_hinted_head(
+    X: Array,
+    y: IntArray,
+    R: Array,
+    beta: Array,
+    *,
+    weights: Array | None = None,
+    config: DiscoveryConfig = DEFAULT_CONFIG,
+) -> tuple[LinearHead, HeadChoice]:
+    """The additive head of a hint, with its intercepts moved where that evens out the cells.
+
+    An attribute that needs a hint is too weak for its cells to be told apart, so they cannot judge a head. An example
+    counts in each cell by its responsibility.
+
+    Args:
+        X: See `hinted_head`, like all that follow.
+        y: Labels.
+        R: Responsibilities.
+        beta: Attribute offsets.
+        weights: Of the examples.
+        config: Folds, and what cells may judge.
+    """
+    own = config.heads
+    # In the order given within each class: every fold has its share of each.
+    fold = deal(np.argsort(y, kind="stable"), own.folds)
+    logits = np.empty(R.shape)
+    for j in range(own.folds):
+        out = fold == j
+        train = None if weights is None else weights[~out]
+        logits[out] = hinted_head(X[~out], y[~out], R[~out], beta, weights=train, config=config).logits(X[out])
+    shift = even_intercepts(logits, y, R, fold, weights=weights, config=own)
+    reason = "the hinted attribute is too weak to judge a head by its cells: fixed settings"
+    if shift.moved:
+        reason += f"; intercepts moved, which gains {shift.gain:.3f} +- {shift.error:.3f} in the worst held-out cell"
+    choice = HeadChoice(HeadSetting("additive", own.hinted_shrinkage), {}, reason, shift)
+    head = hinted_head(X, y, R, beta, weights=weights, config=config)
+    return choice.shifted(head), choice
 
 
 def choose_head(
