@@ -64,6 +64,8 @@ class GateThresholds:
             attribute beats chance by 5 or more where many are known, a column that repeats the label with errors by 3
             at most.
         few_known: See `hint_errors`.
+        known_errors: Standard errors by which an attribute of which few values are known must be tied to the label more
+            than `association`, by held-out known examples.
         named_contrast: Smallest distance of the clusters along a named direction, in standard deviations within a
             cluster. Lower than for candidates without a hint, which had every direction to choose from.
         unlabelled_cosine: An attribute found by unlabelled examples: smallest and largest cosine of class and attribute
@@ -101,6 +103,7 @@ class GateThresholds:
     trimmed_separation: float = 6.5
     hint_errors: tuple[float, float] = (2.5, 4.0)
     few_known: int = 200
+    known_errors: float = 1.0
     named_contrast: float = 1.5
     unlabelled_cosine: tuple[float, float] = (-0.4, 0.7)
     unlabelled_contrast: float = 0.7
@@ -241,6 +244,11 @@ class HintConfig:
 
     sweeps: int = 400  # cost
     sweeps_known: int = 40  # cost: with most values known there is little left to sample
+    sweeps_errors: int = 150  # cost: with most values known, some of them wrong
+    errors_prior: tuple[float, float] = (1.0, 20.0)  # by hand: of the share of wrong values, as if seen before
+    start_errors: float = 0.05  # by hand
+    max_errors: float = 0.3  # by hand: beyond, a column is another attribute
+    min_errors: float = 0.01  # measured: up to 0.003 without errors; below, a column is taken as it is
     chains: int = 5  # measured: a single chain drifts to a style within the classes in some draws
     burn: float = 1 / 3  # convention: share of the sweeps left out of the averages
     max_shrinkage: float = 0.05  # as of the mixture; less where there are many rows
@@ -285,6 +293,14 @@ class HeadConfig:
     folds: int = 3  # cost
     max_rows: int = 6000  # cost: rows on which heads are compared
     min_cell: int = 10  # by hand: cells with fewer held-out examples say nothing about a head
+    refit_l2: float = 1.0  # measured: 0.1 and 10 are no better
+    refit_trust: float = 10.0  # by hand: directions that rest on all examples are penalised a hundredth of the others
+    refit_plain_l2: float = 0.1  # by hand: of the plain head beside it
+    refit_errors: float = 1.5  # by hand: gain of a head refitted on known values that the gate refuses ...
+    refit_gap_errors: float = 2.5  # ... where plain training is worse on conflicting ones by so much
+    shift_cell: int = 20  # by hand: cells with fewer held-out examples say nothing about intercepts
+    shift_steps: int = 80  # cost: steps of evening out the cells by intercepts
+    shift_decay: float = 0.95  # by hand: of the length of a step
     cell_floor: float = 5.0  # by hand: a lighter cell counts as if it had this weight
     l2: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03, 0.01)  # grid
     common_scale_rows: int = 20  # by hand: with more examples per component whitening costs nothing

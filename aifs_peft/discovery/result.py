@@ -13,6 +13,8 @@ from aifs_peft.discovery.arrays import Array, BoolArray, IntArray
 if TYPE_CHECKING:
     import pandas as pd
 
+    from aifs_peft.discovery.hints.gain import KnownHeads
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -99,6 +101,8 @@ class Discovery:
             confirms it: expect that part of the conflicting examples is missed or takes a wrong value.
         parts_: Where several attributes were found, each of them in the order found, with `K` values of its own; empty
             otherwise.
+        heads_: Where few values were given as `groups`: how heads with and without them fare on known examples that
+            were held out, for `AIFSClassifier`; `None` otherwise.
     """
 
     found: bool
@@ -115,6 +119,7 @@ class Discovery:
     source_: str = ""
     rough_: bool = False
     parts_: tuple[Discovery, ...] = ()
+    heads_: KnownHeads | None = None
 
     @property
     def conflicting_(self) -> BoolArray:

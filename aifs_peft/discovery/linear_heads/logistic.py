@@ -27,6 +27,10 @@ class LinearHead:
         """Shape `(n, K)` for `X (n, k)`."""
         return np.asarray(X @ self.weight.T.astype(X.dtype) + self.bias.astype(X.dtype))
 
+    def shifted(self, shift: Array) -> LinearHead:
+        """The head with `shift (K,)` added to its logits."""
+        return LinearHead(self.weight, self.bias + shift)
+
 
 def fit_logistic(
     X: Array,
