@@ -128,7 +128,12 @@ def solve_by_pairs(
 
 
 def solved_components(X: Array, config: DiscoveryConfig) -> Array:
-    """The leading components in which starts are refined, of reduced latents `X (n, k)`."""
+    """The leading components in which starts are refined.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`.
+        config: How many, and how many rows each needs.
+    """
     wanted = config.many_classes.solved_components
     k = usable_components(wanted, X.shape[1], len(X), config.reduction.rows_per_component)[-1]
     return np.ascontiguousarray(X[:, :k])
