@@ -108,7 +108,7 @@ def refitted(train: Split, test: Split, known: NDArray[np.int64]) -> float:
 
 
 def evaluate(train: Split, test: Split, seed: int, per_cell: int, wanted: Sequence[str]) -> dict[str, Any]:
-    """Of one row: ERM, discovery alone, with each kind of hint, with a shuffled one, with all values, and the oracle."""
+    """Of one row: ERM, discovery alone, with each kind of hint, a shuffled one and all values, and the oracle."""
     Z, y, a = train
     rng = np.random.default_rng(seed)
     known = known_values(y, a, rng, per_cell)

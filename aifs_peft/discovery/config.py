@@ -300,7 +300,7 @@ class HeadConfig:
     refit_plain_l2: float = 0.1  # by hand: of the plain head beside it
     refit_errors: float = 1.5  # by hand: gain of a head refitted on known values that the gate refuses ...
     refit_gap_errors: float = 2.5  # ... where plain training is worse on conflicting ones by so much
-    shift_cell: int = 20  # by hand: cells with fewer held-out examples say nothing about intercepts
+    shift_cell: int = 20  # by hand: with fewer held-out examples in a cell nothing is said about intercepts
     shift_steps: int = 80  # cost: steps of evening out the cells by intercepts
     shift_decay: float = 0.95  # by hand: of the length of a step
     cell_floor: float = 5.0  # by hand: a lighter cell counts as if it had this weight

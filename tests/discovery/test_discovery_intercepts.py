@@ -45,17 +45,15 @@ def test_nothing_is_moved_for_a_gain_within_its_error():
     assert moved <= 1
 
 
-def test_cells_that_are_too_small_have_no_voice():
+def test_nothing_is_moved_where_a_cell_is_too_small_to_tell():
+    """Its class would pay: the other cells of it say nothing of the small one."""
     rng = np.random.default_rng(0)
     y = np.arange(400) % 2
-    logits = scores(y, rng)
+    logits, fold = scores(y, rng, middle=1.5), np.arange(400) // 2 % 3
+    assert even_intercepts(logits, y, np.ones((400, 1)), fold).moved
     cells = np.stack([np.ones(400), np.zeros(400)], axis=1)
-    logits[:10, 0] += np.where(y[:10] == 1, 9.0, 0.0)  # five of class 1 in a cell of their own, all wrong
-    cells[:10] = cells[:10, ::-1]
-    fold = np.arange(400) // 2 % 3
-    assert not even_intercepts(logits, y, cells, fold).moved
-    # No cell at all of one class: nothing is known of it, and nothing is asked.
-    small = even_intercepts(logits[:30], y[:30], np.ones((30, 1)), fold[:30])
+    cells[:10] = cells[:10, ::-1]  # five of each class
+    small = even_intercepts(logits, y, cells, fold)
     assert not small.moved
     assert np.isnan(small.gain)
 

@@ -56,7 +56,7 @@ def even_intercepts(
         config: Its `shift_cell` is the smallest cell that may judge.
 
     Returns:
-        The intercepts; not moved where any class has no cell that is large enough.
+        The intercepts; not moved where any cell is too small to tell: its class would pay for another's.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -69,23 +69,24 @@ def even_intercepts(
     K = logits.shape[1]
     none = Intercepts(np.zeros(K))
     each = cells if weights is None else cells * weights[:, None]
-    # Weight of each example in each cell of label and attribute, (n, K C); cells that are too small have no say.
+    # Weight of each example in each cell of label and attribute, (n, K C), and how many examples that is worth.
     M = (one_hot(y, K)[:, :, None] * each[:, None, :]).reshape(len(y), -1)
     sizes = M.sum(axis=0) ** 2 / np.maximum((M**2).sum(axis=0), 1e-12)
-    judged = np.flatnonzero(sizes >= config.shift_cell)
-    classes = judged // cells.shape[1]
-    if len(np.unique(classes)) < K:
+    present = np.flatnonzero(sizes)
+    classes, sizes = present // cells.shape[1], sizes[present]
+    if len(np.unique(classes)) < K or sizes.min() < config.shift_cell:
         return none
-    M, sizes = M[:, judged], sizes[judged]
+    M = M[:, present]
     crossed = np.empty(len(y), dtype=bool)
     for j in np.unique(fold):
         out = fold == j
         shift = _evening(logits[~out], y[~out], M[~out], classes, config)
         crossed[out] = (logits[out] + shift).argmax(axis=1) == y[out]
     before, after = _accuracies(logits.argmax(axis=1) == y, M), _accuracies(crossed, M)
-    places = int(before.argmin()), int(after.argmin())
-    variances = [p * (1.0 - p) / sizes[place] for p, place in zip((before.min(), after.min()), places, strict=True)]
-    gain, error = float(after.min() - before.min()), float(np.sqrt(max(sum(variances), 0.01 / sizes.max())))
+    gain = float(after.min() - before.min())
+    # Any cell may be worse than it looks: the error is that of the worst one before and of the least sure one after.
+    variances = [p * (1.0 - p) / sizes for p in (before, after)]
+    error = float(np.sqrt(variances[0][before.argmin()] + max(variances[1].max(), 0.01 / sizes.min())))
     if gain <= error:
         return Intercepts(np.zeros(K), gain, error)
     return Intercepts(_evening(logits, y, M, classes, config), gain, error)

@@ -70,7 +70,7 @@ def solve(
     solutions = []
     for start, R, mine in zip(starts, ends, moved, strict=True):
         same = [count for count, other in zip(times, moved, strict=True) if _same(mine, other, config)]
-        support = (sum(same) - 1) / max(sum(times) - 1, 1)
+        support = max(sum(same) - 1, 0) / max(sum(times) - 1, 1)
         solutions.append(Solution(_judged(moments, start, R, support, config.gate.support, rng, config), R))
     return sorted(solutions, key=lambda solution: -solution.record.gain)
 
