@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import free_port
 from training_zoo import assert_equal, lora, make_data, make_model, make_trainer, trained
 from transformers import TrainerCallback
 
 from aifs_peft.errors import CheckpointWriteError, InvalidInputError, ProcessLostError
+from aifs_peft.training import AIFSTrainingArguments
 from aifs_peft.training.manifest import read_manifest
 from aifs_peft.training.peers import telling_lost_processes
 from aifs_peft.training.termination import Termination
@@ -125,11 +127,19 @@ def test_a_lost_process_is_told_and_nothing_else_is():
         raise torch.distributed.DistNetworkError("timed out")
 
 
+def test_a_process_that_never_comes_is_waited_for_as_long_as_was_said(tmp_path, monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ProcessLostError, match=r"process 0 of 2 ends because .* 1/2 clients joined"):
+        AIFSTrainingArguments(output_dir=str(tmp_path), use_cpu=True, ddp_timeout=1)
+
+
 @pytest.mark.slow
 def test_killed_runs_go_on_bit_for_bit(tmp_path):
     """A few of the kills of `make soak`, on one and on two processes."""
     out = tmp_path / "out.json"
-    command = ["--kills", "4", "--terminations", "2", "--draws", "0", "--kinds", "paper, LoRA", "--out", str(out)]
+    command = ["--kills", "4", "--terminations", "2", "--kinds", "paper, LoRA", "--parts", "kills", "terminations"]
+    command += ["--out", str(out)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "reliability.py"), *command],
