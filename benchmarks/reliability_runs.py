@@ -4,6 +4,7 @@ A fork takes milliseconds where a start of Python with torch and transformers ta
 never trains itself, so no thread of torch's is lost in a fork.
 """
 
+import gc
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -217,4 +219,9 @@ def quiet() -> None:
     """Before the first fork."""
     os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
     torch.set_num_threads(1)
+    # What trainings import on their way, once and for all of them.
+    for name in ("experiments", "methods.aifs", "metrics", "report"):
+        import_module(f"aifs_peft.{name}")
+    gc.collect()
+    gc.freeze()  # a fork that collects garbage would copy every page of what is imported
     transformers_logging.set_verbosity_error()
