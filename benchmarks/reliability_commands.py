@@ -49,7 +49,7 @@ class Commands:
         save_roberta(self.folder / "base")
         save_texts(self.folder / "texts")
 
-    def start(self, launcher: str, out: Path, port: int, *, resume: bool = False) -> subprocess.Popen:
+    def start(self, launcher: str, out: Path, port: int, *, resume: bool = False, every: int = 1) -> subprocess.Popen:
         """Begin a run, in a session of its own.
 
         Args:
@@ -57,13 +57,14 @@ class Commands:
             out: its output folder.
             port: a free one.
             resume: whether it goes on from the newest whole checkpoint.
+            every: steps between two checkpoints.
         """
         columns = json.dumps({"text": "sentence", "label": "verdict", "group": "kind"})
         options = [
             *("--model", str(self.folder / "base"), "--dataset", str(self.folder / "texts")),
             *("--dataset-options", columns, "--adapter", "lora", "--lora-dropout", "0.1"),
             *("--epochs", "2", "--batch-size", "16"),
-            *("--save-strategy", "steps", "--save-steps", "1", "--save-total-limit", "3", "--baseline", "none"),
+            *("--save-strategy", "steps", "--save-steps", str(every), "--save-total-limit", "3", "--baseline", "none"),
             *("--load-best-model-at-end", "False"),
             *("--max-length", "16", "--use-cpu", "--quiet", "--ddp-timeout", "60", "--output-dir", str(out)),
             *(["--resume-from-checkpoint", "True"] if resume else []),

@@ -72,6 +72,22 @@ def test_a_signal_that_somebody_handles_is_left_to_him(tmp_path):
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def test_a_second_signal_ends_at_once_unless_it_is_the_first_one_told_twice(tmp_path):
+    script = tmp_path / "wait.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        "from aifs_peft.training import termination\n"
+        "termination._SAME_SECONDS = float(sys.argv[1])\n"
+        "with termination.Termination() as asked:\n"
+        "    for _ in range(2):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.exit(143 if asked.requested else 1)\n"
+    )
+    for seconds, status in (("60", 143), ("0", -signal.SIGTERM)):
+        done = subprocess.run([sys.executable, str(script), seconds], env={**os.environ, "PYTHONPATH": str(ROOT)})
+        assert done.returncode == status
+
+
 def test_ctrl_c_leaves_the_checkpoints_that_were_there(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         trainer_of(tmp_path, Send(13, signal.SIGINT)).train()
