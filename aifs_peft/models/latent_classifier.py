@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_outputs import ImageClassifierOutput
 
+from aifs_peft._saved import read_object
 from aifs_peft.errors import InvalidInputError, ModelNotFoundError
 from aifs_peft.models.encoders import (
     TabularEncoder,
@@ -245,7 +246,7 @@ class LatentClassifier(nn.Module):
         name, folder = str(name_or_path), Path(name_or_path)
         own = folder / _CONFIG_FILE
         if own.is_file():
-            saved = json.loads(own.read_text())
+            saved = read_object(own)
             if saved.get("model_type") == LatentClassifierConfig.model_type:
                 return cls._from_own(folder, saved, num_labels, kwargs)
         if library == "open_clip" or name.startswith("hf-hub:") or (folder / _OPEN_CLIP_FILE).is_file():
