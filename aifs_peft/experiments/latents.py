@@ -40,7 +40,13 @@ NO_PROCESSOR = (
 
 
 def encode(
-    model: nn.Module | str, data: Any, *, processor: Any = None, batch_size: int = BATCH, max_length: int = 128
+    model: nn.Module | str,
+    data: Any,
+    *,
+    processor: Any = None,
+    revision: str | None = None,
+    batch_size: int = BATCH,
+    max_length: int = 128,
 ) -> Any:
     """Latents of a data set, for use with `discover`, `audit`, `AIFSClassifier`, or a later run on latents.
 
@@ -51,6 +57,7 @@ def encode(
             `"tiny_clip"`), whose processor is then found, too.
         data: a `datasets.Dataset` or `DatasetDict` with a column `image`, `text` or `features`.
         processor: image processor or tokenizer of the model; not needed for features, or with a model's name.
+        revision: branch, tag or commit on the Hub of a model given by name.
         batch_size: examples per forward pass.
         max_length: tokens per text.
 
@@ -78,8 +85,9 @@ def encode(
     if isinstance(model, str):
         from aifs_peft.models.loading import load_model, load_processor
 
-        processor = processor or load_processor(model, modality=modality)
-        model = load_model(model, modality=modality, label_names=["0", "1"])  # of its head only the input is read
+        processor = processor or load_processor(model, modality=modality, revision=revision)
+        # Of its head only the input is read.
+        model = load_model(model, modality=modality, label_names=["0", "1"], revision=revision)
     if processor is None and modality != "features":
         raise InvalidInputError(NO_PROCESSOR.format(modality=modality))
     convert = make_encoder(processor, modality, max_length=max_length, model=model)
