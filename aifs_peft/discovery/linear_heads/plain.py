@@ -110,7 +110,7 @@ def fit_even(
         >>> bool(worst(plain) < 0.5), bool(worst(even.head) > 0.8)
         (True, True)
     """
-    rows = np.sort(rng.permutation(len(y))[: config.max_rows])
+    rows = np.sort(rng.permutation(len(y))[: config.even_rows])
     # Dealt class by class: every fold has its share of a small one.
     fold = deal(np.lexsort((rng.random(len(rows)), y[rows])), config.folds)
     labels, own = y[rows], weights[rows]
