@@ -293,10 +293,10 @@ class LatentClassifier(nn.Module):
                 f"{folder} holds weights of a {saved['encoder'].get('class')}, which cannot be rebuilt from JSON; "
                 "build the encoder, wrap it in LatentClassifier and load model.safetensors into it."
             )
-        made = {"name_or_path": str(folder), "normalize": bool(saved.get("normalize", False))}
+        made: dict[str, Any] = {"name_or_path": str(folder), "normalize": bool(saved.get("normalize", False))}
         model = cls(encoder, len(names), dim=weights["classifier.weight"].shape[1], **made)
         if "classifier.bias" not in weights:  # a head of texts
-            model.classifier.bias = None
+            model.classifier.register_parameter("bias", None)
         model.config.encoder = dict(saved["encoder"])
         keep = num_labels in (None, len(names))
         tensors = {k: v for k, v in weights.items() if keep or not k.startswith("classifier.")}
