@@ -20,7 +20,7 @@ from aifs_peft.audit.names import DEFAULT_WORDS, TEMPLATE, embed_words, score_wo
 from aifs_peft.audit.result import Audit
 from aifs_peft.discovery import Discovery
 from aifs_peft.errors import InvalidInputError
-from aifs_peft.models import LatentClassifier, load_model, load_processor, resolve_model
+from aifs_peft.models import LatentClassifier, commit_of, load_model, load_processor, resolve_model
 from aifs_peft.models.encoders import embedding_of
 from aifs_peft.training.labels import LABEL_NAMES, label_of, read_labels
 from aifs_peft.tuner import initial_encoder
@@ -39,6 +39,7 @@ def audit_model(
     dataset: Any,
     *,
     processor: Any = None,
+    revision: str | None = None,
     metadata: Any = None,
     judge: bool = False,
     clip: Any = None,
@@ -60,6 +61,7 @@ def audit_model(
         dataset: a `datasets.Dataset` with a column of labels and one of images, texts or model inputs; or a map-style
             set of dictionaries of model inputs with a label.
         processor: image processor or tokenizer, for images and texts.
+        revision: branch, tag or commit on the Hub of a model given by name.
         metadata: see `audit`; `None` takes the other columns of a `datasets.Dataset`.
         judge: whether to judge the model's own predictions: for a model with a trained head.
         clip: a CLIP model and its processor to name the shortcut in images with, by words and by attributes; `None`
@@ -91,7 +93,7 @@ def audit_model(
     """
     labels, names = labels_of(dataset)
     if isinstance(model, str):
-        model, processor = _load(model, dataset, len(names or np.unique(labels)), processor)
+        model, processor = _load(model, dataset, len(names or np.unique(labels)), processor, revision)
     if judge and hasattr(model, "get_image_features"):
         raise InvalidInputError(f"judge=True was given, and this {type(model).__name__} has no head that predicts.")
     if hasattr(model, "get_image_features"):
@@ -191,7 +193,7 @@ def labels_of(dataset: Any) -> tuple[Any, list[str] | None]:
         return [label_of(dataset[i]) for i in range(len(dataset))], None
 
 
-def _load(name: str, dataset: Any, n_labels: int, processor: Any) -> tuple[nn.Module, Any]:
+def _load(name: str, dataset: Any, n_labels: int, processor: Any, revision: str | None) -> tuple[nn.Module, Any]:
     """The model that `aifs finetune --model NAME` would train, with a fresh head, and its processor."""
     column, modality = column_of(dataset)
     if modality not in ("image", "text"):
@@ -201,8 +203,11 @@ def _load(name: str, dataset: Any, n_labels: int, processor: Any) -> tuple[nn.Mo
         )
     # The head of a fresh classifier is drawn at random, and not from the user's generators.
     with torch.random.fork_rng(devices=[]):
-        model = load_model(name, modality=modality, label_names=[str(i) for i in range(max(n_labels, 2))])
-    return model, processor if processor is not None else load_processor(name, modality=modality)
+        classes = [str(i) for i in range(max(n_labels, 2))]
+        model = load_model(name, modality=modality, label_names=classes, revision=revision)
+    if processor is None:
+        processor = load_processor(name, modality=modality, revision=revision)
+    return model, processor
 
 
 def _holds_images(dataset: Any) -> bool:
@@ -260,8 +265,10 @@ def _own_clip(model: nn.Module) -> tuple[Any, str]:
         return None, ""
     name = str(getattr(base.config, "name_or_path", "") or getattr(config, "name_or_path", ""))
     try:
-        clip: nn.Module = CLIPModel.from_pretrained(resolve_model(name), local_files_only=True)
-        return (clip.eval(), AutoProcessor.from_pretrained(resolve_model(name), local_files_only=True)), ""
+        # Of the commit that the encoder is of, where that is known: the latents are to be read by its own words.
+        where: dict[str, Any] = {"revision": commit_of(base), "local_files_only": True}
+        clip: nn.Module = CLIPModel.from_pretrained(resolve_model(name), **where)
+        return (clip.eval(), AutoProcessor.from_pretrained(resolve_model(name), **where)), ""
     except (OSError, ValueError):
         return None, NO_TEXT_TOWER.format(name=name)
 

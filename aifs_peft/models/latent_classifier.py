@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_outputs import ImageClassifierOutput
 
+from aifs_peft._saved import read_object
 from aifs_peft.errors import InvalidInputError, ModelNotFoundError
 from aifs_peft.models.encoders import (
     TabularEncoder,
@@ -261,7 +262,7 @@ class LatentClassifier(nn.Module):
         name, folder = str(name_or_path), Path(name_or_path)
         own = folder / _CONFIG_FILE
         if own.is_file():
-            saved = json.loads(own.read_text())
+            saved = read_object(own)
             if saved.get("model_type") == LatentClassifierConfig.model_type:
                 return cls._from_own(folder, saved, num_labels, kwargs)
         if library == "open_clip" or (library is None and is_open_clip(name)):
@@ -292,10 +293,10 @@ class LatentClassifier(nn.Module):
                 f"{folder} holds weights of a {saved['encoder'].get('class')}, which cannot be rebuilt from JSON; "
                 "build the encoder, wrap it in LatentClassifier and load model.safetensors into it."
             )
-        made = {"name_or_path": str(folder), "normalize": bool(saved.get("normalize", False))}
+        made: dict[str, Any] = {"name_or_path": str(folder), "normalize": bool(saved.get("normalize", False))}
         model = cls(encoder, len(names), dim=weights["classifier.weight"].shape[1], **made)
         if "classifier.bias" not in weights:  # a head of texts
-            model.classifier.bias = None
+            model.classifier.register_parameter("bias", None)
         model.config.encoder = dict(saved["encoder"])
         keep = num_labels in (None, len(names))
         tensors = {k: v for k, v in weights.items() if keep or not k.startswith("classifier.")}

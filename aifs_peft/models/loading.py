@@ -223,6 +223,23 @@ def load_processor(name: str, *, modality: str, revision: str | None = None) -> 
         raise _not_found("the processor of", name, error) from error
 
 
+def commit_of(model: Any) -> str | None:
+    """Commit on the Hub of a model's files, as transformers noted it; None for one from a folder, or made anew.
+
+    Args:
+        model: of transformers, or a classifier of ours around one.
+
+    Example:
+        >>> commit_of(torch.nn.Linear(2, 2)) is None
+        True
+    """
+    for owner in (model, getattr(model, "encoder", None)):
+        commit = getattr(getattr(owner, "config", None), "_commit_hash", None)
+        if isinstance(commit, str):
+            return commit
+    return None
+
+
 def _not_found(kind: str, name: str, error: Exception) -> ModelNotFoundError:
     reason = (str(error).strip().splitlines() or ["no reason given"])[0]
     return ModelNotFoundError(NOT_FOUND.format(kind=kind, name=name, reason=reason[:200]))
