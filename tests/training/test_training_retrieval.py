@@ -48,7 +48,7 @@ def adapter_of(trainer):
 @pytest.fixture(scope="module")
 def trained(scenes, processor, tmp_path_factory):
     folder = tmp_path_factory.mktemp("retrieval")
-    trainer = trainer_on(scenes["train"], processor, folder, steps=4, eval_dataset=scenes["validation"])
+    trainer = trainer_on(scenes["train"], processor, folder, steps=4, eval_dataset=scenes["validation"], moved=0.5)
     before = adapter_of(trainer)
     trainer.train()
     return trainer, before, folder
@@ -86,7 +86,7 @@ def test_the_moved_pairs_are_part_of_the_loss_in_training_alone(trained):
 
 def test_resumed_it_goes_on_as_if_never_stopped(trained, scenes, processor):
     trainer, _, folder = trained
-    again = trainer_on(scenes["train"], processor, folder, steps=4)
+    again = trainer_on(scenes["train"], processor, folder, steps=4, moved=0.5)
     again.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
     for name, p in adapter_of(trainer).items():
         assert torch.equal(p, adapter_of(again)[name]), name
