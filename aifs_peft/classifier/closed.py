@@ -116,7 +116,8 @@ def _without_attribute(
         return _refitted(examples, known)[0], told
     weights = _combined(examples, class_weight)
     assert weights is not None  # noqa: S101 - "balanced" always gives weights
-    fit = fit_even(examples.X, examples.index, len(examples.classes), rng=rng, weights=weights)
+    scale = examples.reduction.scale
+    fit = fit_even(examples.X, examples.index, len(examples.classes), rng=rng, weights=weights, scale=scale)
     told = "with evenly weighted classes"
     if fit.intercepts.moved:
         told += " and intercepts moved towards equal accuracy"
@@ -136,7 +137,8 @@ def fit_erm(
         rng: source of the folds.
     """
     weights = _combined(examples, class_weight)
-    return fit_plain(examples.X, examples.index, len(examples.classes), rng=rng, weights=weights)[0]
+    scale = examples.reduction.scale
+    return fit_plain(examples.X, examples.index, len(examples.classes), rng=rng, weights=weights, scale=scale)[0]
 
 
 def _combined(examples: Examples, class_weight: Mapping[Any, float] | str | None) -> NDArray[np.float64] | None:

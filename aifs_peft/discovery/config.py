@@ -47,6 +47,13 @@ class GateThresholds:
         relative: Smallest `relative_strength` of such a partition.
         min_conflicts: Fewest conflicting examples.
         trimmed_score: Smallest score of a trimmed discriminant, see `trimmed_score`.
+        many_association: The same as `association`, for refined partitions of more than two classes.
+        many_relative: The same as `relative`, for them. Lower than for two classes: every value must fit all classes,
+            and other starts or pairs of classes must bear it out.
+        support: Share of the other starts whose refinement must end at such a partition.
+        pairs: Share of the pairs of classes in which the search with two classes must find an attribute, where it
+            stands for the support of other starts.
+        agreement: Conflicting sets at least this similar (Jaccard) are the same end.
         jaccard: Conflicting sets at least this similar confirm each other.
         association_errors: Standard errors by which the association must exceed that of an independent attribute.
         class_errors: Standard errors by which the class contrast must exceed what chance gives.
@@ -84,6 +91,11 @@ class GateThresholds:
     relative: float = 1.5
     min_conflicts: int = 5
     trimmed_score: float = 0.95
+    many_association: float = 0.4
+    many_relative: float = 0.95
+    support: float = 0.5
+    pairs: float = 0.5
+    agreement: float = 0.6
     jaccard: float = 0.5
     association_errors: float = 3.5
     class_errors: float = 3.0
@@ -172,12 +184,23 @@ class ManyClassConfig:
     trimmed_components: tuple[int, ...] = (16, 32, 64, 128, 256)
     trim: float = 0.1  # prototype: 5 to 10 %
     scored: int = 3  # by hand: the gate's score is the mean over so many of the largest numbers of components
+    start_components: tuple[int, ...] = (8, 32, 64)  # by hand: of the starts of the refinement
+    start_trims: tuple[float, ...] = (0.1, 0.3)  # measured: 0.3 starts better where many conflict
+    margin_shares: tuple[float, ...] = (0.05, 0.2)  # measured: likewise 0.2
+    same_start: float = 0.8  # cost: starts with conflicting sets at least this similar (Jaccard) are one start
+    solved_components: tuple[int, ...] = (8, 16, 32, 64, 128)  # cost
+    judged_components: tuple[int, ...] = (8, 16, 32, 64, 128)  # by hand: at which contrasts are compared ...
+    borne_out: float = 0.9  # measured: a mixture less similar (Jaccard) to the refined starts is 3 to 10 points worse
+    pairs: int = 15  # cost: of classes, that are looked at one by one; all of up to six classes
+    judged_rows: int = 12  # ... with at least so many examples per component: fewer make every contrast larger
 
 
 @dataclass(frozen=True)
 class RefinementConfig:
     """More than two classes: sharpening a partition that no mixture confirms. Measured on Colored MNIST."""
 
+    repeats: int = 3  # measured: from starts that miss four fifths the third pass adds little
+    stable: float = 0.95  # by hand: conflicting sets at least this similar (Jaccard) are the same
     rounds: int = 8  # measured: 12 and 16 are no better
     averaged: int = 5  # by hand: the result is the mean of the last rounds, so that wavering examples get part weights
     even_rounds: int = 5  # measured: values spread evenly in these, per class afterwards
@@ -246,6 +269,8 @@ class UnlabelledConfig:
 
     min_rows: int = 50  # by hand
     components: int = 64  # measured: 32 lose 3 points of worst group, 128 no better
+    ranks: int = 512  # cost: of the distances that are compared with those of a normal distribution
+    soft_limit: float = 3.0  # measured: without, cars and trucks at 0.7 lose 1 of 3 draws, planted 1 of 4
     axis_components: int = 32  # measured: in 64 the leading axes of 400 examples are noise more often
     axes: int = 3  # cost: directions of larger spread that are tried with two classes
     parts: tuple[float, ...] = (0.35, 0.65)  # prototype: of the class means, that the attribute takes in a start
@@ -282,6 +307,7 @@ class HeadConfig:
     shift_decay: float = 0.95  # by hand: of the length of a step
     cell_floor: float = 5.0  # by hand: a lighter cell counts as if it had this weight
     l2: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03, 0.01)  # grid
+    common_scale_rows: int = 20  # by hand: with more examples per component whitening costs nothing
     erm_l2: tuple[float, ...] = (1.0, 0.1, 0.01, 0.001)  # grid of plain logistic regression
     shrinkages: tuple[float, ...] = (0.02, 0.05, 0.2, 0.5)  # grid
     default_shrinkage: float = 0.5  # measured against 0.2, two classes

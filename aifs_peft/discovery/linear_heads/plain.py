@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from aifs_peft.discovery.arrays import Array, IntArray, deal, random_folds
 from aifs_peft.discovery.config import DEFAULT_CONFIG, HeadConfig
 from aifs_peft.discovery.linear_heads.intercepts import Intercepts, even_intercepts
-from aifs_peft.discovery.linear_heads.logistic import LinearHead, fit_logistic
+from aifs_peft.discovery.linear_heads.logistic import LinearHead, fit_logistic, fit_on_common_scale
+
+# A penalty, and the scale of the coordinates where they are put on one common scale.
+Setting = tuple[float, Array | None]
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ def fit_plain(
     *,
     rng: np.random.Generator,
     weights: Array | None = None,
+    scale: Array | None = None,
     config: HeadConfig = DEFAULT_CONFIG.heads,
 ) -> tuple[LinearHead, float]:
     """Logistic regression, its L2 penalty that of the best accuracy on held-out folds.
@@ -56,6 +61,8 @@ def fit_plain(
         n_classes: `K`.
         rng: Source of the folds and, for large data, of the rows that choose the penalty.
         weights: Of the examples, shape `(n,)`; all one if `None`. They weigh in the accuracy, too.
+        scale: Standard deviations that the coordinates had before they were whitened, shape `(k,)`. With more than two
+            classes and few examples, one common scale is compared with unit variance: whitening costs accuracy there.
         config: Grid of penalties and folds.
 
     Returns:
@@ -71,10 +78,11 @@ def fit_plain(
     rows = np.sort(rng.permutation(len(y))[: config.max_rows])
     fold = random_folds(len(rows), config.folds, rng)
     own = None if weights is None else weights[rows]
-    hits = _held_out(X[rows], y[rows], n_classes, fold, own, config).argmax(axis=2) == y[rows]
+    settings = _settings(X[rows], n_classes, scale, config)
+    hits = _held_out(X[rows], y[rows], n_classes, fold, own, settings, config).argmax(axis=2) == y[rows]
     right = hits.sum(axis=1) if own is None else hits @ own
-    l2 = config.erm_l2[int(right.argmax())]
-    return fit_logistic(X, y, n_classes, l2=l2, weights=weights), l2
+    chosen = settings[int(right.argmax())]
+    return _fit(X, y, n_classes, chosen, weights), chosen[0]
 
 
 def fit_even(
@@ -84,6 +92,7 @@ def fit_even(
     *,
     rng: np.random.Generator,
     weights: Array,
+    scale: Array | None = None,
     config: HeadConfig = DEFAULT_CONFIG.heads,
 ) -> EvenFit:
     """Logistic regression whose penalty and intercepts are chosen by the worst class on held-out folds.
@@ -97,6 +106,7 @@ def fit_even(
         n_classes: `K`.
         rng: Source of the folds and, for large data, of the rows that choose.
         weights: Of the examples, shape `(n,)`; for evenly weighted classes with equal sums in all of them.
+        scale: See `fit_plain`.
         config: Grid of penalties and folds.
 
     Example:
@@ -114,8 +124,9 @@ def fit_even(
     # Dealt class by class: every fold has its share of a small one.
     fold = deal(np.lexsort((rng.random(len(rows)), y[rows])), config.folds)
     labels, own = y[rows], weights[rows]
-    logits = _held_out(X[rows], labels, n_classes, fold, own, config)
-    # Weight of the examples of each class that are classified rightly, per penalty.
+    settings = _settings(X[rows], n_classes, scale, config)
+    logits = _held_out(X[rows], labels, n_classes, fold, own, settings, config)
+    # Weight of the examples of each class that are classified rightly, per penalty and scale.
     hits = logits.argmax(axis=2) == labels
     right = np.stack([np.bincount(labels, own * hit, minlength=n_classes) for hit in hits])
     in_all = np.bincount(labels, own, minlength=n_classes)
@@ -123,30 +134,58 @@ def fit_even(
     counts = np.bincount(labels, minlength=n_classes)
     chosen = _by_worst(right / np.maximum(in_all, 1e-12), counts, default)
     intercepts = even_intercepts(logits[chosen], labels, np.ones((len(rows), 1)), fold, weights=own, config=config)
-    l2 = config.erm_l2[chosen]
-    head = fit_logistic(X, y, n_classes, l2=l2, weights=weights)
-    plain = _held_out(X[rows], labels, n_classes, fold, None, replace(config, erm_l2=(l2,)))[0]
+    head = _fit(X, y, n_classes, settings[chosen], weights)
+    plain = _held_out(X[rows], labels, n_classes, fold, None, [settings[chosen]], config)[0]
     scores = []
     for told in (logits[chosen] + intercepts.shift, plain):
         hit = told.argmax(axis=1) == labels
         worst = np.min(np.bincount(labels, hit, minlength=n_classes) / np.maximum(counts, 1))
         scores.append((float(worst), float(hit.mean())))
-    return EvenFit(head.shifted(intercepts.shift), l2, intercepts, *scores)
+    return EvenFit(head.shifted(intercepts.shift), settings[chosen][0], intercepts, *scores)
+
+
+def _settings(X: Array, n_classes: int, scale: Array | None, config: HeadConfig) -> list[Setting]:
+    """Penalties on unit variance and, with few examples of many classes, on one common scale."""
+    settings: list[Setting] = [(l2, None) for l2 in config.erm_l2]
+    if n_classes > 2 and scale is not None and len(X) < config.common_scale_rows * X.shape[1]:
+        settings += [(l2, scale) for l2 in config.erm_l2]
+    return settings
 
 
 def _held_out(
-    X: Array, y: IntArray, n_classes: int, fold: IntArray, weights: Array | None, config: HeadConfig
+    X: Array,
+    y: IntArray,
+    n_classes: int,
+    fold: IntArray,
+    weights: Array | None,
+    settings: Sequence[Setting],
+    config: HeadConfig,
 ) -> Array:
-    """Logits of each example by the heads that did not see it, one per penalty, `(penalties, n, K)`."""
-    logits = np.empty((len(config.erm_l2), len(y), n_classes))
+    """Logits of each example by the heads that did not see it, one per setting, `(settings, n, K)`."""
+    logits = np.empty((len(settings), len(y), n_classes))
     for j in range(config.folds):
         out = fold == j
         train = None if weights is None else weights[~out]
         head = None
-        for i, l2 in enumerate(config.erm_l2):
-            head = fit_logistic(X[~out], y[~out], n_classes, l2=l2, weights=train, start=head)
+        for i, setting in enumerate(settings):
+            head = _fit(X[~out], y[~out], n_classes, setting, train, head)
             logits[i, out] = head.logits(X[out])
     return logits
+
+
+def _fit(
+    X: Array,
+    y: IntArray,
+    n_classes: int,
+    setting: Setting,
+    weights: Array | None,
+    start: LinearHead | None = None,
+) -> LinearHead:
+    """Logistic regression with a penalty, on one common scale if `setting` holds the coordinates' own ones."""
+    l2, scale = setting
+    if scale is None:
+        return fit_logistic(X, y, n_classes, l2=l2, weights=weights, start=start)
+    return fit_on_common_scale(X, y, n_classes, l2=l2, scale=scale, weights=weights, start=start)
 
 
 def _by_worst(accuracy: Array, counts: IntArray, default: int) -> int:
