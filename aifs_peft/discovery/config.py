@@ -263,6 +263,7 @@ class HintConfig:
 
     named_steps: int = 300  # cost: EM along a named direction
     named_tolerance: float = 1e-6  # nats per row
+    named_told: int = 5  # by hand: of more unused named attributes only the number is told
     named_left: float = 1e-3  # of a direction of which less lies in the latents only rounding is left
 
 
