@@ -304,7 +304,9 @@ class HeadConfig:
     refit_l2: float = 1.0  # measured: 0.1 and 10 are no better
     refit_trust: float = 10.0  # by hand: directions that rest on all examples are penalised a hundredth of the others
     refit_plain_l2: float = 0.1  # by hand: of the plain head beside it
-    refit_errors: float = 1.5  # by hand: gain of a head refitted on known values that the gate refuses ...
+    # By hand: gain of a head refitted on known values over the hint's own, or over plain training where the gate
+    # refuses the hint ...
+    refit_errors: float = 1.5
     refit_gap_errors: float = 2.5  # ... where plain training is worse on conflicting ones by so much
     shift_cell: int = 20  # by hand: with fewer held-out examples in a cell nothing is said about intercepts
     shift_steps: int = 80  # cost: steps of evening out the cells by intercepts
