@@ -224,7 +224,7 @@ def fallback() -> str:
             rows.append(
                 [name, pm(e, "erm_worst_group"), pm(e, "aifs_worst_group"), *[" / ".join(pair) for pair in pairs]]
             )
-    head = ["", "worst group: plain", "evenly weighted", "worst class: plain / even", "average: plain / even"]
+    head = ["", "worst group: plain", "even classes", "worst class: plain / even", "average: plain / even"]
     null = summary["null"]
     told = (
         f"{null['draws']} draws without a shortcut (held-out 30 %): the worst class gains {null['gain']:.4f} ± "
