@@ -44,6 +44,7 @@ def encode(
     data: Any,
     *,
     processor: Any = None,
+    revision: str | None = None,
     batch_size: int = BATCH,
     max_length: int = 128,
     cache_dir: str | Path | None = None,
@@ -57,6 +58,7 @@ def encode(
             `"tiny_clip"`), whose processor is then found, too.
         data: a `datasets.Dataset` or `DatasetDict` with a column `image`, `text` or `features`.
         processor: image processor or tokenizer of the model; not needed for features, or with a model's name.
+        revision: branch, tag or commit on the Hub of a model given by name.
         batch_size: examples per forward pass.
         max_length: tokens per text.
         cache_dir: folder that keeps the latents, so that a later call with the same weights and data reads them.
@@ -85,9 +87,9 @@ def encode(
     if isinstance(model, str):
         from aifs_peft.models.loading import load_model, load_processor
 
-        processor = processor or load_processor(model, modality=modality)
+        processor = processor or load_processor(model, modality=modality, revision=revision)
         with _unsaid():
-            model = load_model(model, modality=modality, label_names=["0", "1"])
+            model = load_model(model, modality=modality, label_names=["0", "1"], revision=revision)
     if processor is None and modality != "features":
         raise InvalidInputError(NO_PROCESSOR.format(modality=modality))
     convert = make_encoder(processor, modality, max_length=max_length, model=model)

@@ -11,6 +11,7 @@ from transformers.trainer_utils import IntervalStrategy
 from aifs_peft._checks import check_count, check_number
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.training.labels import LABEL_NAMES
+from aifs_peft.training.peers import meeting_processes
 from aifs_peft.training.selection import SELECTION_METRICS
 
 # transformers' argument -> least value, whether it must be whole, whether None is one of its values.
@@ -169,7 +170,8 @@ class AIFSTrainingArguments(TrainingArguments):
             self.metric_for_best_model = SELECTION_METRICS[self.selection]
             if self.greater_is_better is None:
                 self.greater_is_better = True
-        super().__post_init__()
+        with meeting_processes(self):
+            super().__post_init__()
         self._check()
 
     def _check_selection(self) -> None:
@@ -197,6 +199,12 @@ class AIFSTrainingArguments(TrainingArguments):
             raise InvalidConfigError(
                 f"train_sampling_strategy={self.train_sampling_strategy!r} has no effect here: the training method "
                 'decides how examples are drawn (at random, or balanced over what it inferred); leave it at "random"'
+            )
+        if not self.dataloader_in_order and self.dataloader_num_workers > 1:
+            raise InvalidConfigError(
+                f"dataloader_in_order=False with dataloader_num_workers={self.dataloader_num_workers} gives batches in "
+                "the order in which workers finish: no training could be repeated, and one that is resumed within an "
+                "epoch would see some examples twice and others never. Leave it at True"
             )
         if self.use_liger_kernel:
             raise InvalidConfigError(
