@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from aifs_peft._checks import check_choice
+from aifs_peft._hub import expecting_answers
 from aifs_peft.errors import InvalidConfigError, InvalidInputError, ModelNotFoundError
 from aifs_peft.models.tabular import ENCODERS, TabularClassifier, TabularConfig
 
@@ -121,7 +122,8 @@ def load_model(
     if name in ENCODERS:
         raise InvalidConfigError(WRONG_KIND.format(name=name, model_type=TabularConfig.model_type, modality=modality))
     try:
-        config = AutoConfig.from_pretrained(source, **common)
+        with expecting_answers():
+            config = AutoConfig.from_pretrained(source, **common)
     except (OSError, ValueError) as error:
         raise _not_found("model", name, error) from error
     if type(config) not in _CLASSES[modality] and not trust_remote_code:
@@ -131,9 +133,10 @@ def load_model(
     config.label2id = {label: i for i, label in enumerate(label_names)}
     extra: dict[str, Any] = {} if quantization == "none" else {"quantization_config": _quantization(quantization)}
     try:
-        model: nn.Module = _AUTO[modality].from_pretrained(
-            source, config=config, ignore_mismatched_sizes=True, **common, **extra
-        )
+        with expecting_answers():
+            model: nn.Module = _AUTO[modality].from_pretrained(
+                source, config=config, ignore_mismatched_sizes=True, **common, **extra
+            )
     except OSError as error:
         raise _not_found("model", name, error) from error
     # A half-precision checkpoint trains its head and adapter in float32; a quantised base keeps its own types.
@@ -152,7 +155,8 @@ def _tabular(
             )
         return TabularClassifier.for_features(train_features, label_names, name)
     try:
-        config = AutoConfig.from_pretrained(source, **where)
+        with expecting_answers():
+            config = AutoConfig.from_pretrained(source, **where)
     except (OSError, ValueError) as error:
         raise _not_found("model", name, error) from error
     if not isinstance(config, TabularConfig):
@@ -186,7 +190,8 @@ def load_processor(name: str, *, modality: str, revision: str | None = None) -> 
         return None
     loader = AutoImageProcessor if modality == "image" else AutoTokenizer
     try:
-        return loader.from_pretrained(resolve_model(name), revision=revision)
+        with expecting_answers():
+            return loader.from_pretrained(resolve_model(name), revision=revision)
     except (OSError, ValueError) as error:
         raise _not_found("the processor of", name, error) from error
 
