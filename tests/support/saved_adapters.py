@@ -1,6 +1,6 @@
 """Small adapters of every recipe, and what each predicted when it was written.
 
-`python tests/support/saved_adapters.py` writes those of this release that `tests/tuner/saved` lacks, a folder each. What
+`python tests/support/saved_adapters.py` writes those of this release that `tests/tuner/saved` lacks. What
 is there is never written again: it is what releases have left on the disks of users.
 """
 
