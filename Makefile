@@ -7,7 +7,7 @@ PYTEST_WORKERS ?= 2
 # Drawn per target by the fuzzer of `make soak`, within ten minutes.
 FUZZ_CASES ?= 20000
 
-.PHONY: demo test soak lint types layers examples notebooks docs clean
+.PHONY: demo test soak lint security coverage mutants types layers examples notebooks docs clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +19,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	# Without what it names: torchvision, which does not fit torch for CPUs, and timm, which needs it. The tests do
+	# without both (tests/support/open_clip_alone.py).
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps open_clip_torch
 	touch $@
 
 demo: $(VENV)/.installed
@@ -37,6 +40,22 @@ soak: $(VENV)/.installed-test
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Insecure calls in the code, and known vulnerabilities of what is installed; without the service that knows them it says so.
+security: $(VENV)/.installed-test
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive aifs_peft scripts
+	$(BIN)/python scripts/audit_dependencies.py $(AUDIT_ARGS)
+
+# Branches of the package that the tests take; fails below the share that pyproject.toml names. Minutes.
+coverage: $(VENV)/.installed-test
+	$(BIN)/coverage erase
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/coverage run -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered
+
+# Small faults that are put into the mathematics, and the share of them that the tests notice.
+mutants: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutants.py $(MUTANTS_ARGS)
 
 types: $(VENV)/.installed-test
 	$(BIN)/mypy

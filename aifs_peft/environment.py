@@ -133,7 +133,7 @@ def installed_version(package: str) -> str | None:
 
 def _run(name: str, code: str) -> Check:
     """What a line of Python prints in a fresh process, or the last line of its traceback."""
-    done = subprocess.run(  # noqa: S603  (this interpreter, code from this file)
+    done = subprocess.run(  # noqa: S603  (this interpreter, code from this file)  # nosec B603
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()

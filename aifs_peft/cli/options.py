@@ -163,7 +163,8 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
             return super().construct_mapping(node, deep)
 
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 - a safe loader
+        text = path.read_text(encoding="utf-8")
+        content = yaml.load(text, Loader)  # noqa: S506 - a safe loader  # nosec B506
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except yaml.YAMLError as error:

@@ -67,6 +67,7 @@ def clip_attributes(
     images: Sequence[Any],
     *,
     model: str = TINY_CLIP,
+    revision: str | None = None,
     vocabulary: Mapping[str, Sequence[str]] | None = None,
     top: int = 1,
     more_than: int = 10,
@@ -77,6 +78,7 @@ def clip_attributes(
     Args:
         images: PIL images.
         model: a CLIP by Hub name or folder, or "tiny_clip" (embedded).
+        revision: branch, tag or commit on the Hub.
         vocabulary: question to prompts, answers that exclude each other; None takes `SCENE_VOCABULARY` for the
             embedded CLIP, else `PHOTO_VOCABULARY`. For a list of words that do not, give one question and `top`.
         top: answers per image and question, at least 1.
@@ -110,7 +112,7 @@ def clip_attributes(
         )
     import torch
 
-    clip, processor = _load(model, "clip")
+    clip, processor = _load(model, "clip", revision)
     prompts = [prompt for answers in vocabulary.values() for prompt in answers]
     names = tuple(f"{question}: {prompt}" for question, answers in vocabulary.items() for prompt in answers)
     values = []
@@ -142,13 +144,20 @@ def _answers(similarity: NDArray[np.float32], sizes: Sequence[int], top: int) ->
 
 
 def captions(
-    images: Sequence[Any], *, model: str = CAPTIONER, max_length: int = 16, beams: int = 4, batch_size: int = 16
+    images: Sequence[Any],
+    *,
+    model: str = CAPTIONER,
+    revision: str | None = None,
+    max_length: int = 16,
+    beams: int = 4,
+    batch_size: int = 16,
 ) -> list[str]:
     """Captions of images by an image-to-text model (ViT-GPT2, BLIP, ...), by beam search.
 
     Args:
         images: PIL images.
         model: Hub name or folder; the default is the paper's for Waterbirds.
+        revision: branch, tag or commit on the Hub.
         max_length: of a caption, tokens (16 in the paper).
         beams: of the search (4 in the paper).
         batch_size: images per pass.
@@ -161,7 +170,7 @@ def captions(
     """
     import torch
 
-    captioner, processor = _load(model, "captioner")
+    captioner, processor = _load(model, "captioner", revision)
     images_to_pixels, tokenizer = processor
     result = []
     with torch.no_grad():
@@ -173,13 +182,20 @@ def captions(
 
 
 def caption_attributes(
-    images: Sequence[Any], *, model: str = CAPTIONER, tagger: str = "rule", more_than: int = 10, most: int = 512
+    images: Sequence[Any],
+    *,
+    model: str = CAPTIONER,
+    revision: str | None = None,
+    tagger: str = "rule",
+    more_than: int = 10,
+    most: int = 512,
 ) -> Attributes:
     """Nouns and adjectives of the images' captions.
 
     Args:
         images: PIL images.
         model: see `captions`.
+        revision: see `captions`.
         tagger: see `words_of_captions`.
         more_than: a word counts if more captions than this hold it.
         most: at most so many words.
@@ -192,7 +208,7 @@ def caption_attributes(
         ModelNotFoundError: if the captioner cannot be had.
         MissingDependencyError: for "spacy" where it is not installed.
     """
-    found = words_of_captions(captions(images, model=model), tagger=tagger)
+    found = words_of_captions(captions(images, model=model, revision=revision), tagger=tagger)
     return from_word_sets(found, more_than=more_than, most=most)
 
 
@@ -257,16 +273,19 @@ def _batches(images: Sequence[Any], size: int) -> Iterator[list[Any]]:
         yield [to_rgb(images[i]) for i in range(start, min(start + size, len(images)))]
 
 
-def _load(name: str, kind: str) -> tuple[Any, Any]:
+def _load(name: str, kind: str, revision: str | None = None) -> tuple[Any, Any]:
     """A CLIP with its processor, or a captioner with its image processor and tokenizer, in evaluation mode."""
     from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer, CLIPModel, CLIPProcessor
 
     source = str(Path(str(files("aifs_peft"))) / "assets" / TINY_CLIP) if name == TINY_CLIP else name
+    pinned: Any = {} if revision is None else {"revision": revision}
     try:
         if kind == "clip":
-            return CLIPModel.from_pretrained(source).eval(), CLIPProcessor.from_pretrained(source)
-        model = AutoModelForImageTextToText.from_pretrained(source).eval()
-        return model, (AutoImageProcessor.from_pretrained(source), AutoTokenizer.from_pretrained(source))
+            clip: Any = CLIPModel.from_pretrained(source, **pinned)
+            return clip.eval(), CLIPProcessor.from_pretrained(source, **pinned)
+        model = AutoModelForImageTextToText.from_pretrained(source, **pinned).eval()
+        images = AutoImageProcessor.from_pretrained(source, **pinned)
+        return model, (images, AutoTokenizer.from_pretrained(source, **pinned))
     except (OSError, ValueError) as error:
         raise ModelNotFoundError(
             f"no {kind} {name!r}: neither a folder of one, nor to be had from the Hub now ({error}); download it, or "

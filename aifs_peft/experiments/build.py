@@ -93,6 +93,7 @@ def adapter_config(method: str, spec: FinetuneSpec) -> AIFSConfig:
     """
     cls = get(method)
     return AIFSConfig(
+        revision=spec.revision,
         recipe=cls.recipe,
         head=cast(Literal["copy", "linear", "mlp"], spec.head),  # one of them: the spec has checked it
         auxiliary=cls.auxiliary,

@@ -12,6 +12,7 @@ from aifs_peft._checks import parse_json_object
 from aifs_peft.experiments.evaluation import group_counts, group_definition
 from aifs_peft.experiments.prepare import label_names
 from aifs_peft.experiments.unlabelled import describe_unlabelled
+from aifs_peft.models import commit_of
 from aifs_peft.training.selection import SELECTION_METRICS
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def describe_run(run: Assembled, spec: FinetuneSpec, args: AIFSTrainingArguments
     pool = None if run.unlabelled is None else len(run.unlabelled)
     return {
         "model": run.name,
+        "model_revision": {"asked": spec.revision, "commit": commit_of(run.trainer.adapted.get_base_model())},
         "dataset": spec.dataset,
         "modality": run.modality,
         "task": "tabular-classification" if run.modality == "features" else f"{run.modality}-classification",

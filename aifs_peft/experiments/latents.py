@@ -6,7 +6,8 @@ each split once and trains the very same adapter on what was kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ def encode(
     data: Any,
     *,
     processor: Any = None,
+    revision: str | None = None,
     batch_size: int = BATCH,
     max_length: int = 128,
     cache_dir: str | Path | None = None,
@@ -56,6 +58,7 @@ def encode(
             `"tiny_clip"`), whose processor is then found, too.
         data: a `datasets.Dataset` or `DatasetDict` with a column `image`, `text` or `features`.
         processor: image processor or tokenizer of the model; not needed for features, or with a model's name.
+        revision: branch, tag or commit on the Hub of a model given by name.
         batch_size: examples per forward pass.
         max_length: tokens per text.
         cache_dir: folder that keeps the latents, so that a later call with the same weights and data reads them.
@@ -84,8 +87,9 @@ def encode(
     if isinstance(model, str):
         from aifs_peft.models.loading import load_model, load_processor
 
-        processor = processor or load_processor(model, modality=modality)
-        model = load_model(model, modality=modality, label_names=["0", "1"])  # of its head only the input is read
+        processor = processor or load_processor(model, modality=modality, revision=revision)
+        with _unsaid():
+            model = load_model(model, modality=modality, label_names=["0", "1"], revision=revision)
     if processor is None and modality != "features":
         raise InvalidInputError(NO_PROCESSOR.format(modality=modality))
     convert = make_encoder(processor, modality, max_length=max_length, model=model)
@@ -95,6 +99,19 @@ def encode(
         Z = latents_of(model, prepared, batch_size=batch_size, cache_dir=cache_dir)
         encoded[name] = _with_latents(rows, Z)
     return DatasetDict(encoded) if isinstance(data, Mapping) else encoded["data"]
+
+
+@contextmanager
+def _unsaid() -> Iterator[None]:
+    """Without transformers' table of weights that are made anew: of the head only the input is read here."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _with_latents(rows: Dataset, Z: Tensor) -> Dataset:

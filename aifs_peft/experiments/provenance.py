@@ -36,7 +36,7 @@ def _git(*arguments: str) -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        done = subprocess.run(  # noqa: S603  (fixed arguments, no shell)
+        done = subprocess.run(  # noqa: S603  (fixed arguments, no shell)  # nosec B603 B607
             ["git", "-C", str(root), *arguments],  # noqa: S607  (git is found on the user's PATH)
             capture_output=True,
             text=True,

@@ -162,7 +162,17 @@ def _base_sentence(summary: Mapping[str, Any]) -> str:
     if modality_of(summary) == "features":
         return f"{shown_name(model)}, trained here and saved beside the adapter." if model in (
             "mlp", "identity") else f"{shown_name(model)}, a local folder."  # fmt: skip
-    return f"{shown_name(model)}{'' if on_hub(summary, 'model') else ', a local folder'}. {told}"
+    where = _revision(summary) if on_hub(summary, "model") else ", a local folder"
+    return f"{shown_name(model)}{where}. {told}"
+
+
+def _revision(summary: Mapping[str, Any]) -> str:
+    """Which version of the base model on the Hub, as far as the run recorded it."""
+    known = summary.get("model_revision") or {}
+    asked, commit = known.get("asked"), known.get("commit")
+    words = [f"revision {shown_name(asked)}"] if asked and asked != commit else []
+    words += [f"commit {shown_name(commit)}"] if commit else []
+    return f", {', '.join(words)}" if words else ""
 
 
 def _unlabelled(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -70,7 +70,7 @@ def bullets(items: Iterable[Any]) -> Markdown:
 
 def environment() -> Environment:
     """The templates of this folder for Markdown: what a template prints is escaped."""
-    return Environment(  # noqa: S701 - the escape of Markdown is `finalize`'s
+    return Environment(  # noqa: S701 - the escape of Markdown is `finalize`'s  # nosec B701
         loader=PackageLoader("aifs_peft.report"),
         finalize=escape,
         undefined=StrictUndefined,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aifs_peft._checks import parse_json_object
 from aifs_peft._plain import plain
-from aifs_peft.models import resolve_model
+from aifs_peft.models import commit_of, resolve_model
 from aifs_peft.models.tabular import TabularConfig
 from aifs_peft.report.usage import EMBEDDED
 
@@ -43,6 +43,10 @@ def summary_from_trainer(trainer: AIFSTrainer, audit: Any = None) -> dict[str, A
     trained = trainer.state.global_step > 0
     summary: dict[str, Any] = {
         "model": _model_name(base),
+        "model_revision": {
+            "asked": model.peft_config[trainer.layer.adapter].revision,
+            "commit": commit_of(base),
+        },
         "dataset": _dataset_name(trainer.train_dataset),
         "modality": modality,
         "task": "tabular-classification" if modality == "features" else f"{modality}-classification",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aifs_peft.models.open_clip import is_open_clip
 from aifs_peft.models.tabular import ENCODERS
 
 BASE_FOLDER = "base_model"
@@ -54,7 +55,7 @@ def snippets(summary: Mapping[str, Any]) -> list[Snippet]:
     pipe = (
         f"{_IMPORT}\nfrom transformers import pipeline\n\nclassify = pipeline({str(summary['task'])!r}, model={repo!r})"
     )
-    if model in (*EMBEDDED, *ENCODERS):
+    if model in (*EMBEDDED, *ENCODERS) or (model is not None and is_open_clip(str(model))):
         local = model in EMBEDDED and not summary.get("repo_id")  # its base model lies beside the adapter
         ways = [Snippet("With PEFT", _with_our_base(summary, modality, repo)), _MERGED]
         return [*ways, Snippet("In a pipeline", pipe)] if local else ways
@@ -63,13 +64,20 @@ def snippets(summary: Mapping[str, Any]) -> list[Snippet]:
     auto, local = _AUTO[modality], bool(summary.get("model_local"))
     with_peft = (
         f"{_REGISTERS}\nfrom peft import PeftModel\nfrom transformers import {auto}\n\n"
-        f"base = {auto}.from_pretrained({str(model)!r}){_LOCAL * local}\n"
+        f"base = {auto}.from_pretrained({str(model)!r}{_pinned(summary, local)}){_LOCAL * local}\n"
         f"model = PeftModel.from_pretrained(base, {repo!r}).eval()"
     )
     if local:
         return [Snippet("With PEFT", with_peft), _MERGED]
     one_call = f"{_IMPORT}\nfrom peft import AutoPeftModel\n\nmodel = AutoPeftModel.from_pretrained({repo!r}).eval()"
     return [Snippet("With PEFT", with_peft), Snippet("In one call", one_call), _MERGED, Snippet("In a pipeline", pipe)]
+
+
+def _pinned(summary: Mapping[str, Any], local: bool) -> str:
+    """The argument that loads the version of the base model that was trained on."""
+    known = summary.get("model_revision") or {}
+    revision = known.get("commit") or known.get("asked")
+    return f", revision={str(revision)!r}" if revision and not local else ""
 
 
 def _with_our_base(summary: Mapping[str, Any], modality: str, repo: str) -> str:

@@ -200,6 +200,12 @@ class AIFSTrainingArguments(TrainingArguments):
                 f"train_sampling_strategy={self.train_sampling_strategy!r} has no effect here: the training method "
                 'decides how examples are drawn (at random, or balanced over what it inferred); leave it at "random"'
             )
+        if not self.dataloader_in_order and self.dataloader_num_workers > 1:
+            raise InvalidConfigError(
+                f"dataloader_in_order=False with dataloader_num_workers={self.dataloader_num_workers} gives batches in "
+                "the order in which workers finish: no training could be repeated, and one that is resumed within an "
+                "epoch would see some examples twice and others never. Leave it at True"
+            )
         if self.use_liger_kernel:
             raise InvalidConfigError(
                 "use_liger_kernel=True computes the loss inside the model without logits, and the method's losses read "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 from transformers.trainer_utils import IntervalStrategy
 
@@ -33,6 +34,24 @@ def check_arguments(args: object) -> None:
             f"{args.n_gpu} GPUs in one process would mean nn.DataParallel, whose copies lose the latents; start "
             f"one process per GPU: torchrun --nproc_per_node {args.n_gpu} ..., or accelerate launch"
         )
+    check_precision("fp16" if args.fp16 else None, args.device)
+
+
+def check_precision(precision: str | None, device: torch.device) -> None:
+    """Refuse a precision that would be left out in silence.
+
+    Args:
+        precision: "fp16", "bf16", or another word of Accelerate.
+        device: of the model.
+
+    Raises:
+        InvalidConfigError: for fp16 on a CPU.
+    """
+    if precision == "fp16" and device.type == "cpu":
+        raise InvalidConfigError(
+            "fp16 does nothing on a CPU: Accelerate has no mixed precision in float16 there, and would train in "
+            "float32. Leave it out, or use bf16"
+        )
 
 
 def check_model(model: nn.Module, args: AIFSTrainingArguments, *, encoder_trains: bool) -> None:
@@ -55,13 +74,6 @@ def check_model(model: nn.Module, args: AIFSTrainingArguments, *, encoder_trains
         raise InvalidConfigError(
             "neftune_noise_alpha adds noise to embeddings in training mode, and a frozen encoder stays in evaluation "
             "mode: it would do nothing. Leave it out, or train the encoder (AIFSConfig(encoder_adapter=...))"
-        )
-    options = args.activation_checkpointing_kwargs
-    reentrant = isinstance(options, dict) and options.get("use_reentrant", False)
-    if args.activation_checkpointing and reentrant and encoder_trains:
-        raise InvalidConfigError(
-            "activation_checkpointing_kwargs={'use_reentrant': True} gives no gradient to an encoder's adapter whose "
-            "inputs need none; leave use_reentrant at False"
         )
 
 

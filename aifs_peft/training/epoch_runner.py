@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from aifs_peft.errors import CheckpointMismatchError
+from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError
 from aifs_peft.methods import EpochContext, Sampling, StepContext, TrainingPlan
 from aifs_peft.training.contexts import Contexts
 from aifs_peft.training.latents import LatentStore
@@ -118,7 +118,17 @@ class EpochRunner:
             z: latents `(batch, dim)`.
             labels: `(batch,)` int64.
             step: optimizer steps so far.
+
+        Raises:
+            InvalidConfigError: if the encoder is to be trained and these latents have no gradient.
         """
+        if self.contexts.encoder_trains and not z.requires_grad:
+            raise InvalidConfigError(
+                "the encoder has parameters to train, and no gradient reaches them: the latents of this batch do not "
+                "depend on them. A torch.no_grad() around the encoder does that, torch.utils.checkpoint with "
+                "use_reentrant=True (use_reentrant=False does not), or an adapter on layers that do not lead to the "
+                "head"
+            )
         if self.collects:
             self.store.add(index, z, labels, step)
 

@@ -24,7 +24,8 @@ def build_model(
     Args:
         model: a model, or the name or folder of one that is loaded with the classes of the data set.
         peft_config: an `AIFSConfig`, or the configuration of the encoder's adapter, such as `LoraConfig`; None leaves a
-            model as it is, and freezes the encoder of one that is given by name.
+            model as it is, and freezes the encoder of one that is given by name. Its `revision` is the one of the base
+            model on the Hub, as in PEFT.
         dataset: the training set; read for a model given by name.
         processor: the trainer's `processing_class`; None loads the one that belongs to a model given by name.
 
@@ -39,8 +40,10 @@ def build_model(
     names = None
     if isinstance(model, str):
         name, modality, names = model, _modality(dataset), _class_names(dataset)
-        model = load_model(name, modality=modality, label_names=names)
-        processor = load_processor(name, modality=modality) if processor is None else processor
+        revision = None if peft_config is None else peft_config.revision
+        model = load_model(name, modality=modality, label_names=names, revision=revision)
+        if processor is None:
+            processor = load_processor(name, modality=modality, revision=revision)
         peft_config = AIFSConfig() if peft_config is None else peft_config
     if peft_config is None or model is None:
         return model, processor
@@ -50,6 +53,8 @@ def build_model(
             "get_peft_model gave, or the bare model with peft_config"
         )
     config = peft_config if isinstance(peft_config, AIFSConfig) else AIFSConfig(encoder_adapter=peft_config)
+    if config.revision is None and peft_config.revision is not None:
+        config.revision = peft_config.revision
     if names is not None and config.labels is None and config.num_labels in (None, len(names)):
         # Kept with the adapter: the base model's own names, which a pipeline would show, are those of other classes.
         config = copy.deepcopy(config)

@@ -18,7 +18,7 @@ _SAME_SECONDS = 5.0
 
 
 class Termination:
-    """While it is entered, a first SIGTERM is noted and one over five seconds later ends the process at once.
+    """While it is entered, a first SIGTERM is noted and a second one, over five seconds later, ends the process.
 
     Only in the main thread, and only where nobody else handles the signal. The handler that was there comes back.
 

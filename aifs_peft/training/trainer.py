@@ -80,7 +80,7 @@ class AIFSTrainer(EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer):
         args: see `AIFSTrainingArguments`; left as they are.
         *positional: as for `Trainer`.
         peft_config: an `AIFSConfig`, or the configuration of the encoder's adapter, such as `LoraConfig`; with
-            `model_init` every model that it builds gets one.
+            `model_init` every model that it builds gets one. Its `revision` is the one of a model given by name.
         unlabelled_dataset: examples without labels, of the training set's kind, in which a shortcut goes with the label
             less: the default recipe finds weak shortcuts by them, see `discover(unlabelled=)`. Labels in it are
             ignored.

@@ -214,7 +214,15 @@ class AIFSLayer(TunerLayer):
             kept = (z, logits) if self._keeps_graph else (z.detach().clone(), logits.detach())
             self._output = LatentOutput(*kept)
             return logits
-        intervened = self._intervention(z)
+        clean: Tensor = self._intervened_logits(z, self._intervention)
+        return clean
+
+    # Left as it is by `torch.compile`, which compiles the encoder before it in one piece: an intervention looks at the
+    # values of its tensors and may draw, which would break a compiled graph in a dozen places for so little work.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _intervened_logits(self, z: Tensor, intervention: Intervention) -> Tensor:
+        """Logits of the clean latents, after one pass of the head over clean and intervened ones."""
+        intervened = intervention(z)
         if intervened.shape != z.shape:
             raise HeadError(f"the intervention must keep the shape {tuple(z.shape)}, got {tuple(intervened.shape)}.")
         logits, intervened_logits = self.classify(torch.cat([z, intervened])).chunk(2)

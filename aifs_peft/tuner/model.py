@@ -20,6 +20,7 @@ from aifs_peft.tuner.config import CHANGED_BASE, AIFSConfig
 from aifs_peft.tuner.layer import AIFSLayer, find_aifs_layer
 from aifs_peft.tuner.merging import check_mergeable
 from aifs_peft.tuner.modes import freeze_modes
+from aifs_peft.tuner.reentrant import let_gradients_through
 from aifs_peft.tuner.rows import rows_by_adapter
 from aifs_peft.tuner.targets import find_head, resolve_encoder
 from aifs_peft.tuner.trained_copy import TrainedCopy
@@ -306,10 +307,19 @@ class AIFSModel(Tuner):
         )
 
     def train(self, mode: bool = True) -> AIFSModel:
-        """Training mode for what is trained; what is frozen stays in evaluation mode, see `freeze_modes`."""
+        """Training mode for what is trained; what is frozen stays in evaluation mode, see `freeze_modes`.
+
+        Args:
+            mode: False for evaluation.
+
+        Raises:
+            InvalidConfigError: if checkpointing would keep gradients from the encoder's adapter, see
+                `let_gradients_through`.
+        """
         super().train(mode)
         if mode:
             freeze_modes(self.model, find_aifs_layer(self.model))
+            let_gradients_through(self.model)
             unpack(self.model)
         return self
 

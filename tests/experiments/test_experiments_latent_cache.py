@@ -179,3 +179,10 @@ def test_a_second_run_of_another_seed_encodes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(ImageEncoder, "__call__", lambda *_: pytest.fail("encoded again"))
     assert run(1).metrics["n"] == 16
     assert {path: path.stat().st_mtime_ns for path in Path(tmp_path / "kept").rglob("*")} == kept
+
+
+def test_encoding_by_name_says_nothing_of_a_head_that_nobody_reads(scenes, capsys, caplog):
+    with caplog.at_level(logging.WARNING):
+        encode("tiny_clip", scenes["test"])
+    assert "MISSING" not in caplog.text
+    assert "MISSING" not in capsys.readouterr().err

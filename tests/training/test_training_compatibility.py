@@ -106,7 +106,7 @@ REFUSED = {
 
 INHERITED = {
     # other hardware, or a whole cluster
-    *("fp16", "tf32", "log_on_each_node", "save_on_each_node", "average_tokens_across_devices", "ddp_bucket_cap_mb"),
+    *("tf32", "log_on_each_node", "save_on_each_node", "average_tokens_across_devices", "ddp_bucket_cap_mb"),
     *("ddp_static_graph", "ddp_backend", "ddp_timeout", "ddp_find_unused_parameters", "ddp_broadcast_buffers"),
     *("fsdp_config", "local_rank", "use_cpu"),
     # options of what is refused or optional
@@ -115,7 +115,7 @@ INHERITED = {
     *("gradient_checkpointing", "gradient_checkpointing_kwargs"),  # aliases of activation_checkpointing*
     # the process as a whole
     *("full_determinism", "enable_jit_checkpoint", "debug", "skip_memory_metrics"),
-    *("restore_callback_states_from_checkpoint", "dataloader_persistent_workers", "dataloader_in_order"),
+    *("restore_callback_states_from_checkpoint", "dataloader_persistent_workers"),
     # the terminal and other services
     *("log_level", "log_level_replica", "disable_tqdm", "report_to", "run_name", "project"),
     *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
@@ -281,11 +281,25 @@ def check_activation_checkpointing(folder, monkeypatch):
     saving.train()
     assert_equal(trained(saving.model), trained(plain.model), exact=False, tolerance=1e-6)
     assert any(not torch.equal(value, before[key]) for key, value in trained(saving.model).items() if "lora" in key)
-    with pytest.raises(InvalidConfigError, match="use_reentrant"):
-        erm(
-            folder, encoder=lora(), activation_checkpointing=True,
-            activation_checkpointing_kwargs={"use_reentrant": True},
-        )  # fmt: skip
+    reentrant = erm(
+        folder, encoder=lora(), activation_checkpointing=True, activation_checkpointing_kwargs={"use_reentrant": True}
+    )
+    reentrant.train()
+    assert_equal(trained(reentrant.model), trained(saving.model))
+
+
+@check("fp16")
+def check_fp16(folder, monkeypatch):
+    with pytest.raises(InvalidConfigError, match="fp16 does nothing on a CPU"):
+        erm(folder, fp16=True)
+
+
+@check("dataloader_in_order")
+def check_order_of_workers(folder, monkeypatch):
+    make_args(folder, dataloader_in_order=False)  # without workers, or with one, there is one order only
+    make_args(folder, dataloader_in_order=False, dataloader_num_workers=1)
+    with pytest.raises(InvalidConfigError, match="dataloader_in_order=False with dataloader_num_workers=2"):
+        make_args(folder, dataloader_in_order=False, dataloader_num_workers=2)
 
 
 @check("neftune_noise_alpha")

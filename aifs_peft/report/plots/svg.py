@@ -72,7 +72,7 @@ def to_svg(made: Figure, title: str, description: str) -> str:
         made.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     ET.register_namespace("", _SVG)
     ET.register_namespace("xlink", _XLINK)
-    root = ET.fromstring(buffer.getvalue())  # noqa: S314 - Matplotlib's own output
+    root = ET.fromstring(buffer.getvalue())  # noqa: S314 - Matplotlib's own output  # nosec B314
     for element in root.iter():
         _repaint(element)
         if element.get("id"):
