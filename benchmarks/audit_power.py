@@ -93,7 +93,7 @@ def _kind(row: dict[str, Any]) -> str:
 
 
 def _word(row: dict[str, Any]) -> str:
-    return word_of(row["evidence"], row["n"], cuts_of(row["classes"], rough=row["rough"]))
+    return word_of(row["evidence"], row["n"], cuts_of(row["classes"], rough=row["rough"], source=row.get("source", "")))
 
 
 def main() -> None:

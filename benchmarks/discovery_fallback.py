@@ -1,11 +1,10 @@
 """What `AIFSClassifier` trains where nothing is found: evenly weighted classes against plain training.
 
     python benchmarks/discovery_fallback.py --seeds 5 --out benchmarks/results/discovery_fallback.json
-    python benchmarks/discovery_fallback.py --tweets LATENTS.npz --seeds 5 --out ...
+    python benchmarks/discovery_fallback.py --cache CACHE_DIR --seeds 5 --out ...
 
-COMPAS (cells by race, `methods_data.py`), and with `--tweets` the tweets of `shared/data/tweets_dialect` (cells by
-`p_aae > p_white`, a random 60 % for training), whose latents `Z`, labels `y` (offensive) and attribute `a` are read
-from a file (mean-pooled MiniLM). Then the draws without a shortcut of `discovery_null.py`: worst class on a held-out
+COMPAS (cells by race, `methods_data.py`), and with `--cache` the tweets of `tweets.py` (cells by dialect, a random 60 %
+for training). Then the draws without a shortcut of `discovery_null.py`: worst class on a held-out
 30 %. Rows that the output file holds are not computed again.
 """
 
@@ -17,21 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tweets
 from discovery_null import dominoes, gaussian, mislabelled, natural
-from methods_data import Draw, Split, compas
+from methods_data import compas
 from numpy.typing import NDArray
 
 from aifs_peft.classifier import AIFSClassifier
-
-
-def tweets(file: Path, seed: int) -> Draw:
-    """A random 60 % for training, the rest is the test."""
-    with np.load(file) as saved:
-        whole = Split(saved["Z"].astype(np.float32), saved["y"].astype(np.int64), saved["a"].astype(np.int64))
-    rows = np.random.default_rng(seed).permutation(len(whole.y))
-    cut = round(0.6 * len(rows))
-    train, test = whole.take(rows[:cut]), whole.take(rows[cut:])
-    return Draw(train, train, test)
 
 
 def scores(predicted: NDArray[np.int64], y: NDArray[np.int64], a: NDArray[np.int64] | None) -> dict[str, float]:
@@ -98,15 +88,15 @@ def main() -> None:
     """Compute the missing rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--tweets", type=Path, default=None)
+    parser.add_argument("--cache", type=Path, default=None, help="latents of the tweets, see tweets.py")
     parser.add_argument("--null-seeds", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     rows: dict[str, dict[str, Any]] = json.loads(options.out.read_text())["rows"] if options.out.is_file() else {}
     for seed in range(options.seeds):
         cases = {"compas": lambda seed: compas(seed, Path())}
-        if options.tweets is not None:
-            cases["tweets"] = lambda seed: tweets(options.tweets, seed)
+        if options.cache is not None:
+            cases["tweets"] = lambda seed: tweets.draw(seed, options.cache)
         for name, load in cases.items():
             if f"{name}/{seed}" not in rows:
                 draw = load(seed)

@@ -46,6 +46,7 @@ DEVELOPMENT = (100, 101)
 # What a random setting draws besides the schedule: around each method's defaults, in its paper's ranges where it
 # gives some (IRM, XRM: DomainBed and XRM's own; the others a decade or so either way).
 SPACE: dict[str, dict[str, list[Any]]] = {
+    "ags": {"alpha": [0.005, 0.02, 0.05, 0.15], "percentile": [10.0, 20.0], "warmup_epochs": [1, 5]},
     "afr": {"gamma": [1.0, 2.0, 4.0, 7.0, 10.0], "penalty": [0.0, 0.1, 0.3, 1.0]},
     "elrep": {"theta1": [1e-3, 1e-2, 1e-1], "theta2": [1e-4, 1e-3, 1e-2]},
     "gdro-oracle": {"eta": [1e-3, 1e-2, 1e-1], "adjustment": [0.0, 1.0, 3.0]},
@@ -59,6 +60,7 @@ SPACE: dict[str, dict[str, list[Any]]] = {
     "spectral-decoupling": {"strength": [1e-3, 1e-2, 1e-1, 1.0]},
     "spume": {"temperature": [3.0, 10.0, 30.0], "shots": [5, 10, 20]},
     "ule": {"lambda2": [0.1, 1.0, 10.0], "student_lr_scale": [1.0, 10.0]},
+    "ule-saliency": {"lambda1": [0.5, 1.0], "lambda2": [0.1, 1.0, 10.0]},
     "xrm-gdro": {"eta": [1e-3, 1e-2, 1e-1]},
 }
 

@@ -177,17 +177,30 @@ def hinted_two() -> str:
     )
 
 
+MANY_NAMES = {"colored_mnist": "Colored MNIST", "framed": "framed pictures", "marked": "marked", "planted": "planted"}
+
+
 def many_classes() -> str:
-    """Subsets of Colored MNIST."""
+    """Three to twenty classes."""
     rows = []
-    for case, e in result("many_classes")["summary"].items():
-        classes, share = re.fullmatch(r"colored_mnist_(\d+)/(.+)", case).groups()  # type: ignore[union-attr]
+    for case, e in sorted(result("many_classes")["summary"].items()):
+        name, classes, n, share = re.fullmatch(r"(\w+)_(\d+), n=(\d+)/(.+)", case).groups()  # type: ignore[union-attr]
         rows.append(
-            [f"{classes} classes, {share}", f"{round(e['found'] * e['seeds'])} of {e['seeds']}",
-             *[f"{e[name]:.3f}" for name in ("erm", "oracle", "aifs")],
-             f"{e['oracle_balanced']:.3f} / {e['aifs_balanced']:.3f}"]
+            [f"{MANY_NAMES[name]}, {classes} classes, n = {int(n):,}, {share}",
+             f"{round(e['found'] * e['seeds'])} of {e['seeds']}",
+             *[f"{e[name]:.3f}" for name in ("erm", "xrm", "oracle")], f"**{e['aifs']:.3f}**",
+             f"{e['oracle_balanced']:.3f} / {e['aifs_balanced']:.3f}",
+             f"{e['precision_any']:.2f} / {e['recall_any']:.2f}"]
         )  # fmt: skip
-    return table(["", "found", "worst: ERM", "tuned oracle", "AIFS", "balanced: oracle / AIFS"], rows)
+    head = ["", "found", "worst: ERM", "XRM + group DRO", "tuned oracle", "AIFS"]
+    return table([*head, "balanced: oracle / AIFS", "conflicts, precision / recall"], rows)
+
+
+def many_alarms() -> str:
+    """False alarms with more than two classes."""
+    e = result("many_nulls")
+    share = e["alarms"] / e["n"]
+    return f"{e['n']} draws with three to ten classes and no shortcut raised {e['alarms']} alarms ({share:.1%})."
 
 
 def colored_mnist() -> str:
@@ -288,6 +301,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "hinted_two": hinted_two,
     "two_attributes": two_attributes,
     "many_classes": many_classes,
+    "many_alarms": many_alarms,
     "colored_mnist": colored_mnist,
     "fallback": fallback,
     "unlabelled": unlabelled,

@@ -12,11 +12,14 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from aifs_peft.discovery import Discovery
 from aifs_peft.discovery.assemble import rests_on_hint
+from aifs_peft.discovery.config import DEFAULT_CONFIG
 from aifs_peft.discovery.discover import discover_reduced
-from aifs_peft.discovery.linear_heads.choice import HeadChoice, choose_head, hinted_head
-from aifs_peft.discovery.linear_heads.families import fit_head
-from aifs_peft.discovery.linear_heads.logistic import LinearHead
-from aifs_peft.discovery.linear_heads.plain import fit_plain
+from aifs_peft.discovery.hints.gain import KnownHeads
+from aifs_peft.discovery.linear_heads.choice import HeadChoice, choose_head, choose_hinted_head
+from aifs_peft.discovery.linear_heads.families import HeadSetting, fit_head
+from aifs_peft.discovery.linear_heads.logistic import LinearHead, fit_logistic
+from aifs_peft.discovery.linear_heads.plain import fit_even, fit_plain
+from aifs_peft.discovery.linear_heads.refit import refit_head
 from aifs_peft.discovery.mixture.joint import marginals
 from aifs_peft.discovery.principal_components import Reduction
 
@@ -66,28 +69,64 @@ def fit_discovery(
     )
     rng = np.random.default_rng(seed)
     if not discovery.found:
-        head = fit_erm(examples, class_weight, rng=rng, by_worst_class=class_weight == "balanced")
-        kind = {"balanced": "with evenly weighted classes", None: "plain"}
-        told = "with the given class weights" if isinstance(class_weight, Mapping) else kind[class_weight]
+        head, told = _without_attribute(examples, class_weight, discovery.heads_, rng)
         message = f"{discovery.message_} The head is logistic regression, {told}."
         return ClosedFit(head, replace(discovery, message_=message))
     R = discovery.responsibilities_
     if rests_on_hint(discovery):
-        beta = examples.reduction.project(discovery.displacements_)
-        head, choice = hinted_head(X, y, R, beta, weights=weights)
+        known = discovery.heads_
+        if known is not None and known.refitted.worst > known.hinted.worst:
+            head, choice = _refitted(examples, known)
+        else:
+            beta = examples.reduction.project(discovery.displacements_)
+            head, choice = choose_hinted_head(X, y, R, beta, weights=weights)
     else:
         R = marginals(R, len(examples.classes))
         choice = choose_head(X, y, R, rng=rng, rough=discovery.rough_, weights=weights)
-        head = fit_head(X, y, R, choice.setting, rng=rng, weights=weights)
+        head = choice.shifted(fit_head(X, y, R, choice.setting, rng=rng, weights=weights))
     return ClosedFit(head, discovery, choice)
 
 
-def fit_erm(
+def _refitted(examples: Examples, known: KnownHeads) -> tuple[LinearHead, HeadChoice]:
+    """The head that is refitted on the known examples."""
+    own = DEFAULT_CONFIG.heads
+    weights = _combined(examples, "balanced")
+    plain = fit_logistic(examples.X, examples.index, len(examples.classes), l2=own.refit_plain_l2, weights=weights)
+    head = refit_head(
+        examples.X, examples.index, known.values, plain, known.offsets, weights=examples.weights, config=own
+    )
+    scores = {name: score.worst for name in ("plain", "hinted", "refitted") for score in [getattr(known, name)]}
+    reason = f"held-out known examples, the worse part: refitted {scores['refitted']:.3f}, hint {scores['hinted']:.3f}"
+    return head, HeadChoice(HeadSetting("refitted", own.refit_l2), scores, reason)
+
+
+def _without_attribute(
     examples: Examples,
     class_weight: Mapping[Any, float] | str | None,
-    *,
+    known: KnownHeads | None,
     rng: np.random.Generator,
-    by_worst_class: bool = False,
+) -> tuple[LinearHead, str]:
+    """The head where nothing was found, and what was done, as the end of a sentence."""
+    if class_weight != "balanced":
+        told = "plain" if class_weight is None else "with the given class weights"
+        return fit_erm(examples, class_weight, rng=rng), told
+    if known is not None and known.useful(DEFAULT_CONFIG.heads):
+        gain, error = known.refitted.above(known.plain)
+        told = f"refitted on the known examples (held out, their worse part gains {gain:.2f} +- {error:.2f})"
+        return _refitted(examples, known)[0], told
+    weights = _combined(examples, class_weight)
+    assert weights is not None  # noqa: S101 - "balanced" always gives weights
+    scale = examples.reduction.scale
+    fit = fit_even(examples.X, examples.index, len(examples.classes), rng=rng, weights=weights, scale=scale)
+    told = "with evenly weighted classes"
+    if fit.intercepts.moved:
+        by = f"{fit.intercepts.gain:.3f} +- {fit.intercepts.error:.3f}"
+        told += f" and intercepts moved towards equal accuracy (held out, the worst class gains {by})"
+    return fit.head, told
+
+
+def fit_erm(
+    examples: Examples, class_weight: Mapping[Any, float] | str | None, *, rng: np.random.Generator
 ) -> LinearHead:
     """Logistic regression without an attribute.
 
@@ -95,12 +134,10 @@ def fit_erm(
         examples: to fit to.
         class_weight: "balanced", a mapping of labels to weights, or None.
         rng: source of the folds.
-        by_worst_class: see `fit_plain`.
     """
     weights = _combined(examples, class_weight)
-    return fit_plain(
-        examples.X, examples.index, len(examples.classes), rng=rng, weights=weights, by_worst_class=by_worst_class
-    )[0]
+    scale = examples.reduction.scale
+    return fit_plain(examples.X, examples.index, len(examples.classes), rng=rng, weights=weights, scale=scale)[0]
 
 
 def _combined(examples: Examples, class_weight: Mapping[Any, float] | str | None) -> NDArray[np.float64] | None:

@@ -47,6 +47,13 @@ class GateThresholds:
         relative: Smallest `relative_strength` of such a partition.
         min_conflicts: Fewest conflicting examples.
         trimmed_score: Smallest score of a trimmed discriminant, see `trimmed_score`.
+        many_association: The same as `association`, for refined partitions of more than two classes.
+        many_relative: The same as `relative`, for them. Lower than for two classes: every value must fit all classes,
+            and other starts or pairs of classes must bear it out.
+        support: Share of the other starts whose refinement must end at such a partition.
+        pairs: Share of the pairs of classes in which the search with two classes must find an attribute, where it
+            stands for the support of other starts.
+        agreement: Conflicting sets at least this similar (Jaccard) are the same end.
         jaccard: Conflicting sets at least this similar confirm each other.
         association_errors: Standard errors by which the association must exceed that of an independent attribute.
         class_errors: Standard errors by which the class contrast must exceed what chance gives.
@@ -57,6 +64,8 @@ class GateThresholds:
             attribute beats chance by 5 or more where many are known, a column that repeats the label with errors by 3
             at most.
         few_known: See `hint_errors`.
+        known_errors: Standard errors by which an attribute of which few values are known must be tied to the label more
+            than `association`, by held-out known examples.
         named_contrast: Smallest distance of the clusters along a named direction, in standard deviations within a
             cluster. Lower than for candidates without a hint, which had every direction to choose from.
         unlabelled_cosine: An attribute found by unlabelled examples: smallest and largest cosine of class and attribute
@@ -82,6 +91,11 @@ class GateThresholds:
     relative: float = 1.5
     min_conflicts: int = 5
     trimmed_score: float = 0.95
+    many_association: float = 0.4
+    many_relative: float = 0.95
+    support: float = 0.5
+    pairs: float = 0.5
+    agreement: float = 0.6
     jaccard: float = 0.5
     association_errors: float = 3.5
     class_errors: float = 3.0
@@ -89,6 +103,7 @@ class GateThresholds:
     trimmed_separation: float = 6.5
     hint_errors: tuple[float, float] = (2.5, 4.0)
     few_known: int = 200
+    known_errors: float = 1.0
     named_contrast: float = 1.5
     unlabelled_cosine: tuple[float, float] = (-0.4, 0.7)
     unlabelled_contrast: float = 0.7
@@ -169,12 +184,23 @@ class ManyClassConfig:
     trimmed_components: tuple[int, ...] = (16, 32, 64, 128, 256)
     trim: float = 0.1  # prototype: 5 to 10 %
     scored: int = 3  # by hand: the gate's score is the mean over so many of the largest numbers of components
+    start_components: tuple[int, ...] = (8, 32, 64)  # by hand: of the starts of the refinement
+    start_trims: tuple[float, ...] = (0.1, 0.3)  # measured: 0.3 starts better where many conflict
+    margin_shares: tuple[float, ...] = (0.05, 0.2)  # measured: likewise 0.2
+    same_start: float = 0.8  # cost: starts with conflicting sets at least this similar (Jaccard) are one start
+    solved_components: tuple[int, ...] = (8, 16, 32, 64, 128)  # cost
+    judged_components: tuple[int, ...] = (8, 16, 32, 64, 128)  # by hand: at which contrasts are compared ...
+    borne_out: float = 0.9  # measured: a mixture less similar (Jaccard) to the refined starts is 3 to 10 points worse
+    pairs: int = 15  # cost: of classes, that are looked at one by one; all of up to six classes
+    judged_rows: int = 12  # ... with at least so many examples per component: fewer make every contrast larger
 
 
 @dataclass(frozen=True)
 class RefinementConfig:
     """More than two classes: sharpening a partition that no mixture confirms. Measured on Colored MNIST."""
 
+    repeats: int = 3  # measured: from starts that miss four fifths the third pass adds little
+    stable: float = 0.95  # by hand: conflicting sets at least this similar (Jaccard) are the same
     rounds: int = 8  # measured: 12 and 16 are no better
     averaged: int = 5  # by hand: the result is the mean of the last rounds, so that wavering examples get part weights
     even_rounds: int = 5  # measured: values spread evenly in these, per class afterwards
@@ -218,6 +244,11 @@ class HintConfig:
 
     sweeps: int = 400  # cost
     sweeps_known: int = 40  # cost: with most values known there is little left to sample
+    sweeps_errors: int = 150  # cost: with most values known, some of them wrong
+    errors_prior: tuple[float, float] = (1.0, 20.0)  # by hand: of the share of wrong values, as if seen before
+    start_errors: float = 0.05  # by hand
+    max_errors: float = 0.3  # by hand: beyond, a column is another attribute
+    min_errors: float = 0.01  # measured: up to 0.003 without errors; below, a column is taken as it is
     chains: int = 5  # measured: a single chain drifts to a style within the classes in some draws
     burn: float = 1 / 3  # convention: share of the sweeps left out of the averages
     max_shrinkage: float = 0.05  # as of the mixture; less where there are many rows
@@ -238,6 +269,8 @@ class UnlabelledConfig:
 
     min_rows: int = 50  # by hand
     components: int = 64  # measured: 32 lose 3 points of worst group, 128 no better
+    ranks: int = 512  # cost: of the distances that are compared with those of a normal distribution
+    soft_limit: float = 3.0  # measured: without, cars and trucks at 0.7 lose 1 of 3 draws, planted 1 of 4
     axis_components: int = 32  # measured: in 64 the leading axes of 400 examples are noise more often
     axes: int = 3  # cost: directions of larger spread that are tried with two classes
     parts: tuple[float, ...] = (0.35, 0.65)  # prototype: of the class means, that the attribute takes in a start
@@ -262,8 +295,17 @@ class HeadConfig:
     folds: int = 3  # cost
     max_rows: int = 6000  # cost: rows on which heads are compared
     min_cell: int = 10  # by hand: cells with fewer held-out examples say nothing about a head
+    refit_l2: float = 1.0  # measured: 0.1 and 10 are no better
+    refit_trust: float = 10.0  # by hand: directions that rest on all examples are penalised a hundredth of the others
+    refit_plain_l2: float = 0.1  # by hand: of the plain head beside it
+    refit_errors: float = 1.5  # by hand: gain of a head refitted on known values that the gate refuses ...
+    refit_gap_errors: float = 2.5  # ... where plain training is worse on conflicting ones by so much
+    shift_cell: int = 20  # by hand: with fewer held-out examples in a cell nothing is said about intercepts
+    shift_steps: int = 80  # cost: steps of evening out the cells by intercepts
+    shift_decay: float = 0.95  # by hand: of the length of a step
     cell_floor: float = 5.0  # by hand: a lighter cell counts as if it had this weight
     l2: tuple[float, ...] = (1.0, 0.3, 0.1, 0.03, 0.01)  # grid
+    common_scale_rows: int = 20  # by hand: with more examples per component whitening costs nothing
     erm_l2: tuple[float, ...] = (1.0, 0.1, 0.01, 0.001)  # grid of plain logistic regression
     shrinkages: tuple[float, ...] = (0.02, 0.05, 0.2, 0.5)  # grid
     default_shrinkage: float = 0.5  # measured against 0.2, two classes

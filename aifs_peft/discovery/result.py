@@ -13,20 +13,23 @@ from aifs_peft.discovery.arrays import Array, BoolArray, IntArray
 if TYPE_CHECKING:
     import pandas as pd
 
+    from aifs_peft.discovery.hints.gain import KnownHeads
+
 
 @dataclass(frozen=True)
 class Candidate:
     """One attempt at an attribute, with the measurements the gate looks at.
 
     Args:
-        source: What proposed it: `"margins"`, `"trimmed"`, `"component"`, `"trimmed+mixture"` or `"hint:..."`.
+        source: What proposed it: `"margins"`, `"trimmed"`, `"component"`, `"trimmed+mixture"`,
+            `"trimmed+refined"`, `"margins+refined"`, `"pairs+refined"` or `"hint:..."`.
         k: Number of principal components.
         share: Share of each class proposed as conflicting (margins), left out (trimmed) or cut off (component);
             `nan` for hints.
-        gain: For two classes, 100 times the relative strength minus the gate's. For more, of a mixture,
-            `2 (ll - ll_null) - p log n` against the model without attribute (Schwarz's criterion, 1978); of a trimmed
-            discriminant, 100 times its score minus the gate's; of a named direction, the criterion against one
-            centre per class. `nan` for known values.
+        gain: For two classes, and of a refined partition of more, 100 times the relative strength minus the gate's; of
+            a mixture of more, `2 (ll - ll_null) - p log n` against the model without attribute (Schwarz's criterion,
+            1978); of a trimmed discriminant, 100 times its score minus the gate's; of a named direction, the criterion
+            against one centre per class. `nan` for known values.
         cosine: Between the centred class and attribute offsets in the `Sigma^-1` metric, in `[-1, 1]`. Near
             -1 only hard or mislabelled examples were moved.
         strength: `sqrt(2 mean_a |beta_a|^2)`, the attribute contrast in within-group standard deviations.
@@ -37,6 +40,8 @@ class Candidate:
         position: Median position of the conflicting examples between their own class centre (0) and the
             nearest other one (1) in the trimmed discriminant space, `nan` where not computed.
         separation: Smallest distance of class centres in that space, in standard deviations.
+        support: Of a refined partition of more than two classes, the share of the other starts that end there; of one
+            that pairs of classes proposed, the share of the pairs that show it.
         accepted: Whether it passed the gate.
         reason: Why not, or `"accepted"`.
     """
@@ -52,6 +57,7 @@ class Candidate:
     conflicts: float
     position: float = float("nan")
     separation: float = float("nan")
+    support: float = float("nan")
     accepted: bool = False
     reason: str = ""
 
@@ -83,18 +89,20 @@ class Discovery:
         class_displacements_: Class offsets `alpha_y` with the attribute held constant, `(K, d)`, mean zero.
         evidence_: How far the accepted candidate lies above its gate; above 0 when found, 0.0 when nothing passed. Its
             unit depends on the source. Two classes: 100 times the attribute's strength relative to the class's, minus
-            the gate's. More classes, a mixture: its penalised log-likelihood gain `2 (ll - ll_null) - p log n` per
-            1,000 examples; a trimmed discriminant: 100 times its score minus the gate's. A hint: the attribute's
-            association with the label in standard errors of chance. Several attributes: the smallest of theirs, a sign
-            only where their sources, and so the units, differ.
+            the gate's. More classes, refined starts: the same, with a gate of their own; a mixture: its penalised
+            log-likelihood gain `2 (ll - ll_null) - p log n` per 1,000 examples; a trimmed discriminant: 100 times its
+            score minus the gate's. A hint: the attribute's association with the label in standard errors of chance.
+            Several attributes: the smallest of theirs, a sign only where their sources, and so the units, differ.
         candidates_: Everything that was tried in searches that found something, or in the first one, with the gate's
             measurements.
         message_: What was found, or why nothing was; which hint was used, and why another was not.
         source_: Source of the candidate that was accepted (first), see `Candidate`; empty when nothing was found.
-        rough_: Whether the partition comes from the trimmed discriminant of more than two classes, and no mixture
-            confirms it: expect that part of the conflicting examples is missed or takes a wrong value.
+        rough_: Whether no mixture confirms the partition of more than two classes: expect that part of the conflicting
+            examples is missed or takes a wrong value, and that class and attribute interact.
         parts_: Where several attributes were found, each of them in the order found, with `K` values of its own; empty
             otherwise.
+        heads_: Where few values were given as `groups`: how heads with and without them fare on known examples that
+            were held out, for `AIFSClassifier`; `None` otherwise.
     """
 
     found: bool
@@ -111,6 +119,7 @@ class Discovery:
     source_: str = ""
     rough_: bool = False
     parts_: tuple[Discovery, ...] = ()
+    heads_: KnownHeads | None = None
 
     @property
     def conflicting_(self) -> BoolArray:

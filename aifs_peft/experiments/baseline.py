@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from aifs_peft.experiments.build import make_trainer
-from aifs_peft.experiments.latents import LatentDataset
 from aifs_peft.experiments.toggling import LatentModel
 from aifs_peft.models.latent_classifier import LatentClassifierConfig
 from aifs_peft.training.adapter import head_on_latents
+from aifs_peft.training.frozen import LatentDataset
 from aifs_peft.tuner import AIFSConfig
 
 if TYPE_CHECKING:

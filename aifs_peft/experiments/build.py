@@ -62,6 +62,7 @@ class Assembled:
         config: of the adapter.
         encode_once: whether the encoder is frozen and the method reads latents alone, so that one pass is enough.
         unlabelled: the examples without labels as the model takes them; None without any.
+        latent_cache: folder that keeps latents of the untuned encoder; None keeps none.
     """
 
     trainer: AIFSTrainer
@@ -73,6 +74,7 @@ class Assembled:
     config: AIFSConfig
     encode_once: bool
     unlabelled: PreparedDataset | None = None
+    latent_cache: str | None = None
 
 
 def adapter_config(method: str, spec: FinetuneSpec) -> AIFSConfig:
@@ -141,7 +143,9 @@ def build_trainer(
     rows = load_unlabelled(spec, splits["train"], modality)
     pool = None if rows is None else PreparedDataset(rows, encode, 0 if once else CACHE_BYTES, modality, (), UNLABELLED)
     trainer = make_trainer(model, args, prepared["train"], prepared["validation"], callbacks, pool)
-    return Assembled(trainer, processor, splits, prepared, modality, name, config, once, pool)
+    return Assembled(
+        trainer, processor, splits, prepared, modality, name, config, once, pool, latent_cache=spec.latent_cache
+    )
 
 
 def make_trainer(

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import SequenceClassifierOutput
 
 from aifs_peft.errors import HeadError, InvalidInputError, NonFiniteError
+from aifs_peft.experiments.latent_cache import LatentCache
 from aifs_peft.experiments.prepare import PreparedDataset, make_encoder, modality_of
 from aifs_peft.latent.pooling import pool_latent
 from aifs_peft.training.parallel import gather_rows
-from aifs_peft.tuner import AIFSConfig, find_aifs_layer
+from aifs_peft.tuner import AIFSConfig
 from aifs_peft.tuner.layer import AIFSLayer
 from aifs_peft.tuner.targets import find_head
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from datasets import Dataset
-    from peft import PeftModel
 
 BATCH = 64
 INPUTS = ("image", "text", "features")
@@ -47,6 +47,7 @@ def encode(
     revision: str | None = None,
     batch_size: int = BATCH,
     max_length: int = 128,
+    cache_dir: str | Path | None = None,
 ) -> Any:
     """Latents of a data set, for use with `discover`, `audit`, `AIFSClassifier`, or a later run on latents.
 
@@ -60,6 +61,7 @@ def encode(
         revision: branch, tag or commit on the Hub of a model given by name.
         batch_size: examples per forward pass.
         max_length: tokens per text.
+        cache_dir: folder that keeps the latents, so that a later call with the same weights and data reads them.
 
     Returns:
         The same rows with a column `features`, the latents `(n, dim)` float32, in place of the input; every other
@@ -86,16 +88,30 @@ def encode(
         from aifs_peft.models.loading import load_model, load_processor
 
         processor = processor or load_processor(model, modality=modality, revision=revision)
-        # Of its head only the input is read.
-        model = load_model(model, modality=modality, label_names=["0", "1"], revision=revision)
+        with _unsaid():
+            model = load_model(model, modality=modality, label_names=["0", "1"], revision=revision)
     if processor is None and modality != "features":
         raise InvalidInputError(NO_PROCESSOR.format(modality=modality))
     convert = make_encoder(processor, modality, max_length=max_length, model=model)
     encoded = {}
     for name, rows in splits.items():
         prepared = PreparedDataset(rows.select_columns([modality]), convert, cache_bytes=0, column=modality)
-        encoded[name] = _with_latents(rows, latents_of(model, prepared, batch_size=batch_size))
+        Z = latents_of(model, prepared, batch_size=batch_size, cache_dir=cache_dir)
+        encoded[name] = _with_latents(rows, Z)
     return DatasetDict(encoded) if isinstance(data, Mapping) else encoded["data"]
+
+
+@contextmanager
+def _unsaid() -> Iterator[None]:
+    """Without transformers' table of weights that are made anew: of the head only the input is read here."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _with_latents(rows: Dataset, Z: Tensor) -> Dataset:
@@ -107,9 +123,13 @@ def _with_latents(rows: Dataset, Z: Tensor) -> Dataset:
     return rows.select_columns(kept).add_column("features", list(Z.numpy()))  # type: ignore[call-arg, unused-ignore]
 
 
-@torch.no_grad()
 def latents_of(
-    model: nn.Module, data: PreparedDataset, *, batch_size: int = BATCH, accelerator: Accelerator | None = None
+    model: nn.Module,
+    data: PreparedDataset,
+    *,
+    batch_size: int = BATCH,
+    accelerator: Accelerator | None = None,
+    cache_dir: str | Path | None = None,
 ) -> Tensor:
     """Latents of a data set in evaluation mode; the model's modes are put back, generators are not touched.
 
@@ -118,6 +138,7 @@ def latents_of(
         data: as the model takes it.
         batch_size: examples per forward pass.
         accelerator: of a run with several processes, among which the work is divided.
+        cache_dir: folder that keeps the latents for later calls, see `LatentCache`; None keeps none.
 
     Returns:
         `(n, dim)` float32 on the CPU, the same on every process.
@@ -125,9 +146,23 @@ def latents_of(
     Raises:
         HeadError: if the model has no head, or its forward pass does not use it.
         NonFiniteError: if a latent is NaN or infinite.
+        InvalidInputError: the folder of the cache cannot be written.
     """
+    head = "" if any(isinstance(module, AIFSLayer) for module in model.modules()) else find_head(model, AIFSConfig())
+
+    def encode() -> Tensor:
+        return _encoded(model, head, data, batch_size, accelerator)
+
+    return encode() if cache_dir is None else LatentCache(Path(cache_dir)).get(model, data, encode, accelerator, head)
+
+
+@torch.no_grad()
+def _encoded(
+    model: nn.Module, head: str, data: PreparedDataset, batch_size: int, accelerator: Accelerator | None
+) -> Tensor:
+    """The pass of the encoder; latents are what its AIFS layer pools, or what its head is fed."""
     layers = [module for module in model.modules() if isinstance(module, AIFSLayer)]
-    head = layers[0] if layers else model.get_submodule(find_head(model, AIFSConfig()))
+    reader = layers[0] if layers else model.get_submodule(head)
     seen: list[Tensor] = []
 
     def note(_module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -135,7 +170,7 @@ def latents_of(
         seen.append(z.detach().to("cpu", torch.float32))
 
     modes = {module: module.training for module in model.modules()}
-    hook = head.register_forward_pre_hook(note)
+    hook = reader.register_forward_pre_hook(note)
     device = next(model.parameters()).device
     world, rank = (accelerator.num_processes, accelerator.process_index) if accelerator is not None else (1, 0)
     starts = range(rank * batch_size, len(data), world * batch_size)
@@ -151,7 +186,9 @@ def latents_of(
         for module, training in modes.items():
             module.training = training
     if len(seen) != len(starts):
-        raise HeadError(f"the forward pass of this {type(model).__name__} does not use its head {type(head).__name__}")
+        raise HeadError(
+            f"the forward pass of this {type(model).__name__} does not use its head {type(reader).__name__}"
+        )
     Z = _gathered(seen, starts, batch_size, len(data), accelerator)
     bad = ~Z.isfinite().all(1)
     if bool(bad.any()):
@@ -169,43 +206,3 @@ def _gathered(seen: list[Tensor], starts: range, size: int, total: int, accelera
     mine = torch.cat([torch.zeros(0, int(width)), *seen])
     rows, places = gather_rows(accelerator, mine), gather_rows(accelerator, index)
     return rows[places.argsort()]
-
-
-class LatentDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Latents in place of a model's inputs, with labels and the columns that a method reads.
-
-    Args:
-        latents: `(n, dim)` float32.
-        labels: `(n,)` int64.
-        columns: by name, each `(n, ...)` integers.
-    """
-
-    def __init__(self, latents: Tensor, labels: Tensor, columns: Mapping[str, Any]) -> None:
-        self.latents, self.labels, self.columns = latents, labels, dict(columns)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"latents": self.latents[index], "labels": self.labels[index]}
-
-
-@contextmanager
-def fed_with_latents(model: PeftModel) -> Iterator[None]:
-    """Let a model take `latents (batch, dim)` in place of its inputs, for a while: its adapter sees the same as ever.
-
-    Adapter, state, checkpoints and what is saved are those of the model itself.
-
-    Args:
-        model: with an AIFS adapter.
-    """
-    layer, base = find_aifs_layer(model), model.get_base_model()
-
-    def forward(latents: Tensor, **_: Any) -> SequenceClassifierOutput:
-        return SequenceClassifierOutput(logits=layer(latents))
-
-    base.forward = forward  # in the instance, in front of the class's method
-    try:
-        yield
-    finally:
-        del base.forward

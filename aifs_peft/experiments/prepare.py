@@ -166,6 +166,27 @@ class TextEncoder:
         tell_cut(count_cut(self.tokenizer, texts, self.max_length), len(texts), self.max_length, self.positions)
 
 
+@dataclass(frozen=True)
+class ImageEncoder:
+    """Pictures to the pixels that a model takes.
+
+    Args:
+        processor: of the model.
+    """
+
+    processor: Any
+
+    def __call__(self, images: Sequence[Any]) -> dict[str, Tensor]:
+        """Pixels, `(images, channels, height, width)`."""
+        pixels = self.processor(images=[to_rgb(image) for image in images], return_tensors="pt")
+        return {"pixel_values": pixels["pixel_values"]}
+
+
+def encode_features(rows: Sequence[Any]) -> dict[str, Tensor]:
+    """Feature vectors as they are, `(rows, dim)`."""
+    return {"features": torch.as_tensor(np.asarray(rows, dtype=np.float32))}
+
+
 def make_encoder(
     processor: Any, modality: str, *, max_length: int = 128, model: nn.Module | None = None
 ) -> Callable[[list[Any]], dict[str, Tensor]]:
@@ -177,15 +198,7 @@ def make_encoder(
         max_length: tokens per text.
         model: whose positions limit that; None where nothing does.
     """
-
-    def encode_images(images: list[Any]) -> dict[str, Tensor]:
-        pixels = processor(images=[to_rgb(image) for image in images], return_tensors="pt")
-        return {"pixel_values": pixels["pixel_values"]}
-
-    def encode_features(rows: list[Any]) -> dict[str, Tensor]:
-        return {"features": torch.as_tensor(np.asarray(rows, dtype=np.float32))}
-
     if modality == "text":
         positions = None if model is None else longest_text(model, processor)
         return TextEncoder(processor, max_length if positions is None else min(max_length, positions), positions)
-    return {"image": encode_images, "features": encode_features}[modality]
+    return ImageEncoder(processor) if modality == "image" else encode_features

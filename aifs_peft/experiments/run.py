@@ -35,10 +35,11 @@ from aifs_peft.experiments.describe import describe_run
 from aifs_peft.experiments.evaluation import evaluate_groups
 from aifs_peft.experiments.held_out import cells_of_test, latent_model, toggled_test, values_of_test
 from aifs_peft.experiments.highlighting import reader_of_audit
-from aifs_peft.experiments.latents import LatentDataset, fed_with_latents, latents_of
+from aifs_peft.experiments.latents import latents_of
 from aifs_peft.experiments.prepare import PreparedDataset, label_names
 from aifs_peft.experiments.provenance import provenance
 from aifs_peft.experiments.toggling import LatentModel, toggled_or_reason
+from aifs_peft.training.frozen import LatentDataset, fed_with_latents
 from aifs_peft.training.labels import without_labels
 
 if TYPE_CHECKING:
@@ -183,11 +184,16 @@ def encode_splits(run: Assembled, say: Callable[[str], None], splits: Sequence[s
     """
     if not splits:
         return {}
-    trainer, parts = run.trainer, {name: run.prepared[name] for name in splits}
+    parts = {name: run.prepared[name] for name in splits}
     sizes = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
     state = "frozen, so once for all epochs" if run.encode_once else "as it is before training"
     say(f"encoding {sizes} examples (encoder {state})")
-    return {name: latents_of(trainer.adapted, p, accelerator=trainer.accelerator) for name, p in parts.items()}
+    return {name: _untuned(run, part) for name, part in parts.items()}
+
+
+def _untuned(run: Assembled, part: PreparedDataset) -> Tensor:
+    """Latents of one split before training, from the cache's folder where they are there."""
+    return latents_of(run.trainer.adapted, part, accelerator=run.trainer.accelerator, cache_dir=run.latent_cache)
 
 
 def encode_unlabelled(run: Assembled, say: Callable[[str], None]) -> Tensor | None:
@@ -200,7 +206,7 @@ def encode_unlabelled(run: Assembled, say: Callable[[str], None]) -> Tensor | No
     if run.unlabelled is None:
         return None
     say(f"encoding {len(run.unlabelled):,} unlabelled examples with the same encoder")
-    return latents_of(run.trainer.adapted, run.unlabelled, accelerator=run.trainer.accelerator)
+    return _untuned(run, run.unlabelled)
 
 
 def train(

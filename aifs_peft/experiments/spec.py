@@ -68,6 +68,8 @@ class FinetuneSpec:
         unlabelled: your own data, as a table, a folder or a Hub name: examples in which a shortcut goes with the label
             less, read with the same options as `dataset`; labels in it are ignored. See `discover(unlabelled=)`.
         baseline: the plain counterpart of the run: `auto`, `erm` or `none`, see `aifs_peft.experiments.baseline`.
+        latent_cache: folder in which latents of the encoder before tuning are kept, so that a second run with the same
+            encoder on the same data does not encode them again; `None` keeps none.
         audit: look for a shortcut in the training set as it is before training, for the record and the report.
         n_boot: bootstrap replicates for the intervals that have no exact form; 0 leaves them out.
 
@@ -142,6 +144,9 @@ class FinetuneSpec:
         "training of the whole), none",
         choices=BASELINES,
     )  # fmt: skip
+    latent_cache: str | None = _option(
+        None, _RESULT, "folder that keeps latents of the untuned encoder for later runs on the same data"
+    )
     audit: bool = _option(True, _RESULT, "look for a shortcut in the training set before training, for the report")
     n_boot: int = _option(0, _RESULT, "bootstrap replicates for intervals that have no exact form", low=0)
 

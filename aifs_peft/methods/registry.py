@@ -16,6 +16,7 @@ ENTRY_POINT_GROUP = "aifs_peft.methods"
 # Built-in method -> the module that registers it, imported when first asked for.
 _BUILT_IN = {
     "afr": "aifs_peft.methods.last_layer.afr",
+    "ags": "aifs_peft.methods.regularisers.ags",
     "aifs": "aifs_peft.methods.aifs.discovery",
     "aifs-paper": "aifs_peft.methods.aifs.paper",
     "dfr-oracle": "aifs_peft.methods.last_layer.dfr",
@@ -35,6 +36,7 @@ _BUILT_IN = {
     "spectral-decoupling": "aifs_peft.methods.regularisers.spectral_decoupling",
     "spume": "aifs_peft.methods.attributes.spume",
     "ule": "aifs_peft.methods.regularisers.ule",
+    "ule-saliency": "aifs_peft.methods.regularisers.ule_saliency",
     "xrm-gdro": "aifs_peft.methods.reweighting.xrm",
 }
 _REGISTRY: dict[str, type[Method]] = {}

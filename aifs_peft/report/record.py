@@ -69,7 +69,7 @@ def _cuts(record: Mapping[str, Any]) -> Sequence[float] | None:
     elif len((record.get("looked_at") or {}).get("classes") or ()) == 2:
         cuts = evidence.BINARY_CUTS
     elif "rough" in record and source:
-        cuts = evidence.ROUGH_CUTS if record["rough"] else evidence.MIXTURE_CUTS
+        cuts = evidence.cuts_of(3, rough=bool(record["rough"]), source=source)
     return cuts
 
 

@@ -60,6 +60,8 @@ class AIFSTrainingArguments(TrainingArguments):
         discovery_options: keyword arguments for `aifs_peft.discovery.discover` (JSON on the command line).
         balance_groups: draw batches of `aifs` balanced over (label, inferred group) once groups are known.
         max_repeats: no example is drawn more often than this per epoch on average, however small its cell.
+        cache_latents: encode every data set once, before the first epoch, and train on the latents: for a frozen
+            encoder and examples that are the same each time they are read (no random augmentation), which is checked.
 
     **Selection and evaluation, without group labels**
 
@@ -116,6 +118,7 @@ class AIFSTrainingArguments(TrainingArguments):
     )
     balance_groups: bool = field(default=True, metadata={"help": "Balance batches over inferred groups."})
     max_repeats: float = field(default=20.0, metadata={"help": "Most draws per example and epoch, on average."})
+    cache_latents: bool = field(default=False, metadata={"help": "Encode each set once; for a frozen encoder."})
     selection: str = field(
         default="worst_inferred_group",
         metadata={"help": "worst_inferred_group, worst_class or average."},

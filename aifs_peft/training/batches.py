@@ -108,7 +108,7 @@ class CarryingCollator:
     def __call__(self, examples: list[Any]) -> dict[str, Any]:
         """The collator's batch, with one int64 tensor `(batch, ...)` for each carried column that every example has."""
         carried = {
-            name: _whole_numbers(name, [example[name] for example in examples])
+            name: whole_numbers(name, [example[name] for example in examples])
             for name in self.columns
             if all(isinstance(example, dict) and name in example for example in examples)
         }
@@ -124,8 +124,20 @@ class CarryingCollator:
         return {**batch, **labels, **carried}
 
 
-def _whole_numbers(name: str, values: list[Any]) -> Tensor:
-    """A carried column as int64; a missing value (None, NaN) is -1, which metrics count as in no group."""
+def whole_numbers(name: str, values: Sequence[Any]) -> Tensor:
+    """A carried column as int64; a missing value (None, NaN) is -1, which metrics count as in no group.
+
+    Args:
+        name: of the column.
+        values: one per example, or a list of them.
+
+    Raises:
+        InvalidInputError: for values that are no whole numbers.
+
+    Example:
+        >>> whole_numbers("group", [1, None, 0])
+        tensor([ 1, -1,  0])
+    """
     array = np.stack([np.asarray(np.nan if value is None else value) for value in values])
     if array.dtype.kind == "f":
         array = np.where(np.isnan(array), -1, array)

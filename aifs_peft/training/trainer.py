@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,7 @@ from aifs_peft.training.epoch_runner import EpochRunner
 from aifs_peft.training.evaluating import EvaluatingTrainer
 from aifs_peft.training.finite import require_finite_gradients, require_finite_logits, require_finite_weights
 from aifs_peft.training.from_names import build_model
+from aifs_peft.training.frozen import LATENTS, check_cacheable, on_kept_latents
 from aifs_peft.training.labels import label_of, without_labels
 from aifs_peft.training.losses import GivenLoss, LossTerms
 from aifs_peft.training.method import method_of
@@ -145,7 +147,7 @@ class AIFSTrainer(EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer):
         labels = list(args.label_names or ("labels",))
         self.label_names = [*labels, *(name for name in columns if name not in labels)]
         self.model_accepts_loss_kwargs = False
-        _transformers.keep_columns(self, (*POSITION_COLUMNS, *columns))
+        _transformers.keep_columns(self, (*POSITION_COLUMNS, *columns, LATENTS))
         self.data_collator = CarryingCollator(self.data_collator, columns, seed=args.seed)
         self.terms = LossTerms(processes_of(self.accelerator))
         self.add_callback(
@@ -202,10 +204,11 @@ class AIFSTrainer(EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer):
         check_evaluation_sets(self.eval_dataset, self.args, self.num_labels)
         self._checked_evaluation = self.eval_dataset
         checkpoint = self._checkpoint(resume_from_checkpoint)
-        with Termination(wanted=self.args.save_on_sigterm) as self._termination, self._telling_lost_processes():
+        ending = Termination(wanted=self.args.save_on_sigterm)
+        with ending as self._termination, self._telling_lost_processes(), self._on_latents():
             output = super().train(checkpoint, trial, ignore_keys_for_eval)
-        require_finite_weights(self.adapted, self.state.global_step)
-        self._report(self.runner.finish_training(int(self.state.epoch or 0)))
+            require_finite_weights(self.adapted, self.state.global_step)
+            self._report(self.runner.finish_training(int(self.state.epoch or 0)))
         # From here on the model's own `save_pretrained` and `push_to_hub` write the card of this run.
         from aifs_peft.report import attach_card, summary_from_trainer
 
@@ -214,6 +217,10 @@ class AIFSTrainer(EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer):
             # Of the model as it is now, best and finished, not of its last evaluation.
             self.objective: float | None = None
         return output
+
+    def _on_latents(self) -> AbstractContextManager[None]:
+        """With `cache_latents`: every data set as latents, while the training lasts."""
+        return on_kept_latents(self, self._loading()) if self.args.cache_latents else nullcontext()
 
     def _telling_lost_processes(self) -> Any:
         return telling_lost_processes(self.accelerator.process_index, self.accelerator.num_processes)
@@ -379,18 +386,21 @@ class AIFSTrainer(EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer):
             unlabelled=self.unlabelled_dataset,
             loaded=partial(_transformers.without_unused_columns, self),
         )
-        loading = Loading(
+        return assemble(
+            self.adapted, self.layer, self.method, data, self._loading(), processes_of(self.accelerator),
+            batch_size=self._batch_size(), seed=args.seed, order_seed=args.data_seed, samples=args.mask_samples,
+            update_every=args.mask_update_every,
+        )  # fmt: skip
+
+    def _loading(self) -> Loading:
+        args = self.args
+        return Loading(
             collate=_transformers.removing_collator(self),
             batch_size=args.eval_batch_size,
             device=args.device,
             hidden=tuple(self.label_names),
             workers=args.worker_options(),
         )
-        return assemble(
-            self.adapted, self.layer, self.method, data, loading, processes_of(self.accelerator),
-            batch_size=self._batch_size(), seed=args.seed, order_seed=args.data_seed, samples=args.mask_samples,
-            update_every=args.mask_update_every,
-        )  # fmt: skip
 
     def _adopt(self, model: Any, args: AIFSTrainingArguments) -> None:
         """Find a model's adapter and make its method, unless that was done; `model_init` makes new models."""
@@ -399,6 +409,8 @@ class AIFSTrainer(EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer):
         self.layer = require_adapter(model)
         self.method = method_of(model, self.layer, args)
         check_model(model, args, encoder_trains=trains_encoder(model, self.layer))
+        if args.cache_latents:
+            check_cacheable(model, self.layer, self.method)
         self._adopted, self._runner = model, None
 
     def _begin_training(self, steps_per_epoch: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 from planted_audit import planted
 
 from aifs_peft import audit, discover
-from aifs_peft.audit.evidence import BINARY_CUTS, HINT_CUTS, MIXTURE_CUTS, ROUGH_CUTS, evidence_words
+from aifs_peft.audit.evidence import BINARY_CUTS, HINT_CUTS, MIXTURE_CUTS, REFINED_CUTS, ROUGH_CUTS, evidence_words
 from aifs_peft.audit.power import class_contrast, detectable, power_sentence, power_table
 
 RECORD = json.loads((Path(__file__).parents[2] / "benchmarks" / "results" / "audit_power.json").read_text())
@@ -28,6 +28,7 @@ def found():
         ({"source_": "hint:groups"}, HINT_CUTS),
         ({"classes_": np.arange(3)}, MIXTURE_CUTS),
         ({"classes_": np.arange(3), "rough_": True}, ROUGH_CUTS),
+        ({"classes_": np.arange(3), "rough_": True, "source_": "pairs+refined"}, REFINED_CUTS),
     ],
 )
 def test_words_follow_the_cut_points_of_their_source(found, changes, cuts):

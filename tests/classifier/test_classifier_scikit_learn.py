@@ -86,7 +86,7 @@ def test_a_weight_is_a_number_of_repetitions(family, classes):
     def fit(rows, weights=None):
         if family == "hinted":
             beta = np.linspace(-1, 1, classes)[:, None] * np.eye(5)[:1]
-            return hinted_head(X[rows], y[rows], R[rows], beta, weights=weights)[0]
+            return hinted_head(X[rows], y[rows], R[rows], beta, weights=weights)
         setting = HeadSetting(family, 0.1)
         # The same counterfactual for all repetitions: with two classes there is one other value.
         return fit_head(X[rows], y[rows], R[rows], setting, rng=np.random.default_rng(0), weights=weights)

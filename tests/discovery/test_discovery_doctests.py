@@ -27,6 +27,10 @@ WITHOUT_EXAMPLE = {
     "rejected",
     "agree",
     "hinted_head",
+    "choose_hinted_head",
+    "in_classes",
+    "association",
+    "known_heads",
     "geometry",
 }
 

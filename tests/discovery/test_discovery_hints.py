@@ -9,7 +9,7 @@ from hinted_latents import by_source, ten_per_cell, two_attributes, weak
 from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.discovery import discover
 from aifs_peft.discovery.config import DEFAULT_CONFIG
-from aifs_peft.discovery.hints.judge import to_classes
+from aifs_peft.discovery.hints.in_classes import to_classes
 from aifs_peft.discovery.hints.known import groups_hint
 from aifs_peft.discovery.hints.sampler import Whitened, sample_attribute
 

@@ -11,7 +11,8 @@ from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.discovery import discover
 from aifs_peft.discovery.config import DEFAULT_CONFIG
 from aifs_peft.discovery.principal_components import principal_components
-from aifs_peft.discovery.unlabelled.pool import Pool, as_pool, whitened_data
+from aifs_peft.discovery.unlabelled.coordinates import Coordinates
+from aifs_peft.discovery.unlabelled.pool import Pool, as_pool
 from aifs_peft.discovery.unlabelled.search import exchanged, solve, spread_axes
 from aifs_peft.discovery.unlabelled.within_cells import in_order
 from aifs_peft.errors import InvalidInputError
@@ -55,6 +56,48 @@ def test_a_weak_attribute_is_found_and_turned_away_from(pool_aligned):
     plain = worst(alone, test)
     assert plain < 0.6
     assert worst(helped, test) > plain + 0.8 * (best - plain)
+
+
+def heavy_tailed(seed=0, n=4000, pool=400):
+    """The same with noise of Student's t with 4 degrees of freedom, one scale per example, of unit variance."""
+    rng = np.random.default_rng(seed)
+    axes = np.linalg.qr(rng.normal(size=(D, 2)))[0].T
+    out = []
+    for size, aligned in ((n, 0.95), (pool, 0.5)):
+        Z, y, a = draw(rng, size, aligned, axes)
+        middle = CORE * (y[:, None] - 0.5) * axes[0] + CONTRAST * (a[:, None] - 0.5) * axes[1]
+        far = np.sqrt(2.0 / rng.chisquare(4, size=size))
+        out.append((middle + (Z - middle) * far[:, None], y, a))
+    return out, axes
+
+
+def test_an_attribute_is_found_among_examples_that_lie_far_out_in_everything():
+    for seed in (0, 1):
+        (train, pool), axes = heavy_tailed(seed)
+        found = discover(*train[:2], unlabelled=pool[0], random_state=0)
+        assert found.source_ == "hint:unlabelled", found.message_
+        assert abs(found.basis_[:, 0] @ axes[1]) > 0.85
+
+
+def test_coordinates_make_classes_normal_and_keep_directions_and_differences():
+    (train, pool), _ = heavy_tailed()
+    X, y = train[0].astype(np.float32), train[1]
+    made = Coordinates.of(X, y, 2, D, DEFAULT_CONFIG)
+    data = made.data(X, y, Pool(pool[0].astype(np.float32)))
+    for part, bounds in ((X, (1e3, np.inf)), (data.X, (30, 70))):
+        square = np.sum((part - np.stack([part[y == c].mean(axis=0) for c in (0, 1)])[y]) ** 2, axis=1)
+        assert bounds[0] < square.var() < bounds[1]  # 48 for normal noise of this width
+    residual = data.X - data.means[y].astype(np.float32)
+    np.testing.assert_allclose(residual.T @ residual / len(y), np.eye(D), atol=0.05)
+    np.testing.assert_allclose(data.means.sum(axis=0), 0.0, atol=1e-9)
+    # Among examples in the middle the map is about linear, and `back` undoes it.
+    near = np.argsort(np.abs(np.sum(residual**2, axis=1) - D))[:200]
+    told = made.back((data.X[near] - data.X[near].mean(axis=0)).astype(np.float64))
+    true = X[near] - X[near].mean(axis=0)
+    assert np.sum(told * true) / np.linalg.norm(told) / np.linalg.norm(true) > 0.97
+    assert np.linalg.norm(told) == pytest.approx(np.linalg.norm(true), rel=0.15)
+    assert data.U.shape == (400, D)
+    assert data.X.dtype == np.float32
 
 
 def test_three_classes():
@@ -147,21 +190,16 @@ def test_the_same_pool_gives_the_same_result_and_its_order_of_rows_hardly_matter
 def test_class_and_attribute_are_told_apart_from_either_start():
     (train, pool, _), axes = populations()
     reduction = principal_components(train[0], rng=np.random.default_rng(0))
-    data, white = whitened_data(
-        reduction.transform(train[0]),
-        train[1],
-        as_pool(pool[0], reduction, config=DEFAULT_CONFIG),
-        2,
-        D,
-        DEFAULT_CONFIG,
-    )
+    X, y = reduction.transform(train[0]), train[1]
+    made = Coordinates.of(X, y, 2, D, DEFAULT_CONFIG)
+    data = made.data(X, y, as_pool(pool[0], reduction, config=DEFAULT_CONFIG))
     own, gate = DEFAULT_CONFIG.unlabelled, DEFAULT_CONFIG.gate
     found = solve(data, spread_axes(data, D, 1), rng=np.random.default_rng(0), config=own, gate=gate)
     turned = replace(found, model=found.exchanged, exchanged=found.model)
     for solution in (found, turned):
         cells, best, order = in_order(solution, own)
         assert order > gate.unlabelled_order
-        along = reduction.lift(best.model.beta @ white.factor.T)
+        along = reduction.lift(made.back(best.model.beta))
         along = (along[1] - along[0]) / np.linalg.norm(along[1] - along[0])
         assert abs(along @ axes[1]) > 0.85
         assert cells.model.rate == pytest.approx(0.05, abs=0.02)

@@ -12,6 +12,7 @@ from aifs_peft.tuner import AIFSConfig
 MODALITIES = ("image", "text", "table")
 # Numbers that make a method fit data this small; everything else is its default.
 OPTIONS = {
+    "ags": {"warmup_epochs": 1},
     "irm": {"environments": "given", "min_examples": 1},
     "xrm-gdro": {"twins": {"draws": 2, "steps": 200}},
     "afr": {"steps": 50},

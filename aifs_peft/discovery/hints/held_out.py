@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.special import ndtr, stdtrit
@@ -10,7 +11,7 @@ from scipy.special import ndtr, stdtrit
 from aifs_peft.discovery.arrays import Array, IntArray, deal
 from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds, HintConfig
 from aifs_peft.discovery.hints.known import Hint
-from aifs_peft.discovery.hints.sampler import Whitened, sample_attribute
+from aifs_peft.discovery.hints.sampler import AttributeFit, Whitened, sample_attribute
 
 
 @dataclass(frozen=True, order=True)
@@ -40,7 +41,43 @@ class HeldOut:
         return bool(self.beyond >= -stdtrit(self.freedom, ndtr(-errors)) * self.error)
 
 
-def _held_out(data: Whitened, hint: Hint, *, tied: bool, rng: np.random.Generator, config: HintConfig) -> HeldOut:
+@dataclass(frozen=True)
+class Trial:
+    """One number of components and kind of shares, fitted without each fold of the known examples.
+
+    Args:
+        data: The latents in so many components.
+        tied: Whether one aligned share holds for all classes.
+        held_out: How far the held-out examples are predicted.
+        rows: The known examples that were held out.
+        fold: Which part each of them was held out with.
+        fits: The fit without each part.
+        with_errors: Whether known values may be wrong.
+    """
+
+    data: Whitened
+    tied: bool
+    held_out: HeldOut
+    rows: IntArray
+    fold: IntArray
+    fits: tuple[AttributeFit, ...]
+    with_errors: bool = False
+
+    @property
+    def k(self) -> int:
+        """Number of components."""
+        return int(self.data.V.shape[1])
+
+
+def _held_out(
+    data: Whitened,
+    hint: Hint,
+    *,
+    tied: bool,
+    rng: np.random.Generator,
+    config: HintConfig,
+    with_errors: bool = False,
+) -> Trial:
     """How far the known values are predicted beyond chance when held out.
 
     The prediction is the posterior under even shares, and every cell of label and value counts the same: most examples
@@ -53,13 +90,16 @@ def _held_out(data: Whitened, hint: Hint, *, tied: bool, rng: np.random.Generato
     fold = deal(np.argsort(hint.values[rows] * K + data.y[rows], kind="stable"), config.folds)
     few = np.mean(hint.values < 0) > 0.5
     sweeps, chains = (config.held_out_sweeps, config.held_out_chains) if few else (config.sweeps_known, 1)
-    scores = np.empty(len(rows))
+    sweeps = config.sweeps_errors if with_errors else sweeps
+    sample = partial(sample_attribute, n_values=A, rng=rng, config=config, tied=tied, with_errors=with_errors)
+    scores, fits = np.empty(len(rows)), []
     for j in range(config.folds):
         test = rows[fold == j]
         known = hint.values.copy()
         known[test] = -1
-        fit = sample_attribute(data, known, A, rng=rng, config=config, tied=tied, sweeps=sweeps, chains=chains)
+        fit = sample(data, known, sweeps=sweeps, chains=chains)
         scores[fold == j] = fit.probability(data, test, hint.values[test]) - 1.0 / A
+        fits.append(fit)
     means = np.bincount(cell, scores) / counts
     # With hardly more examples than cells the cells' own means leave nothing to estimate a variance from.
     freedom, spread = len(rows) - len(counts), scores - means[cell]
@@ -67,7 +107,8 @@ def _held_out(data: Whitened, hint: Hint, *, tied: bool, rng: np.random.Generato
         freedom, spread = len(rows) - 1, scores - scores.mean()
     variance = float(np.sum(spread**2)) / freedom
     error = float(np.sqrt(variance * np.mean(1.0 / counts) / len(counts)))
-    return HeldOut(float(means.mean()), error, freedom)
+    held_out = HeldOut(float(means.mean()), error, freedom)
+    return Trial(data, tied, held_out, rows, fold, tuple(fits), with_errors)
 
 
 def _evenly(cell: IntArray, rows: IntArray, most: int, rng: np.random.Generator) -> IntArray:
@@ -91,7 +132,7 @@ def errors_needed(hint: Hint, gate: GateThresholds) -> float:
 
 def choose_fit(
     X: Array, y: IntArray, K: int, hint: Hint, rng: np.random.Generator, config: DiscoveryConfig
-) -> tuple[int, bool, HeldOut]:
+) -> tuple[Trial, list[Trial]]:
     """Number of components and kind of shares that predict held-out examples best.
 
     The most components whose prediction is within a standard error of the best one.
@@ -105,8 +146,7 @@ def choose_fit(
         config: Numbers of components, folds, and what counts as beyond chance.
 
     Returns:
-        Number of components; whether one aligned share holds for all classes; and how far the known values are
-        predicted.
+        The choice, and all that was tried.
     """
     own = config.hints
     most = min(X.shape[1], max(len(X) // config.reduction.rows_per_component, 2))
@@ -114,17 +154,21 @@ def choose_fit(
     data = {k: Whitened.of(np.ascontiguousarray(X[:, :k]), y, K, own) for k in wanted}
     mostly_known = float(np.mean(hint.values >= 0)) > 0.5
     tied = not mostly_known
-    tried = {(k, tied): _held_out(data[k], hint, tied=tied, rng=rng, config=own) for k in data}
+    tried = [_held_out(data[k], hint, tied=tied, rng=rng, config=own) for k in data]
     # Within a standard error more components win: what the class keeps beside the attribute lies in all of them.
     needed = errors_needed(hint, config.gate)
-    shown = {setting: score for setting, score in tried.items() if score.clear(needed)} or tried
-    highest = max(shown.values())
-    best = max(setting for setting, score in shown.items() if score.beyond >= highest.beyond - highest.error)
+    if hint.errs and mostly_known and not any(trial.held_out.clear(needed) for trial in tried):
+        # Wrong values, most of them where the label and the column disagree, hide what the others say.
+        tried += [_held_out(data[k], hint, tied=tied, rng=rng, config=own, with_errors=True) for k in data]
+    shown = [trial for trial in tried if trial.held_out.clear(needed)] or tried
+    highest = max(trial.held_out for trial in shown)
+    best = max((t for t in shown if t.held_out.beyond >= highest.beyond - highest.error), key=lambda trial: trial.k)
     if tied:
-        free = tried[best[0], False] = _held_out(data[best[0]], hint, tied=False, rng=rng, config=own)
-        if free.beyond > tried[best].beyond and free.clear(needed):
-            best = (best[0], False)
-    return (*best, tried[best])
+        free = _held_out(best.data, hint, tied=False, rng=rng, config=own)
+        tried.append(free)
+        if free.held_out.beyond > best.held_out.beyond and free.held_out.clear(needed):
+            best = free
+    return best, tried
 
 
 def rows_with(known: IntArray, rows: IntArray, limit: int, rng: np.random.Generator) -> IntArray:

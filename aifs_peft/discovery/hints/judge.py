@@ -7,13 +7,16 @@ and the class must keep a contrast beside it. A hint that fails is recorded with
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from aifs_peft.discovery.arrays import Array, IntArray
 from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
 from aifs_peft.discovery.gate import NO_CLASS, association_noise, noise_of_counts
-from aifs_peft.discovery.hints.held_out import choose_fit, errors_needed, rows_with
+from aifs_peft.discovery.hints.gain import KnownHeads, association, known_heads
+from aifs_peft.discovery.hints.held_out import Trial, choose_fit, errors_needed, rows_with
+from aifs_peft.discovery.hints.in_classes import InClasses, in_classes, summed
 from aifs_peft.discovery.hints.known import Hint
 from aifs_peft.discovery.hints.sampler import AttributeFit, Whitened, sample_attribute
 from aifs_peft.discovery.result import Candidate
@@ -28,31 +31,13 @@ class Hinted:
         responsibilities: Posterior of the attribute, in classes, shape `(n, K)`; `None` when rejected.
         offsets: Attribute offsets in the first `k` reduced coordinates, mean zero, shape `(K, k)`; `None` where they
             are to be estimated from the responsibilities.
+        heads: Of few known values: how heads fare on those that were held out.
     """
 
     record: Candidate
     responsibilities: Array | None = None
     offsets: Array | None = None
-
-
-def to_classes(prior: Array) -> Array:
-    """Which class each value goes with, as a 0/1 matrix `(A, K)`: where it is most over-represented in `prior (K, A)`.
-
-    Example:
-        >>> to_classes(np.array([[0.9, 0.1], [0.2, 0.8]])).tolist()
-        [[1.0, 0.0], [0.0, 1.0]]
-    """
-    relative = prior / np.maximum(prior.sum(axis=0), 1e-12)
-    return np.asarray(np.eye(len(prior))[relative.argmax(axis=0)])
-
-
-def _summed(fit: AttributeFit, counts: IntArray) -> tuple[Array, Array]:
-    """Offsets `(K, k)` and shares `(K, K)` of the classes' values: means over the values that go with a class."""
-    classes = to_classes(fit.prior)
-    weight = (counts @ fit.prior)[:, None] * classes
-    share = weight / np.maximum(weight.sum(axis=0), 1e-12)
-    offsets = share.T @ fit.offsets
-    return offsets - offsets.mean(axis=0), fit.prior @ classes
+    heads: KnownHeads | None = None
 
 
 def hint_verdict(
@@ -93,7 +78,7 @@ def measure(fit: AttributeFit, data: Whitened) -> dict[str, float]:
         data: The latents that it was fitted on.
     """
     counts = np.bincount(data.y, minlength=len(fit.prior))
-    offsets, prior = _summed(fit, counts)
+    offsets, prior = summed(fit, counts)
     K = len(prior)
     alpha = data.means - (prior - prior.mean(axis=0)) @ offsets
     alpha -= alpha.mean(axis=0)
@@ -154,13 +139,43 @@ def judge_hint(
             hint.source, "each value occurs in one class only: give attribute values, not (label, attribute) cells"
         )
     sample = rows_with(known, rows, config.hints.held_out_rows, rng)
-    part = Hint(hint.source, hint.values[sample])
-    k, tied, held_out = choose_fit(X[sample], y[sample], n_classes, part, rng, config)
-    if not held_out.clear(errors_needed(hint, config.gate)):
-        over = f"{held_out.beyond:.2f} +- {held_out.error:.2f} over chance"
-        return rejected(hint.source, f"known examples, held out, are not predicted ({over})", k)
+    part = replace(hint, values=hint.values[sample])
+    trial, trials = choose_fit(X[sample], y[sample], n_classes, part, rng, config)
+    few = float(np.mean(part.values < 0)) > 0.5
+    heads = known_heads(X[sample], y[sample], n_classes, part, trials, trial, config) if few else None
+    heads = None if heads is None else replace(heads, values=hint.values)
+    if not trial.held_out.clear(errors_needed(hint, config.gate)):
+        over = f"{trial.held_out.beyond:.2f} +- {trial.held_out.error:.2f} over chance"
+        refused = rejected(hint.source, f"known examples, held out, are not predicted ({over})", trial.k)
+        return replace(refused, heads=heads)
     rows = rows_with(known, rows, len(rows), rng)
-    return _fit_and_judge(X, y, n_classes, hint, k, tied, rng=rng, config=config, rows=rows)
+    hinted = _fit_and_judge(X, y, n_classes, hint, trial, rng=rng, config=config, rows=rows)
+    if not few or not hinted.record.accepted:
+        return replace(hinted, heads=heads)
+    reason = known_verdict(association(trial, part, n_classes), heads, config.gate)
+    if reason == "accepted":
+        return replace(hinted, heads=heads)
+    return Hinted(replace(hinted.record, accepted=False, reason=reason), heads=heads)
+
+
+def known_verdict(tie: tuple[float, float], heads: KnownHeads | None, gate: GateThresholds) -> str:
+    """`"accepted"`, or what the held-out known examples have against a hint of few values.
+
+    Args:
+        tie: Association of attribute and label by them, and its standard error.
+        heads: How heads with and without the hint fare on them.
+        gate: Thresholds.
+
+    Example:
+        >>> known_verdict((0.2, 0.2), None, GateThresholds())
+        'not tied to the label (association 0.20 +- 0.20 by held-out known examples)'
+    """
+    if tie[0] - gate.known_errors * tie[1] < gate.association:
+        return f"not tied to the label (association {tie[0]:.2f} +- {tie[1]:.2f} by held-out known examples)"
+    if heads is not None and max(heads.hinted.worst, heads.refitted.worst) <= heads.plain.worst:
+        gained, plain = max(heads.hinted.worst, heads.refitted.worst), heads.plain.worst
+        return f"no gain on held-out known examples (worse part {gained:.2f} with it, {plain:.2f} without)"
+    return "accepted"
 
 
 def _fit_and_judge(
@@ -168,34 +183,48 @@ def _fit_and_judge(
     y: IntArray,
     n_classes: int,
     hint: Hint,
-    k: int,
-    tied: bool,
+    trial: Trial,
     *,
     rng: np.random.Generator,
     config: DiscoveryConfig,
     rows: IntArray,
 ) -> Hinted:
-    """Fit a hint that predicts held-out examples on `rows` of the first `k` components, and ask the gate."""
-    own, gate = config.hints, config.gate
+    """Fit a hint that predicts held-out examples on `rows` as it was tried, and ask the gate."""
+    own, k = config.hints, trial.k
     fit_data = Whitened.of(np.ascontiguousarray(X[rows, :k]), y[rows], n_classes, own)
-    sweeps, chains = (own.sweeps, own.chains) if np.mean(hint.values[rows] < 0) >= 0.5 else (own.sweeps_known, 1)
-    fit = sample_attribute(
-        fit_data, hint.values[rows], hint.n_values, rng=rng, config=own, tied=tied, sweeps=sweeps, chains=chains
-    )
-    R = fit.responsibilities(fit_data, hint.values[rows]).astype(np.float64)
-    # Which value goes with which class is read off all rows: of values that look alike the sampler may empty one.
-    table = np.stack([R[y[rows] == c].mean(axis=0) for c in range(n_classes)])
-    shown = replace(fit, prior=table)
-    numbers = measure(shown, fit_data)
-    classes = to_classes(table)
-    counts = np.bincount(y[rows], minlength=n_classes)
-    aligned = counts * np.diag(table @ classes)
-    chance, _ = noise_of_counts(aligned, counts - aligned, k)
-    beside = max(gate.hint_class_strength, float(np.sqrt(chance)))
-    reason = hint_verdict(numbers, len(rows), y, int(np.count_nonzero(classes.sum(axis=0))), gate, beside)
-    record = Candidate(hint.source, k, float("nan"), accepted=reason == "accepted", reason=reason, **numbers)
+    few = float(np.mean(hint.values[rows] < 0)) >= 0.5
+    sweeps, chains = (own.sweeps, own.chains) if few else (own.sweeps_known, 1)
+    sample = partial(sample_attribute, fit_data, hint.values[rows], hint.n_values, rng=rng, config=own, tied=trial.tied)
+    if trial.with_errors:
+        fit = sample(sweeps=own.sweeps_errors, with_errors=True)
+    else:
+        fit = sample(sweeps=sweeps, chains=chains)
+    record, shown = _verdict(hint, fit, fit_data, rows, y, config)
+    if record.accepted and hint.errs and not few and not trial.with_errors:
+        # A column that passes as it is, is taken with its errors, if there are some.
+        erring = sample(sweeps=own.sweeps_errors, with_errors=True)
+        verdict = _verdict(hint, erring, fit_data, rows, y, config)
+        if erring.errors >= own.min_errors and verdict[0].accepted:
+            fit, (record, shown) = erring, verdict
     if not record.accepted:
         return Hinted(record)
-    R = fit.responsibilities(Whitened.of(np.ascontiguousarray(X[:, :k]), y, n_classes, own), hint.values) @ classes
-    offsets = _summed(shown, counts)[0] @ fit_data.factor.T
-    return Hinted(record, R.astype(np.float32), offsets)
+    whole = Whitened.of(np.ascontiguousarray(X[:, :k]), y, n_classes, own)
+    R = fit.responsibilities(whole, hint.values) @ shown.classes
+    return Hinted(record, R.astype(np.float32), shown.offsets)
+
+
+def _verdict(
+    hint: Hint, fit: AttributeFit, data: Whitened, rows: IntArray, y: IntArray, config: DiscoveryConfig
+) -> tuple[Candidate, InClasses]:
+    """What the gate says of a fit on `rows`, and the fit in classes."""
+    gate, K = config.gate, len(data.means)
+    shown = in_classes(fit, data, hint.values[rows])
+    numbers = measure(shown.fit, data)
+    counts = np.bincount(data.y, minlength=K)
+    aligned = counts * np.diag(shown.fit.prior @ shown.classes)
+    k = data.V.shape[1]
+    chance, _ = noise_of_counts(aligned, counts - aligned, k)
+    beside = max(gate.hint_class_strength, float(np.sqrt(chance)))
+    used = int(np.count_nonzero(shown.classes.sum(axis=0)))
+    reason = hint_verdict(numbers, len(rows), y, used, gate, beside)
+    return Candidate(hint.source, k, float("nan"), accepted=reason == "accepted", reason=reason, **numbers), shown

@@ -6,7 +6,7 @@ attribute (`named.py`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,13 @@ class Hint:
         source: `"hint:groups"` or `"hint:metadata:NAME"`.
         values: In `0..A-1`, or -1 where unknown, shape `(n,)`.
         problem: Why it cannot be used, or empty.
+        errs: Whether a share of the values may be wrong, as in a metadata column.
     """
 
     source: str
     values: IntArray
     problem: str = ""
+    errs: bool = False
 
     @property
     def n_values(self) -> int:
@@ -151,5 +153,6 @@ def metadata_hints(metadata: Any, n: int, *, config: HintConfig = DEFAULT_CONFIG
             raise InvalidInputError(f"metadata column {name!r} has {len(column)} values for {n} examples; give {n}.")
         if pd.api.types.is_numeric_dtype(column) and column.nunique() > config.max_distinct:
             column = pd.qcut(column, config.quantiles, labels=False, duplicates="drop")
-        hints.append(_renumbered(f"hint:metadata:{name}", np.asarray(pd.factorize(column)[0], dtype=np.int64), config))
+        codes = np.asarray(pd.factorize(column)[0], dtype=np.int64)
+        hints.append(replace(_renumbered(f"hint:metadata:{name}", codes, config), errs=True))
     return hints

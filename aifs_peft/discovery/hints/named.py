@@ -19,7 +19,8 @@ from scipy.special import softmax
 from aifs_peft._checks import to_numpy
 from aifs_peft.discovery.arrays import Array, IntArray, one_hot, softmax_in_place
 from aifs_peft.discovery.config import DiscoveryConfig, HintConfig
-from aifs_peft.discovery.hints.judge import Hinted, hint_verdict, measure, rejected, to_classes
+from aifs_peft.discovery.hints.in_classes import to_classes
+from aifs_peft.discovery.hints.judge import Hinted, hint_verdict, measure, rejected
 from aifs_peft.discovery.hints.sampler import AttributeFit, Whitened
 from aifs_peft.discovery.principal_components import Reduction
 from aifs_peft.discovery.result import Candidate

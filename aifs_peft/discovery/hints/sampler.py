@@ -64,11 +64,13 @@ class AttributeFit:
         offsets: In whitened coordinates, mean zero, shape `(A, k)`.
         prior: `pi(a | y)`, shape `(K, A)`.
         max_explained: See `HintConfig`.
+        errors: Share of the known values that are wrong; 0 takes them as they are.
     """
 
     offsets: Array
     prior: Array
     max_explained: float
+    errors: float = 0.0
 
     def log_likelihood(self, data: Whitened) -> Array:
         """`log p(z | y, a)` up to a constant of `a`, shape `(n, A)`."""
@@ -83,9 +85,14 @@ class AttributeFit:
         return np.asarray(p[np.arange(len(rows)), values])
 
     def responsibilities(self, data: Whitened, known: IntArray) -> Array:
-        """Posterior of the attribute, shape `(n, A)`; certain where `known` is not -1."""
+        """Posterior of the attribute, shape `(n, A)`; where `known` is not -1 certain, or as sure as `errors` allow."""
         logits = self.log_likelihood(data) + np.log(np.maximum(self.prior, 1e-12))[data.y].astype(np.float32)
-        return _clamped(logits, known)
+        if self.errors == 0.0:
+            return _clamped(logits, known)
+        rows, A = np.flatnonzero(known >= 0), logits.shape[1]
+        logits[rows, known[rows]] += np.float32(np.log((1.0 - self.errors) * (A - 1) / self.errors))
+        softmax_in_place(logits)
+        return logits
 
 
 def _metric(offsets: Array, prior: Array, counts: IntArray, max_explained: float) -> tuple[Array, Array]:
@@ -126,10 +133,18 @@ class _Chain:
     size: float
     tied: bool
     config: HintConfig
+    errors: float = 0.0
 
     def fit(self) -> AttributeFit:
         """The offsets and shares as they are now."""
-        return AttributeFit(self.offsets, self.prior, self.config.max_explained)
+        return AttributeFit(self.offsets, self.prior, self.config.max_explained, self.errors)
+
+    def draw_errors(self, drawn: IntArray, rng: np.random.Generator) -> float:
+        """Share of wrong known values, given the true ones."""
+        rows = np.flatnonzero(self.known >= 0)
+        wrong = float(np.count_nonzero(drawn[rows] != self.known[rows]))
+        few, most = self.config.errors_prior, self.config.max_errors
+        return float(np.clip(rng.beta(wrong + few[0], len(rows) - wrong + few[1]), 1e-4, most))
 
     def draw_prior(self, counts: Array, rng: np.random.Generator) -> Array:
         """Shares `(K, A)` given counts: a free table, or one share with which each class has its own value.
@@ -191,7 +206,10 @@ def _sweep(chain: _Chain, rng: np.random.Generator) -> Array:
     data, (K, A) = chain.data, chain.prior.shape
     R = chain.fit().responsibilities(data, chain.known)
     drawn = np.minimum((rng.random((len(R), 1)) > np.cumsum(R, axis=1)).sum(axis=1), A - 1)
-    drawn = np.where(chain.known >= 0, chain.known, drawn)
+    if chain.errors > 0.0:
+        chain.errors = chain.draw_errors(drawn, rng)
+    else:
+        drawn = np.where(chain.known >= 0, chain.known, drawn)
     counts = np.bincount(data.y * A + drawn, minlength=K * A).reshape(K, A).astype(np.float64)
     # A few known examples are often picked evenly per cell and say nothing about the shares; a whole column does.
     free = chain.known < 0
@@ -236,6 +254,7 @@ def sample_attribute(
     tied: bool = True,
     sweeps: int | None = None,
     chains: int = 1,
+    with_errors: bool = False,
 ) -> AttributeFit:
     """Posterior means of offsets and shares, given the values that are known.
 
@@ -249,8 +268,10 @@ def sample_attribute(
         config: Priors, and how many sweeps are left out.
         tied: One aligned share for all classes, where values and classes go together one to one; else a free table.
         sweeps: Gibbs sweeps, `config.sweeps` if `None`; the first ones are left out of the averages.
-        chains: Of so many, the one that predicts the known values best. On real latents a chain can drift, early or
-            late, to a style within the classes, and a few known examples do not hold it back.
+        chains: Of so many, the mean of those that predict the known values within a standard error of the best one.
+            On real latents a chain can drift, early or late, to a style within the classes, and a few known examples do
+            not hold it back.
+        with_errors: Whether known values may be wrong, at one rate, which is sampled with the rest.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -265,22 +286,37 @@ def sample_attribute(
         True
     """
     start = _start(data, known, n_values, tied=tied, config=config)
+    if with_errors:
+        start.errors = config.start_errors
     fits = [_run(replace(start), config.sweeps if sweeps is None else sweeps, rng) for _ in range(chains)]
     if chains == 1:
         return fits[0]
     rows = np.flatnonzero(known >= 0)
     cell = data.y[rows] * n_values + known[rows]
     weight = 1.0 / np.bincount(cell)[cell]
-    return max(fits, key=lambda fit: float(weight @ fit.probability(data, rows, known[rows])))
+    weight /= weight.sum()
+    told = np.stack([fit.probability(data, rows, known[rows]) for fit in fits])
+    behind = told[np.argmax(told @ weight)] - told
+    spread = behind - (behind @ weight)[:, None]
+    kept = behind @ weight <= np.sqrt(spread**2 @ weight**2)
+    return _mean([fit for fit, near in zip(fits, kept, strict=True) if near])
+
+
+def _mean(fits: list[AttributeFit]) -> AttributeFit:
+    """Means of offsets and shares over chains."""
+    offsets, prior = (np.mean([getattr(fit, name) for fit in fits], axis=0) for name in ("offsets", "prior"))
+    return replace(fits[0], offsets=offsets, prior=prior, errors=float(np.mean([fit.errors for fit in fits])))
 
 
 def _run(chain: _Chain, sweeps: int, rng: np.random.Generator) -> AttributeFit:
     """Means over all sweeps of a chain but the first ones."""
     offsets, prior = np.zeros_like(chain.offsets), np.zeros_like(chain.prior)
-    burn = int(chain.config.burn * sweeps)
+    burn, errors = int(chain.config.burn * sweeps), 0.0
     for step in range(sweeps):
         mean = _sweep(chain, rng)
         if step >= burn:
             offsets += mean
             prior += chain.prior
-    return AttributeFit(offsets / (sweeps - burn), prior / (sweeps - burn), chain.config.max_explained)
+            errors += chain.errors
+    kept = sweeps - burn
+    return AttributeFit(offsets / kept, prior / kept, chain.config.max_explained, errors / kept)

@@ -2,6 +2,7 @@
 
 An additive head with fixed settings is the default, and another one replaces it only when its worst held-out cell is
 better by more than one standard error: with few conflicting examples the best of many heads is the luckiest one.
+Then its intercepts are moved, where that evens out the cells (`intercepts.py`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aifs_peft.discovery.arrays import Array, BoolArray, IntArray, deal
+from aifs_peft.discovery.arrays import Array, BoolArray, IntArray, deal, one_hot
 from aifs_peft.discovery.config import DEFAULT_CONFIG, DiscoveryConfig
 from aifs_peft.discovery.linear_heads.additive import additive_head
 from aifs_peft.discovery.linear_heads.families import (
@@ -20,6 +21,7 @@ from aifs_peft.discovery.linear_heads.families import (
     default_setting,
     fit_head,
 )
+from aifs_peft.discovery.linear_heads.intercepts import Intercepts, even_intercepts
 from aifs_peft.discovery.linear_heads.logistic import LinearHead
 from aifs_peft.discovery.mixture.additive import model_given_offsets
 from aifs_peft.discovery.mixture.joint import conflicts
@@ -33,11 +35,17 @@ class HeadChoice:
         setting: The family and its number.
         scores: Worst held-out inferred-cell accuracy of each setting; empty where cells were too small to judge.
         reason: Why, in a sentence.
+        intercepts: What is added to its logits, judged by the same held-out cells; `None` where they were too small.
     """
 
     setting: HeadSetting
     scores: dict[str, float]
     reason: str
+    intercepts: Intercepts | None = None
+
+    def shifted(self, head: LinearHead) -> LinearHead:
+        """The head of this choice with its intercepts moved."""
+        return head if self.intercepts is None else head.shifted(self.intercepts.shift)
 
 
 def hinted_head(
@@ -48,10 +56,8 @@ def hinted_head(
     *,
     weights: Array | None = None,
     config: DiscoveryConfig = DEFAULT_CONFIG,
-) -> tuple[LinearHead, HeadChoice]:
+) -> LinearHead:
     """The additive head for attribute offsets that come from a hint.
-
-    An attribute that needs a hint is too weak for its cells to be told apart, so they cannot judge a head.
 
     Args:
         X: Reduced latents, shape `(n, k)`.
@@ -61,14 +67,50 @@ def hinted_head(
         weights: Of the examples, see `fit_head`.
         config: Shrinkage and avoidance.
     """
-    setting = HeadSetting("additive", config.heads.hinted_shrinkage)
+    own = config.heads
     model = model_given_offsets(X, y, R, beta, weights=weights)
-    head = additive_head(
-        model, shrinkage=setting.value, avoidance=config.heads.hinted_avoidance, config=config.mixture, split=False
+    return additive_head(
+        model, shrinkage=own.hinted_shrinkage, avoidance=own.hinted_avoidance, config=config.mixture, split=False
     )
-    return head, HeadChoice(
-        setting, {}, "the hinted attribute is too weak to judge a head by its cells: fixed settings"
-    )
+
+
+def choose_hinted_head(
+    X: Array,
+    y: IntArray,
+    R: Array,
+    beta: Array,
+    *,
+    weights: Array | None = None,
+    config: DiscoveryConfig = DEFAULT_CONFIG,
+) -> tuple[LinearHead, HeadChoice]:
+    """The additive head of a hint, with its intercepts moved where that evens out the cells.
+
+    An attribute that needs a hint is too weak for its cells to be told apart, so they cannot judge a head. An example
+    counts in each cell by its responsibility.
+
+    Args:
+        X: See `hinted_head`, like all that follow.
+        y: Labels.
+        R: Responsibilities.
+        beta: Attribute offsets.
+        weights: Of the examples.
+        config: Folds, and what cells may judge.
+    """
+    own = config.heads
+    # In the order given within each class: every fold has its share of each.
+    fold = deal(np.argsort(y, kind="stable"), own.folds)
+    logits = np.empty(R.shape)
+    for j in range(own.folds):
+        out = fold == j
+        train = None if weights is None else weights[~out]
+        logits[out] = hinted_head(X[~out], y[~out], R[~out], beta, weights=train, config=config).logits(X[out])
+    shift = even_intercepts(logits, y, R, fold, weights=weights, config=own)
+    reason = "the hinted attribute is too weak to judge a head by its cells: fixed settings"
+    if shift.moved:
+        reason += f"; intercepts moved, which gains {shift.gain:.3f} +- {shift.error:.3f} in the worst held-out cell"
+    choice = HeadChoice(HeadSetting("additive", own.hinted_shrinkage), {}, reason, shift)
+    head = hinted_head(X, y, R, beta, weights=weights, config=config)
+    return choice.shifted(head), choice
 
 
 def choose_head(
@@ -117,9 +159,10 @@ def choose_head(
     judged = np.flatnonzero(counts >= own.min_cell)
     if not np.any(judged % parts > 0) or (parts > 2 and len(judged) < len(counts)):
         return HeadChoice(default, {}, "conflicting cells too small to judge a head: the default")
-    correct = _held_out(X, y, R, rng=rng, config=config, weights=weights)
+    logits, fold = _held_out(X, y, R, rng=rng, config=config, weights=weights)
     scores, errors = {}, {}
-    for setting, hits in correct.items():
+    for setting, held_out in logits.items():
+        hits = held_out.argmax(axis=1) == y
         means = np.array([_mean(hits, cells == c, weights) for c in judged])
         worst = int(means.argmin())
         scores[setting] = float(means[worst])
@@ -128,7 +171,10 @@ def choose_head(
     margin = scores[best] - scores[default]
     chosen = best if margin > errors[default] else default
     reason = f"worst inferred cell {scores[chosen]:.3f} held out; best of all {scores[best]:.3f} ({best.describe()})"
-    return HeadChoice(chosen, {s.describe(): v for s, v in scores.items()}, reason)
+    shift = even_intercepts(logits[chosen], y, one_hot(pattern[rows], parts), fold, weights=weights, config=own)
+    if shift.moved:
+        reason += f"; intercepts moved, which gains {shift.gain:.3f} +- {shift.error:.3f} there"
+    return HeadChoice(chosen, {s.describe(): v for s, v in scores.items()}, reason, shift)
 
 
 def _mean(hits: BoolArray, cell: BoolArray, weights: Array | None) -> float:
@@ -154,14 +200,14 @@ def _held_out(
     rng: np.random.Generator,
     config: DiscoveryConfig,
     weights: Array | None = None,
-) -> dict[HeadSetting, BoolArray]:
-    """Whether each example is classified rightly by the head that did not see it, per setting."""
+) -> tuple[dict[HeadSetting, Array], IntArray]:
+    """Logits of each example by the head that did not see it, per setting, and the folds."""
     own = config.heads
     settings = [HeadSetting("additive", s) for s in own.shrinkages]
     settings += [HeadSetting(family, l2) for family in ("balanced", "counterfactual") for l2 in own.l2]
     if R.shape[-1] > 2:
         settings.append(HeadSetting("interacting", own.default_shrinkage_many))
-    correct = {setting: np.zeros(len(y), dtype=bool) for setting in settings}
+    logits = {setting: np.empty((len(y), R.shape[-1]), dtype=X.dtype) for setting in settings}
     # Folds are dealt within cells, so that every fold holds its share of the few conflicting examples.
     fold = deal(np.lexsort((rng.random(len(y)), conflicts(attribute_values(R), y), y)), own.folds)
     for j in range(own.folds):
@@ -174,5 +220,5 @@ def _held_out(
             head = fit_head(train_X, train_y, train_R, setting, rng=rng, start=start, weights=train_w, config=config)
             if setting.family not in ADDITIVE:
                 previous[setting.family] = head
-            correct[setting][test] = head.logits(X[test]).argmax(axis=1) == y[test]
-    return correct
+            logits[setting][test] = head.logits(X[test])
+    return logits, fold

@@ -67,11 +67,12 @@ def default_setting(
 def balanced_weights(
     y: IntArray, R: Array, *, floor: float = DEFAULT_CONFIG.heads.cell_floor, own: Array | None = None
 ) -> Array:
-    """Weight of each example so that in every class the aligned and the conflicting part weigh the same.
+    """Weight of each example so that aligned and conflicting ones weigh what they do in an even population.
 
-    The conflicting part is one cell per class: with many classes the single cells `(y, a)` are too small to weigh.
-    For two classes this is the balance over all four cells. With several attributes, `R (n, m, K)`, a class has
-    `2**m` parts.
+    With `K` values that are independent of the label, a class has `1 / K` aligned and `(K - 1) / K` conflicting
+    examples. The conflicting part is one cell per class: with many classes the single cells `(y, a)` are too small to
+    weigh, and which value an example carries is less sure than that it conflicts. For two classes this is the balance
+    over all four cells. With several attributes, `R (n, m, K)`, a class has `2**m` parts, whose shares multiply.
 
     Args:
         y: Labels in `0..K-1`, shape `(n,)`.
@@ -86,15 +87,20 @@ def balanced_weights(
         >>> y = np.array([0, 0, 0, 1, 1]); a = np.array([0, 0, 1, 1, 0])
         >>> balanced_weights(y, np.eye(2)[a], floor=0.0).tolist()
         [0.125, 0.125, 0.25, 0.25, 0.25]
+        >>> y = np.array([0, 0, 0, 1, 1, 2, 2]); a = np.array([0, 0, 2, 1, 0, 2, 1])  # a third aligned in each class
+        >>> balanced_weights(y, np.eye(3)[a], floor=0.0).round(2).tolist()
+        [0.06, 0.06, 0.22, 0.11, 0.22, 0.11, 0.22]
     """
     n, K = len(y), R.shape[-1]
     parts = np.ones((n, 1)) if own is None else own[:, None].astype(np.float64)
+    even = np.ones(1)  # weight of each part, in units of that of a part among equals
     for aligned in R.reshape(n, -1, K)[np.arange(n), :, y].T.astype(np.float64):
         parts = np.concatenate([parts * aligned[:, None], parts * (1.0 - aligned)[:, None]], axis=1)
+        even = np.concatenate([even * 2.0 / K, even * 2.0 * (K - 1) / K])
     weights = np.empty(n)
     for c in range(K):
         rows = y == c
-        weights[rows] = np.sum(parts[rows] / np.maximum(parts[rows].sum(axis=0), floor), axis=1)
+        weights[rows] = np.sum(parts[rows] * even / np.maximum(parts[rows].sum(axis=0), floor), axis=1)
     return np.asarray(weights / weights.sum())
 
 

@@ -27,6 +27,10 @@ class LinearHead:
         """Shape `(n, K)` for `X (n, k)`."""
         return np.asarray(X @ self.weight.T.astype(X.dtype) + self.bias.astype(X.dtype))
 
+    def shifted(self, shift: Array) -> LinearHead:
+        """The head with `shift (K,)` added to its logits."""
+        return LinearHead(self.weight, self.bias + shift)
+
 
 def fit_logistic(
     X: Array,
@@ -87,6 +91,41 @@ def fit_logistic(
     if rows == 1:
         W = np.vstack([-0.5 * W, 0.5 * W])
     return LinearHead(W[:, :k], W[:, k])
+
+
+def fit_on_common_scale(
+    X: Array,
+    y: IntArray,
+    n_classes: int,
+    *,
+    l2: float,
+    scale: Array,
+    weights: Array | None = None,
+    start: LinearHead | None = None,
+) -> LinearHead:
+    """Logistic regression on coordinates with one common scale, told as a head on the whitened ones.
+
+    Args:
+        X: Whitened coordinates, shape `(n, k)`.
+        y: Labels in `0..n_classes-1`, shape `(n,)`.
+        n_classes: `K`.
+        l2: Penalty on the weights of the scaled coordinates, whose mean variance is one.
+        scale: Standard deviations before whitening, shape `(k,)`.
+        weights: Of the examples, shape `(n,)`.
+        start: Where to start, a head on the whitened coordinates.
+
+    Example:
+        >>> X = np.array([[-1.0, 1.0], [-1.0, -1.0], [1.0, 1.0], [1.0, -1.0]]); y = np.array([0, 0, 1, 1])
+        >>> small, large = (
+        ...     fit_on_common_scale(X, y, 2, l2=1.0, scale=np.array(scale)) for scale in ([0.1, 1.0], [1.0, 0.1])
+        ... )
+        >>> bool(small.weight[1, 0] < large.weight[1, 0])  # a direction of small variance is penalised more
+        True
+    """
+    factor = scale / np.sqrt(np.mean(scale**2))
+    first = None if start is None else LinearHead(start.weight / factor, start.bias)
+    head = fit_logistic(X * factor.astype(X.dtype), y, n_classes, l2=l2, weights=weights, start=first)
+    return LinearHead(head.weight * factor, head.bias)
 
 
 def _logistic_loss(scores: Array, y: IntArray, w: Array) -> tuple[float, Array]:

@@ -93,14 +93,17 @@ def _evidence(new: Array, labels: IntArray, weight: Array, offset: Array, size: 
 def _assign(ratio: Array, position: Array, y: IntArray, most: float, *, even: bool, config: RefinementConfig) -> Array:
     """Weights of the values, `(n, K)`: posterior under biases that give each class its number of conflicting examples.
 
-    As many examples of each class conflict as lie beyond `share_position` in all classes (aligned ones beyond it make
-    up for conflicting ones before it), at most the share `most`: where offsets are still rough or tails heavy, too
-    many lie there. With `even` every other value gets the same part. Only examples beyond `min_position` can move.
+    As many examples of each class conflict as lie beyond `share_position` in all classes, less those that lie as far on
+    the other side, away from every other value: aligned ones in the tails of their cluster, of which there are as many
+    towards the others. At most the share `most`: where offsets are still rough, too many lie there. With `even` every
+    other value gets the same part. Only examples beyond `min_position` can move.
     """
     n, K = ratio.shape
     others = ratio.copy()
     others[np.arange(n), y] = -np.inf
-    share = min(float(np.mean(position[np.arange(n), others.argmax(axis=1)] > config.share_position)), most)
+    beyond = float(np.mean(position[np.arange(n), others.argmax(axis=1)] > config.share_position))
+    opposite = np.where(np.isfinite(others), position, np.inf).min(axis=1) < -config.share_position
+    share = min(max(beyond - float(np.mean(opposite)), 0.0), most)
     expected = share * np.bincount(y, minlength=K) / (K - 1)
     R = one_hot(y, K, ratio.dtype)
     far = (position > config.min_position) & (R == 0)

@@ -1,7 +1,8 @@
-"""More than two classes: the trimmed discriminant decides, a mixture may confirm its partition, and else it is refined.
+"""More than two classes: what refined starts agree on; the trimmed discriminant; pairs of classes.
 
-A free mixture of many classes drifts to styles within the classes. It may only sharpen a partition that the trimmed
-discriminant, under its own gate, has found.
+Rough starts are refined out of fold, and where they end decides. A free mixture of many classes drifts to styles within
+the classes: it is taken where it starts from a trimmed discriminant that passed its own gate and ends where the refined
+starts do, or where these do not agree. Where neither gives anything, pairs of classes are looked at.
 """
 
 from __future__ import annotations
@@ -14,10 +15,16 @@ from aifs_peft.discovery import gate as gates
 from aifs_peft.discovery.arrays import Array, IntArray, one_hot
 from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
 from aifs_peft.discovery.mixture.em import Mixture, Moments, fit_mixture, null_log_likelihood, partition_fit
-from aifs_peft.discovery.mixture.refine import refine_attribute
 from aifs_peft.discovery.principal_components import usable_components
 from aifs_peft.discovery.proposals.trimmed import TrimmedDiscriminant, trimmed_discriminant
 from aifs_peft.discovery.result import Candidate
+from aifs_peft.discovery.search.consensus import (
+    Solution,
+    refine_until_stable,
+    solve,
+    solve_by_pairs,
+    solved_components,
+)
 from aifs_peft.discovery.search.finding import Finding
 
 
@@ -59,30 +66,63 @@ def search_many_classes(
         >>> bool(np.mean(found.responsibilities.argmax(axis=1) == a) > 0.98)
         True
     """
-    chosen, attempts = _confirmed(X[rows], y[rows], n_classes, config)
-    tried = [attempt.record for attempt in attempts]
-    if chosen is None:
-        accepted = sum(record.accepted for record in tried)
-        why = f"{accepted} of {len(tried)} candidates passed the gate, none was confirmed" if accepted else (
-            f"none of {len(tried)} candidates passed the gate"
-        )  # fmt: skip
-        return Finding(tried=tried, why=why)
-    k = chosen.record.k
-    if chosen.mixture is not None:
-        R = chosen.mixture.responsibilities(X[:, :k], y).astype(np.float32)
+    chosen, passed, attempts = _confirmed(X[rows], y[rows], n_classes, config)
+    solutions = solve(X[rows], y[rows], n_classes, rng=rng, config=config)
+    best = next((solution for solution in solutions if solution.record.accepted), None)
+    tried = [attempt.record for attempt in attempts] + [solution.record for solution in solutions]
+    if (
+        chosen is not None
+        and chosen.mixture is not None
+        and (best is None or _bears_out(chosen, best, y[rows], config))
+    ):
+        R = chosen.mixture.responsibilities(X[:, : chosen.record.k], y).astype(np.float32)
         return Finding(R, chosen.record, 1000.0 * chosen.record.gain / len(rows), tried)
-    assert chosen.discriminant is not None  # noqa: S101 - an attempt carries one of the two
+    if best is None and passed is None:
+        paired = solve_by_pairs(X[rows], y[rows], n_classes, rng=rng, config=config)
+        tried += [paired.record] if paired else []
+        best = paired if paired and paired.record.accepted else None
+    if best is not None:
+        R = _everywhere(X, y, n_classes, rows, best.responsibilities, rng, config)
+        return Finding(R, best.record, best.record.gain, tried, rough=True)
+    if passed is None or passed.discriminant is None:
+        return Finding(tried=tried, why=f"none of {len(tried)} candidates passed the gate")
     # The gate judged the rough partition; sharpening it cannot raise an alarm.
-    R = refine_attribute(X, y, chosen.discriminant.assign(X[:, :k]), n_classes, rng=rng, config=config)
-    return Finding(R, chosen.record, chosen.record.gain, tried, rough=True)
+    start = passed.discriminant.assign(X[:, : passed.record.k])
+    R = refine_until_stable(X, y, start, n_classes, rng=rng, config=config)
+    return Finding(R, passed.record, passed.record.gain, tried, rough=True)
 
 
-def _confirmed(X: Array, y: IntArray, K: int, config: DiscoveryConfig) -> tuple[Attempt | None, list[Attempt]]:
-    """The attempt to use or `None`, and all attempts."""
+def _bears_out(chosen: Attempt, best: Solution, y: IntArray, config: DiscoveryConfig) -> bool:
+    """Whether the refined starts end where the mixture is: then the latents are additive, and it knows them best.
+
+    Where they are not, the mixture drifts, and the refinement, which judges out of fold, is nearer to the truth.
+    """
+    refined = np.asarray(best.responsibilities.argmax(axis=1))
+    return gates.jaccard(chosen.attribute != y, refined != y) >= config.many_classes.borne_out
+
+
+def _everywhere(
+    X: Array, y: IntArray, K: int, rows: IntArray, R: Array, rng: np.random.Generator, config: DiscoveryConfig
+) -> Array:
+    """Weights of the attribute values for all rows, from those of the rows that a solution was fitted on."""
+    if len(rows) == len(y):
+        return R.astype(np.float32)
+    own = config.many_classes
+    k = usable_components(own.judged_components, X.shape[1], len(rows), own.judged_rows)[-1]
+    data = Moments.of(np.ascontiguousarray(X[rows, :k]), y[rows], K)
+    everywhere = np.array(partition_fit(data, R, config=config.mixture).responsibilities(X[:, :k], y).argmax(axis=1))
+    everywhere[rows] = R.argmax(axis=1)
+    return refine_until_stable(solved_components(X, config), y, everywhere, K, rng=rng, config=config)
+
+
+def _confirmed(
+    X: Array, y: IntArray, K: int, config: DiscoveryConfig
+) -> tuple[Attempt | None, Attempt | None, list[Attempt]]:
+    """The mixture to use or `None`, the trimmed discriminant that passed or `None`, and all attempts."""
     trimmed = _scan_trimmed(X, y, K, config)
     passed = [attempt for attempt in trimmed if attempt.record.accepted]
     if not passed:
-        return None, trimmed
+        return None, None, trimmed
     last = passed[-1]
     refined = []
     wanted, per_component = config.many_classes.components, config.reduction.rows_per_component
@@ -91,7 +131,7 @@ def _confirmed(X: Array, y: IntArray, K: int, config: DiscoveryConfig) -> tuple[
         refined.append(_mixture_attempt(data, last.attribute, config))
     moved, gate = last.attribute != y, config.gate
     near = [a for a in refined if a.record.accepted and gates.jaccard(a.attribute != y, moved) >= gate.jaccard]
-    return (agree(near, y, gate) or last), trimmed + refined
+    return agree(near, y, gate), last, trimmed + refined
 
 
 def _scan_trimmed(X: Array, y: IntArray, K: int, config: DiscoveryConfig) -> list[Attempt]:

@@ -77,9 +77,10 @@ def find_attribute(
     records = [h.record for h in hinted] + own.tried
     hint = _preferred(hinted, own, labels, rows, config.gate)
     if hint is not None:
-        return found_by_hint(hint, records, reduction, X, labels, classes, config), ()
+        return replace(found_by_hint(hint, records, reduction, X, labels, classes, config), heads_=hint.heads), ()
     if own.responsibilities is None or own.record is None:
-        return nothing_found(d, labels, classes, records, own.why), own.rivals
+        heads = next((h.heads for h in hinted if h.heads is not None), None)
+        return replace(nothing_found(d, labels, classes, records, own.why), heads_=heads), own.rivals
     offsets = smoothed_offsets(X, labels, own.responsibilities, config=config.mixture)
     result = found_partition(
         own.responsibilities, offsets, own.evidence, own.record.source, records, reduction, labels, classes

@@ -13,9 +13,10 @@ from aifs_peft.discovery.gate import association_noise
 from aifs_peft.discovery.hints.judge import Hinted, rejected
 from aifs_peft.discovery.principal_components import usable_components
 from aifs_peft.discovery.result import Candidate
+from aifs_peft.discovery.unlabelled.coordinates import Coordinates
 from aifs_peft.discovery.unlabelled.held_out import HeldOut, held_out
 from aifs_peft.discovery.unlabelled.mixture import PoolModel, labelled_posterior
-from aifs_peft.discovery.unlabelled.pool import Pool, coordinates, whitened_data
+from aifs_peft.discovery.unlabelled.pool import Pool
 from aifs_peft.discovery.unlabelled.search import candidates
 from aifs_peft.discovery.unlabelled.within_cells import in_order
 
@@ -55,7 +56,8 @@ def judge_pool(
     k = usable_components((own.components,), X.shape[1], len(rows), config.reduction.rows_per_component)[0]
     if k < 2 * (n_classes - 1):
         return rejected(pool.source, f"{k} components are too few for {n_classes} classes and an attribute", k)
-    data, white = whitened_data(X[rows], y[rows], pool, n_classes, k, config)
+    made = Coordinates.of(X[rows], y[rows], n_classes, k, config)
+    data = made.data(X[rows], y[rows], pool)
     found = candidates(data, rng=rng, config=own, gate=config.gate)
     if not found:
         return rejected(pool.source, "nothing in which they differ is an attribute beside the class", k)
@@ -71,8 +73,8 @@ def judge_pool(
             break
     else:
         return Hinted(judged[0])
-    R, _ = labelled_posterior((coordinates(X, white) @ cells.turn).astype(np.float32), y, cells.model)
-    offsets = cells.model.beta @ np.linalg.inv(cells.turn) @ white.factor.T
+    R, _ = labelled_posterior((made.transform(X) @ cells.turn).astype(np.float32), y, cells.model)
+    offsets = made.back(cells.model.beta @ np.linalg.inv(cells.turn))
     return Hinted(judged[-1], R.astype(np.float32), offsets)
 
 

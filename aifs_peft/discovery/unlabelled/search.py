@@ -180,15 +180,21 @@ def solve(
         return fit_pool_model(data, start, steps=steps, precision=precision, pseudo=config.pseudo)
 
     tried = [fit(start, config.first_steps) for start in _starts(data, axes, rng=rng, config=config)]
-    tried = [model for model in tried if _plausible(model, gate)]
-    if not tried:
+    tried = sorted((model for model in tried if _plausible(model, gate)), key=lambda model: -model.objective)
+    # Some run off to styles later: the first that does not is taken.
+    finals = (fit(model, config.steps) for model in tried)
+    best = next((model for model in finals if _plausible(model, gate)), None)
+    if best is None:
         return None
-    best = fit(max(tried, key=lambda model: model.objective), config.steps)
-    other = fit(exchanged(best, config.exchanged_rate), config.steps)
-    if other.objective > best.objective:
-        best, other = other, best
-    if not _plausible(best, gate):
-        return None
+    other = exchanged(best, config.exchanged_rate)
+    for _ in range(config.steps // config.first_steps):
+        further = fit(other, config.first_steps)
+        if not _plausible(further, gate):
+            break
+        other = further
+    else:
+        if other.objective > best.objective:
+            best, other = other, best
     same = cosine(best.beta, other.beta) > config.same
     return Solution(best, None if same else other, data, axes)
 

@@ -187,6 +187,20 @@ def coordinate_change(z: Tensor, coordinates: str) -> Tensor:
     return root.float()
 
 
+def refuse_one_gradient(setup: Setup) -> None:
+    """Refuse a linear head on a frozen encoder, whose input gradient is the same for every example.
+
+    Raises:
+        InvalidConfigError: saying what to do instead.
+    """
+    if not setup.encoder_trains and linear_parameters(setup.head) is not None:
+        raise InvalidConfigError(
+            "ULE compares input gradients, and those of a linear head on a frozen encoder are its weights, "
+            "the same for every example: the method degenerates. Give the head a hidden layer "
+            '(AIFSConfig(head="mlp")) or train the encoder (AIFSConfig(encoder_adapter=LoraConfig(...)))'
+        )
+
+
 @register
 class ULE(Method):
     """Cross-entropy plus the overlap of the classifier's input gradients with those of a student on the shortcut.
@@ -222,12 +236,7 @@ class ULE(Method):
     def check(self, setup: Setup) -> None:
         """See `Method.check`; refuses a linear teacher on frozen latents."""
         super().check(setup)
-        if not setup.encoder_trains and linear_parameters(setup.head) is not None:
-            raise InvalidConfigError(
-                "ULE compares input gradients, and those of a linear head on a frozen encoder are its weights, "
-                "the same for every example: the method degenerates. Give the head a hidden layer "
-                '(AIFSConfig(head="mlp")) or train the encoder (AIFSConfig(encoder_adapter=LoraConfig(...)))'
-            )
+        refuse_one_gradient(setup)
 
     def prepare(self, context: EpochContext) -> None:
         """See `Method.prepare`: the coordinates of the gradients, and the untuned latents where they are needed."""

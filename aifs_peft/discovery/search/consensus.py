@@ -1,0 +1,242 @@
+"""More than two classes: what refinements from different starts agree on.
+
+The out-of-fold refinement is drawn to an attribute that is there from nearly any rough start, and a natural style
+within the classes from few. So every start is refined, and a solution counts that several of them reach, and whose
+attribute is nearly as strong as the class beside it or stronger.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from aifs_peft.discovery import gate as gates
+from aifs_peft.discovery.arrays import Array, BoolArray, IntArray, one_hot
+from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
+from aifs_peft.discovery.mixture.crossfit import cross_fitted
+from aifs_peft.discovery.mixture.em import Moments, partition_fit
+from aifs_peft.discovery.mixture.refine import refine_attribute
+from aifs_peft.discovery.principal_components import usable_components
+from aifs_peft.discovery.proposals.many_starts import propose_many
+from aifs_peft.discovery.proposals.starts import Start
+from aifs_peft.discovery.result import Candidate
+from aifs_peft.discovery.search.pairs import search_pairs
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Where the refinement of one start ended.
+
+    Args:
+        record: What the gate saw.
+        responsibilities: Weights of the attribute values, shape `(n, K)`.
+    """
+
+    record: Candidate
+    responsibilities: Array
+
+
+def solve(
+    X: Array, y: IntArray, n_classes: int, *, rng: np.random.Generator, config: DiscoveryConfig
+) -> list[Solution]:
+    """Refine every start and judge where it ends.
+
+    Costs `O(n k^2)` per start and repetition, at most `many_classes.solved_components` components.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`.
+        y: Labels in `0..n_classes-1`, shape `(n,)`.
+        n_classes: `K`.
+        rng: Source of the folds.
+        config: All settings.
+
+    Returns:
+        One solution per start, the strongest (relative to the class) first.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(0, 3, 1500); a = np.where(rng.random(1500) < 0.8, y, rng.integers(0, 3, 1500))
+        >>> X = rng.normal(size=(1500, 12)); X[:, :3] += 5 * np.eye(3)[a]; X[:, 3:6] += 3 * np.eye(3)[y]
+        >>> best = solve(X - X.mean(axis=0), y, 3, rng=rng, config=DiscoveryConfig())[0]
+        >>> best.record.accepted, bool(np.mean(best.responsibilities.argmax(axis=1) == a) > 0.95)
+        (True, True)
+    """
+    data = solved_components(X, config)
+    starts, times = _distinct(propose_many(data, y, n_classes, rng=rng, config=config), y, config)
+    ends = [refine_until_stable(data, y, start.attribute, n_classes, rng=rng, config=config) for start in starts]
+    moved = [R.argmax(axis=1) != y for R in ends]
+    moments = Moments.of(data, y, n_classes)
+    solutions = []
+    for start, R, mine in zip(starts, ends, moved, strict=True):
+        same = [count for count, other in zip(times, moved, strict=True) if _same(mine, other, config)]
+        support = max(sum(same) - 1, 0) / max(sum(times) - 1, 1)
+        solutions.append(Solution(_judged(moments, start, R, support, config.gate.support, rng, config), R))
+    return sorted(solutions, key=lambda solution: -solution.record.gain)
+
+
+def _same(first: BoolArray, second: BoolArray, config: DiscoveryConfig) -> bool:
+    return gates.jaccard(first, second) >= config.gate.agreement
+
+
+def _distinct(starts: list[Start], y: IntArray, config: DiscoveryConfig) -> tuple[list[Start], list[int]]:
+    """One start of those that are alike, which are refined once, and how many there are."""
+    kept: list[Start] = []
+    times: list[int] = []
+    for start in starts:
+        moved = start.attribute != y
+        similar = [gates.jaccard(moved, other.attribute != y) for other in kept]
+        if similar and max(similar) >= config.many_classes.same_start:
+            times[int(np.argmax(similar))] += 1
+        else:
+            kept.append(start)
+            times.append(1)
+    return kept, times
+
+
+def solve_by_pairs(
+    X: Array, y: IntArray, n_classes: int, *, rng: np.random.Generator, config: DiscoveryConfig
+) -> Solution | None:
+    """Refine what pairs of classes say, and judge where it ends; how many of them say so stands for the support.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`.
+        y: Labels in `0..n_classes-1`, shape `(n,)`.
+        n_classes: `K`.
+        rng: Source of the folds.
+        config: All settings.
+
+    Returns:
+        The solution; `None` where no pair says anything.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(0, 3, 1500); a = np.where(rng.random(1500) < 0.7, y, rng.integers(0, 3, 1500))
+        >>> X = rng.normal(size=(1500, 32)); X[:, :3] += 5 * np.eye(3)[a]; X[:, 3:6] += 2 * np.eye(3)[y]
+        >>> found = solve_by_pairs(X - X.mean(axis=0), y, 3, rng=rng, config=DiscoveryConfig())
+        >>> found.record.accepted, bool(np.mean(found.responsibilities.argmax(axis=1) == a) > 0.95)
+        (True, True)
+    """
+    paired = search_pairs(X, y, n_classes, rng=rng, config=config)
+    if not (paired.attribute != y).any():
+        return None
+    data = solved_components(X, config)
+    R = refine_until_stable(data, y, paired.attribute, n_classes, rng=rng, config=config)
+    start = Start("pairs", float("nan"), paired.attribute)
+    moments = Moments.of(data, y, n_classes)
+    return Solution(_judged(moments, start, R, paired.accepted, config.gate.pairs, rng, config), R)
+
+
+def solved_components(X: Array, config: DiscoveryConfig) -> Array:
+    """The leading components in which starts are refined.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`.
+        config: How many, and how many rows each needs.
+    """
+    wanted = config.many_classes.solved_components
+    k = usable_components(wanted, X.shape[1], len(X), config.reduction.rows_per_component)[-1]
+    return np.ascontiguousarray(X[:, :k])
+
+
+def refine_until_stable(
+    X: Array, y: IntArray, attribute: IntArray, n_classes: int, *, rng: np.random.Generator, config: DiscoveryConfig
+) -> Array:
+    """`refine_attribute` again and again, as each pass can at most double the share of conflicting examples.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`.
+        y: Labels in `0..n_classes-1`, shape `(n,)`.
+        attribute: Attribute value of each example to start from, shape `(n,)`.
+        n_classes: `K`.
+        rng: Source of the folds.
+        config: Its `refinement` says how often, and when the conflicting set counts as stable.
+
+    Returns:
+        Weights of the attribute values, shape `(n, K)`.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(0, 4, 4000); a = np.where(rng.random(4000) < 0.7, y, rng.integers(0, 4, 4000))
+        >>> X = rng.normal(size=(4000, 12)); X[:, :4] += 5 * np.eye(4)[a]; X[:, 4:8] += 3 * np.eye(4)[y]
+        >>> rough = np.where(rng.random(4000) < 0.2, a, y)  # four fifths of the conflicting examples missed
+        >>> R = refine_until_stable(X, y, rough, 4, rng=rng, config=DiscoveryConfig())
+        >>> bool(np.mean(rough == a) < 0.85), bool(np.mean(R.argmax(axis=1) == a) > 0.97)
+        (True, True)
+    """
+    own = config.refinement
+    R = one_hot(attribute, n_classes, X.dtype)
+    for _ in range(own.repeats):
+        if not (attribute != y).any():
+            break
+        R = refine_attribute(X, y, attribute, n_classes, rng=rng, config=config)
+        previous, attribute = attribute, np.asarray(R.argmax(axis=1))
+        if gates.jaccard(previous != y, attribute != y) >= own.stable:
+            break
+    return R
+
+
+def _judged(
+    data: Moments,
+    start: Start,
+    R: Array,
+    support: float,
+    needed: float,
+    rng: np.random.Generator,
+    config: DiscoveryConfig,
+) -> Candidate:
+    """The gate's word on one solution."""
+    y, K, gate = data.y, len(data.counts), config.gate
+    k = usable_components(
+        config.many_classes.judged_components, data.X.shape[1], len(y), config.many_classes.judged_rows
+    )[-1]
+    part = Moments(np.ascontiguousarray(data.X[:, :k]), y, data.counts, data.sums[:, :k], data.second[:k, :k])
+    attribute = np.asarray(R.argmax(axis=1))
+    shape = gates.geometry(partition_fit(part, R, config=config.mixture))
+    relative = gates.relative_strength(shape, attribute, y, k, gate)
+    verdict = _verdict(relative, shape, attribute, y, gate)
+    if verdict == "accepted" and support < needed:
+        what = "pairs of classes show it" if start.source == "pairs" else "other starts end there"
+        verdict = f"only {support:.0%} of the {what} (needs {needed:.0%})"
+    if verdict == "accepted":
+        # The refinement holds the class fast. Let go, flipped labels take all of it along.
+        free = cross_fitted(part.X, y, one_hot(attribute, K), rng=rng, config=config.mixture)
+        beside = gates.geometry(partition_fit(part, free, config=config.mixture))
+        noise = gates.class_noise(np.asarray(free.argmax(axis=1)), y, K, k)
+        verdict = gates.class_verdict(beside, noise, gate.trimmed_class_strength, gate)
+    return Candidate(
+        source=f"{start.source}+refined",
+        k=k,
+        share=start.share,
+        gain=100.0 * (relative - gate.many_relative),
+        cosine=shape.cosine,
+        strength=shape.strength,
+        class_strength=shape.class_strength,
+        association=gates.association(attribute, y, K),
+        conflicts=float(np.mean(attribute != y)),
+        support=support,
+        accepted=verdict == "accepted",
+        reason=verdict,
+    )
+
+
+def _verdict(
+    relative: float,
+    shape: gates.Geometry,
+    attribute: IntArray,
+    y: IntArray,
+    gate: GateThresholds,
+) -> str:
+    n_conflicts = int(np.count_nonzero(attribute != y))
+    tied_to = gates.association(attribute, y, len(np.bincount(y)))
+    if n_conflicts < gate.min_conflicts:
+        return f"only {n_conflicts} conflicting examples (needs {gate.min_conflicts})"
+    if shape.cosine <= gate.cosine:
+        return f"moves hard examples along the class difference (cosine {shape.cosine:.2f})"
+    if shape.strength < gate.refined_strength:
+        return f"attribute contrast too small ({shape.strength:.2f} < {gate.refined_strength})"
+    if tied_to < (needed := max(gate.many_association, gate.association)):
+        return f"not tied to the label (association {tied_to:.2f} < {needed})"
+    if relative < gate.many_relative:
+        return f"weaker than the class beside it ({relative:.2f} < {gate.many_relative})"
+    return "accepted"
