@@ -262,7 +262,7 @@ def _own_clip(model: nn.Module) -> tuple[Any, str]:
     name = str(getattr(base.config, "name_or_path", "") or getattr(config, "name_or_path", ""))
     try:
         # Of the commit that the encoder is of, where that is known: the latents are to be read by its own words.
-        where = {"revision": commit_of(base), "local_files_only": True}
+        where: dict[str, Any] = {"revision": commit_of(base), "local_files_only": True}
         clip: nn.Module = CLIPModel.from_pretrained(resolve_model(name), **where)
         return (clip.eval(), AutoProcessor.from_pretrained(resolve_model(name), **where)), ""
     except (OSError, ValueError):
