@@ -19,6 +19,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	# Without what it names: torchvision, which does not fit torch for CPUs, and timm, which needs it. The tests do
+	# without both (tests/support/open_clip_alone.py).
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps open_clip_torch
 	touch $@
 
 demo: $(VENV)/.installed

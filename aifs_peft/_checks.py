@@ -219,9 +219,10 @@ def parse_json_object(name: str, given: str | Mapping[str, Any] | None) -> dict[
     if isinstance(given, str):
         try:
             parsed = json.loads(given)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # no JSON, a number of too many digits, or nested without end
+            reason = " ".join(str(error).split())
             raise InvalidConfigError(
-                f"{name} must be a JSON object such as '{{\"eta\": 0.1}}'; got {given!r} ({error})."
+                f"{name} must be a JSON object such as '{{\"eta\": 0.1}}'; got {given!r:.200} ({reason})."
             ) from error
     if parsed is not None and not isinstance(parsed, Mapping):
         raise InvalidConfigError(f"{name} must be a JSON object such as '{{\"eta\": 0.1}}'; got {given!r}.")

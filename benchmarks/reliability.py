@@ -5,12 +5,14 @@
 
 Each kill: SIGKILL at a moment drawn evenly over the steps of the training, up to two steps' time after one (of two
 processes, to one of them), then resumed with True and compared with the uninterrupted run: weights, buffers, optimizer
-and history, by SHA-256.
+and history, by SHA-256. Training takes little beside saving here (a checkpoint in every step), so many fall
+while one is being written. A few are of `aifs finetune`, alone and by torchrun, in processes of their own.
 Each SIGTERM (of two processes, to one of them): all processes end with status 143 and a whole checkpoint, from which
 the run goes on in the same way.
 Each damage: one file of one checkpoint is truncated, deleted, or has one bit flipped; resumed from this checkpoint by
-its path, the run is equal or refused with the file's name and that of the last whole checkpoint; resumed with True, it
-is equal.
+its path, the run is equal or refused with the file's name and that of the last whole checkpoint.
+
+`--further` goes on where an earlier run with the same numbers and seed has stopped.
 """
 
 import argparse
@@ -19,64 +21,61 @@ import os
 import random
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 from checkpoint_damage import DAMAGE, files_of
-from reliability_runs import ERROR, KINDS, RESULT, Training, fork, quiet, wait
+from reliability_commands import kill_commands
+from reliability_runs import (
+    ERROR,
+    KINDS,
+    RESULT,
+    Moment,
+    Training,
+    fork,
+    free_port,
+    is_writing,
+    quiet,
+    steps_in,
+    wait,
+)
 
 from aifs_peft.experiments.provenance import provenance
 
 # Enough for every kind of file: mid-epoch latents of one and two processes, mask, directions, optimizer.
 DAMAGED = [("paper, LoRA", 1), ("paper, LoRA", 2), ("discovery, LoRA", 1)]
-PARTS = [
-    ("kills", "SIGKILL at a random moment, resumed with `True`", "kills"),
-    ("terminations", "SIGTERM at a random moment, resumed with `True`", "SIGTERM"),
-    ("damage", "a file of a checkpoint cut short, deleted, or with one bit flipped", "cases"),
-]
-BEGIN, END = "<!-- figures of benchmarks/results/reliability.json -->", "<!-- end of figures -->"
-DOCS = Path(__file__).parents[1] / "docs" / "reliability.md"
-OUT = Path(__file__).parent / "results" / "reliability.json"
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)
-class Moment:
-    """When a signal is sent: some seconds after a checkpoint is there, so that a busy machine does not shift it.
+class Part:
+    """A part of the measurement.
 
     Args:
-        step: of the checkpoint; 0 is the beginning of the run.
-        delay: seconds.
+        title: in the table.
+        total: what counts its cases.
+        share: of the time.
     """
 
-    step: int
-    delay: float
-
-    def wait(self, folder: Path, process: int) -> None:
-        """Wait for it, or for the end of the process."""
-        while self.step and _steps(folder) < self.step and os.waitid(os.P_PID, process, ENDED) is None:
-            time.sleep(0.002)
-        time.sleep(self.delay)
+    title: str
+    total: str
+    share: float
 
 
-# Asks whether a process has ended, and leaves it to be waited for.
-ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
-
-
-def _steps(folder: Path) -> int:
-    return max((int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoint-*")), default=0)
+PARTS = {
+    "kills": Part("SIGKILL at a random moment, resumed with `True`", "kills", 0.55),
+    "terminations": Part("SIGTERM at a random moment, resumed with `True`", "SIGTERM", 0.1),
+    "damage": Part("a file of a checkpoint cut short, deleted, or with one bit flipped", "cases", 0.2),
+    "commands": Part("SIGKILL to `aifs finetune` in processes of its own, resumed with `True`", "kills", 0.15),
+}
+BEGIN, END = "<!-- figures of benchmarks/results/reliability.json -->", "<!-- end of figures -->"
+DOCS = Path(__file__).parents[1] / "docs" / "reliability.md"
+OUT = Path(__file__).parent / "results" / "reliability.json"
 
 
 def drawn_moment(draw: random.Random, first: int, whole: tuple) -> Moment:
@@ -87,19 +86,25 @@ def drawn_moment(draw: random.Random, first: int, whole: tuple) -> Moment:
     return Moment(step, draw.uniform(0, 2 * seconds / steps if step else seconds / 2))
 
 
+def begin(before: dict | None) -> tuple[Counter, list]:
+    """Counts and problems of an earlier run, to go on from."""
+    return Counter((before or {}).get("counts", {})), list((before or {}).get("problems", []))
+
+
 def run(
     training: Training, out: Path, moment: Moment | None = None, victim: int = 0, number: int = signal.SIGKILL
 ) -> dict:
     """Run all processes of a training; what they left, and how long it took them to end after the signal."""
     port = free_port()
     processes = [fork(training, rank, out / str(rank), port) for rank in range(training.world_size)]
-    killed = 0.0
+    killed, writing = 0.0, False
     if moment is not None:
         moment.wait(training.folder, processes[victim])
-        killed = time.monotonic()
+        killed, writing = time.monotonic(), is_writing(training.folder)
         os.kill(processes[victim], number)
     seconds, statuses = wait(processes)
-    found = {"statuses": statuses, "seconds": seconds, "after_kill": time.monotonic() - killed if killed else None}
+    found = {"statuses": statuses, "seconds": seconds, "writing": writing}
+    found["after_kill"] = time.monotonic() - killed if killed else None
     for name in (RESULT, ERROR):
         files = [out / str(rank) / name for rank in range(training.world_size)]
         found[name] = [file.read_text() if file.exists() else None for file in files]
@@ -125,56 +130,69 @@ def whole_runs(kinds: list[str], world_sizes: list[int], folder: Path) -> dict:
     return found
 
 
-def kills(count: int, until: float, wholes: dict, folder: Path, seed: int, keep) -> None:
+def kills(count: int, wholes: dict, until: float, folder: Path, seed: int, keep, before) -> None:
     """Kill, resume, compare."""
-    draw, tally, problems, slowest = random.Random(seed), Counter(), [], 0.0
-    keys = list(wholes)
-    for number in range(count):
+    tally, problems = begin(before)
+    slowest, keys = (before or {}).get("seconds_until_the_other_ended", 0.0), list(wholes)
+    for number in range(tally["kills"], count):
         if time.monotonic() > until:
             break
         kind, world = keys[number % len(keys)]
-        wanted = wholes[kind, world][0]
-        place = folder / f"kill-{number}"
+        place, draw = folder / f"kill-{number}", random.Random(f"{seed}/{number}")
         moment, victim = drawn_moment(draw, 0, wholes[kind, world]), draw.randrange(world)
         killed = run(Training(kind, place / "run", world_size=world), place / "first", moment, victim)
-        case = {"kind": kind, "processes": world, "moment": str(moment), "number": number, "victim": victim}
+        told = {"kind": kind, "processes": world, "moment": str(moment), "number": number, "victim": victim}
         tally["kills"] += 1
         tally[f"on {world} processes"] += 1
+        tally["fell while a checkpoint was being written"] += killed["writing"]
+        problem = None
         if results(killed) is not None:
             tally["came after the end"] += 1
-        if world > 1 and results(killed) is None:
+        elif world > 1:
             slowest = max(slowest, killed["after_kill"])
-            told = killed[ERROR][1 - victim]
-            if killed["seconds"][1 - victim] is None:
-                problems.append({**case, "problem": "the other process did not end"})
-            elif told is not None and told.startswith("ProcessLostError"):
-                tally["the other process said that one is lost"] += 1
-            else:
-                tally["the other process ended otherwise"] += 1
-                problems.append({**case, "problem": "the other process did not say why it ended", "error": told})
-        unfinished = list((place / "run").glob(".unfinished-*"))
-        tally["left a half-written folder"] += bool(unfinished)
-        has = any(path.name.startswith("checkpoint-") for path in (place / "run").glob("checkpoint-*"))
-        tally["resumed from a checkpoint" if has else "came before the first checkpoint, started again"] += 1
-        again = run(Training(kind, place / "run", True if has else None, world), place / "second")
-        if results(again) is None:
-            problems.append({**case, "problem": "refused to resume", "error": again[ERROR]})
-        elif results(again) != wanted:
-            differ = [name for name in wanted[0] if results(again)[0][name] != wanted[0][name]]
-            problems.append({**case, "problem": "differs", "what": differ, "error": None})
-        else:
-            tally["ended bit-equal"] += 1
-        if not problems or problems[-1]["number"] != number:
+            problem = _judge_the_other(killed, 1 - victim)
+            tally["the other process said that one is lost"] += problem is None
+        if problem is None:
+            has = any((place / "run").glob("checkpoint-*"))
+            tally["resumed from a checkpoint" if has else "came before the first checkpoint, started again"] += 1
+            problem = _judge_resumed(run(Training(kind, place / "run", True if has else None, world), place / "again"),
+                                     wholes[kind, world][0])  # fmt: skip
+            tally["ended bit-equal"] += problem is None
+        if problem is None:
             shutil.rmtree(place, ignore_errors=True)
+        else:
+            problems.append({**told, **problem})
         found = {"planned": count, "counts": dict(tally), "problems": problems}
         keep("kills", {**found, "seconds_until_the_other_ended": round(slowest, 2)})
 
 
-def terminations(count: int, wholes: dict, folder: Path, seed: int, keep) -> None:
+def _judge_the_other(killed: dict, other: int) -> dict | None:
+    """What was wrong with how the process ended that was not killed."""
+    if killed["seconds"][other] is None:
+        return {"problem": "the other process did not end"}
+    said = killed[ERROR][other]
+    if said is None or not said.startswith("ProcessLostError"):
+        return {"problem": "the other process did not say why it ended", "error": said}
+    return None
+
+
+def _judge_resumed(again: dict, wanted: list[dict]) -> dict | None:
+    """What was wrong with a run that went on."""
+    if results(again) is None:
+        return {"problem": "refused to resume", "error": again[ERROR]}
+    if results(again) != wanted:
+        return {"problem": "differs", "what": [n for n in wanted[0] if results(again)[0][n] != wanted[0][n]]}
+    return None
+
+
+def terminations(count: int, wholes: dict, until: float, folder: Path, seed: int, keep, before) -> None:
     """SIGTERM, status, resume, compare."""
-    draw, tally, problems = random.Random(seed), Counter(), []
+    tally, problems = begin(before)
     keys = list(wholes)
-    for number in range(count):
+    for number in range(tally["SIGTERM"], count):
+        if time.monotonic() > until:
+            break
+        draw = random.Random(f"{seed}/terminations/{number}")
         kind, world = keys[number % len(keys)]
         wanted = wholes[kind, world][0]
         place = folder / f"term-{number}"
@@ -186,7 +204,7 @@ def terminations(count: int, wholes: dict, folder: Path, seed: int, keep) -> Non
         elif -signal.SIGTERM in ended["statuses"] and not list((place / "run").glob("checkpoint-*")):
             tally["came before training, which it ended"] += 1
         else:
-            last = _steps(place / "run") == _steps(wholes[kind, world][2])
+            last = steps_in(place / "run") == steps_in(wholes[kind, world][2])
             again = run(Training(kind, place / "run", True, world), place / "second")
             if last and -signal.SIGTERM in ended["statuses"] and results(again) == wanted:
                 # Once training is over its handler is gone, and the process ends as any program does.
@@ -199,11 +217,11 @@ def terminations(count: int, wholes: dict, folder: Path, seed: int, keep) -> Non
         keep("terminations", {"planned": count, "counts": dict(tally), "problems": problems})
 
 
-def damage(draws: int, until: float, wholes: dict, folder: Path, seed: int, keep) -> None:
+def damage(draws: int, wholes: dict, until: float, folder: Path, seed: int, keep, before) -> None:
     """Every file of two checkpoints: truncated, deleted, a bit flipped; in random order, so that a part is a sample."""
-    draw, tally, problems = random.Random(seed), Counter(), []
+    draw, (tally, problems) = random.Random(seed), begin(before)
     cases = [
-        (key, checkpoint, name, how)
+        (key, checkpoint, name, how, draw.random())
         for key in DAMAGED
         if key in wholes
         for checkpoint in _two_checkpoints(wholes[key][2])
@@ -212,7 +230,7 @@ def damage(draws: int, until: float, wholes: dict, folder: Path, seed: int, keep
         for _ in range(1 if how == "deleted" else draws)
     ]
     draw.shuffle(cases)
-    for (kind, world), checkpoint, name, how in cases:
+    for (kind, world), checkpoint, name, how, where in cases[tally["cases"] :]:
         if time.monotonic() > until:
             break
         wanted, _, origin = wholes[kind, world]
@@ -220,7 +238,7 @@ def damage(draws: int, until: float, wholes: dict, folder: Path, seed: int, keep
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(origin, place / "run")
         chosen = place / "run" / checkpoint.name
-        DAMAGE[how](chosen / name, draw.random())
+        DAMAGE[how](chosen / name, where)
         told = _judge(run(Training(kind, place / "run", str(chosen), world), place / "out"), wanted, name)
         tally["cases"] += 1
         tally[told] += 1
@@ -257,32 +275,53 @@ def main() -> int:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--terminations", type=int, default=16)
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--commands", type=int, default=8, help="kills of `aifs finetune` in processes of their own")
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--further", action="store_true", help="go on with the kills of the report that is in --out")
     parser.add_argument("--docs", action="store_true", help="write the table of docs/reliability.md")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     quiet()
     started = time.monotonic()
     report = {
-        "command": f"python benchmarks/reliability.py --kills {options.kills} --terminations {options.terminations} "
-        f"--draws {options.draws} --minutes {options.minutes:g} --seed {options.seed} "
-        f"--processes {' '.join(map(str, options.processes))} --kinds {' '.join(map(repr, options.kinds))}",
+        "command": f"python benchmarks/reliability.py --kills {options.kills} --commands {options.commands} "
+        f"--terminations {options.terminations} --draws {options.draws} --minutes {options.minutes:g} "
+        f"--seed {options.seed} --processes {' '.join(map(str, options.processes))} "
+        f"--kinds {' '.join(map(repr, options.kinds))} --parts {' '.join(options.parts)}",
         "provenance": provenance(),
     }
+    before = json.loads(options.out.read_text()) if options.further and options.out.exists() else {}
+    minutes = before.get("minutes", 0.0)
+    report = {**before, **report}
 
     def keep(part: str, found: dict) -> None:
         """Written after every case, so that a run that is cut short keeps what it has."""
-        report.update({part: found, "minutes": round((time.monotonic() - started) / 60, 1)})
+        report.update({part: found, "minutes": round(minutes + (time.monotonic() - started) / 60, 1)})
         options.out.write_text(json.dumps(report, indent=2) + "\n")
         print(f"{part}: {found['counts']} of {found['planned']}, {len(found['problems'])} problems", file=sys.stderr)
 
-    with tempfile.TemporaryDirectory(prefix="reliability") as name:
-        folder = Path(name)
-        wholes = whole_runs(options.kinds, options.processes, folder)
-        common = (wholes, folder, options.seed, keep)
-        kills(options.kills, started + 36 * options.minutes, *common)
-        terminations(options.terminations, *common)
-        damage(options.draws, started + 60 * options.minutes, *common)
-    parts = {part: report[part] for part in ("kills", "terminations", "damage") if part in report}
+    # A process that is killed loses nothing that it has written, in memory as on a disk, where fsync takes longer.
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="reliability", dir=memory if memory.is_dir() else None) as name:
+        folder, seed = Path(name), options.seed
+        wholes = whole_runs(options.kinds, options.processes, folder) if set(options.parts) - {"commands"} else {}
+
+        begun, end = time.monotonic(), started + 60 * options.minutes
+        # Each part has its share of the time; what one leaves goes to the next.
+        shares = list(accumulate(PARTS[part].share for part in options.parts))
+        for part, share in zip(options.parts, shares, strict=True):
+            until = begun + (end - begun) * share / shares[-1]
+            common = (until, folder, seed, keep, before.get(part))
+            match part:
+                case "kills":
+                    kills(options.kills, wholes, *common)
+                case "terminations":
+                    terminations(options.terminations, wholes, *common)
+                case "damage":
+                    damage(options.draws, wholes, *common)
+                case "commands":
+                    kill_commands(options.commands, *common)
+    parts = {part: report[part] for part in PARTS if part in report}
     print(json.dumps(parts, indent=2))
     if options.docs:
         write_figures(report)
@@ -292,10 +331,10 @@ def main() -> int:
 def write_figures(report: dict) -> None:
     """Put the table of a report into `docs/reliability.md`."""
     rows = [
-        f"| {title} | {report[part]['counts'].get(total, 0)} of {report[part]['planned']} "
-        f"| {'; '.join(f'{n} {what}' for what, n in report[part]['counts'].items() if what != total)} "
+        f"| {told.title} | {report[part]['counts'].get(told.total, 0)} of {report[part]['planned']} "
+        f"| {'; '.join(f'{n} {what}' for what, n in report[part]['counts'].items() if what != told.total)} "
         f"| {len(report[part]['problems'])} |"
-        for part, title, total in PARTS
+        for part, told in PARTS.items()
         if part in report
     ]
     lost = report["kills"]["seconds_until_the_other_ended"]

@@ -4,15 +4,18 @@ A fork takes milliseconds where a start of Python with torch and transformers ta
 never trains itself, so no thread of torch's is lost in a fork.
 """
 
+import gc
 import hashlib
 import json
 import os
 import random
 import signal
+import socket
 import sys
 import time
 import traceback
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +92,7 @@ def train(training: Training) -> dict:
     args = AIFSTrainingArguments(
         output_dir=str(training.folder), num_train_epochs=3, per_device_train_batch_size=batch // training.world_size,
         learning_rate=1e-2, use_cpu=True, disable_tqdm=True, logging_steps=1, save_strategy="steps", save_steps=1,
-        save_total_limit=4, eval_strategy="epoch", seed=7, report_to="none", early_stopping_patience=3,
+        save_total_limit=4, eval_strategy="epoch", seed=7, report_to="none", early_stopping_patience=3, ddp_timeout=30,
     )  # fmt: skip
     trainer = AIFSTrainer(
         get_peft_model(vit, config), args, train_dataset=Augmented(size), eval_dataset=Augmented(20, 1, augment=False)
@@ -118,6 +121,46 @@ def _digest(tensors) -> str:
     for tensor in tensors:
         sha.update(torch.as_tensor(tensor).detach().contiguous().numpy().tobytes())
     return sha.hexdigest()
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a signal is sent: some seconds after a checkpoint is there, so that a busy machine does not shift it.
+
+    Args:
+        step: of the checkpoint; 0 is the beginning of the run.
+        delay: seconds.
+    """
+
+    step: int
+    delay: float
+
+    def wait(self, folder: Path, process: int) -> None:
+        """Wait for it, or for the end of the process."""
+        while self.step and steps_in(folder) < self.step and os.waitid(os.P_PID, process, ENDED) is None:
+            time.sleep(0.002)
+        time.sleep(self.delay)
+
+
+# Asks whether a process has ended, and leaves it to be waited for.
+ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
+
+
+def steps_in(folder: Path) -> int:
+    """The step of the newest checkpoint; 0 before the first one."""
+    return max((int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoint-*")), default=0)
+
+
+def is_writing(folder: Path) -> bool:
+    """Whether a checkpoint is being written."""
+    return any(folder.glob(".unfinished-*"))
 
 
 def fork(training: Training, rank: int, out: Path, port: int) -> int:
@@ -176,4 +219,9 @@ def quiet() -> None:
     """Before the first fork."""
     os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
     torch.set_num_threads(1)
+    # What trainings import on their way, once and for all of them.
+    for name in ("experiments", "methods.aifs", "metrics", "report"):
+        import_module(f"aifs_peft.{name}")
+    gc.collect()
+    gc.freeze()  # a fork that collects garbage would copy every page of what is imported
     transformers_logging.set_verbosity_error()

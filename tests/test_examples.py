@@ -3,11 +3,13 @@
 import ast
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from open_clip_alone import import_open_clip
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("[a-z]*.py"))
@@ -26,7 +28,7 @@ def test_there_are_examples() -> None:
     assert set(QUICK) <= {path.stem for path in EXAMPLES}
 
 
-@pytest.mark.parametrize("path", [*EXAMPLES, ROOT / "examples" / "_offline.py"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*EXAMPLES, *sorted((ROOT / "examples").glob("_*.py"))], ids=lambda path: path.stem)
 def test_an_example_is_short(path: Path) -> None:
     assert len(path.read_text().splitlines()) < 60
 
@@ -52,3 +54,12 @@ def test_a_quick_example_runs(name: str) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     assert re.search(QUICK[name], done.stdout), done.stdout
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator:UserWarning")
+@pytest.mark.filterwarnings("ignore:Could not find a config file in:UserWarning")
+def test_the_example_of_open_clip_runs_where_torchvision_is_not(monkeypatch, capsys) -> None:
+    import_open_clip()
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    runpy.run_path(str(ROOT / "examples" / "open_clip_lora.py"))["main"](None)
+    assert capsys.readouterr().out.endswith("reloaded and merged it predicts the same: True\n")

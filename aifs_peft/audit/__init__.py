@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aifs_peft.audit.call import audit
 
 if TYPE_CHECKING:
+    from aifs_peft.audit.attributes import DEFAULT_ATTRIBUTES
     from aifs_peft.audit.harm import Harm, Rate
     from aifs_peft.audit.held_out import infer_groups
     from aifs_peft.audit.model import audit_model, audit_trainer
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # Public name -> the module it lives in; imported when first asked for.
 _LAZY = {
     "Audit": "result",
+    "DEFAULT_ATTRIBUTES": "attributes",
     "DEFAULT_WORDS": "names",
     "Harm": "harm",
     "Rate": "harm",
@@ -33,6 +35,7 @@ _LAZY = {
     "worst_inferred_group_scorer": "scorer",
 }
 __all__ = [
+    "DEFAULT_ATTRIBUTES",
     "DEFAULT_WORDS",
     "Audit",
     "Harm",

@@ -37,8 +37,11 @@ from aifs_peft.discovery.unlabelled.words import rests_on_unlabelled
 from aifs_peft.errors import InvalidConfigError
 
 IntArray = NDArray[np.integer]
-# Classes (n,), inferred values (n,), names of the values and a source of draws, to the table of words.
-WordScores = Callable[[IntArray, IntArray, Sequence[Any], np.random.Generator], pd.DataFrame]
+# Classes (n,), inferred values (n,), names of the values and a source of draws, to the tables of words and, where there
+# are any, of attributes.
+WordScores = Callable[
+    [IntArray, IntArray, Sequence[Any], np.random.Generator], tuple[pd.DataFrame, pd.DataFrame | None]
+]
 
 STEPS = ("reduction", "associations", "names", "harm", "predictions", "projection")
 WEAK = "the evidence is weak: of such finds in simulated data a good part was wrong; look at the conflicting examples"
@@ -85,7 +88,7 @@ def build_audit(
     along = axes(X, reduction, data.y, discovery)
     table = associations(columns, data.y, discovery.groups_, [str(v) for v in values], rng=rngs["associations"])
     words = word_scores if discovery.found else None
-    names = None if words is None else words(data.y, discovery.groups_, values, rngs["names"])
+    names, alike = (None, None) if words is None else words(data.y, discovery.groups_, values, rngs["names"])
     plain, given = _harms(data, discovery, values, predicted, harm=harm, folds=folds, seed=seed, rngs=rngs)
     looked = _looked_at(data, discovery, class_contrast(X, data.y, len(data.classes)), columns)
     looked["warnings"] += [UNUSED] if predicted is not None and not discovery.found else []
@@ -93,7 +96,7 @@ def build_audit(
     word, noun, n = evidence_words(discovery), noun_of(held), len(data.y)
     conflicting = conflicting_table(discovery, along, each, held, frame)
     if discovery.found:
-        sentence = found_sentence(len(conflicting), n, noun, word, table, names)
+        sentence = found_sentence(len(conflicting), n, noun, word, table, names, alike)
     else:
         sentence = nothing_sentence(discovery, n, noun)
     count = None if unlabelled is None else len(unlabelled)
@@ -115,6 +118,7 @@ def build_audit(
         looked_at=looked,
         projection=projection_frame(along, discovery.conflicting_, *each, rngs["projection"]),
         inputs=held,
+        looks_like=alike,
     )
 
 
@@ -150,8 +154,11 @@ def scores_in(Z: Any, vocabulary: Mapping[str, Any]) -> WordScores:
         vocabulary: words and their embeddings, `(d,)` each.
     """
 
-    def scores(y: IntArray, inferred: IntArray, values: Sequence[Any], rng: np.random.Generator) -> pd.DataFrame:
-        return score_words(np.asarray(as_latents(Z), dtype=np.float32), y, inferred, vocabulary, values, rng=rng)
+    def scores(
+        y: IntArray, inferred: IntArray, values: Sequence[Any], rng: np.random.Generator
+    ) -> tuple[pd.DataFrame, None]:
+        latents = np.asarray(as_latents(Z), dtype=np.float32)
+        return score_words(latents, y, inferred, vocabulary, values, rng=rng), None
 
     return scores
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 
+from aifs_peft.audit.attributes import DEFAULT_ATTRIBUTES, embed_attributes, score_attributes
 from aifs_peft.audit.build import WordScores, build_audit
 from aifs_peft.audit.columns import as_frame, metadata_columns
 from aifs_peft.audit.encoding import base_of, batches, column_of, encode, is_hub
@@ -43,6 +44,7 @@ def audit_model(
     judge: bool = False,
     clip: Any = None,
     words: Sequence[str] = DEFAULT_WORDS,
+    attributes: Mapping[str, Sequence[str]] = DEFAULT_ATTRIBUTES,
     unlabelled: Any = None,
     batch_size: int = 64,
     max_length: int | None = None,
@@ -62,9 +64,11 @@ def audit_model(
         revision: branch, tag or commit on the Hub of a model given by name.
         metadata: see `audit`; `None` takes the other columns of a `datasets.Dataset`.
         judge: whether to judge the model's own predictions: for a model with a trained head.
-        clip: a CLIP model and its processor to name the shortcut in images with; `None` takes the model's own text part
-            where it is a CLIP that lies on this machine, `False` none.
+        clip: a CLIP model and its processor to name the shortcut in images with, by words and by attributes; `None`
+            takes the model's own text part where it is a CLIP that lies on this machine, `False` none.
         words: vocabulary of names.
+        attributes: what the shortcut may look like: names, and two or more sentences each, one per value. The result is
+            in `looks_like`, and in the sentence where it stands out of as many random pairs of texts.
         unlabelled: examples of the same kind in which a shortcut goes with the label less, encoded by the same model;
             labels in them are ignored. See `audit`.
         batch_size: examples per forward pass.
@@ -106,7 +110,7 @@ def audit_model(
     if clip is not False and _holds_images(dataset):
         pair, why = (clip, "") if clip is not None else _own_clip(model)
         warnings += [why] if why else []
-        word_scores = None if pair is None else _scores_by(pair, dataset, words, batch_size)
+        word_scores = None if pair is None else _scores_by(pair, dataset, words, attributes, batch_size)
     found = build_audit(
         encoded.Z, labels, metadata=_metadata(dataset) if metadata is None else metadata, inputs=_inputs(dataset),
         predictions=predictions, word_scores=word_scores, unlabelled=pool, discovery=discovery, class_names=names,
@@ -269,22 +273,30 @@ def _own_clip(model: nn.Module) -> tuple[Any, str]:
         return None, NO_TEXT_TOWER.format(name=name)
 
 
-def _scores_by(pair: Any, dataset: Any, words: Sequence[str], batch_size: int) -> WordScores:
-    """How words tell inferred values apart by a CLIP, on a sample of the images."""
+def _scores_by(
+    pair: Any, dataset: Any, words: Sequence[str], attributes: Mapping[str, Sequence[str]], batch_size: int
+) -> WordScores:
+    """How words and attributes tell inferred values apart by a CLIP, on a sample of the images."""
     clip, processor = pair
     if not hasattr(clip, "get_image_features"):
         raise InvalidInputError(
             f"clip={type(clip).__name__} embeds no images; needed is a CLIP model of transformers, and its processor."
         )
 
-    def scores(y: IntArray, inferred: IntArray, values: Sequence[Any], rng: np.random.Generator) -> pd.DataFrame:
+    def scores(
+        y: IntArray, inferred: IntArray, values: Sequence[Any], rng: np.random.Generator
+    ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
         moved = inferred != y
         few = rng.permutation(np.flatnonzero(moved))[:MAX_FOR_WORDS]
         rest = rng.permutation(np.flatnonzero(~moved))[:MAX_FOR_WORDS]
         rows = np.sort(np.concatenate([few, rest]))
         embedded = _image_embeddings(clip, processor, dataset, rows.tolist(), batch_size)
         vocabulary = embed_words(clip, processor, words, TEMPLATE)
-        return score_words(embedded, y[rows], inferred[rows], vocabulary, values, rng=rng)
+        # Drawn from a source of their own, so that the words' table is what it is without them.
+        (own,) = rng.spawn(1)
+        names = score_words(embedded, y[rows], inferred[rows], vocabulary, values, rng=rng)
+        texts = embed_attributes(clip, processor, attributes)
+        return names, score_attributes(embedded, y[rows], inferred[rows], texts, attributes, values, rng=own)
 
     return scores
 

@@ -110,13 +110,13 @@ def score_words(
     # What all texts have in common is no word: only differences between words count.
     W = np.stack(embedded)
     W = W - W.mean(axis=0)
-    values, delta, spread = _contrasts(Z, y, inferred, W)
+    values, delta, spread = contrasts(Z, y, inferred, W)
     if not len(values):
         return pd.DataFrame({"word": [], "value": [], "score": [], "null_high": [], "significant": []})
     scores = delta / np.sqrt(np.maximum(np.diag(spread), 1e-24))
     best = scores.argmax(axis=0)
     score = scores[best, np.arange(len(words))]
-    high = float(np.quantile(_best_of_random(delta, spread, rng), 1.0 - LEVEL))
+    high = float(np.quantile(best_of_random(delta, spread, rng), 1.0 - LEVEL))
     table = pd.DataFrame(
         {
             "word": words,
@@ -129,7 +129,7 @@ def score_words(
     return table.sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
 
 
-def _contrasts(Z: Array, y: IntArray, inferred: IntArray, W: Array) -> tuple[IntArray, Array, Array]:
+def contrasts(Z: Array, y: IntArray, inferred: IntArray, W: Array) -> tuple[IntArray, Array, Array]:
     """Values that can be compared `(v,)`, differences of the words' products `(v, words)`, their covariance in cells.
 
     For each value, within each class that has examples with and without it; classes count by how precise they are.
@@ -158,7 +158,7 @@ def _contrasts(Z: Array, y: IntArray, inferred: IntArray, W: Array) -> tuple[Int
     return np.array(values, dtype=np.int64), np.array(delta).reshape(-1, len(W)), spread
 
 
-def _best_of_random(delta: Array, spread: Array, rng: np.random.Generator) -> Array:
+def best_of_random(delta: Array, spread: Array, rng: np.random.Generator) -> Array:
     """Best score among as many random texts as there are words, `(REPEATS,)`: texts are random sums of the words'."""
     m = delta.shape[1]
     # With the root of the covariance a text's own standard deviation is the length of a product.

@@ -43,6 +43,8 @@ class Audit:
             `rests_on`, the share of the attributes found that they showed).
         projection: points to plot: `row`, `class_axis`, `attribute_axis` (standard deviations), `label`, `inferred`.
         inputs: the inputs as given, for a report.
+        looks_like: attributes that what was found looks like, best first, where a CLIP compared them, see
+            `aifs_peft.audit.attributes.score_attributes`.
     """
 
     found: bool
@@ -59,6 +61,7 @@ class Audit:
     looked_at: dict[str, Any]
     projection: pd.DataFrame | None
     inputs: Any = field(default=None)
+    looks_like: pd.DataFrame | None = field(default=None)
 
     def __repr__(self) -> str:
         return audit_text(self)
@@ -88,6 +91,7 @@ class Audit:
             "groups": records(self.groups),
             "associations": records(self.associations),
             "names": None if self.names is None else records(self.names),
+            "looks_like": None if self.looks_like is None else records(self.looks_like),
             "harm": None if self.harm is None else plain(self.harm.to_dict()),
             "model_harm": None if self.model_harm is None else plain(self.model_harm.to_dict()),
             "looked_at": plain(self.looked_at),

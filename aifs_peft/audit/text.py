@@ -50,7 +50,13 @@ def audit_text(audit: Audit) -> str:
 
 
 def found_sentence(
-    conflicting: int, n: int, noun: str, words: str, table: pd.DataFrame, names: pd.DataFrame | None
+    conflicting: int,
+    n: int,
+    noun: str,
+    words: str,
+    table: pd.DataFrame,
+    names: pd.DataFrame | None,
+    alike: pd.DataFrame | None = None,
 ) -> str:
     """What was found, for people.
 
@@ -61,6 +67,7 @@ def found_sentence(
         words: evidence in words.
         table: associations.
         names: words, or `None`.
+        alike: attributes that it looks like, or `None`.
     """
     text = (
         f"{conflicting:,} of {n:,} {noun} go against the shortcut: their latents carry what usually goes with another "
@@ -73,6 +80,12 @@ def found_sentence(
     told = [] if names is None else names[names["significant"]]["word"].tolist()[:3]
     if told:
         text += f" Words that go with it: {', '.join(told)}."
+    if alike is not None and len(alike) and alike.iloc[0]["significant"]:
+        best = alike.iloc[0]
+        text += (
+            f" Of {len(alike)} usual attributes the direction looks most like {best['attribute']!r}: what usually goes "
+            f"with {_cut(best['value'])} looks like {best['looks_like']!r} rather than {best['rather_than']!r}."
+        )
     return text
 
 

@@ -120,8 +120,9 @@ def _without_attribute(
     fit = fit_even(examples.X, examples.index, len(examples.classes), rng=rng, weights=weights, scale=scale)
     told = "with evenly weighted classes"
     if fit.intercepts.moved:
-        by = f"{fit.intercepts.gain:.3f} +- {fit.intercepts.error:.3f}"
-        told += f" and intercepts moved towards equal accuracy (held out, the worst class gains {by})"
+        told += " and intercepts moved towards equal accuracy"
+    if np.any(np.round(fit.held_out, 2) != np.round(fit.plain, 2)):
+        told += f" ({fit.told()})"
     return fit.head, told
 
 

@@ -148,10 +148,7 @@ class Option:
     def _object(self, text: str, name: str) -> Any:
         if self.rules.get("or_file") and not text.lstrip().startswith("{"):
             return text
-        try:
-            return parse_json_object(name, text)
-        except RecursionError:
-            raise UsageError(f"{name} is nested too deeply to be read") from None
+        return parse_json_object(name, text)
 
 
 _NEEDED = {

@@ -49,6 +49,8 @@ _EXTRA = (
 _DESCRIPTION = (
     "Fine-tune a pretrained model with one training method, compare it with plain training, and print what was found."
 )
+# References to references make a small file huge, or endless, when they are followed.
+_MOST_VALUES = 100_000
 _EPILOG = "Dashes and underscores are the same. Exit status: 0 done, 1 the run failed, 2 a mistake in the call."
 
 
@@ -169,13 +171,27 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
         raise UsageError(f"{path} is not YAML: {error}") from error
     except RecursionError as error:
         raise UsageError(f"{path} is nested too deeply to be read") from error
-    except ValueError as error:  # a date such as 2026-02-31 passes YAML's grammar and is none
+    except (ValueError, AttributeError, LookupError, TypeError) as error:
+        # A date such as 2026-02-31 passes YAML's grammar and is none; and so does a tag such as `!!bool x`.
         raise UsageError(f"{path} holds a value that cannot be read: {error}") from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    if _too_large(content):
+        raise UsageError(f"{path} refers to its own parts (&name, *name) without end; write the values out")
     if not isinstance(content, dict):
         raise UsageError(NOT_A_MAPPING.format(file=path, given=type(content).__name__))
     return content
+
+
+def _too_large(content: Any) -> bool:
+    """Whether a document has more values than anybody writes, once its references are followed."""
+    left, count = [content], 0
+    while left and count <= _MOST_VALUES:
+        count += 1
+        value = left.pop()
+        if isinstance(value, dict | list | tuple | set):
+            left += [*value, *value.values()] if isinstance(value, dict) else value
+    return count > _MOST_VALUES
 
 
 def check_output_dir(path: str | Path) -> None:

@@ -278,14 +278,14 @@ def _load(name: str, kind: str, revision: str | None = None) -> tuple[Any, Any]:
     from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer, CLIPModel, CLIPProcessor
 
     source = str(Path(str(files("aifs_peft"))) / "assets" / TINY_CLIP) if name == TINY_CLIP else name
-    where: dict[str, Any] = {"revision": revision}
+    pinned: Any = {} if revision is None else {"revision": revision}
     try:
         if kind == "clip":
-            clip: Any = CLIPModel.from_pretrained(source, **where)
-            return clip.eval(), CLIPProcessor.from_pretrained(source, **where)
-        model = AutoModelForImageTextToText.from_pretrained(source, **where).eval()
-        images = AutoImageProcessor.from_pretrained(source, **where)
-        return model, (images, AutoTokenizer.from_pretrained(source, **where))
+            clip: Any = CLIPModel.from_pretrained(source, **pinned)
+            return clip.eval(), CLIPProcessor.from_pretrained(source, **pinned)
+        model = AutoModelForImageTextToText.from_pretrained(source, **pinned).eval()
+        images = AutoImageProcessor.from_pretrained(source, **pinned)
+        return model, (images, AutoTokenizer.from_pretrained(source, **pinned))
     except (OSError, ValueError) as error:
         raise ModelNotFoundError(
             f"no {kind} {name!r}: neither a folder of one, nor to be had from the Hub now ({error}); download it, or "

@@ -14,6 +14,7 @@ from aifs_peft.discovery.claims import Claim
 from aifs_peft.discovery.config import DEFAULT_CONFIG, DiscoveryConfig, GateThresholds, MixtureConfig
 from aifs_peft.discovery.gate import association_error
 from aifs_peft.discovery.hints.judge import Hinted
+from aifs_peft.discovery.hints.named import Named
 from aifs_peft.discovery.mixture.additive import model_given_offsets, smoothed_offsets
 from aifs_peft.discovery.mixture.joint import joint_offsets, joint_responsibilities
 from aifs_peft.discovery.principal_components import Reduction
@@ -145,20 +146,25 @@ def _words(source: str) -> str:
     return "the unlabelled examples" if source == UNLABELLED else source
 
 
-def tell_unused(result: Discovery, hints: Sequence[Claim], dropped: Sequence[Candidate] = ()) -> Discovery:
+def tell_unused(
+    result: Discovery, hints: Sequence[Claim], dropped: Sequence[Candidate] = (), *, most_told: int
+) -> Discovery:
     """The same result; its message also says of each hint that was not used why.
 
     Args:
         result: What was found.
         hints: Candidates of the user.
         dropped: Their verdicts in searches that gave nothing new; they come last.
+        most_told: Of more named attributes than this only the number is told.
     """
     result = replace(result, candidates_=(*result.candidates_, *dropped))
     used = {part.source_ for part in result.parts_ or (result,)}
-    told = ""
-    for hint in hints:
-        if hint.source in used:
-            continue
+    told, unused = "", [hint for hint in hints if hint.source not in used]
+    named = [hint for hint in unused if isinstance(hint, Named)]
+    if len(named) > most_told:
+        told = f" {len(named)} named attributes that were tried were not used; candidates_ has each with its reason."
+        unused = [hint for hint in unused if not isinstance(hint, Named)]
+    for hint in unused:
         # Judged beside each attribute in turn: the last verdict is the one beside all that were found.
         verdicts = [candidate for candidate in result.candidates_ if candidate.source == hint.source]
         if verdicts:

@@ -65,7 +65,8 @@ def discover(
         groups: Attribute value of some examples, shape `(n,)`: whole numbers from 0 with -1 where unknown, or strings
             with `None` where unknown.
         metadata: `DataFrame` or mapping of names to `(n,)` values: each column may be the attribute.
-        attributes: Mapping of names to directions, `(d,)` or one per attribute value `(A, d)`; see `embed_prompts`.
+        attributes: Mapping of names to directions, `(d,)` or one per attribute value `(A, d)`; see `embed_prompts`. The
+            more are given, the more each must show.
         unlabelled: Latents without labels, shape `(m, d)` of the same encoder, at least 50, better some hundred: data
             from where the model will be used, or from another site, in which the attribute and the label are less tied.
         random_state: Seed of the folds and, for large data, of the sample.
@@ -201,7 +202,7 @@ def discover_reduced(
         return nothing_found(reduction.components.shape[1], labels, classes, [], why)
     most = min(config.several.max_attributes, most_attributes(len(classes), config.several))
     if most == 1:
-        return tell_unused(first, hints)
+        return tell_unused(first, hints, most_told=config.hints.named_told)
     # A hint is a claim that is tested: it needs no more association beside another attribute than alone.
     gate = config.gate
     further = replace(config, gate=replace(gate, association=max(gate.association, gate.further_association)))
@@ -215,4 +216,4 @@ def discover_reduced(
     result = first
     if len(parts) > 1:
         result = join(parts, X, reduction, labels, alone=first, config=config.mixture)
-    return tell_unused(result, hints, search.dropped)
+    return tell_unused(result, hints, search.dropped, most_told=config.hints.named_told)

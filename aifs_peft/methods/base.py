@@ -202,10 +202,22 @@ class Method:
         Returns:
             Scalars with their graph, among them "cross_entropy".
         """
+        return {"cross_entropy": self.cross_entropy(output, labels, context)}
+
+    def cross_entropy(self, output: LatentOutput, labels: Tensor, context: StepContext) -> Tensor:
+        """The mean cross-entropy of a batch, or the user's loss in its place.
+
+        Args:
+            output: latents and logits of the one forward pass.
+            labels: `(batch,)` int64.
+            context: the batch.
+
+        Returns:
+            A scalar with its graph.
+        """
         if context.given_loss is not None:
-            return {"cross_entropy": context.given_loss()}
-        smoothing = self.settings.label_smoothing
-        return {"cross_entropy": F.cross_entropy(output.logits.float(), labels, label_smoothing=smoothing)}
+            return context.given_loss()
+        return F.cross_entropy(output.logits.float(), labels, label_smoothing=self.settings.label_smoothing)
 
     def collects(self, state: AIFSState, encoder_trains: bool) -> bool:
         """Whether `end_of_epoch` will look at the latents of the coming epoch; they are not kept otherwise.

@@ -103,7 +103,8 @@ class StepContext:
         token_grid: rows and columns of an image's patch tokens; None for a sequence.
         token_mask: `(batch, tokens)`, 1 for real tokens; None where all are.
         given_loss: the user's loss on this batch (`AIFSTrainer(compute_loss_func=...)`), for a method whose
-            "cross_entropy" is a plain mean; None without one. A method that does not call it is refused beside one.
+            "cross_entropy" is a plain mean; None without one. It takes a shift of the logits, `(batch, classes)`, or
+            nothing. A method that does not call it is refused beside one.
     """
 
     head: Callable[[Tensor], Tensor]
@@ -122,7 +123,7 @@ class StepContext:
     tokens: Tensor | None = None
     token_mask: Tensor | None = None
     token_grid: tuple[int, int] | None = None
-    given_loss: Callable[[], Tensor] | None = None
+    given_loss: Callable[..., Tensor] | None = None
 
     def column(self, name: str) -> Tensor:
         """A column's values for this batch, `(batch, ...)`."""

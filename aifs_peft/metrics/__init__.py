@@ -9,6 +9,7 @@ from pathlib import Path
 from aifs_peft.metrics.accumulator import GroupMetricAccumulator
 from aifs_peft.metrics.functional import group_metrics
 from aifs_peft.metrics.intervals import MeanInterval, clopper_pearson, mean_interval
+from aifs_peft.metrics.retrieval import recall_at_k
 from aifs_peft.metrics.table import format_group_table
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "format_group_table",
     "group_metrics",
     "mean_interval",
+    "recall_at_k",
 ]
 
 

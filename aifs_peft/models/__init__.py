@@ -5,6 +5,7 @@ from aifs_peft.models.latent_classifier import LatentClassifier, LatentClassifie
 from aifs_peft.models.loading import commit_of, load_model, load_processor, resolve_model
 from aifs_peft.models.tabular import TabularClassifier, TabularConfig
 from aifs_peft.models.tokens import TokenMap, resolve_tokens
+from aifs_peft.models.zero_shot import wise_ft, zero_shot_classifier
 
 __all__ = [
     "LatentClassifier",
@@ -18,4 +19,6 @@ __all__ = [
     "load_processor",
     "resolve_model",
     "resolve_tokens",
+    "wise_ft",
+    "zero_shot_classifier",
 ]

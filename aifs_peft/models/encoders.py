@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from aifs_peft.errors import HeadError, MissingDependencyError, ModelNotFoundError
+from aifs_peft.errors import HeadError, ModelNotFoundError
 from aifs_peft.latent._support import evaluating
 
 
@@ -111,26 +110,4 @@ def load_transformers(name: str, revision: str | None, kwargs: dict[str, Any]) -
     # A CLIP's text tower would be loaded for nothing, and its LoRA parameters would stay without gradient.
     loader: Any = CLIPVisionModelWithProjection if config.model_type in ("clip", "clip_vision_model") else AutoModel
     encoder: nn.Module = loader.from_pretrained(name, revision=revision, **kwargs)
-    return encoder
-
-
-def load_open_clip(name: str, folder: Path, kwargs: dict[str, Any]) -> nn.Module:
-    """Load an open_clip model, image and text tower.
-
-    Raises:
-        MissingDependencyError: if open_clip cannot be imported.
-        ModelNotFoundError: if it has no such model.
-    """
-    try:
-        import open_clip
-    except (ImportError, RuntimeError) as error:
-        raise MissingDependencyError(
-            f"open_clip cannot be imported ({error}); install it with pip install 'aifs_peft[openclip]', beside a "
-            "torchvision that fits the installed torch."
-        ) from error
-    architecture = f"local-dir:{folder}" if folder.is_dir() else name
-    try:
-        encoder: nn.Module = open_clip.create_model(architecture, **kwargs)
-    except (OSError, RuntimeError) as error:
-        raise ModelNotFoundError(f"open_clip has no model {name!r}: {error}") from error
     return encoder

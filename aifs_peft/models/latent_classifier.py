@@ -13,18 +13,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.modeling_outputs import ImageClassifierOutput
 
+from aifs_peft._saved import read_object
 from aifs_peft.errors import InvalidInputError, ModelNotFoundError
 from aifs_peft.models.encoders import (
     TabularEncoder,
     embedding_of,
     embedding_width,
     library_of,
-    load_open_clip,
     load_transformers,
 )
+from aifs_peft.models.open_clip import is_open_clip, load_open_clip, save_open_clip_config
 
 _CONFIG_FILE, _WEIGHTS_FILE = "config.json", "model.safetensors"
-_OPEN_CLIP_FILE = "open_clip_config.json"
 
 
 class LatentClassifierConfig:
@@ -35,6 +35,7 @@ class LatentClassifierConfig:
         name_or_path: where the encoder comes from.
         library: `"transformers"`, `"open_clip"` or `"torch"`.
         encoder: JSON description of the encoder.
+        normalize: whether latents have length one.
     """
 
     model_type = "aifs_latent_classifier"
@@ -47,7 +48,9 @@ class LatentClassifierConfig:
         name_or_path: str | None = None,
         library: str = "torch",
         encoder: dict[str, Any] | None = None,
+        normalize: bool = False,
     ) -> None:
+        self.normalize = normalize
         self.id2label = {i: f"LABEL_{i}" for i in range(num_labels)}
         self.label2id = {name: i for i, name in self.id2label.items()}
         self._name_or_path = name_or_path or ""
@@ -75,6 +78,7 @@ class LatentClassifierConfig:
             "_name_or_path": self._name_or_path,
             "library": self.library,
             "encoder": self.encoder,
+            "normalize": self.normalize,
             "id2label": {str(i): name for i, name in self.id2label.items()},
             "tie_word_embeddings": False,
         }
@@ -96,6 +100,7 @@ class LatentClassifier(nn.Module):
         num_labels: number of classes.
         dim: width of the embedding; None reads it off the encoder, or tries it on one image of zeros.
         name_or_path: where the encoder comes from, kept in the adapter's configuration.
+        normalize: whether embeddings are scaled to length one, as CLIP compares them with texts.
 
     Raises:
         HeadError: if the width cannot be found.
@@ -113,7 +118,13 @@ class LatentClassifier(nn.Module):
     accepts_loss_kwargs = False
 
     def __init__(
-        self, encoder: nn.Module, num_labels: int = 2, dim: int | None = None, name_or_path: str | None = None
+        self,
+        encoder: nn.Module,
+        num_labels: int = 2,
+        dim: int | None = None,
+        name_or_path: str | None = None,
+        *,
+        normalize: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -126,7 +137,7 @@ class LatentClassifier(nn.Module):
         if name_or_path is None:
             name_or_path = getattr(encoder, "name_or_path", None) or None
         self.name_or_path = name_or_path
-        self.config = LatentClassifierConfig(num_labels, name_or_path, library, described)
+        self.config = LatentClassifierConfig(num_labels, name_or_path, library, described, normalize)
         self.num_labels = num_labels
         self.classifier = nn.Linear(dim or embedding_width(encoder), num_labels)
         reference = next(encoder.parameters(), None)
@@ -149,6 +160,10 @@ class LatentClassifier(nn.Module):
         Raises:
             InvalidInputError: if the batch holds none of them.
         """
+        embedded = self._embedding(inputs)
+        return F.normalize(embedded, dim=-1) if self.config.normalize else embedded
+
+    def _embedding(self, inputs: Mapping[str, Tensor]) -> Tensor:
         encoder: Any = self.encoder
         if "features" in inputs:
             return embedding_of(encoder(inputs["features"]), encoder)
@@ -205,6 +220,8 @@ class LatentClassifier(nn.Module):
             tensors = {f"classifier.{k}": v for k, v in self.classifier.state_dict().items()}
         else:
             tensors = {k: v.clone() for k, v in self.state_dict().items()}
+        if "open_clip" in self.config.encoder:
+            save_open_clip_config(self.encoder, self.config.encoder["open_clip"], folder)
         (folder / _CONFIG_FILE).write_text(self.config.to_json_string())
         save_file({k: v.contiguous() for k, v in tensors.items()}, folder / _WEIGHTS_FILE, metadata={"format": "pt"})
 
@@ -245,13 +262,15 @@ class LatentClassifier(nn.Module):
         name, folder = str(name_or_path), Path(name_or_path)
         own = folder / _CONFIG_FILE
         if own.is_file():
-            saved = json.loads(own.read_text())
+            saved = read_object(own)
             if saved.get("model_type") == LatentClassifierConfig.model_type:
                 return cls._from_own(folder, saved, num_labels, kwargs)
-        if library == "open_clip" or name.startswith("hf-hub:") or (folder / _OPEN_CLIP_FILE).is_file():
-            encoder = load_open_clip(name, folder, kwargs)
-        else:
-            encoder = load_transformers(name, revision, kwargs)
+        if library == "open_clip" or (library is None and is_open_clip(name)):
+            encoder, made_from = load_open_clip(name, folder, kwargs)
+            model = cls(encoder, num_labels or 2, name_or_path=name)
+            model.config.encoder["open_clip"] = made_from
+            return model
+        encoder = load_transformers(name, revision, kwargs)
         return cls(encoder, num_labels or 2, name_or_path=name)
 
     @classmethod
@@ -262,6 +281,11 @@ class LatentClassifier(nn.Module):
         weights = load_file(folder / _WEIGHTS_FILE)
         if saved["library"] == "transformers":
             encoder = load_transformers(str(folder / "encoder"), None, kwargs)
+        elif "open_clip" in saved["encoder"]:
+            options = {**saved["encoder"]["open_clip"]["options"], **kwargs}
+            # The weights of this folder come afterwards; towers pretrained elsewhere would be downloaded for nothing.
+            untrained = {"load_weights": False, "pretrained_text": False}
+            encoder, _ = load_open_clip(str(folder), folder, {**untrained, **options})
         elif set(saved["encoder"]) == {"num_features", "dim"}:
             encoder = TabularEncoder(**saved["encoder"])
         else:
@@ -269,12 +293,22 @@ class LatentClassifier(nn.Module):
                 f"{folder} holds weights of a {saved['encoder'].get('class')}, which cannot be rebuilt from JSON; "
                 "build the encoder, wrap it in LatentClassifier and load model.safetensors into it."
             )
-        model = cls(encoder, len(names), dim=weights["classifier.weight"].shape[1], name_or_path=str(folder))
+        made: dict[str, Any] = {"name_or_path": str(folder), "normalize": bool(saved.get("normalize", False))}
+        model = cls(encoder, len(names), dim=weights["classifier.weight"].shape[1], **made)
+        if "classifier.bias" not in weights:  # a head of texts
+            model.classifier.register_parameter("bias", None)
+        model.config.encoder = dict(saved["encoder"])
         keep = num_labels in (None, len(names))
         tensors = {k: v for k, v in weights.items() if keep or not k.startswith("classifier.")}
-        model.load_state_dict(tensors, strict=False)
+        missing = model.load_state_dict(tensors, strict=False).missing_keys
+        if saved["library"] != "transformers" and any(name.startswith("encoder.") for name in missing):
+            raise ModelNotFoundError(
+                f"{folder / _WEIGHTS_FILE} lacks weights of the encoder: {', '.join(missing[:5])}."
+            )
         if keep:
             model.config.id2label = names
             model.config.label2id = {label: i for i, label in names.items()}
             return model
-        return cls(model.encoder, num_labels or 2, name_or_path=str(folder))
+        other = cls(model.encoder, num_labels or 2, **made)
+        other.config.encoder = dict(saved["encoder"])
+        return other

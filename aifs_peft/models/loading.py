@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from transformers import (
 
 from aifs_peft._checks import check_choice
 from aifs_peft.errors import InvalidConfigError, InvalidInputError, ModelNotFoundError
+from aifs_peft.models.latent_classifier import LatentClassifier, LatentClassifierConfig
+from aifs_peft.models.open_clip import is_open_clip, open_clip_processor
 from aifs_peft.models.tabular import ENCODERS, TabularClassifier, TabularConfig
 
 TINY_CLIP = "tiny_clip"
@@ -38,6 +41,10 @@ NO_TABLE = (
     "TabularClassifier."
 )
 NO_DEFAULT = "No model was given and {modality} input has no default. Pass --model: a Hub name or a local directory."
+OPEN_CLIP = (
+    "{name!r} is a model of open_clip, which reads images, is loaded in full precision and at its newest revision; got "
+    "modality={modality!r}, quantization={quantization!r}, revision={revision!r}."
+)
 NOT_FOR_TABLES = "quantization was {given!r}; {name!r} starts from scratch and is not quantised: pass 'none'."
 
 DEFAULT_MODELS = {"image": TINY_CLIP, "features": "mlp"}
@@ -84,7 +91,9 @@ def load_model(
     """A classifier with `len(label_names)` outputs on the encoder `name`.
 
     Args:
-        name: a Hub name, a local directory, or `"tiny_clip"`; for features also `"mlp"` or `"identity"`, made anew.
+        name: a Hub name, a local directory, or `"tiny_clip"`; for features also `"mlp"` or `"identity"`, made anew. For
+            images also `hf-hub:owner/name`, or a folder with `open_clip_config.json`: a `LatentClassifier` on that
+            open_clip model.
         modality: `"image"`, `"text"` or `"features"`: what the data set gives.
         label_names: class names in label order.
         revision: branch, tag or commit on the Hub.
@@ -120,6 +129,12 @@ def load_model(
         return _tabular(name, source, label_names, train_features, {"revision": revision, "subfolder": subfolder})
     if name in ENCODERS:
         raise InvalidConfigError(WRONG_KIND.format(name=name, model_type=TabularConfig.model_type, modality=modality))
+    if _only_open_clip(source):
+        if modality != "image" or quantization != "none" or revision:
+            raise InvalidConfigError(
+                OPEN_CLIP.format(name=name, modality=modality, quantization=quantization, revision=revision)
+            )
+        return _open_clip(source, label_names)
     try:
         config = AutoConfig.from_pretrained(source, **common)
     except (OSError, ValueError) as error:
@@ -138,6 +153,21 @@ def load_model(
         raise _not_found("model", name, error) from error
     # A half-precision checkpoint trains its head and adapter in float32; a quantised base keeps its own types.
     return model if extra else model.to(torch.float32)
+
+
+def _only_open_clip(source: str) -> bool:
+    """open_clip's, and not saved for transformers as well; a `LatentClassifier` saves a config.json of its own."""
+    if not is_open_clip(source):
+        return False
+    saved = Path(source) / "config.json"
+    return not saved.is_file() or json.loads(saved.read_text()).get("model_type") == LatentClassifierConfig.model_type
+
+
+def _open_clip(source: str, label_names: list[str]) -> LatentClassifier:
+    model = LatentClassifier.from_pretrained(source, num_labels=len(label_names), library="open_clip")
+    model.config.id2label = dict(enumerate(label_names))
+    model.config.label2id = {label: i for i, label in enumerate(label_names)}
+    return model.to(torch.float32)
 
 
 def _tabular(
@@ -184,6 +214,8 @@ def load_processor(name: str, *, modality: str, revision: str | None = None) -> 
     """
     if modality == "features":
         return None
+    if modality == "image" and _only_open_clip(resolve_model(name)):
+        return open_clip_processor(name)
     loader = AutoImageProcessor if modality == "image" else AutoTokenizer
     try:
         return loader.from_pretrained(resolve_model(name), revision=revision)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aifs_peft.models.open_clip import is_open_clip
 from aifs_peft.models.tabular import ENCODERS
 
 BASE_FOLDER = "base_model"
@@ -54,7 +55,7 @@ def snippets(summary: Mapping[str, Any]) -> list[Snippet]:
     pipe = (
         f"{_IMPORT}\nfrom transformers import pipeline\n\nclassify = pipeline({str(summary['task'])!r}, model={repo!r})"
     )
-    if model in (*EMBEDDED, *ENCODERS):
+    if model in (*EMBEDDED, *ENCODERS) or (model is not None and is_open_clip(str(model))):
         local = model in EMBEDDED and not summary.get("repo_id")  # its base model lies beside the adapter
         ways = [Snippet("With PEFT", _with_our_base(summary, modality, repo)), _MERGED]
         return [*ways, Snippet("In a pipeline", pipe)] if local else ways

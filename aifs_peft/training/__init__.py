@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from aifs_peft.training.arguments import AIFSTrainingArguments
     from aifs_peft.training.epoch_hook import EpochHook
     from aifs_peft.training.latent_trainer import LatentFit, LatentSchedule, fit_on_latents
+    from aifs_peft.training.retrieval import RetrievalTrainer
     from aifs_peft.training.trainer import AIFSTrainer
 
 # Imported when first asked for: training on latents, which `AIFSClassifier` does, needs no transformers.
@@ -18,9 +19,18 @@ _LAZY = {
     "EpochHook": "aifs_peft.training.epoch_hook",
     "LatentFit": "aifs_peft.training.latent_trainer",
     "LatentSchedule": "aifs_peft.training.latent_trainer",
+    "RetrievalTrainer": "aifs_peft.training.retrieval",
     "fit_on_latents": "aifs_peft.training.latent_trainer",
 }
-__all__ = ["AIFSTrainer", "AIFSTrainingArguments", "EpochHook", "LatentFit", "LatentSchedule", "fit_on_latents"]
+__all__ = [
+    "AIFSTrainer",
+    "AIFSTrainingArguments",
+    "EpochHook",
+    "LatentFit",
+    "LatentSchedule",
+    "RetrievalTrainer",
+    "fit_on_latents",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from transformers.trainer_utils import IntervalStrategy
 from aifs_peft._checks import check_count, check_number
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.training.labels import LABEL_NAMES
+from aifs_peft.training.peers import meeting_processes
 from aifs_peft.training.selection import SELECTION_METRICS
 
 # transformers' argument -> least value, whether it must be whole, whether None is one of its values.
@@ -169,7 +170,8 @@ class AIFSTrainingArguments(TrainingArguments):
             self.metric_for_best_model = SELECTION_METRICS[self.selection]
             if self.greater_is_better is None:
                 self.greater_is_better = True
-        super().__post_init__()
+        with meeting_processes(self):
+            super().__post_init__()
         self._check()
 
     def _check_selection(self) -> None:

@@ -120,14 +120,14 @@ class LatentStore:
         Raises:
             CheckpointMismatchError: if there is no such file, or it belongs to another training set.
         """
-        files = sorted(folder.glob(LATENTS_FILES))
+        files = sorted(folder.glob(LATENTS_FILES), key=lambda file: int(file.stem.rpartition("_")[2]))
         if not files:
             raise CheckpointMismatchError(
                 f"{folder} is a checkpoint in mid-epoch without {LATENTS_FILES}: the latents of its half epoch are "
                 "gone, so the mask would not be the one of an uninterrupted run; resume from a checkpoint at an "
                 "epoch's end"
             )
-        self.clear()
+        saved = []
         for file in files:
             content = load_file(file)
             if len(content["index"]) and int(content["index"].max()) >= self.total:
@@ -135,8 +135,11 @@ class LatentStore:
                     f"{file.name} holds latents of example {int(content['index'].max())}, the training set has "
                     f"{self.total}; resume with the training set the run was started with"
                 )
-            rows = slice(processes.rank, None, processes.world_size)
-            self._parts.append(tuple(content[name][rows] for name in ("index", "z", "labels", "step")))  # type: ignore[arg-type]
+            saved.append([content[name] for name in ("index", "z", "labels", "step")])
+        columns = [torch.cat(column) for column in zip(*saved, strict=True)]
+        # In one piece: of an example that two processes saw in one step the later process's latent counts, as before.
+        first, end = (len(columns[0]) * rank // processes.world_size for rank in (processes.rank, processes.rank + 1))
+        self._parts = [(columns[0][first:end], columns[1][first:end], columns[2][first:end], columns[3][first:end])]
 
     def _concatenate(self, dim: int) -> tuple[Tensor, ...]:
         if self._parts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -112,11 +113,19 @@ class GivenLoss:
         self._function, self._outputs, self._labels = function, outputs, labels
         self.used = False
 
-    def __call__(self) -> Tensor:
-        """The loss, a scalar with its graph."""
+    def __call__(self, shift: Tensor | None = None) -> Tensor:
+        """The loss, a scalar with its graph.
+
+        Args:
+            shift: added to the logits that the function sees, `(batch, classes)`; None for none.
+        """
         self.used = True
         count = torch.tensor(len(self._labels), device=self._labels.device)
-        return self._function(self._outputs, self._labels, num_items_in_batch=count)
+        outputs = self._outputs
+        if shift is not None:
+            outputs = copy.copy(outputs)
+            outputs["logits"] = outputs["logits"].float() + shift
+        return self._function(outputs, self._labels, num_items_in_batch=count)
 
     def require_used(self, method: str) -> None:
         """Refuse a method that did not ask for it.

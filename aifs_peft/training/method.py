@@ -98,7 +98,7 @@ def parse_class_weights(given: list[float] | str | None) -> list[float] | str | 
         return given
     try:
         values = json.loads(given) if isinstance(given, str) else list(given)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError, TypeError):
         values = None
     if not isinstance(values, list) or not values or not all(type(v) in (int, float) for v in values):
         raise InvalidConfigError(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch.distributed as dist
+from transformers import TrainingArguments
 
 from aifs_peft.errors import AIFSError, ProcessLostError
 
@@ -36,6 +39,26 @@ def telling_lost_processes(rank: int, world_size: int) -> Iterator[None]:
             "its own message says why (out of memory, killed, an error). Start all processes again, with "
             f"resume_from_checkpoint=True to go on from the last checkpoint. ({' '.join(str(error).split())[:200]})"
         ) from error
+
+
+@contextmanager
+def meeting_processes(args: TrainingArguments) -> Iterator[None]:
+    """A block in which the processes of a run come together; each waits for the others for `ddp_timeout`.
+
+    With `use_cpu` transformers leaves `ddp_timeout` out, and a process would wait half an hour for one that has died.
+
+    Args:
+        args: of the run.
+
+    Raises:
+        ProcessLostError: if not all of them come.
+    """
+    # Set by every launcher but MPI's, whose variables accelerate reads later.
+    world_size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    with telling_lost_processes(rank, world_size):
+        if args.use_cpu and world_size > 1 and dist.is_available() and not dist.is_initialized():
+            dist.init_process_group(args.ddp_backend or "gloo", timeout=timedelta(seconds=args.ddp_timeout))
+        yield
 
 
 def is_lost(error: BaseException) -> bool:

@@ -6,16 +6,19 @@ import logging
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 
 logger = logging.getLogger(__name__)
 
 # The status a shell reports for a process that SIGTERM has ended: 128 + 15.
 TERMINATED = 143
+# Where a scheduler signals the whole job, a launcher passes its own signal on, and each process hears of one end twice.
+_SAME_SECONDS = 5.0
 
 
 class Termination:
-    """While it is entered, a first SIGTERM is noted and a second one ends the process at once.
+    """While it is entered, a first SIGTERM is noted and a second one, over five seconds later, ends the process.
 
     Only in the main thread, and only where nobody else handles the signal. The handler that was there comes back.
 
@@ -30,7 +33,7 @@ class Termination:
     """
 
     def __init__(self, *, wanted: bool = True) -> None:
-        self.requested = False
+        self.requested, self._since = False, 0.0
         self._wanted, self._process, self._installed = wanted, os.getpid(), False
 
     def __enter__(self) -> Termination:
@@ -50,9 +53,15 @@ class Termination:
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
         # A process that was forked from this one (a data loader's worker) has no step to finish.
-        if self.requested or os.getpid() != self._process:
+        elsewhere = os.getpid() != self._process
+        if self.requested and not elsewhere and time.monotonic() - self._since < _SAME_SECONDS:
+            return
+        if self.requested or elsewhere:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        self.requested = True
-        logger.warning("SIGTERM: saving a checkpoint after this step, then ending; a second one ends at once")
+        self.requested, self._since = True, time.monotonic()
+        logger.warning(
+            "SIGTERM: saving a checkpoint after this step, then ending; another one after %g s ends at once",
+            _SAME_SECONDS,
+        )

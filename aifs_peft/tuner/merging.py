@@ -10,11 +10,17 @@ from torch import Tensor, nn
 
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.tuner._peft import BaseTunerLayer, TunerLayer
+from aifs_peft.tuner.heads import is_quantised
 
 CHANGED = (
     "merging would change the predictions: {name!r} is a {kind}, which transforms its weight again at every call "
     "(weight standardisation and the like). Use the adapter unmerged, or train it without such layers: "
     "LoraConfig(exclude_modules=[...])."
+)
+QUANTISED = (
+    "merging would change the predictions: {name!r} is quantised ({kind}), and the sum with the adapter would be "
+    "rounded again. Save the adapter, load the base model in full precision, without quantization_config, and merge "
+    "there: PeftModel.from_pretrained(base, folder).merge_and_unload()."
 )
 _TORCH_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SIZE = 24  # of an input's spatial axes: larger than the kernels in use
@@ -23,7 +29,8 @@ _SIZE = 24  # of an input's spatial axes: larger than the kernels in use
 def check_mergeable(model: nn.Module, adapter_names: list[str] | None = None) -> None:
     """Refuse to merge where the merged layer computes something else, tried on random inputs.
 
-    Only layers of a class of their own with a forward of its own are tried: torch's layers merge exactly.
+    Quantised layers are refused untried. Of the others only layers of a class of their own with a forward of its own
+    are tried: torch's layers merge exactly.
 
     Args:
         model: with adapters that are not merged yet.
@@ -39,6 +46,8 @@ def check_mergeable(model: nn.Module, adapter_names: list[str] | None = None) ->
         if not isinstance(module, BaseTunerLayer) or isinstance(module, TunerLayer) or module.merged:
             continue
         base = module.get_base_layer()
+        if is_quantised(base):
+            raise InvalidConfigError(QUANTISED.format(name=name, kind=type(base).__name__))
         example = _example(base)
         if example is not None and _changes(module, example, adapter_names):
             raise InvalidConfigError(CHANGED.format(name=name, kind=type(base).__name__))

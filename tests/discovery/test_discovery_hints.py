@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 import torch
 from hinted_latents import by_source, ten_per_cell, two_attributes, weak
+from sklearn.linear_model import LogisticRegression
 
 from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.discovery import discover
-from aifs_peft.discovery.config import DEFAULT_CONFIG
+from aifs_peft.discovery.config import DEFAULT_CONFIG, HintConfig
 from aifs_peft.discovery.hints.in_classes import to_classes
 from aifs_peft.discovery.hints.known import groups_hint
 from aifs_peft.discovery.hints.sampler import Whitened, sample_attribute
@@ -236,3 +237,58 @@ def test_a_named_direction_is_the_same_beside_another_attribute():
     assert [part.source_ for part in result.parts_][1:] == ["hint:attribute:second"]
     assert np.mean(result.parts_[1].groups_ == b) > 0.95
     assert np.mean(result.parts_[0].groups_ == a) > 0.98
+
+
+@pytest.mark.parametrize("errors", [0.05, 0.15])
+def test_a_column_with_wrong_values_is_corrected(errors):
+    Z, y, a, _ = weak()
+    column = np.where(np.random.default_rng(7).random(len(a)) < errors, 1 - a, a)
+    result = discover(Z, y, metadata={"site": column}, random_state=0)
+    assert result.source_ == "hint:metadata:site"
+    wrong = np.mean(column != a)
+    assert np.mean(result.groups_ != a) < 0.5 * wrong
+    # Offsets as from the true values, not washed out by the wrong ones.
+    clean = discover(Z, y, metadata={"site": a}, random_state=0)
+    np.testing.assert_array_equal(clean.groups_, a)  # a column without errors is taken as it is
+    lengths = [np.linalg.norm(np.diff(found.displacements_, axis=0)) for found in (result, clean)]
+    assert 0.8 < lengths[0] / lengths[1] < 1.2
+
+
+def test_the_share_of_wrong_values_is_estimated():
+    Z, y, a, _ = weak(contrast=2.0)
+    data = Whitened.of(Z, y, 2, HintConfig())
+    for errors in (0.0, 0.1):
+        column = np.where(np.random.default_rng(7).random(len(a)) < errors, 1 - a, a)
+        fit = sample_attribute(
+            data, column, 2, rng=np.random.default_rng(0), config=HintConfig(), tied=False, sweeps=150, with_errors=True
+        )
+        assert abs(fit.errors - np.mean(column != a)) < 0.02
+
+
+def washed_out(seed=0, n=3000, d=60):
+    """A weak shortcut beside a strong style that goes with nothing: what EM-like samplers would rather follow."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, n)
+    a = np.where(rng.random(n) < 0.95, y, 1 - y)
+    style = rng.integers(0, 2, n)
+    Z = rng.normal(size=(n, d)) * (1.0 + rng.exponential(0.3, size=(n, 1)))
+    Z[:, 0] += 1.5 * y
+    Z[:, 1] += 2.0 * a
+    Z[:, 2] += 3.0 * style * np.where(y == 1, 1.5, 0.7)
+    return Z, y, a
+
+
+def test_few_known_values_give_at_least_what_refitting_on_them_alone_gives():
+    test, scores = washed_out(seed=99), {"aifs": [], "few": [], "plain": []}
+    for seed in (1, 2):
+        Z, y, a = washed_out(seed)
+        known = ten_per_cell(y, a, seed)
+        rows = known >= 0
+        clf = AIFSClassifier(random_state=0).fit(Z, y, groups=known)
+        assert clf.head_choice_.setting.family == "refitted"
+        scores["aifs"].append(worst_group(clf, *test))
+        scores["few"].append(worst_group(LogisticRegression(C=1.0 / rows.sum()).fit(Z[rows], y[rows]), *test))
+        scores["plain"].append(worst_group(AIFSClassifier("erm", random_state=0).fit(Z, y), *test))
+    mean = {name: np.mean(values) for name, values in scores.items()}
+    assert mean["aifs"] > mean["few"] + 0.02
+    assert mean["aifs"] > mean["plain"] + 0.05

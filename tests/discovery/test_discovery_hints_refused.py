@@ -9,8 +9,9 @@ from hinted_latents import by_source, ten_per_cell, weak
 from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.discovery import discover
 from aifs_peft.discovery.config import DEFAULT_CONFIG
+from aifs_peft.discovery.hints.gain import KnownHeads, Score
 from aifs_peft.discovery.hints.held_out import HeldOut
-from aifs_peft.discovery.hints.judge import judge_hint
+from aifs_peft.discovery.hints.judge import judge_hint, known_verdict
 from aifs_peft.discovery.hints.known import groups_hint, metadata_hints
 from aifs_peft.errors import InvalidInputError
 
@@ -27,6 +28,35 @@ def test_shuffled_values_change_nothing(seed):
     assert "hint:groups was not used" in clf.discovery_.message_
     np.testing.assert_array_equal(clf.coef_, plain.coef_)
     np.testing.assert_array_equal(clf.intercept_, plain.intercept_)
+
+
+def twenty_per_cell(y, a, seed=0):
+    first = ten_per_cell(y, a, seed)
+    rest = ten_per_cell(np.where(first >= 0, 2, y), a, seed + 1)  # cells 4 and 5 are not asked for
+    return np.where(first >= 0, first, rest)
+
+
+@pytest.mark.parametrize("seed", [0, 2, 3])
+def test_an_attribute_that_does_not_go_with_the_label_changes_nothing(seed):
+    """It is predicted, and the sampler believes in a tie; examples that it did not see do not."""
+    Z, y, a, _ = weak(seed, rho=0.5, contrast=2.5)
+    known = twenty_per_cell(y, a)
+    plain = AIFSClassifier(random_state=0).fit(Z, y)
+    clf = AIFSClassifier(random_state=0).fit(Z, y, groups=known)
+    assert not clf.discovery_.found
+    assert "not tied to the label" in by_source(clf.discovery_, "hint:groups").reason
+    np.testing.assert_array_equal(clf.coef_, plain.coef_)
+    np.testing.assert_array_equal(clf.intercept_, plain.intercept_)
+
+
+def test_a_hint_without_gain_on_held_out_known_examples_is_refused():
+    score = {name: Score(worst, 0.05) for name, worst in (("plain", 0.7), ("hinted", 0.68), ("refitted", 0.66))}
+    heads = KnownHeads(np.zeros(0, dtype=int), np.zeros((2, 1)), **score, gap=(0.2, 0.1))
+    reason = known_verdict((0.9, 0.1), heads, DEFAULT_CONFIG.gate)
+    assert reason == "no gain on held-out known examples (worse part 0.68 with it, 0.70 without)"
+    better = replace(heads, hinted=Score(0.8, 0.05))
+    assert known_verdict((0.9, 0.1), better, DEFAULT_CONFIG.gate) == "accepted"
+    assert "not tied" in known_verdict((0.3, 0.2), better, DEFAULT_CONFIG.gate)
 
 
 def test_a_failed_hint_leaves_what_discovery_finds():

@@ -197,7 +197,7 @@ def test_class_and_attribute_are_told_apart_from_either_start():
     found = solve(data, spread_axes(data, D, 1), rng=np.random.default_rng(0), config=own, gate=gate)
     turned = replace(found, model=found.exchanged, exchanged=found.model)
     for solution in (found, turned):
-        cells, best, order = in_order(solution, own)
+        cells, best, order = in_order(solution, own, gate)
         assert order > gate.unlabelled_order
         along = reduction.lift(made.back(best.model.beta))
         along = (along[1] - along[0]) / np.linalg.norm(along[1] - along[0])

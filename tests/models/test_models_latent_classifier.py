@@ -160,7 +160,7 @@ def test_open_clip_is_asked_for_by_its_extra(monkeypatch):
     with pytest.raises(MissingDependencyError, match=r"pip install 'aifs_peft\[openclip\]'"):
         LatentClassifier.from_pretrained("ViT-B-32", library="open_clip")
     broken = types.ModuleType("open_clip")
-    broken.create_model = lambda name: (_ for _ in ()).throw(RuntimeError("Model config for x not found"))
+    broken.create_model = lambda name, **options: (_ for _ in ()).throw(RuntimeError("Model config for x not found"))
     monkeypatch.setitem(sys.modules, "open_clip", broken)
-    with pytest.raises(ModelNotFoundError, match="open_clip has no model 'x'"):
+    with pytest.raises(ModelNotFoundError, match="open_clip did not load 'x': Model config for x not found"):
         LatentClassifier.from_pretrained("x", library="open_clip")

@@ -1,7 +1,7 @@
 """Malformed inputs for the public functions, drawn by Hypothesis, and what came of each.
 
-Each target is a strategy and a call. A call answers with a result, or with an `AIFSError`; anything else is a fault,
-and so is a call that takes longer than `SECONDS`.
+Each target is a strategy and a call; those that read files are in `fuzzing_files.py`. A call answers with a result, or
+with an `AIFSError`; anything else is a fault, and so is a call that takes longer than `SECONDS`.
 """
 
 import signal
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from fuzzing_files import FILE_TARGETS
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as hypothesis_seed
 from hypothesis import strategies as st
@@ -131,6 +132,7 @@ TARGETS: dict[str, tuple[st.SearchStrategy[Any], Callable[[Any], None]]] = {
     "AIFSTrainingArguments": (
         _options(_OWN_ARGUMENTS), lambda options: AIFSTrainingArguments(output_dir="x", use_cpu=True, **options)
     ),
+    **FILE_TARGETS,
 }  # fmt: skip
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import free_port
 from training_zoo import assert_equal, lora, make_data, make_model, make_trainer, trained
 from transformers import TrainerCallback
 
 from aifs_peft.errors import CheckpointWriteError, InvalidInputError, ProcessLostError
+from aifs_peft.training import AIFSTrainingArguments
 from aifs_peft.training.manifest import read_manifest
 from aifs_peft.training.peers import telling_lost_processes
 from aifs_peft.training.termination import Termination
@@ -68,6 +70,22 @@ def test_a_signal_that_somebody_handles_is_left_to_him(tmp_path):
     assert (heard, trainer.state.global_step) == ([signal.SIGTERM], 16)
     with Termination(wanted=False):
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_second_signal_ends_at_once_unless_it_is_the_first_one_told_twice(tmp_path):
+    script = tmp_path / "wait.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        "from aifs_peft.training import termination\n"
+        "termination._SAME_SECONDS = float(sys.argv[1])\n"
+        "with termination.Termination() as asked:\n"
+        "    for _ in range(2):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.exit(143 if asked.requested else 1)\n"
+    )
+    for seconds, status in (("60", 143), ("0", -signal.SIGTERM)):
+        done = subprocess.run([sys.executable, str(script), seconds], env={**os.environ, "PYTHONPATH": str(ROOT)})
+        assert done.returncode == status
 
 
 def test_ctrl_c_leaves_the_checkpoints_that_were_there(tmp_path):
@@ -125,11 +143,19 @@ def test_a_lost_process_is_told_and_nothing_else_is():
         raise torch.distributed.DistNetworkError("timed out")
 
 
+def test_a_process_that_never_comes_is_waited_for_as_long_as_was_said(tmp_path, monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ProcessLostError, match=r"process 0 of 2 ends because .* 1/2 clients joined"):
+        AIFSTrainingArguments(output_dir=str(tmp_path), use_cpu=True, ddp_timeout=1)
+
+
 @pytest.mark.slow
 def test_killed_runs_go_on_bit_for_bit(tmp_path):
     """A few of the kills of `make soak`, on one and on two processes."""
     out = tmp_path / "out.json"
-    command = ["--kills", "4", "--terminations", "2", "--draws", "0", "--kinds", "paper, LoRA", "--out", str(out)]
+    command = ["--kills", "4", "--terminations", "2", "--kinds", "paper, LoRA", "--parts", "kills", "terminations"]
+    command += ["--out", str(out)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "reliability.py"), *command],

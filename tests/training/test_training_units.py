@@ -164,6 +164,32 @@ def test_latents_of_an_example_seen_twice_are_the_later_ones(tmp_path):
         assert latents.labels.tolist() == [0, 1]
 
 
+def gathered(stores):
+    """What `gather` makes of the stores of several processes."""
+    columns = zip(*(store._concatenate(1) for store in stores), strict=True)
+    together = iter([torch.cat(column) for column in columns])
+    return stores[0].gather(Processes(gather_rows=lambda rows: next(together)), 1)
+
+
+@pytest.mark.parametrize("processes", [2, 11])
+def test_of_an_example_that_two_processes_saw_in_one_step_the_same_latent_counts_after_a_resume(tmp_path, processes):
+    stores = [LatentStore(total=40, samples=None, seed=0) for _ in range(processes)]
+    for step in range(3):
+        for rank, store in enumerate(stores):
+            # Example 7 is drawn by every process in every step, now first and now last.
+            index = torch.tensor([7, 10 + rank] if rank % 2 else [10 + rank, 7])
+            store.add(index, torch.full((2, 1), 10.0 * step + 100.0 * rank), index % 2, step)
+    for rank, store in enumerate(stores):
+        store.save(tmp_path, rank)
+    resumed = [LatentStore(total=40, samples=None, seed=0) for _ in range(processes)]
+    for rank, store in enumerate(resumed):
+        store.load(tmp_path, Processes(rank=rank, world_size=processes))
+    before, after = gathered(stores), gathered(resumed)
+    assert before.z[0].item() == 20 + 100 * (processes - 1)
+    assert torch.equal(before.z, after.z)
+    assert torch.equal(before.index, after.index)
+
+
 def test_store_keeps_a_fixed_sample():
     def kept():
         store = LatentStore(total=100, samples=10, seed=2)

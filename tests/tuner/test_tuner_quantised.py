@@ -7,8 +7,8 @@ from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_t
 from torch import nn
 from tuner_zoo import IMAGE, TEXT, batch, fill_state, logits
 
-from aifs_peft import AIFSConfig
-from aifs_peft.errors import HeadError
+from aifs_peft import AIFSConfig, AIFSTrainer, AIFSTrainingArguments
+from aifs_peft.errors import HeadError, InvalidConfigError
 from aifs_peft.tuner import find_aifs_layer
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes quantises the base models of this file")
@@ -86,6 +86,33 @@ def test_an_exact_merge_is_made_on_the_full_precision_base(bits, tmp_path):
     adapted = PeftModel.from_pretrained(full, tmp_path / "adapter")
     trained = logits(adapted, "vit")
     torch.testing.assert_close(logits(adapted.merge_and_unload(), "vit"), trained, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bits", QUANTISATION)
+def test_merging_into_quantised_layers_is_refused_and_changes_nothing(bits, tmp_path):
+    inner = LoraConfig(r=2, init_lora_weights=False)
+    model = get_peft_model(load("vit", bits, tmp_path, ["classifier"]), AIFSConfig(encoder_adapter=inner))
+    fill_state(find_aifs_layer(model))
+    trained = logits(model, "vit")
+    for merge in (model.merge_and_unload, model.merge_adapter):
+        with pytest.raises(InvalidConfigError, match=r"is quantised .*load the base model in full precision"):
+            merge()
+    assert torch.equal(logits(model, "vit"), trained)
+
+
+@pytest.mark.parametrize("bits", QUANTISATION)
+def test_the_trainer_trains_a_quantised_base_and_its_adapter_reloads(bits, tmp_path):
+    rows = [{"pixel_values": image, "label": i % 3} for i, image in enumerate(batch("vit", 24)["pixel_values"])]
+    base = load("vit", bits, tmp_path, ["classifier"])
+    args = AIFSTrainingArguments(str(tmp_path / "run"), num_train_epochs=1, per_device_train_batch_size=8,
+                                 report_to="none", use_cpu=True, disable_tqdm=True)  # fmt: skip
+    model = get_peft_model(base, AIFSConfig(encoder_adapter=LoraConfig(r=2)))
+    trainer = AIFSTrainer(model, args, train_dataset=rows)
+    trainer.train()
+    trained = logits(model.eval(), "vit")
+    trainer.save_model(str(tmp_path / "adapter"))
+    again = PeftModel.from_pretrained(load("vit", bits, tmp_path, ["classifier"]), tmp_path / "adapter")
+    assert torch.equal(logits(again.eval(), "vit"), trained)
 
 
 def test_a_quantised_frozen_encoder_merges_its_head(tmp_path):

@@ -74,8 +74,8 @@ def picture_root(rows: Rows, column: str, root: str | Path | None) -> Path:
     Raises:
         InvalidInputError: `root` is no folder, or a path leads out of the folder.
     """
-    if root is not None and not Path(root).is_dir():
-        raise InvalidInputError(f"root must be the folder of the pictures; {str(root)!r} is none")
+    if root is not None and not (isinstance(root, str | Path) and os.path.isdir(root)):  # noqa: PTH112 - takes any name
+        raise InvalidInputError(f"root must be the folder of the pictures; {str(root)[:200]!r} is none")
     folder = Path(root) if root is not None else rows.folder or Path()
     names = [
         str(v) for v, empty in zip(rows.frame[column].tolist(), is_missing(rows, column), strict=True) if not empty

@@ -146,18 +146,26 @@ def find_inputs(
 
 
 def check_columns(rows: Rows, named: Mapping[str, str | None]) -> None:
-    """Refuse columns that were named and are not there.
+    """Refuse columns that were named and are not there, or that were named twice.
 
     Args:
         rows: the table.
         named: column by role; None where none was named.
 
     Raises:
-        InvalidInputError: naming the column, and the closest one that there is.
+        InvalidInputError: naming the column, and the closest one that there is, or both of its roles.
     """
+    roles: dict[str, str] = {}
     for role, column in named.items():
-        if column is not None and column not in rows.columns:
+        if column is None:
+            continue
+        if column not in rows.columns:
             raise InvalidInputError(_missing(rows, column, role))
+        if column in roles:
+            raise InvalidInputError(
+                f"{rows.where}: column {column!r} cannot be {roles[column]} and {role} at once; name a column for each"
+            )
+        roles[column] = role
 
 
 def _first(names: Sequence[str], columns: Sequence[str]) -> str | None:
@@ -176,7 +184,12 @@ def _named_features(rows: Rows, features: str | Sequence[str], free: list[str]) 
         if not chosen:
             raise InvalidInputError(f"{rows.where}: no column besides the label holds numbers; it has {rows.columns}")
         return chosen
-    chosen = (features,) if isinstance(features, str) else tuple(features)
+    named = [features] if isinstance(features, str) else features
+    if not isinstance(named, list | tuple) or not all(isinstance(column, str) for column in named):
+        raise InvalidInputError(
+            f'features must be the name of a column, a list of names, or "all"; got {features!r:.200}'
+        )
+    chosen = tuple(named)
     for column in chosen:
         if column not in rows.columns:
             raise InvalidInputError(_missing(rows, column, "features"))

@@ -21,12 +21,24 @@ from numpy.typing import NDArray
 from aifs_peft.data.groups import GroupSpec
 from aifs_peft.data.sampling import aligned_attribute, check_share, noisy_labels
 from aifs_peft.data.sources import DataCard
+from aifs_peft.data.spurious_scenes.captions import Captions, caption_gallery, captions
 from aifs_peft.data.spurious_scenes.rows import SceneConfig, draw_stream, draw_table, render
 from aifs_peft.data.spurious_scenes.worlds import WORLDS, World
 from aifs_peft.data.tables import assemble
 from aifs_peft.errors import InvalidInputError
 
-__all__ = ["CARD", "WORLDS", "SceneConfig", "counterfactual", "load_spurious_scenes", "render", "scene_config"]
+__all__ = [
+    "CARD",
+    "WORLDS",
+    "Captions",
+    "SceneConfig",
+    "caption_gallery",
+    "captions",
+    "counterfactual",
+    "load_spurious_scenes",
+    "render",
+    "scene_config",
+]
 
 CARD = DataCard(
     name="spurious_scenes",

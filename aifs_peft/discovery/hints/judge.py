@@ -170,7 +170,7 @@ def known_verdict(tie: tuple[float, float], heads: KnownHeads | None, gate: Gate
         >>> known_verdict((0.2, 0.2), None, GateThresholds())
         'not tied to the label (association 0.20 +- 0.20 by held-out known examples)'
     """
-    if tie[0] - gate.known_errors * tie[1] < gate.association:
+    if not tie[0] - gate.known_errors * tie[1] >= gate.association:
         return f"not tied to the label (association {tie[0]:.2f} +- {tie[1]:.2f} by held-out known examples)"
     if heads is not None and max(heads.hinted.worst, heads.refitted.worst) <= heads.plain.worst:
         gained, plain = max(heads.hinted.worst, heads.refitted.worst), heads.plain.worst

@@ -36,12 +36,14 @@ class Named:
         values: Directions of the attribute's values in reduced coordinates, as displacements, shape `(A, k)`, `A >= 2`.
         weights: The same as weights on the reduced coordinates: their products are those of latents and directions.
         left: Part of the given directions' length that lies in the reduced coordinates, in [0, 1].
+        tried: How many attributes are tried together, of which this is one.
     """
 
     source: str
     values: Array
     weights: Array
     left: float
+    tried: int = 1
 
     def within(self, old: Reduction, new: Reduction) -> Named:
         """The same attribute in the coordinates of another reduction of the same latents.
@@ -53,7 +55,7 @@ class Named:
         before = self.weights / old.scale
         inside = before @ (old.components @ new.components.T)
         left = self.left * float(np.linalg.norm(inside) / max(float(np.linalg.norm(before)), 1e-300))
-        return Named(self.source, inside / new.scale, inside * new.scale, left)
+        return Named(self.source, inside / new.scale, inside * new.scale, left, self.tried)
 
 
 def named_hints(attributes: Any, reduction: Reduction) -> list[Named]:
@@ -98,7 +100,9 @@ def named_hints(attributes: Any, reduction: Reduction) -> list[Named]:
             )
         inside = rows @ reduction.components.T
         left = float(np.linalg.norm(inside) / np.linalg.norm(rows))
-        hints.append(Named(f"hint:attribute:{name}", inside / reduction.scale, inside * reduction.scale, left))
+        hints.append(
+            Named(f"hint:attribute:{name}", inside / reduction.scale, inside * reduction.scale, left, len(items))
+        )
     return hints
 
 
@@ -176,6 +180,9 @@ def judge_named(
 ) -> Hinted:
     """Fit the shared clusters along a named attribute's directions and put them to the gate.
 
+    Of many attributes tried together the best gains something by chance: each must gain twice the logarithm of their
+    number on top, as for the best of so many models.
+
     A direction may say how the attribute moves latents, or, as a text embedding does, which product of latent and
     direction tells its values apart. Both are tried; of those that pass, that with clusters farther apart is used.
 
@@ -200,6 +207,7 @@ def judge_named(
     tried = []
     for directions in (displaced, weighed):
         fit, basis, gain = _mixture(data, directions, own)
+        gain -= 2.0 * float(np.log(hint.tried))
         contrast = _contrast(fit)
         centred = fit.centres - fit.centres.mean(axis=0)
         numbers = measure(AttributeFit(centred @ basis.T, fit.prior, own.max_explained), data) | {"gain": gain}

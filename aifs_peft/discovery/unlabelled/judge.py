@@ -63,7 +63,7 @@ def judge_pool(
         return rejected(pool.source, "nothing in which they differ is an attribute beside the class", k)
     judged = []
     for solution in found:
-        cells, best, order = in_order(solution, own)
+        cells, best, order = in_order(solution, own, config.gate)
         numbers = _numbers(best.model)
         reason = _verdict(numbers, order, y[rows], config.gate)
         if reason == "accepted":

@@ -26,12 +26,14 @@ class Solution:
     Args:
         model: The parameters.
         exchanged: The optimum in which class and attribute are exchanged; `None` where that comes back to the same one.
+        settled: Whether that is an optimum; where EM ran off to styles, it is the last plausible step on its way.
         data: What it was fitted on: the pool without the shift beside the plane of its start.
         axes: Directions of the pool's larger spread that it was started from, shape `(r, k)`.
     """
 
     model: PoolModel
     exchanged: PoolModel | None
+    settled: bool
     data: PoolData
     axes: Array
 
@@ -50,7 +52,7 @@ def contrasts(model: PoolModel) -> tuple[float, float, float]:
     return ab / float(np.sqrt(max(aa * bb, 1e-24))), float(np.sqrt(each * aa)), float(np.sqrt(each * bb))
 
 
-def _plausible(model: PoolModel, gate: GateThresholds) -> bool:
+def plausible(model: PoolModel, gate: GateThresholds) -> bool:
     """Whether class and attribute both have a contrast, do not cancel each other and are not one and the same.
 
     Args:
@@ -180,23 +182,61 @@ def solve(
         return fit_pool_model(data, start, steps=steps, precision=precision, pseudo=config.pseudo)
 
     tried = [fit(start, config.first_steps) for start in _starts(data, axes, rng=rng, config=config)]
-    tried = sorted((model for model in tried if _plausible(model, gate)), key=lambda model: -model.objective)
+    tried = sorted((model for model in tried if plausible(model, gate)), key=lambda model: -model.objective)
     # Some run off to styles later: the first that does not is taken.
     finals = (fit(model, config.steps) for model in tried)
-    best = next((model for model in finals if _plausible(model, gate)), None)
+    best = next((model for model in finals if plausible(model, gate)), None)
     if best is None:
         return None
-    other = exchanged(best, config.exchanged_rate)
-    for _ in range(config.steps // config.first_steps):
-        further = fit(other, config.first_steps)
-        if not _plausible(further, gate):
-            break
-        other = further
-    else:
-        if other.objective > best.objective:
-            best, other = other, best
+    other, settled = climb(
+        data, exchanged(best, config.exchanged_rate), config.steps, precision=precision, config=config, gate=gate
+    )
+    if settled and other.objective > best.objective:
+        best, other = other, best
     same = cosine(best.beta, other.beta) > config.same
-    return Solution(best, None if same else other, data, axes)
+    return Solution(best, None if same else other, settled, data, axes)
+
+
+def climb(
+    data: PoolData,
+    start: PoolModel,
+    steps: int,
+    *,
+    precision: float,
+    config: UnlabelledConfig,
+    gate: GateThresholds,
+) -> tuple[PoolModel, bool]:
+    """EM that ends where it leaves what is plausible: with styles in the data a higher optimum often lies there.
+
+    Args:
+        data: Training set and pool.
+        start: Where to start.
+        steps: Most steps.
+        precision: Of the normal prior on every offset.
+        config: Steps between two looks.
+        gate: What is plausible.
+
+    Returns:
+        The last plausible model, and whether all steps were made.
+
+    Example:
+        >>> rng = np.random.default_rng(0); y = np.arange(4000) % 2
+        >>> X = rng.normal(size=(4000, 4)); X[:, 0] += 2 * y - 1
+        >>> X[rng.random(4000) < 0.02, 1] *= 9  # far out along one direction, which two cells are taken for
+        >>> data = PoolData(X, y, X[:400], np.stack([X[y == c].mean(axis=0) for c in (0, 1)]))
+        >>> beside = np.array([[0.0, 1.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0]])
+        >>> start = PoolModel(0.5 * data.means + beside, 0.5 * data.means - beside, 0.1, np.full((2, 2), 0.25))
+        >>> climb(data, start, 60, precision=1.0, config=UnlabelledConfig(), gate=GateThresholds())[1]
+        False
+    """
+    done = 0
+    while done < steps:
+        block = min(config.first_steps, steps - done)
+        further = fit_pool_model(data, start, steps=block, precision=precision, pseudo=config.pseudo)
+        if not plausible(further, gate):
+            return start, False
+        start, done = further, done + block
+    return start, True
 
 
 def exchanged(model: PoolModel, rate: float) -> PoolModel:

@@ -2,10 +2,10 @@
 
 Paper: none; this library's default method. It follows the idea of AIFS, to intervene on latents along what is spurious.
 
-Formula: `L = L_ce + alpha * L_inv + beta * L_sens + synthetic * L_syn`, everything after the encoder, on batches
-balanced over label and inferred attribute. Before training, `aifs_peft.discovery.discover` looks for an attribute in
-the latents of the untuned model. `L_inv` asks for the same prediction after a counterfactual step along it, `z +
-beta_{a'} - beta_a`; `L_sens` penalises reliance on its directions (the spurious-direction penalty).
+Formula: `L = L_ce + alpha * L_inv + beta * L_sens + synthetic * L_syn`, everything after the encoder. Before training,
+`aifs_peft.discovery.discover` looks for an attribute in the latents of the untuned model. `L_inv` asks for the same
+prediction after a counterfactual step along it, `z + beta_{a'} - beta_a`; `L_sens` penalises reliance on its directions
+(the spurious-direction penalty).
 
 `L_syn`: discovery gives, beside the attribute's offsets `beta`, the class's offsets `alpha` with the attribute held
 constant. Each latent of a batch is also moved to a class and an attribute value that are drawn evenly and
@@ -14,8 +14,12 @@ of the additive model, in which every cell has the variation of all examples. It
 gradient, what the additive head knows in closed form; balancing alone repeats the few conflicting examples until they
 are memorised.
 
-Where the encoder is trained, the offsets are estimated anew at each epoch's end. Where no spurious direction is found,
-this is plain training.
+A frozen encoder's head is trained on batches balanced over label and inferred attribute. An encoder that is trained
+would learn the few conflicting examples by heart, if they were repeated. There examples are drawn as they are, `L_ce`
+is that of the logits plus `log p(y|a)`, the shares of the classes among the examples of the same inferred attribute
+value (logit adjustment, Menon et al. 2021), and there is no `L_syn`; the offsets are estimated anew at each epoch's
+end; and after training the last layer is fitted anew, by logistic regression that weighs all cells alike under a
+strong penalty (`refit`). Where no spurious direction is found, this is plain training.
 
 Supervision: labels only. A column `hint_groups` with known attribute values of a few examples is used where there is
 one.
@@ -24,16 +28,17 @@ Differs from the paper: it is this library's own method. `aifs-paper` is the pub
 
 Cannot: find an attribute that is too weak, or that hardly any example contradicts (`docs/discovery.md` has the limits).
 
-Extra cost: one pass of the encoder before training and discovery on its latents; two more head passes per step.
+Extra cost: one pass of the encoder before training and discovery on its latents; two more head passes per step; where
+the encoder is trained, one more pass after it.
 
 Defaults: this library's; the weight of the examples themselves beside synthetic ones, `observed`, was measured on
-dominoes (`docs/discovery.md`).
+dominoes (`docs/discovery.md`), and so was `refit`, on a tuned MobileNetV2 (`docs/research_log.md`).
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -41,7 +46,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aifs_peft._checks import check_number
+from aifs_peft._checks import check_choice, check_number
 from aifs_peft.discovery.mixture.joint import count_attributes, most_attributes, values_of_classes
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.explain.reading import fit_reader
@@ -53,7 +58,9 @@ from aifs_peft.latent.state import AIFSState
 from aifs_peft.methods.aifs.intervention import Intervening
 from aifs_peft.methods.aifs.offsets import basis_of, centred_on, fit_offsets
 from aifs_peft.methods.aifs.partition import Partition, cells_of
+from aifs_peft.methods.aifs.tuned import fit_last_layer, log_shares
 from aifs_peft.methods.base import Phase
+from aifs_peft.methods.common.last_linear import embed_all, last_linear
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import MethodSettings
@@ -81,6 +88,11 @@ class AIFSOptions:
             several attributes.
         observed: weight of the cross-entropy on the examples themselves beside synthetic ones, at least 0. None takes 1
             where the encoder is trained and 0.2 where it is frozen. No effect where there are none.
+        balance: how cells of label and inferred attribute are balanced: by repeated "draws" of the small ones, or by
+            "logits" that carry the log shares of the classes within an attribute value; synthetic examples go with
+            draws alone. "auto" takes draws for a frozen encoder and logits for one that is trained.
+        refit: L2 penalty of the last layer's fit after the training of an encoder, on features of unit variance, at
+            least 0; 0 keeps the layer as it was trained.
 
     Raises:
         InvalidConfigError: for a weight out of range.
@@ -88,8 +100,12 @@ class AIFSOptions:
 
     synthetic: float = 1.0
     observed: float | None = None
+    balance: str = "auto"
+    refit: float = 0.3
 
     def __post_init__(self) -> None:
+        check_choice("balance", self.balance, ("auto", "draws", "logits"))
+        check_number("refit", self.refit, 0.0)
         check_number("synthetic", self.synthetic, 0.0)
         if self.observed is not None:
             check_number("observed", self.observed, 0.0)
@@ -119,13 +135,17 @@ class AIFSDiscovery(Intervening):
 
     def __init__(self, settings: MethodSettings) -> None:
         super().__init__(settings)
-        self._observed = 1.0
+        self._observed, self._by_logits = 1.0, False
         self._labels: Tensor | None = None
         self._known: Partition | None = None
+        self._shares: Tensor | None = None
 
     def prepare(self, context: EpochContext) -> None:
         """See `Method.prepare`; what the examples themselves weigh depends on what is trained."""
-        self._labels, self._known = context.labels, None
+        self._labels, self._known, self._shares = context.labels, None, None
+        balance: str = self.options.balance
+        by_logits = context.encoder_trains if balance == "auto" else balance == "logits"
+        self._by_logits = by_logits and self.settings.balance_groups
         given: float | None = self.options.observed
         self._observed = given if given is not None else 1.0 if context.encoder_trains else OBSERVED_FROZEN
 
@@ -150,8 +170,10 @@ class AIFSDiscovery(Intervening):
         return apply
 
     def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
-        """See `Method.loss`; adds "synthetic" once an attribute has been found."""
+        """See `Method.loss`; adds "synthetic" once an attribute has been found, unless logits balance."""
         terms = super().loss(output, labels, context)
+        if self._by_logits:
+            return terms
         example = self._synthetic(output.z, labels, context) if self.options.synthetic else None
         if example is not None:
             z, target = example
@@ -164,6 +186,19 @@ class AIFSDiscovery(Intervening):
             terms["cross_entropy"] = self._observed * terms["cross_entropy"]
             terms["synthetic"] = self.options.synthetic * losses.mean()
         return terms
+
+    def cross_entropy(self, output: LatentOutput, labels: Tensor, context: StepContext) -> Tensor:
+        """See `Method.cross_entropy`; on logits that carry the log shares of classes where these balance."""
+        groups = context.groups
+        if not self._by_logits or groups is None:
+            return super().cross_entropy(output, labels, context)
+        if self._shares is None:
+            assert self._labels is not None  # noqa: S101 - both training loops give them to `prepare`
+            self._shares = log_shares(self._labels, context.state.groups, output.logits.shape[1])
+        shift = self._shares[groups.cpu()].to(output.logits.device)
+        if context.given_loss is not None:
+            return context.given_loss(shift)
+        return super().cross_entropy(replace(output, logits=output.logits.float() + shift), labels, context)
 
     def _partition(self, state: AIFSState) -> Partition:
         """Labels and inferred values of the training set, a function of both alone; computed once per discovery."""
@@ -205,7 +240,7 @@ class AIFSDiscovery(Intervening):
     def sampling(self, labels: Tensor, context: EpochContext) -> Sampling | None:
         """See `Method.sampling`: balanced over label and inferred attribute, once that is known."""
         groups = context.state.groups.cpu()
-        if not groups.numel() or not self.settings.balance_groups:
+        if not groups.numel() or not self.settings.balance_groups or self._by_logits:
             return None
         return Sampling(cells=cells_of(labels.cpu(), groups))
 
@@ -247,12 +282,36 @@ class AIFSDiscovery(Intervening):
         measured = _share_of_decisions(latents.z, context)
         return {"directions": float(basis.shape[1]), "directions_cosine": turned, **measured}
 
+    def finish(self, context: EpochContext) -> dict[str, float]:
+        """Fit the last layer anew on the latents of a trained encoder, with the partition that was found before."""
+        groups = context.state.groups.cpu()
+        if not (context.encoder_trains and self.options.refit and groups.numel()):
+            return {}
+        assert context.encode is not None  # noqa: S101 - every trainer gives it
+        latents, layer = context.encode(), last_linear(context.head)
+        if layer.bias is None:
+            logger.info("the last layer has no bias, so it stays as it was trained")
+            return {}
+        features = embed_all(context.head, latents.z, context.device)
+        fitted = context.on_main(
+            lambda: fit_last_layer(
+                features, latents.labels, groups, context.num_labels, seed=context.seed, penalty=self.options.refit
+            )
+        )
+        if fitted is None:
+            logger.info("the last layer stays as it was trained: a class has no example, or all features are equal")
+            return {}
+        with torch.no_grad():
+            layer.weight.copy_(fitted[0])
+            layer.bias.copy_(fitted[1])
+        return {"last_layer_refitted": 1.0, **_share_of_decisions(latents.z, context)}
+
     def _discover(self, latents: Latents, context: EpochContext) -> dict[str, float]:
         if len(latents.index) != latents.total:
             raise InvalidConfigError(
                 f"discovery needs the latents of all {latents.total} training examples, got {len(latents.index)}"
             )
-        self._known = None
+        self._known = self._shares = None
         known = context.columns.get(HINT_COLUMN)
         # A pass of the encoder, which every process takes part in.
         pool = None if context.encode_unlabelled is None else context.encode_unlabelled()

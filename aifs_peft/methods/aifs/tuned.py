@@ -1,0 +1,79 @@
+"""What differs where the encoder is trained: balance by logits instead of repeated draws, and a new last layer.
+
+An encoder learns the few conflicting examples by heart when they are drawn again and again; then their loss is gone and
+the shortcut stays. Two things avoid most of it. Examples are drawn as they are, and the logits of training carry the
+log shares of the classes among the examples of the same attribute value (logit adjustment, Menon et al. 2021): what is
+left for the model to learn is what the attribute does not say. And the last layer is fitted anew after training by
+logistic regression that weighs all cells alike. Its L2 penalty is a strong one: conflicting examples that were learnt
+by heart look clearer than new ones will, and the penalty errs the other way.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def log_shares(labels: Tensor, groups: Tensor | None, num_labels: int) -> Tensor:
+    """Log share of each class among the examples of the same attribute value, one example added to every cell.
+
+    Args:
+        labels: of the training set, `(n,)` int64 in `[0, num_labels)`.
+        groups: attribute values, `(n,)` int64; None where none was inferred: the classes' own shares.
+        num_labels: number of classes K.
+
+    Returns:
+        `(A, K)` float32, one row per attribute value; one row without `groups`.
+
+    Example:
+        >>> log_shares(torch.tensor([0, 0, 1]), torch.tensor([0, 0, 1]), 2).exp()
+        tensor([[0.7500, 0.2500],
+                [0.3333, 0.6667]])
+    """
+    labels = labels.cpu()
+    values = torch.zeros_like(labels) if groups is None else groups.cpu()
+    counts = torch.bincount(values * num_labels + labels, minlength=(int(values.max()) + 1) * num_labels)
+    cells = counts.reshape(-1, num_labels).double() + 1.0
+    return (cells / cells.sum(1, keepdim=True)).log().float()
+
+
+def fit_last_layer(
+    features: Tensor, labels: Tensor, groups: Tensor, num_labels: int, *, seed: int, penalty: float
+) -> tuple[Tensor, Tensor] | None:
+    """Logistic regression on features, balanced over label and attribute.
+
+    Args:
+        features: of the training set, as they enter the last layer, `(n, d)`.
+        labels: `(n,)` int64.
+        groups: attribute values `(n,)`, of several attributes their joint values.
+        num_labels: number of classes K.
+        seed: of the random parts of the principal components.
+        penalty: L2 penalty on coordinates of unit variance.
+
+    Returns:
+        Weight `(K, d)` and bias `(K,)`, float64; None where a class has no example or all features are equal.
+
+    Example:
+        >>> y, a = torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([0, 0, 1, 1, 1, 0])
+        >>> x = torch.stack([y + 0.0, a + 0.0], dim=1)
+        >>> weight, _ = fit_last_layer(x, y, a, 2, seed=0, penalty=0.1)
+        >>> bool(weight[1, 0] > 5 * weight[1, 1].abs())
+        True
+    """
+    from aifs_peft.discovery.linear_heads.families import HeadSetting, fit_head
+    from aifs_peft.discovery.mixture.joint import marginals
+    from aifs_peft.discovery.principal_components import principal_components
+
+    if len(torch.unique(labels)) < num_labels or bool((features == features[0]).all()):
+        return None
+    Z, y = features.numpy(), labels.numpy()
+    rng = np.random.default_rng(seed)
+    reduction = principal_components(Z, rng=rng)
+    joint = num_labels
+    while joint <= int(groups.max()):
+        joint *= num_labels
+    R = marginals(np.eye(joint, dtype=np.float32)[groups.numpy()], num_labels)
+    head = fit_head(reduction.transform(Z), y, R, HeadSetting("balanced", penalty), rng=rng)
+    weight = (head.weight / reduction.scale) @ reduction.components
+    return torch.as_tensor(weight), torch.as_tensor(head.bias - weight @ reduction.mean)
