@@ -45,15 +45,6 @@ REGIMES = ("plain", "robust", "balanced")
 GALLERY = 100
 
 
-class Balanced(RetrievalTrainer):
-    """Equal cells without interventions."""
-
-    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """The plain loss of the batch."""
-        rest = {name: value for name, value in inputs.items() if name not in ("classes", "values")}
-        return super().compute_loss(model, rest, *args, **kwargs)
-
-
 def splits(seed: int, n_train: int, n_test: int) -> Any:
     """Scenes with captions."""
     scenes = data.load(
@@ -110,9 +101,10 @@ def run(seed: int, regime: str, n_train: int, n_test: int, epochs: int) -> dict[
             learning_rate=1e-3, lr_scheduler_type="cosine", warmup_steps=10, report_to="none", disable_tqdm=True,
             save_strategy="no", logging_strategy="no", seed=seed, use_cpu=True,
         )  # fmt: skip
-        trainer = (Balanced if regime == "balanced" else RetrievalTrainer)(
+        trainer = RetrievalTrainer(
             model, args, train_dataset=train, processing_class=AutoProcessor.from_pretrained(name),
             discovery=False if regime == "plain" else None,
+            moved=0.0 if regime == "balanced" else 0.5,
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         # The same for all regimes of a seed.

@@ -75,7 +75,7 @@ def fit_discovery(
     R = discovery.responsibilities_
     if rests_on_hint(discovery):
         known = discovery.heads_
-        if known is not None and known.refitted.worst > known.hinted.worst:
+        if known is not None and known.better(DEFAULT_CONFIG.heads):
             head, choice = _refitted(examples, known)
         else:
             beta = examples.reduction.project(discovery.displacements_)

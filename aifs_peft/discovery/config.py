@@ -64,8 +64,10 @@ class GateThresholds:
             attribute beats chance by 5 or more where many are known, a column that repeats the label with errors by 3
             at most.
         few_known: See `hint_errors`.
-        known_errors: Standard errors by which an attribute of which few values are known must be tied to the label more
-            than `association`, by held-out known examples.
+        few_chance: Where few values are known, the part of the class contrast by chance that the class must exceed.
+            Corrected labels of four classes reach 0.4 of it, true attributes of contrast 2 in 128 dimensions 0.8.
+        known_tie: Of an attribute of which few values are known: smallest association by held-out known examples, as a
+            share of that by the sampler; it is also to reach `association`.
         named_contrast: Smallest distance of the clusters along a named direction, in standard deviations within a
             cluster. Lower than for candidates without a hint, which had every direction to choose from.
         unlabelled_cosine: An attribute found by unlabelled examples: smallest and largest cosine of class and attribute
@@ -103,7 +105,8 @@ class GateThresholds:
     trimmed_separation: float = 6.5
     hint_errors: tuple[float, float] = (2.5, 4.0)
     few_known: int = 200
-    known_errors: float = 1.0
+    few_chance: float = 0.7
+    known_tie: float = 0.5
     named_contrast: float = 1.5
     unlabelled_cosine: tuple[float, float] = (-0.4, 0.7)
     unlabelled_contrast: float = 0.7
@@ -301,7 +304,9 @@ class HeadConfig:
     refit_l2: float = 1.0  # measured: 0.1 and 10 are no better
     refit_trust: float = 10.0  # by hand: directions that rest on all examples are penalised a hundredth of the others
     refit_plain_l2: float = 0.1  # by hand: of the plain head beside it
-    refit_errors: float = 1.5  # by hand: gain of a head refitted on known values that the gate refuses ...
+    # By hand: gain of a head refitted on known values over the hint's own, or over plain training where the gate
+    # refuses the hint ...
+    refit_errors: float = 1.5
     refit_gap_errors: float = 2.5  # ... where plain training is worse on conflicting ones by so much
     shift_cell: int = 20  # by hand: with fewer held-out examples in a cell nothing is said about intercepts
     shift_steps: int = 80  # cost: steps of evening out the cells by intercepts

@@ -69,6 +69,11 @@ class KnownHeads:
         gain, error = self.refitted.above(self.plain)
         return gain > config.refit_errors * error and self.gap[0] > config.refit_gap_errors * self.gap[1]
 
+    def better(self, config: HeadConfig) -> bool:
+        """Whether the refitted head is better than the hint's own by more than noise."""
+        gain, error = self.refitted.above(self.hinted)
+        return gain > config.refit_errors * error
+
 
 def association(trial: Trial, hint: Hint, n_classes: int) -> tuple[float, float]:
     """The tie of an attribute and the label by held-out examples, and its standard error.

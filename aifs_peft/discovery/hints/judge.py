@@ -152,26 +152,33 @@ def judge_hint(
     hinted = _fit_and_judge(X, y, n_classes, hint, trial, rng=rng, config=config, rows=rows)
     if not few or not hinted.record.accepted:
         return replace(hinted, heads=heads)
-    reason = known_verdict(association(trial, part, n_classes), heads, config.gate)
+    reason = known_verdict(association(trial, part, n_classes), hinted.record.association, heads, config.gate)
     if reason == "accepted":
         return replace(hinted, heads=heads)
     return Hinted(replace(hinted.record, accepted=False, reason=reason), heads=heads)
 
 
-def known_verdict(tie: tuple[float, float], heads: KnownHeads | None, gate: GateThresholds) -> str:
+def known_verdict(tie: tuple[float, float], believed: float, heads: KnownHeads | None, gate: GateThresholds) -> str:
     """`"accepted"`, or what the held-out known examples have against a hint of few values.
+
+    With few of them the tie is uncertain. They decide between two claims, that there is none and that it is as the
+    sampler believes: what they say must be nearer to the second.
 
     Args:
         tie: Association of attribute and label by them, and its standard error.
+        believed: Association by the sampler.
         heads: How heads with and without the hint fare on them.
         gate: Thresholds.
 
     Example:
-        >>> known_verdict((0.2, 0.2), None, GateThresholds())
-        'not tied to the label (association 0.20 +- 0.20 by held-out known examples)'
+        >>> known_verdict((0.2, 0.2), 0.9, None, GateThresholds())
+        'not tied to the label (association 0.20 +- 0.20 by held-out known examples, 0.90 by the others)'
     """
-    if not tie[0] - gate.known_errors * tie[1] >= gate.association:
-        return f"not tied to the label (association {tie[0]:.2f} +- {tie[1]:.2f} by held-out known examples)"
+    if not tie[0] >= max(gate.known_tie * believed, gate.association):
+        return (
+            f"not tied to the label (association {tie[0]:.2f} +- {tie[1]:.2f} by held-out known examples, "
+            f"{believed:.2f} by the others)"
+        )
     if heads is not None and max(heads.hinted.worst, heads.refitted.worst) <= heads.plain.worst:
         gained, plain = max(heads.hinted.worst, heads.refitted.worst), heads.plain.worst
         return f"no gain on held-out known examples (worse part {gained:.2f} with it, {plain:.2f} without)"
@@ -224,7 +231,9 @@ def _verdict(
     aligned = counts * np.diag(shown.fit.prior @ shown.classes)
     k = data.V.shape[1]
     chance, _ = noise_of_counts(aligned, counts - aligned, k)
-    beside = max(gate.hint_class_strength, float(np.sqrt(chance)))
+    # Offsets of few known values are posterior means, with less noise than the chance that is counted on.
+    part = gate.few_chance if float(np.mean(hint.values[rows] < 0)) >= 0.5 else 1.0
+    beside = max(gate.hint_class_strength, part * float(np.sqrt(chance)))
     used = int(np.count_nonzero(shown.classes.sum(axis=0)))
     reason = hint_verdict(numbers, len(rows), y, used, gate, beside)
     return Candidate(hint.source, k, float("nan"), accepted=reason == "accepted", reason=reason, **numbers), shown
