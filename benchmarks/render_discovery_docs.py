@@ -123,6 +123,7 @@ def hints() -> str:
         [name, pm(e, "erm"), f"**{pm(e, 'hint')}**", pm(e, "all_known"), pm(e, "oracle"),
          f"{e['recovered']:.2f} ± {e['recovered_se']:.2f}"]
         for name, e in result("hints")["summary"].items()
+        if "recovered" in e
     ]  # fmt: skip
     head = [
         "attribute",

@@ -52,11 +52,11 @@ def test_an_attribute_that_does_not_go_with_the_label_changes_nothing(seed):
 def test_a_hint_without_gain_on_held_out_known_examples_is_refused():
     score = {name: Score(worst, 0.05) for name, worst in (("plain", 0.7), ("hinted", 0.68), ("refitted", 0.66))}
     heads = KnownHeads(np.zeros(0, dtype=int), np.zeros((2, 1)), **score, gap=(0.2, 0.1))
-    reason = known_verdict((0.9, 0.1), 0.9, heads, DEFAULT_CONFIG.gate)
+    reason = known_verdict((0.9, 0.1), 0.9, heads, DEFAULT_CONFIG)
     assert reason == "no gain on held-out known examples (worse part 0.68 with it, 0.70 without)"
     better = replace(heads, hinted=Score(0.8, 0.05))
-    assert known_verdict((0.9, 0.1), 0.9, better, DEFAULT_CONFIG.gate) == "accepted"
-    assert "not tied" in known_verdict((0.3, 0.2), 0.9, better, DEFAULT_CONFIG.gate)
+    assert known_verdict((0.9, 0.1), 0.9, better, DEFAULT_CONFIG) == "accepted"
+    assert "not tied" in known_verdict((0.3, 0.2), 0.9, better, DEFAULT_CONFIG)
 
 
 def test_a_failed_hint_leaves_what_discovery_finds():

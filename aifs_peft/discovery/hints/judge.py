@@ -152,13 +152,13 @@ def judge_hint(
     hinted = _fit_and_judge(X, y, n_classes, hint, trial, rng=rng, config=config, rows=rows)
     if not few or not hinted.record.accepted:
         return replace(hinted, heads=heads)
-    reason = known_verdict(association(trial, part, n_classes), hinted.record.association, heads, config.gate)
+    reason = known_verdict(association(trial, part, n_classes), hinted.record.association, heads, config)
     if reason == "accepted":
         return replace(hinted, heads=heads)
     return Hinted(replace(hinted.record, accepted=False, reason=reason), heads=heads)
 
 
-def known_verdict(tie: tuple[float, float], believed: float, heads: KnownHeads | None, gate: GateThresholds) -> str:
+def known_verdict(tie: tuple[float, float], believed: float, heads: KnownHeads | None, config: DiscoveryConfig) -> str:
     """`"accepted"`, or what the held-out known examples have against a hint of few values.
 
     With few of them the tie is uncertain. They decide between two claims, that there is none and that it is as the
@@ -168,20 +168,22 @@ def known_verdict(tie: tuple[float, float], believed: float, heads: KnownHeads |
         tie: Association of attribute and label by them, and its standard error.
         believed: Association by the sampler.
         heads: How heads with and without the hint fare on them.
-        gate: Thresholds.
+        config: Thresholds, and when the refitted head is taken.
 
     Example:
-        >>> known_verdict((0.2, 0.2), 0.9, None, GateThresholds())
+        >>> known_verdict((0.2, 0.2), 0.9, None, DiscoveryConfig())
         'not tied to the label (association 0.20 +- 0.20 by held-out known examples, 0.90 by the others)'
     """
-    if not tie[0] >= max(gate.known_tie * believed, gate.association):
+    if not tie[0] >= max(config.gate.known_tie * believed, config.gate.association):
         return (
             f"not tied to the label (association {tie[0]:.2f} +- {tie[1]:.2f} by held-out known examples, "
             f"{believed:.2f} by the others)"
         )
-    if heads is not None and max(heads.hinted.worst, heads.refitted.worst) <= heads.plain.worst:
-        gained, plain = max(heads.hinted.worst, heads.refitted.worst), heads.plain.worst
-        return f"no gain on held-out known examples (worse part {gained:.2f} with it, {plain:.2f} without)"
+    if heads is not None:
+        taken = heads.refitted if heads.better(config.heads) else heads.hinted
+        if taken.worst <= heads.plain.worst:
+            scores = f"worse part {taken.worst:.2f} with it, {heads.plain.worst:.2f} without"
+            return f"no gain on held-out known examples ({scores})"
     return "accepted"
 
 
