@@ -30,8 +30,8 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
 
-# Trainings killed 200 times and checkpoints damaged file by file; the figures of docs/reliability.md. Under an hour on
-# two cores. A short version is part of `make test`.
+# Trainings killed 200 times, checkpoints damaged file by file, hostile folders, the fuzzer; figures of docs/reliability.md.
+# Under an hour on two cores. A short version is part of `make test`.
 soak: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python benchmarks/reliability.py --docs $(SOAK_ARGS)
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python benchmarks/hostile_folders.py

@@ -132,7 +132,7 @@ def colored_mnist(cache: Path, share: float, seed: int, n: int = 8000) -> tuple[
 
 
 def summarise(rows: dict[str, dict[str, float | bool | str]]) -> dict[str, dict[str, float | int]]:
-    """Mean and standard error over seeds of every number."""
+    """Mean and, of more than one, standard error over seeds of every number."""
     cases: dict[str, list[dict[str, float | bool | str]]] = {}
     for key, row in rows.items():
         cases.setdefault(key.rsplit("/", 1)[0], []).append(row)
@@ -143,8 +143,8 @@ def summarise(rows: dict[str, dict[str, float | bool | str]]) -> dict[str, dict[
             values = np.array([row[name] for row in drawn if not isinstance(row[name], str)], dtype=float)
             if len(values):
                 out[case][name] = round(float(values.mean()), 4)
-                spread = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
-                out[case][f"{name}_se"] = round(float(spread), 4)
+            if len(values) > 1:  # one draw has no standard error
+                out[case][f"{name}_se"] = round(float(values.std(ddof=1) / np.sqrt(len(values))), 4)
     return out
 
 

@@ -29,18 +29,24 @@ def main() -> int:
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=list(TARGETS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--further", action="store_true", help="add to the figures in --out, with another seed")
     given = parser.parse_args()
     begin, told = time.monotonic(), {}
+    before = json.loads(given.out.read_text()) if given.further else {"targets": {}, "minutes": 0.0, "seeds": []}
     for number, name in enumerate(given.targets):
         left = given.minutes * 60 - (time.monotonic() - begin)
         told[name] = fuzz(name, given.cases, seed=given.seed, seconds=left / (len(given.targets) - number))
+        for what, earlier in before["targets"].get(name, {}).items():
+            told[name][what] = earlier + told[name][what]
         print(name, {k: v for k, v in told[name].items() if k != "faults"}, file=sys.stderr, flush=True)
         for fault in told[name]["faults"]:
             print("  ", fault, file=sys.stderr, flush=True)
+    told = {**before["targets"], **told}
     result = {
         "cases": sum(t["cases"] for t in told.values()), "targets": told,
         "command": f"python benchmarks/fuzz.py --cases {given.cases} --minutes {given.minutes:g} --seed {given.seed}",
-        "minutes": round((time.monotonic() - begin) / 60, 1), "provenance": provenance(),
+        "seeds": [*before["seeds"], given.seed],
+        "minutes": round(before["minutes"] + (time.monotonic() - begin) / 60, 1), "provenance": provenance(),
     }  # fmt: skip
     given.out.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
     return int(any(t["faults"] for t in told.values()))

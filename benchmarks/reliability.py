@@ -269,7 +269,7 @@ def main() -> int:
     """Measure, write the JSON; 1 where something went wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--minutes", type=float, default=55, help="for all; what is not done by then is left out, told")
+    parser.add_argument("--minutes", type=float, default=35, help="for all; what is not done by then is left out, told")
     parser.add_argument("--draws", type=int, default=2, help="truncations and bit flips per file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])

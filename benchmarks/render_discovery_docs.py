@@ -292,7 +292,27 @@ def unlabelled_many() -> str:
     )
 
 
+TUNED_NAMES = {"dominoes": "dominoes", "marked": "weak mark", "tweets": "tweets"}
+
+
+def tuned() -> str:
+    """Real encoders with LoRA."""
+    file = RESULTS / "tuned_encoders.json"
+    cells = json.loads(file.read_text())["summary"] if file.is_file() else {}
+    rows = []
+    for key, cell in sorted(cells.items(), key=lambda item: (item[0].split("/")[0], -item[1]["worst"][0])):
+        data, method = key.split("/")
+        shown = []
+        for name in ("worst", "balanced", "average"):
+            mean, low, high = cell[name]
+            interval = "" if low is None else f" ({max(low, 0.0):.3f} to {min(high, 1.0):.3f})"
+            shown.append(f"{mean:.3f}{interval}")
+        rows.append([f"{TUNED_NAMES[data]}, `{method}`", str(cell["seeds"]), *shown, f"{cell['seconds']:.0f}"])
+    return table(["", "seeds", "worst group", "mean over groups", "average", "seconds"], rows)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
+    "tuned": tuned,
     "gate": gate,
     "dominoes": dominoes,
     "dominoes_short": dominoes_short,

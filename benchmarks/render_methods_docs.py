@@ -166,7 +166,8 @@ def worst_group_table(record: dict[str, Any]) -> str:
             worst[name][where] = _worst(cell)
     lines = ["| method | " + " | ".join(data) + " |", "|---|" + "---:|" * len(data)]
     for name in sorted(worst, key=lambda n: (-sum(worst[n].values()), n)):
-        cells = [f"{worst[name][d]:.3f}" if d in worst[name] else "-" for d in data]
+        missing = ["-" if f"{d}/{name}" in record["results"] else "not run" for d in data]
+        cells = [f"{worst[name][d]:.3f}" if d in worst[name] else said for d, said in zip(data, missing, strict=True)]
         lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -206,12 +207,14 @@ def accuracy_tables() -> str:
         ]
         cells = {key.split("/")[1]: cell for key, cell in record["results"].items() if key.split("/")[0] == data}
         out += [_accuracy_row(name, cells[name]) for name in sorted(cells, key=lambda n: (-_worst(cells[n]), n))]
-    measured = {key.split("/")[1] for key in record["results"]}
-    waiting = [
-        f"`{name}`" for name in names() if get(name).on_latents and name not in measured and "doctest" not in name
-    ]
-    if waiting:
-        out.append(f"\nNot in this comparison yet: {', '.join(waiting)}.")
+    for data in dict.fromkeys(key.split("/")[0] for key in record["results"]):
+        waiting = [
+            f"`{name}`"
+            for name in names()
+            if get(name).on_latents and f"{data}/{name}" not in record["results"] and "doctest" not in name
+        ]
+        if waiting:
+            out.append(f"\nNot run on `{data}` yet: {', '.join(waiting)}.")
     return "\n".join(out) + "\n"
 
 

@@ -15,8 +15,8 @@ PAGE, DATA = ROOT / "docs" / "clip.md", ROOT / "benchmarks" / "results" / "retri
 BLOCK = re.compile(r"<!-- retrieval -->\n.*?<!-- /retrieval -->", flags=re.DOTALL)
 TITLES = {
     "plain": "plain contrastive tuning",
-    "balanced": "cells drawn equally often",
     "robust": "**`RetrievalTrainer`**",
+    "moved": "`RetrievalTrainer(moved=0.5)`",
 }
 
 

@@ -7,8 +7,8 @@ right, on one of two lines whose rails are blue or orange. In the 1,000 training
 95 %, in the test it does not. Captions name the flaw and the light, half of them the line, too. LoRA of rank 8 on every
 linear layer of both towers, 3 epochs of batches of 50, AdamW, 1e-3 with cosine decay; nothing is chosen on the test.
 
-`plain` is CLIP's loss. `balanced` draws the cells of flaw and inferred line equally often. `robust` is
-`RetrievalTrainer`: balanced, and the pairs moved to the other line must match, too. The line is inferred from the
+`plain` is CLIP's loss. `robust` is `RetrievalTrainer`, which draws the cells of flaw and inferred line equally often;
+`moved` is the same with `moved=0.5`: pairs moved to the other line must match, too. The line is inferred from the
 untuned image latents and the flaw; no group label is read.
 
 *Image to text*: each of 1,000 test images among the 36 captions of the world; a hit is a caption that is true of it.
@@ -41,17 +41,8 @@ from aifs_peft.training import RetrievalTrainer
 
 GROUPS = ("stain, line 1", "stain, line 2", "crack, line 1", "crack, line 2")
 LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
-REGIMES = ("plain", "robust", "balanced")
+REGIMES = ("plain", "robust", "moved")
 GALLERY = 100
-
-
-class Balanced(RetrievalTrainer):
-    """Equal cells without interventions."""
-
-    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """The plain loss of the batch."""
-        rest = {name: value for name, value in inputs.items() if name not in ("classes", "values")}
-        return super().compute_loss(model, rest, *args, **kwargs)
 
 
 def splits(seed: int, n_train: int, n_test: int) -> Any:
@@ -110,9 +101,10 @@ def run(seed: int, regime: str, n_train: int, n_test: int, epochs: int) -> dict[
             learning_rate=1e-3, lr_scheduler_type="cosine", warmup_steps=10, report_to="none", disable_tqdm=True,
             save_strategy="no", logging_strategy="no", seed=seed, use_cpu=True,
         )  # fmt: skip
-        trainer = (Balanced if regime == "balanced" else RetrievalTrainer)(
+        trainer = RetrievalTrainer(
             model, args, train_dataset=train, processing_class=AutoProcessor.from_pretrained(name),
             discovery=False if regime == "plain" else None,
+            moved=0.5 if regime == "moved" else 0.0,
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         # The same for all regimes of a seed.

@@ -19,6 +19,11 @@ NOT_PINNED = {
     "models/latent_classifier.py": {
         "load_transformers(str(folder / 'encoder'), None, kwargs)": "the encoder in the folder of a saved classifier"
     },
+    # Loaded by open_clip itself, at its newest version: a revision that is asked for is refused by name.
+    "models/loading.py": {
+        "LatentClassifier.from_pretrained(source, num_labels=len(label_names), library='open_clip')": "open_clip"
+    },
+    "models/open_clip.py": {"hf_hub_download(name.removeprefix(ON_THE_HUB), CONFIG_FILE)": "open_clip"},
 }
 # What runs code when it reads a file, or may.
 UNSAFE = {("torch", "load"), ("pickle", "load"), ("pickle", "loads"), ("joblib", "load"), ("dill", "load"),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aifs_peft._hub import expecting_answers
 from aifs_peft.data.reading import reading
 from aifs_peft.errors import DataNotFoundError, InvalidInputError
 
@@ -116,8 +117,9 @@ def load_hub(name: str, revision: str, card: DataCard, **options: Any) -> Any:
     from datasets.exceptions import DatasetNotFoundError
 
     try:
-        return datasets.load_dataset(name, revision=revision, **options)
-    except (ConnectionError, DatasetNotFoundError) as error:
+        with expecting_answers():
+            return datasets.load_dataset(name, revision=revision, **options)
+    except (ConnectionError, TimeoutError, DatasetNotFoundError) as error:
         raise DataNotFoundError(
             f"{card.name}: the Hub does not give {name!r} (revision {revision!r}): {error}. Use local files "
             f"instead, load({card.name!r}, data_dir=...), from {card.source}. Expected layout: {card.layout}"

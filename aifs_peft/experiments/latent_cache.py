@@ -105,7 +105,7 @@ class LatentCache:
                 accelerator.wait_for_everyone()
             return Z
         # Copy-on-write: processes share the file's pages, and nothing written to the tensor goes back.
-        return torch.from_numpy(np.load(entry / LATENTS, mmap_mode="c"))
+        return torch.from_numpy(np.load(entry / LATENTS, mmap_mode="c", allow_pickle=False))
 
 
 def _repeats(data: PreparedDataset) -> bool:

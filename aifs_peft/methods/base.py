@@ -55,6 +55,8 @@ class Method:
         reads_unlabelled: whether `EpochContext.encode_unlabelled` is asked for.
         learns_first: names of the adapter's buffers that `prepare` or `start` fills before the first step, whatever it
             finds. A run that goes on from a checkpoint without them is refused.
+        redraws_held_out: whether the part of the training set that it holds out is drawn from the seed in every epoch
+            and not kept. A run that goes on with another seed is refused: it would train on what was held out.
     """
 
     name: ClassVar[str] = ""
@@ -74,6 +76,7 @@ class Method:
     reads_tokens: ClassVar[bool] = False
     reads_unlabelled: ClassVar[bool] = False
     learns_first: ClassVar[tuple[str, ...]] = ()
+    redraws_held_out: ClassVar[bool] = False
 
     def __init__(self, settings: MethodSettings) -> None:
         self.settings = settings

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from aifs_peft._hub import expecting_answers
 from aifs_peft.errors import HeadError, ModelNotFoundError
 from aifs_peft.latent._support import evaluating
 
@@ -102,7 +103,8 @@ def load_transformers(name: str, revision: str | None, kwargs: dict[str, Any]) -
     from transformers import AutoConfig, AutoModel, CLIPVisionModelWithProjection
 
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
+        with expecting_answers():
+            config = AutoConfig.from_pretrained(name, revision=revision)
     except OSError as error:
         raise ModelNotFoundError(
             f"no model {name!r}: it is no folder with a config.json, and the Hub did not give it ({error})."

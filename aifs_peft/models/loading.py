@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from aifs_peft._checks import check_choice
+from aifs_peft._hub import expecting_answers
 from aifs_peft.errors import InvalidConfigError, InvalidInputError, ModelNotFoundError
 from aifs_peft.models.latent_classifier import LatentClassifier, LatentClassifierConfig
 from aifs_peft.models.open_clip import is_open_clip, open_clip_processor
@@ -136,7 +137,8 @@ def load_model(
             )
         return _open_clip(source, label_names)
     try:
-        config = AutoConfig.from_pretrained(source, **common)
+        with expecting_answers():
+            config = AutoConfig.from_pretrained(source, **common)
     except (OSError, ValueError) as error:
         raise _not_found("model", name, error) from error
     if type(config) not in _CLASSES[modality] and not trust_remote_code:
@@ -146,9 +148,10 @@ def load_model(
     config.label2id = {label: i for i, label in enumerate(label_names)}
     extra: dict[str, Any] = {} if quantization == "none" else {"quantization_config": _quantization(quantization)}
     try:
-        model: nn.Module = _AUTO[modality].from_pretrained(
-            source, config=config, ignore_mismatched_sizes=True, **common, **extra
-        )
+        with expecting_answers():
+            model: nn.Module = _AUTO[modality].from_pretrained(
+                source, config=config, ignore_mismatched_sizes=True, **common, **extra
+            )
     except OSError as error:
         raise _not_found("model", name, error) from error
     # A half-precision checkpoint trains its head and adapter in float32; a quantised base keeps its own types.
@@ -182,7 +185,8 @@ def _tabular(
             )
         return TabularClassifier.for_features(train_features, label_names, name)
     try:
-        config = AutoConfig.from_pretrained(source, **where)
+        with expecting_answers():
+            config = AutoConfig.from_pretrained(source, **where)
     except (OSError, ValueError) as error:
         raise _not_found("model", name, error) from error
     if not isinstance(config, TabularConfig):
@@ -218,7 +222,8 @@ def load_processor(name: str, *, modality: str, revision: str | None = None) -> 
         return open_clip_processor(name)
     loader = AutoImageProcessor if modality == "image" else AutoTokenizer
     try:
-        return loader.from_pretrained(resolve_model(name), revision=revision)
+        with expecting_answers():
+            return loader.from_pretrained(resolve_model(name), revision=revision)
     except (OSError, ValueError) as error:
         raise _not_found("the processor of", name, error) from error
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from aifs_peft._hub import expecting_answers
 from aifs_peft.errors import InvalidConfigError, MissingDependencyError, ModelNotFoundError
 
 ON_THE_HUB = "hf-hub:"
@@ -52,7 +53,8 @@ def load_open_clip(name: str, folder: Path, kwargs: dict[str, Any]) -> tuple[nn.
     # Without it open_clip makes a random model where weights are missing, and only logs that.
     required = {"require_pretrained": kwargs.get("load_weights", True)}
     try:
-        encoder: nn.Module = open_clip.create_model(architecture, **{**required, **kwargs})
+        with expecting_answers():
+            encoder: nn.Module = open_clip.create_model(architecture, **{**required, **kwargs})
         made_from = open_clip.get_model_config(architecture)
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelNotFoundError(
@@ -132,7 +134,8 @@ def _saved_preprocessing(name: str) -> tuple[dict[str, Any], Any]:
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
         try:
-            path = Path(hf_hub_download(name.removeprefix(ON_THE_HUB), CONFIG_FILE))
+            with expecting_answers():
+                path = Path(hf_hub_download(name.removeprefix(ON_THE_HUB), CONFIG_FILE))
         except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
             raise ModelNotFoundError(f"the Hub did not give {CONFIG_FILE} of {name!r}: {error}") from error
     saved = json.loads(path.read_text())

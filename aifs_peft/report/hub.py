@@ -7,12 +7,14 @@ import logging
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitInfo, HfApi
 
+from aifs_peft._hub import answered, expecting_answers
 from aifs_peft._plain import plain, to_json
 from aifs_peft.errors import PushFailedError
 from aifs_peft.models.tabular import ENCODERS
@@ -177,9 +179,10 @@ def push_files(
     refused: Exception | None = None
     shown = publishable({**plain(summary), "repo_id": repo_id}, examples=examples)
     try:
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        shown["repo_id"] = repo_id
-        shown.setdefault("base_license", _base_license(api, shown))
+        with expecting_answers():
+            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            shown["repo_id"] = repo_id
+            shown.setdefault("base_license", _base_license(api, shown))
     except Exception as error:  # noqa: BLE001 - of whatever kind: told below, when the files are written
         refused = error
     options = {"commit_message": MESSAGE, **{key: value for key, value in commit.items() if value is not None}}
@@ -194,9 +197,8 @@ def push_files(
     try:
         if refused is not None:
             raise refused  # noqa: TRY301 - both kinds are told in one place
-        done: CommitInfo | Future[CommitInfo] = api.upload_folder(
-            repo_id=repo_id, folder_path=str(folder), revision=revision, run_as_future=not blocking, **options
-        )
+        upload = partial(api.upload_folder, repo_id=repo_id, folder_path=str(folder), revision=revision, **options)
+        done: CommitInfo | Future[CommitInfo] = answered(upload) if blocking else api.run_as_future(answered, upload)
     except Exception as error:
         # Of whatever kind: which library talks to the Hub, and raises, differs between releases of huggingface_hub.
         if saved_in is not None:

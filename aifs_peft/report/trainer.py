@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitInfo, HfApi, ModelCard
 
+from aifs_peft._hub import answered
 from aifs_peft._plain import plain
 from aifs_peft.errors import PushFailedError
 from aifs_peft.report.card import render_card
@@ -132,13 +134,12 @@ def push_checkpoint(trainer: AIFSTrainer, checkpoint_folder: str | Path) -> list
     if strategy in ("checkpoint", "all_checkpoints"):
         folder = Path(checkpoint_folder)
         api: Any = HfApi(token=args.hub_token)
-        jobs.append(
-            api.upload_folder(
-                repo_id=trainer.hub_model_id, folder_path=str(folder), run_as_future=True, revision=args.hub_revision,
-                path_in_repo="last-checkpoint" if strategy == "checkpoint" else folder.name,
-                commit_message=f"{message}, checkpoint", ignore_patterns=["training_args.bin", "README.md"],
-            )
+        upload = partial(
+            api.upload_folder, repo_id=trainer.hub_model_id, folder_path=str(folder), revision=args.hub_revision,
+            path_in_repo="last-checkpoint" if strategy == "checkpoint" else folder.name,
+            commit_message=f"{message}, checkpoint", ignore_patterns=["training_args.bin", "README.md"],
         )  # fmt: skip
+        jobs.append(api.run_as_future(answered, upload))
     return jobs
 
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
+from aifs_peft._hub import expecting_answers
 from aifs_peft.errors import PushFailedError
 from aifs_peft.training.callbacks import export_callbacks
 from aifs_peft.training.checkpoint_folders import require_whole, unfinished
@@ -155,7 +156,8 @@ def pushes_without_pickles(cls: C) -> C:
 
 def _init_hf_repo(self: Any, token: str | None = None, private: bool | None = None) -> None:
     try:
-        Trainer.init_hf_repo(self, token, private)
+        with expecting_answers():
+            Trainer.init_hf_repo(self, token, private)
     except Exception as error:
         # Of whatever kind: which library talks to the Hub, and raises, differs between releases of huggingface_hub.
         reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]}"

@@ -39,6 +39,7 @@ class CheckpointingTrainer(TrainerBase):
         args, processes = self.args, self.accelerator.num_processes
         return describe(
             self.method, self.labels, self.adapted.peft_config[self.layer.adapter].to_dict(),
+            {"mask_update_every": args.mask_update_every, "mask_samples": args.mask_samples},
             world_size=processes, batch_size=self._batch_size() // processes,
             accumulation=args.gradient_accumulation_steps, seed=args.seed,
             data_seed=args.seed if args.data_seed is None else args.data_seed,

@@ -113,7 +113,8 @@ class EpochHook:
             )
         )
         self._run = describe(
-            self.method, labels, adapted.peft_config[self.layer.adapter].to_dict(), world_size=processes.world_size,
+            self.method, labels, adapted.peft_config[self.layer.adapter].to_dict(),
+            {"mask_update_every": update_every, "mask_samples": samples}, world_size=processes.world_size,
             batch_size=batch_size, accumulation=self.accelerator.gradient_accumulation_steps, seed=seed, data_seed=seed,
         )  # fmt: skip
         self.terms = LossTerms(processes)

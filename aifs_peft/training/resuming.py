@@ -72,20 +72,23 @@ class Run:
         return -(-batches // self.accumulation)
 
 
-def describe(method: Method, labels: Tensor, configuration: dict[str, Any], **numbers: int) -> Run:
+def describe(
+    method: Method, labels: Tensor, configuration: dict[str, Any], updates: dict[str, Any], **numbers: int
+) -> Run:
     """A run as its checkpoints tell it.
 
     Args:
         method: that trains.
         labels: of the training set, `(n,)` int64.
         configuration: of the adapter.
+        updates: `mask_update_every` and `mask_samples`, where the method looks at the latents of its epochs.
         **numbers: `world_size`, `batch_size`, `accumulation`, `seed`, `data_seed`.
     """
     return Run(
         examples=len(labels),
         labels=hashlib.sha256(labels.cpu().contiguous().numpy().tobytes()).hexdigest(),
         method=method.name,
-        settings=_plain(_settings(method)),
+        settings=_plain(_settings(method, updates)),
         configuration=_plain(_itself(configuration, _TOLD_ELSEWHERE)),
         **numbers,
     )
@@ -192,12 +195,16 @@ def _check_values(folder: Path | str, what: str, then: Any, now: dict[str, Any])
         )
 
 
-def _settings(method: Method) -> dict[str, Any]:
-    """The numbers that a method reads; of the seed `_POSITION` takes care."""
+def _settings(method: Method, updates: dict[str, Any]) -> dict[str, Any]:
+    """The numbers that a method reads; of the seed `_POSITION` takes care, unless what is held out depends on it."""
     values = dataclasses.asdict(method.settings)
-    del values["seed"]
+    seed = values.pop("seed")
     if method.recipe == "erm":
         values = {name: values[name] for name in _READ_BY_ALL}
+    if method.redraws_held_out:
+        values["seed"] = seed
+    if method.collects_latents in ("epoch", "both"):
+        values |= updates
     return {**values, "method_options": dataclasses.asdict(method.options)}
 
 

@@ -2,9 +2,9 @@
 
 Captions say what is in a picture, and a model learns to match them by whatever goes with that: a place, a colour, a
 device. Which examples go against it is found in the untuned image latents (`discover`), without group labels, from a
-label that says what each caption is about. Training then draws all cells of label and inferred value equally often,
-and asks that pairs whose image and text latents were both moved to the attribute's other value match as the pairs do
-(`aifs_peft.latent.contrastive`). Where nothing is found, it is plain contrastive tuning.
+label that says what each caption is about. Training then draws all cells of label and inferred value equally often;
+on request it also asks that pairs whose image and text latents were both moved to the attribute's other value match as
+the pairs do (`aifs_peft.latent.contrastive`). Where nothing is found, it is plain contrastive tuning.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainingArguments
 
+from aifs_peft._checks import check_number
 from aifs_peft.data.images import read_images
 from aifs_peft.discovery import Discovery, discover
 from aifs_peft.errors import InvalidInputError
@@ -47,11 +48,13 @@ class RetrievalTrainer(Trainer):
         eval_dataset: likewise; a label is not needed. Its loss is the plain one.
         discovery: of the training set in the order of its rows, by which to train; None searches, with the seed of
             `args`; False trains plainly.
+        moved: weight of the moved pairs' loss, from 0 to below 1; the pairs' own has the rest. 0 moves nothing: cells
+            are drawn equally often, which was enough where it was measured, and better.
         max_repeats: most times that an example is drawn in an epoch, on average over its cell.
         **kwargs: as for `Trainer`.
 
     Raises:
-        InvalidInputError: for a model, a data set or a processor of another kind.
+        InvalidInputError: for a model, a data set or a processor of another kind, or `moved` out of range.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -82,6 +85,7 @@ class RetrievalTrainer(Trainer):
         processing_class: Any = None,
         eval_dataset: Any = None,
         discovery: Discovery | bool | None = None,
+        moved: float = 0.0,
         max_repeats: float = 20.0,
         **kwargs: Any,
     ) -> None:
@@ -108,6 +112,7 @@ class RetrievalTrainer(Trainer):
         # CLIP takes any keyword, which `Trainer` reads as dividing the loss by itself when gradients are accumulated.
         self.model_accepts_loss_kwargs = False
         self.discovery, self.max_repeats, self.pairs = discovery, max_repeats, pairs["training"]
+        self.moved = check_number("moved", moved, 0, 1, below=True, error=InvalidInputError)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As `Trainer.train`; before the first call the untuned images are encoded once and searched.
@@ -159,7 +164,7 @@ class RetrievalTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,  # noqa: ARG002
     ) -> Any:
-        """The contrastive loss; in training, where something was found, its mean with that of the moved pairs.
+        """The contrastive loss; in training, where something was found, weighted with that of the moved pairs.
 
         Args:
             model: as it was wrapped for the machine.
@@ -173,9 +178,9 @@ class RetrievalTrainer(Trainer):
         scale = _base_of(self.accelerator.unwrap_model(model)).logit_scale.exp().clamp(max=100.0)
         images, texts = out.image_embeds, out.text_embeds
         loss = contrastive_loss(images, texts, scale, same)
-        if self.robust and model.training and classes is not None and values is not None:
+        if self.robust and self.moved and model.training and classes is not None and values is not None:
             moved_images, moved_texts = mirrored(images, classes, values), mirrored(texts, classes, values)
-            loss = (loss + contrastive_loss(moved_images, moved_texts, scale, same)) / 2
+            loss = torch.lerp(loss, contrastive_loss(moved_images, moved_texts, scale, same), self.moved)
         return (loss, out) if return_outputs else loss
 
     def prediction_step(

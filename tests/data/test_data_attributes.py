@@ -125,7 +125,7 @@ def test_photographs_get_another_vocabulary(monkeypatch):
     asked = []
     clip = image_attributes._load(image_attributes.TINY_CLIP, "clip")
 
-    def load_other(name, kind):
+    def load_other(name, kind, revision=None):
         asked.append(name)
         return clip
 

@@ -13,6 +13,7 @@ from aifs_peft.errors import CheckpointMismatchError
 from aifs_peft.methods import get
 from aifs_peft.training import AIFSTrainer, EpochHook
 from aifs_peft.training.manifest import read_manifest, write_manifest
+from aifs_peft.training.resuming import check_same_run, saved_run
 from aifs_peft.tuner import AIFSConfig
 
 STEPS = 2  # of 6 in an epoch
@@ -79,6 +80,8 @@ CHANGED = [
     ("aifs", {"method_options": {"synthetic": 0.0}}, "method_options.synthetic .* then, 0.0 now"),
     ("aifs-paper", {"beta": 0.0}, "beta 0.5 then, 0.0 now"),
     ("aifs-paper", {"class_weights": [1.0, 2.0]}, r"class_weights None then, \[1.0, 2.0\] now"),
+    ("aifs-paper", {"mask_update_every": 2}, "mask_update_every 1 then, 2 now"),
+    ("aifs", {"mask_samples": 30}, "mask_samples None then, 30 now"),
 ]
 
 
@@ -121,6 +124,19 @@ def test_another_adapter_is_refused_by_name(said, changes, checkpoints, tmp_path
     other = AIFSTrainer(model, trainer.args, train_dataset=make_rows("image"), eval_dataset=make_rows("image", 64))
     with pytest.raises(CheckpointMismatchError, match=f"other configuration of the adapter: .*{said}"):
         other.train(resume_from_checkpoint=str(checkpoints("erm")))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_another_seed_at_an_epochs_end_is_refused_where_what_is_held_out_would_be_drawn_anew(method, tmp_path, caplog):
+    then, now = (make_trainer(method, "image", "lora", tmp_path, seed=seed)._run() for seed in (1, 2))
+    saved = saved_run(then, step=6, epoch=1.0, resumable=True)
+    if method in ("leia", "neurontune", "ravl", "shortcutprobe"):
+        with pytest.raises(CheckpointMismatchError, match=f"numbers of method '{method}': seed 1 then, 2 now"):
+            check_same_run("here", saved, now)
+        return
+    with caplog.at_level(logging.WARNING):
+        check_same_run("here", saved, now)
+    assert "not exactly the uninterrupted one" in caplog.text
 
 
 def test_a_note_of_an_earlier_release_is_not_compared(checkpoints, tmp_path, caplog):

@@ -15,7 +15,7 @@ WANTED = {
     "saved already": "PushFailedError", "made by a trainer": "PushFailedError", "read only": "PushFailedError",
     "bad name": "PushFailedError", "while training": "", "load": "ModelNotFoundError",
 }  # fmt: skip
-FAULTS = (401, 403, 404, 500, "dropped", "HTML", "no listener")
+FAULTS = (401, 403, 404, 500, "dropped", "HTML", "silent", "no listener")
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list]]:
     folder = tmp_path_factory.mktemp("faults")
     env = {
         **os.environ, "HF_TOKEN": "hf_x", "HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1", "HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "1",
     }  # fmt: skip
     roberta = save_roberta(folder / "base")
     script = [sys.executable, str(SUPPORT / "push_faults.py"), str(folder), str(roberta)]

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -16,7 +17,7 @@ class LoopbackHub:
 
     Args:
         fault: what every call is answered with: a status, "dropped" (the connection closes), "HTML" (a page in place of
-            JSON); None is a Hub that works.
+            JSON), "silent" (for a minute); None is a Hub that works.
         after: how many calls are answered well first.
     """
 
@@ -78,6 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.state.fault == "dropped":
             self.close_connection = True
             self.connection.close()
+        elif self.state.fault == "silent":
+            time.sleep(60)
         elif self.state.fault == "HTML":
             self._send(200, b"<html><body>Please log in to this network.</body></html>", Content_Type="text/html")
         else:

@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -128,6 +129,34 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
     (tmp_path / ".unfinished-checkpoint-8").write_text("a file in the way")
     with pytest.raises(CheckpointWriteError, match=r"checkpoint-8 could not be written.*there is no earlier"):
         trainer_of(tmp_path).train()
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid") or os.getuid() != 0, reason="only root can become another user")
+def test_a_folder_of_another_user_is_one_clear_error():
+    folder = Path(tempfile.mkdtemp(prefix="of-root"))
+    folder.chmod(0o755)
+    trainer = trainer_of(folder, save_strategy="steps", save_steps=1, max_steps=1)
+    end, begin = os.pipe()
+    process = os.fork()
+    if not process:
+        try:
+            os.setgid(65534)
+            os.setuid(65534)
+            trainer.train()
+            said = "nothing was wrong"
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the test looks at it
+            said = f"{type(error).__name__}: {error}"
+        os.write(begin, said.encode()[:4000])
+        os._exit(0)
+    os.close(begin)
+    with os.fdopen(end) as pipe:
+        said = pipe.read()
+    os.waitpid(process, 0)
+    assert list(folder.iterdir()) == []
+    folder.rmdir()
+    assert said.startswith("CheckpointWriteError: "), said
+    assert f"{folder}/checkpoint-1 could not be written: " in said
+    assert "Permission denied" in said
 
 
 def test_a_lost_process_is_told_and_nothing_else_is():

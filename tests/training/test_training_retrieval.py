@@ -48,7 +48,7 @@ def adapter_of(trainer):
 @pytest.fixture(scope="module")
 def trained(scenes, processor, tmp_path_factory):
     folder = tmp_path_factory.mktemp("retrieval")
-    trainer = trainer_on(scenes["train"], processor, folder, steps=4, eval_dataset=scenes["validation"])
+    trainer = trainer_on(scenes["train"], processor, folder, steps=4, eval_dataset=scenes["validation"], moved=0.5)
     before = adapter_of(trainer)
     trainer.train()
     return trainer, before, folder
@@ -76,6 +76,9 @@ def test_the_moved_pairs_are_part_of_the_loss_in_training_alone(trained):
     trainer.model.train()
     pairs_alone = loss(rest)
     assert loss(batch) != pytest.approx(pairs_alone, abs=1e-4)
+    trainer.moved = 0.0
+    assert loss(batch) == pytest.approx(pairs_alone, abs=1e-4)
+    trainer.moved = 0.5
     trainer.model.eval()
     assert loss(batch) == pytest.approx(pairs_alone, abs=1e-4)
     assert 0 < trainer.evaluate()["eval_loss"] < 10
@@ -83,7 +86,7 @@ def test_the_moved_pairs_are_part_of_the_loss_in_training_alone(trained):
 
 def test_resumed_it_goes_on_as_if_never_stopped(trained, scenes, processor):
     trainer, _, folder = trained
-    again = trainer_on(scenes["train"], processor, folder, steps=4)
+    again = trainer_on(scenes["train"], processor, folder, steps=4, moved=0.5)
     again.train(resume_from_checkpoint=str(folder / "checkpoint-2"))
     for name, p in adapter_of(trainer).items():
         assert torch.equal(p, adapter_of(again)[name]), name
@@ -127,6 +130,8 @@ def test_what_it_cannot_train_on_is_refused(scenes, processor, tmp_path):
         trainer_on(small.remove_columns("label"), processor, tmp_path).train()
     with pytest.raises(InvalidInputError, match="no training set"):
         trainer_on(None, processor, tmp_path).train()
+    with pytest.raises(InvalidInputError, match="moved must be a finite number"):
+        trainer_on(small, processor, tmp_path, moved=1.0)
     with pytest.raises(InvalidInputError, match="None searches, False trains plainly"):
         trainer_on(small, processor, tmp_path, discovery=True)
     other = discover(np.random.default_rng(0).normal(size=(80, 4)), np.arange(80) % 2, random_state=0)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aifs_peft._hub import expecting_answers
 from aifs_peft.data.notes import listed, tell
 from aifs_peft.data.own.rows import Rows, single, stacked
 from aifs_peft.data.own.tables import TABLES, read_file
@@ -189,7 +190,8 @@ def _of_hub(name: str, data_dir: str | Path | None, revision: str | None) -> Row
 
     inner = None if data_dir is None else str(data_dir)
     try:
-        loaded = datasets.load_dataset(name, data_dir=inner, revision=revision)
+        with expecting_answers():
+            loaded = datasets.load_dataset(name, data_dir=inner, revision=revision)
     except (OSError, ValueError, TypeError, RuntimeError, KeyError, DatasetGenerationError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         text = f"Could not load the data set {name!r}: it is no local folder or file that can be read"

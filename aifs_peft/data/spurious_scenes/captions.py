@@ -64,7 +64,7 @@ def captions(dataset: Any, *, named: float = 0.5, seed: int = 0) -> Captions:
         >>> from aifs_peft.data import load
         >>> scenes = load("spurious_scenes", world="factory", n_train=4, n_validation=2, n_test=2, image_size=16)
         >>> captions(scenes["train"], named=1.0).texts[0]
-        'a picture of a stain, lit from left, line 1'
+        'this shows a stain, line 1, lit from right'
     """
     share = check_number("named", named, 0, 1, error=InvalidInputError)
     core, other, first = _facts(dataset)

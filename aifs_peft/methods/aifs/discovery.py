@@ -126,7 +126,9 @@ class AIFSDiscovery(Intervening):
     differs: ClassVar[str] = "it is this library's own method"
     title: ClassVar[str] = "AIFS (discovery)"
     recipe: ClassVar[Literal["discovery", "paper", "erm"]] = "discovery"
-    cost: ClassVar[str] = "one encoder pass before training, two more head passes per step"
+    cost: ClassVar[str] = (
+        "one encoder pass before training, two more head passes per step; when tuning, one encoder pass after training"
+    )
     collects_latents: ClassVar[Phase] = "both"
     epoch_samples: ClassVar[int | None] = None
     reads_unlabelled: ClassVar[bool] = True

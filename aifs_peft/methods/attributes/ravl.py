@@ -128,6 +128,7 @@ class Ravl(Method):
     needs: ClassVar[tuple[str, ...]] = ("patch or token features (a vision or text transformer)",)
     cost: ClassVar[str] = "one head pass per region and step; an encoder pass over held-out examples for discovery"
     Options: ClassVar[type[Any]] = Options
+    redraws_held_out = True
     collects_latents: ClassVar[Phase] = "epoch"
     on_latents: ClassVar[bool] = False
     reads_tokens: ClassVar[bool] = True

@@ -99,6 +99,7 @@ class LEIA(Method):
     )
     cost: ClassVar[str] = "a fifth of the training set held out; one encoder pass and a small fit after training"
     Options: ClassVar[type[Any]] = LEIAOptions
+    redraws_held_out = True
 
     def check(self, setup: Setup) -> None:
         """See `Method.check`; the head must have a last linear layer."""

@@ -122,6 +122,7 @@ class ShortcutProbe(Method):
     )
     cost: ClassVar[str] = "a fifth of the training set held out; one encoder pass and two small fits after training"
     Options: ClassVar[type[Any]] = ShortcutProbeOptions
+    redraws_held_out = True
 
     def check(self, setup: Setup) -> None:
         """See `Method.check`; the head must have a last linear layer."""

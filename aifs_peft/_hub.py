@@ -1,0 +1,62 @@
+"""Calls of the Hub that end: a server that takes a connection and never answers is waited for a while, not for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Without one byte from the Hub, or to it. Some calls are tried again five times.
+_SECONDS = 60.0
+
+
+@contextmanager
+def expecting_answers() -> Iterator[None]:
+    """A block in which calls of the Hub wait a minute at most for an answer; `huggingface_hub` alone waits for ever.
+
+    Calls that have a limit of their own keep it.
+
+    Raises:
+        TimeoutError: if no answer came.
+
+    Example:
+        >>> with expecting_answers():
+        ...     answer = "what the Hub says"
+    """
+    from huggingface_hub import get_session
+
+    client = get_session()
+    client.event_hooks = _with_requests(client, [*client.event_hooks["request"], _limit])
+    try:
+        yield
+    except Exception as error:
+        # By name: which library talks to the Hub differs between releases of huggingface_hub.
+        if isinstance(error, OSError) or not any(kind.__name__ == "TimeoutException" for kind in type(error).__mro__):
+            raise
+        raise TimeoutError(f"the Hub took the call and did not answer ({type(error).__name__}); try again") from error
+    finally:
+        left = list(client.event_hooks["request"])
+        left.remove(_limit)
+        client.event_hooks = _with_requests(client, left)
+
+
+def _with_requests(client: Any, hooks: list[Callable[[Any], None]]) -> dict[str, list[Any]]:
+    return {**client.event_hooks, "request": hooks}
+
+
+def _limit(request: Any) -> None:
+    """Where a request waits without end (for a connection, for reading, for writing), give it one."""
+    limits = request.extensions.get("timeout") or {}
+    request.extensions["timeout"] = {
+        name: _SECONDS if limits.get(name) is None else limits[name] for name in ("connect", "read", "write", "pool")
+    }
+
+
+def answered(call: Callable[[], Any]) -> Any:
+    """The result of a call, made within `expecting_answers`; for one that runs in another thread.
+
+    Args:
+        call: takes nothing.
+    """
+    with expecting_answers():
+        return call()
