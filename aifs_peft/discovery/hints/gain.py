@@ -158,36 +158,39 @@ def known_heads(
         The scores, with the refitted head of the number of components that is best for it; `None` where not both
         aligned and conflicting examples are known.
     """
-    rows, K, own = chosen.rows, n_classes, config.heads
-    whole = in_classes(chosen.fits[0], chosen.data, hint.values)
-    aligned = whole.classes[hint.values[rows], y[rows]] == 1
-    if aligned.all() or not aligned.any():
+    K, own = n_classes, config.heads
+    classes = in_classes(chosen.fits[0], chosen.data, hint.values).classes
+    values = np.maximum(hint.values, 0)
+    aligned, cell = classes[values, y] == 1, y * hint.n_values + values
+    if aligned[chosen.rows].all() or not aligned[chosen.rows].any():
         return None
-    cell = y[rows] * hint.n_values + hint.values[rows]
-    rest = np.setdiff1d(np.arange(len(y)), rows)
+    rest = np.flatnonzero(hint.values < 0)
     weights = 1.0 / np.maximum(np.bincount(y[rest], minlength=K), 1)[y[rest]]
     plain = fit_logistic(X[rest], y[rest], K, l2=own.refit_plain_l2, weights=weights)
-    hinted, refitted = np.empty((len(rows), K)), {trial.k: np.empty((len(rows), K)) for trial in trials}
+    hinted, refitted = np.empty((len(y), K)), np.empty((len(y), K))
+    scores: dict[int, Score] = {}
     for trial in trials:
         for j, fit in enumerate(trial.fits):
-            out = trial.fold == j
+            # Each trial has its own order of the known examples, and its own folds.
+            out = trial.rows[trial.fold == j]
             known = hint.values.copy()
-            known[rows[out]] = -1
+            known[out] = -1
             shown = in_classes(fit, trial.data, known)
             if trial is chosen:
-                keep = np.setdiff1d(np.arange(len(y)), rows[out])
+                keep = np.setdiff1d(np.arange(len(y)), out)
                 beta = _padded(shown.offsets, X.shape[1])
                 head = hinted_head(X[keep], y[keep], shown.responsibilities[keep], beta, config=config)
-                hinted[out] = head.logits(X[rows[out]])
-            refitted[trial.k][out] = refit_head(X, y, known, plain, shown.offsets, config=own).logits(X[rows[out]])
-    scores = {k: _score(logits, y[rows], cell, aligned) for k, logits in refitted.items()}
-    best = max(scores, key=lambda k: scores[k].worst)
-    high, low = _parts(plain.logits(X[rows]), y[rows], cell, aligned)
+                hinted[out] = head.logits(X[out])
+            refitted[out] = refit_head(X, y, known, plain, shown.offsets, config=own).logits(X[out])
+        rows = trial.rows
+        scores[trial.k] = _score(refitted[rows], y[rows], cell[rows], aligned[rows])
+    best, rows = max(scores, key=lambda k: scores[k].worst), chosen.rows
+    high, low = _parts(plain.logits(X[rows]), y[rows], cell[rows], aligned[rows])
     return KnownHeads(
         hint.values,
         np.mean([in_classes(f, t.data, hint.values).offsets for t in trials if t.k == best for f in t.fits], axis=0),
         min(high, low, key=lambda score: score.worst),
-        _score(hinted, y[rows], cell, aligned),
+        _score(hinted[rows], y[rows], cell[rows], aligned[rows]),
         scores[best],
         high.above(low),
     )
