@@ -133,6 +133,11 @@ def solved_components(X: Array, config: DiscoveryConfig) -> Array:
     Args:
         X: Reduced latents, shape `(n, k)`.
         config: How many, and how many rows each needs.
+
+    Example:
+        >>> from aifs_peft.discovery.config import DEFAULT_CONFIG
+        >>> solved_components(np.zeros((200, 6)), DEFAULT_CONFIG).shape
+        (200, 6)
     """
     wanted = config.many_classes.solved_components
     k = usable_components(wanted, X.shape[1], len(X), config.reduction.rows_per_component)[-1]

@@ -58,6 +58,13 @@ def plausible(model: PoolModel, gate: GateThresholds) -> bool:
     Args:
         model: The fitted mixture.
         gate: Thresholds.
+
+    Example:
+        >>> offsets, shares = np.array([[-1.0, 0.0], [1.0, 0.0]]), np.full((2, 2), 0.25)
+        >>> plausible(PoolModel(offsets, offsets[:, ::-1], 0.1, shares), GateThresholds())
+        True
+        >>> plausible(PoolModel(offsets, -0.5 * offsets, 0.1, shares), GateThresholds())
+        False
     """
     cosine, of_class, of_attribute = contrasts(model)
     least, most = gate.unlabelled_cosine
