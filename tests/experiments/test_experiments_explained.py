@@ -117,7 +117,7 @@ def test_a_tuned_encoder_is_toggled_in_its_own_latents(method: str, scans, tmp_p
     rows = result.what_if["rows"]
     assert rows[0]["plain"]["changed"] > 0.25  # a plain head on the untuned encoder
     if method == "aifs":
-        assert rows[0]["method"]["changed"] < 0.5 * rows[0]["plain"]["changed"]
+        assert rows[0]["method"]["changed"] < 0.85 * rows[0]["plain"]["changed"]
         history = [e["spurious_attribution"] for e in result.summary["history"] if "spurious_attribution" in e]
         assert len(history) == 2
     write_run(result, tmp_path)
