@@ -5,7 +5,7 @@ Buffers, so that PEFT, `Trainer` checkpoints and DDP save, restore and move them
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -87,9 +87,7 @@ class AIFSState(nn.Module):
         super().__init__()
         self.dim = dim
         self.shapes = {} if shapes is None else shapes
-        sizes: dict[str, tuple[int, ...]] = dict.fromkeys(_DTYPES, (0,))
-        sizes |= {"mask": (dim,), "basis": (dim, 0), "ema": (dim,), "num_updates": ()}
-        sizes |= {"displacements": (0, dim), "class_displacements": (0, dim), "reader": (0, dim + 1)}
+        sizes = _sizes_at_first(dim)
         wanted = sizes | {name: tuple(size) for name, size in self.shapes.items() if name in _DTYPES}
         if self._shape_problem(wanted) is None:
             sizes = wanted
@@ -139,6 +137,36 @@ class AIFSState(nn.Module):
         self._record_shapes()
         if count and "num_updates" not in new:
             self.num_updates += 1
+
+    def reset(self, keep: Collection[str] = ()) -> None:
+        """Back to what a new state holds, but for the buffers in `keep`.
+
+        Mask and scores that count the directions of a basis mean nothing without it, and go with it. So does the count
+        of updates where the scores that it counts are all zero.
+
+        Args:
+            keep: names of buffers.
+
+        Raises:
+            InvalidInputError: for an unknown name.
+
+        Example:
+            >>> state = AIFSState(3)
+            >>> state.update(mask=[0.5, 0.0, 1.0], ema=[1.0, 2.0, 0.5], centre=[1.0, 1.0, 1.0])
+            >>> state.reset(keep={"mask", "ema"})
+            >>> state.mask.tolist(), state.centre.tolist(), int(state.num_updates)
+            ([0.5, 0.0, 1.0], [], 0)
+        """
+        unknown = sorted(set(keep) - set(_DTYPES))
+        if unknown:
+            raise InvalidInputError(f"unknown state {unknown}; known: {sorted(_DTYPES)}.")
+        kept = set(keep)
+        if self.has_basis and "basis" not in kept:
+            kept -= {"mask", "ema", "num_updates"}
+        if not bool(self.ema.any()):
+            kept -= {"num_updates"}
+        sizes = _sizes_at_first(self.dim)
+        self.update(count=False, **{name: torch.zeros(sizes[name]) for name in _DTYPES if name not in kept})
 
     def _shape_problem(self, shapes: dict[str, tuple[int, ...]]) -> str | None:
         """The first buffer whose shape does not fit this latent width, in words; None when all fit."""
@@ -214,6 +242,13 @@ class AIFSState(nn.Module):
     def extra_repr(self) -> str:
         """Sizes, for `print(model)`."""
         return f"dim={self.dim}, directions={self.basis.shape[1]}, num_updates={int(self.num_updates)}"
+
+
+def _sizes_at_first(dim: int) -> dict[str, tuple[int, ...]]:
+    """Sizes of the buffers by name before anything is known of a head whose latents are `dim` wide."""
+    sizes: dict[str, tuple[int, ...]] = dict.fromkeys(_DTYPES, (0,))
+    sizes |= {"mask": (dim,), "basis": (dim, 0), "ema": (dim,), "num_updates": ()}
+    return sizes | {"displacements": (0, dim), "class_displacements": (0, dim), "reader": (0, dim + 1)}
 
 
 def _value_problem(values: dict[str, Tensor]) -> str | None:
