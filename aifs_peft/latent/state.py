@@ -35,6 +35,7 @@ _DTYPES: dict[str, torch.dtype] = {
 BASIS_TOLERANCE = 2e-2
 # Of groups that are no attribute values, say environments.
 MOST_GROUPS = 2**31
+_DAMAGED = "the saved AIFS state is damaged: {problem} Load an earlier checkpoint, or train the adapter again."
 
 
 class AIFSState(nn.Module):
@@ -190,6 +191,18 @@ class AIFSState(nn.Module):
                 return f"{name} must have shape (n,), got {shapes[name]}."
         return f"num_updates must be a scalar, got shape {shapes['num_updates']}." if shapes["num_updates"] else None
 
+    def check(self) -> None:
+        """Refuse sizes and values that no training makes.
+
+        Raises:
+            CheckpointMismatchError: saying which buffer, and what is wrong with it.
+        """
+        values = self._values()
+        wrong = self._shape_problem({name: tuple(value.shape) for name, value in values.items()})
+        wrong = wrong or _value_problem(values)
+        if wrong:
+            raise CheckpointMismatchError(_DAMAGED.format(problem=wrong))
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AIFSState:  # noqa: ARG002 - torch's signature
         """Follow moves to another device, but not changes of precision."""
         for name, buffer in self._buffers.items():
@@ -227,9 +240,7 @@ class AIFSState(nn.Module):
             )
         wrong = _value_problem({**self._values(), **saved})
         if wrong:
-            raise CheckpointMismatchError(
-                f"the saved AIFS state is damaged: {wrong} Load an earlier checkpoint, or train the adapter again."
-            )
+            raise CheckpointMismatchError(_DAMAGED.format(problem=wrong))
         for name, value in saved.items():
             current = getattr(self, name)
             if current.shape != value.shape or not current.is_contiguous():
