@@ -6,6 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_HINTS = {
+    401: " Log in with `hf auth login`, or set HF_TOKEN to a token with write access.",
+    403: " The token may not write there: make one with write access, or choose a repository of your own.",
+    404: " There is no such owner, or the token may not see it.",
+}
 # Without one byte from the Hub, or to it. Some calls are tried again five times.
 _SECONDS = 60.0
 
@@ -60,3 +65,19 @@ def answered(call: Callable[[], Any]) -> Any:
     """
     with expecting_answers():
         return call()
+
+
+def refusal(error: Exception) -> str:
+    """Why a push failed, in brackets, and what to do about it where that is known: one line.
+
+    Args:
+        error: of the push.
+
+    Example:
+        >>> refusal(ConnectionError("nobody listens"))
+        '(ConnectionError: nobody listens).'
+    """
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+    hint = _HINTS.get(status, "") if isinstance(status, int) else ""
+    return f"({type(error).__name__}: {reason}).{hint}"

@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 
 from aifs_peft.audit.associations import associations
 from aifs_peft.audit.columns import Column, as_frame, read_columns
+from aifs_peft.audit.even import even_classes
 from aifs_peft.audit.evidence import evidence_words
 from aifs_peft.audit.harm import GIVEN, PLAIN, Harm, measure_harm, plain_predictions
 from aifs_peft.audit.names import score_words
@@ -43,7 +44,7 @@ WordScores = Callable[
     [IntArray, IntArray, Sequence[Any], np.random.Generator], tuple[pd.DataFrame, pd.DataFrame | None]
 ]
 
-STEPS = ("reduction", "associations", "names", "harm", "predictions", "projection")
+STEPS = ("reduction", "associations", "names", "harm", "predictions", "projection", "even")
 WEAK = "the evidence is weak: of such finds in simulated data a good part was wrong; look at the conflicting examples"
 ROUGH = "the partition is rough: part of the conflicting examples is missed or takes a wrong value"
 UNUSED = "predictions were given, and no shortcut was found to judge them by"
@@ -99,6 +100,9 @@ def build_audit(
         sentence = found_sentence(len(conflicting), n, noun, word, table, names, alike)
     else:
         sentence = nothing_sentence(discovery, n, noun)
+        even = even_classes(X, data.y, reduction.scale, rng=rngs["even"]) if harm and discovery.candidates_ else None
+        if even is not None:
+            looked["even_classes"], sentence = even.to_dict(), f"{sentence} {even.sentence}"
     count = None if unlabelled is None else len(unlabelled)
     sentence += unlabelled_text(discovery, count)
     if count is not None:

@@ -45,7 +45,8 @@ def audit(
         discovery: a result of `discover` for the same data, for example with hints; `None` calls it.
         class_names: names in the order of the labels, or a mapping of labels to names.
         random_state: seed of discovery, folds and permutations.
-        harm: whether to train plain heads on folds, to tell what the shortcut costs.
+        harm: whether to train plain heads on folds, to tell what the shortcut costs, or, where nothing is found, what
+            unequal classes cost.
         folds: how many.
 
     Returns:

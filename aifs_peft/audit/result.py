@@ -40,7 +40,8 @@ class Audit:
         looked_at: what was looked at: `n`, `d`, `classes` (counts by name), `smallest_class`, `candidates`,
             `class_contrast`, `detectable` (what would have been seen at this size), `detectable_sentence`, `metadata`
             (`tested`, and `skipped` with the reason), `warnings`; with unlabelled examples also `unlabelled` (`n`, and
-            `rests_on`, the share of the attributes found that they showed).
+            `rests_on`, the share of the attributes found that they showed); where nothing was found and classes are
+            unequal, `even_classes` (what evenly weighted classes would give, see `aifs_peft.audit.even.EvenClasses`).
         projection: points to plot: `row`, `class_axis`, `attribute_axis` (standard deviations), `label`, `inferred`.
         inputs: the inputs as given, for a report.
         looks_like: attributes that what was found looks like, best first, where a CLIP compared them, see

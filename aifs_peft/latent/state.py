@@ -5,7 +5,7 @@ Buffers, so that PEFT, `Trainer` checkpoints and DDP save, restore and move them
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ _DTYPES: dict[str, torch.dtype] = {
 BASIS_TOLERANCE = 2e-2
 # Of groups that are no attribute values, say environments.
 MOST_GROUPS = 2**31
+_DAMAGED = "the saved AIFS state is damaged: {problem} Load an earlier checkpoint, or train the adapter again."
 
 
 class AIFSState(nn.Module):
@@ -87,9 +88,7 @@ class AIFSState(nn.Module):
         super().__init__()
         self.dim = dim
         self.shapes = {} if shapes is None else shapes
-        sizes: dict[str, tuple[int, ...]] = dict.fromkeys(_DTYPES, (0,))
-        sizes |= {"mask": (dim,), "basis": (dim, 0), "ema": (dim,), "num_updates": ()}
-        sizes |= {"displacements": (0, dim), "class_displacements": (0, dim), "reader": (0, dim + 1)}
+        sizes = _sizes_at_first(dim)
         wanted = sizes | {name: tuple(size) for name, size in self.shapes.items() if name in _DTYPES}
         if self._shape_problem(wanted) is None:
             sizes = wanted
@@ -140,6 +139,36 @@ class AIFSState(nn.Module):
         if count and "num_updates" not in new:
             self.num_updates += 1
 
+    def reset(self, keep: Collection[str] = ()) -> None:
+        """Back to what a new state holds, but for the buffers in `keep`.
+
+        Mask and scores that count the directions of a basis mean nothing without it, and go with it. So does the count
+        of updates where the scores that it counts are all zero.
+
+        Args:
+            keep: names of buffers.
+
+        Raises:
+            InvalidInputError: for an unknown name.
+
+        Example:
+            >>> state = AIFSState(3)
+            >>> state.update(mask=[0.5, 0.0, 1.0], ema=[1.0, 2.0, 0.5], centre=[1.0, 1.0, 1.0])
+            >>> state.reset(keep={"mask", "ema"})
+            >>> state.mask.tolist(), state.centre.tolist(), int(state.num_updates)
+            ([0.5, 0.0, 1.0], [], 0)
+        """
+        unknown = sorted(set(keep) - set(_DTYPES))
+        if unknown:
+            raise InvalidInputError(f"unknown state {unknown}; known: {sorted(_DTYPES)}.")
+        kept = set(keep)
+        if self.has_basis and "basis" not in kept:
+            kept -= {"mask", "ema", "num_updates"}
+        if not bool(self.ema.any()):
+            kept -= {"num_updates"}
+        sizes = _sizes_at_first(self.dim)
+        self.update(count=False, **{name: torch.zeros(sizes[name]) for name in _DTYPES if name not in kept})
+
     def _shape_problem(self, shapes: dict[str, tuple[int, ...]]) -> str | None:
         """The first buffer whose shape does not fit this latent width, in words; None when all fit."""
         d = self.dim
@@ -161,6 +190,18 @@ class AIFSState(nn.Module):
             if len(shapes[name]) != 1:
                 return f"{name} must have shape (n,), got {shapes[name]}."
         return f"num_updates must be a scalar, got shape {shapes['num_updates']}." if shapes["num_updates"] else None
+
+    def check(self) -> None:
+        """Refuse sizes and values that no training makes.
+
+        Raises:
+            CheckpointMismatchError: saying which buffer, and what is wrong with it.
+        """
+        values = self._values()
+        wrong = self._shape_problem({name: tuple(value.shape) for name, value in values.items()})
+        wrong = wrong or _value_problem(values)
+        if wrong:
+            raise CheckpointMismatchError(_DAMAGED.format(problem=wrong))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> AIFSState:  # noqa: ARG002 - torch's signature
         """Follow moves to another device, but not changes of precision."""
@@ -199,9 +240,7 @@ class AIFSState(nn.Module):
             )
         wrong = _value_problem({**self._values(), **saved})
         if wrong:
-            raise CheckpointMismatchError(
-                f"the saved AIFS state is damaged: {wrong} Load an earlier checkpoint, or train the adapter again."
-            )
+            raise CheckpointMismatchError(_DAMAGED.format(problem=wrong))
         for name, value in saved.items():
             current = getattr(self, name)
             if current.shape != value.shape or not current.is_contiguous():
@@ -214,6 +253,13 @@ class AIFSState(nn.Module):
     def extra_repr(self) -> str:
         """Sizes, for `print(model)`."""
         return f"dim={self.dim}, directions={self.basis.shape[1]}, num_updates={int(self.num_updates)}"
+
+
+def _sizes_at_first(dim: int) -> dict[str, tuple[int, ...]]:
+    """Sizes of the buffers by name before anything is known of a head whose latents are `dim` wide."""
+    sizes: dict[str, tuple[int, ...]] = dict.fromkeys(_DTYPES, (0,))
+    sizes |= {"mask": (dim,), "basis": (dim, 0), "ema": (dim,), "num_updates": ()}
+    return sizes | {"displacements": (0, dim), "class_displacements": (0, dim), "reader": (0, dim + 1)}
 
 
 def _value_problem(values: dict[str, Tensor]) -> str | None:

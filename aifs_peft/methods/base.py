@@ -55,6 +55,8 @@ class Method:
         reads_unlabelled: whether `EpochContext.encode_unlabelled` is asked for.
         learns_first: names of the adapter's buffers that `prepare` or `start` fills before the first step, whatever it
             finds. A run that goes on from a checkpoint without them is refused.
+        goes_on_from: names of the adapter's buffers that a new training starts from where they are filled, by an
+            earlier training of this method or by the user. All others of an earlier training are let go of.
         redraws_held_out: whether the part of the training set that it holds out is drawn from the seed in every epoch
             and not kept. A run that goes on with another seed is refused: it would train on what was held out.
     """
@@ -76,6 +78,7 @@ class Method:
     reads_tokens: ClassVar[bool] = False
     reads_unlabelled: ClassVar[bool] = False
     learns_first: ClassVar[tuple[str, ...]] = ()
+    goes_on_from: ClassVar[tuple[str, ...]] = ()
     redraws_held_out: ClassVar[bool] = False
 
     def __init__(self, settings: MethodSettings) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import CommitInfo, HfApi
 
-from aifs_peft._hub import answered, expecting_answers
+from aifs_peft._hub import answered, expecting_answers, refusal
 from aifs_peft._plain import plain, to_json
 from aifs_peft.errors import PushFailedError
 from aifs_peft.models.tabular import ENCODERS
@@ -28,14 +28,9 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 NOT_PUSHED = (
-    "the adapter was not pushed to {repo!r} ({reason}).{hint} Its files lie in {folder}; push them again with "
+    "the adapter was not pushed to {repo!r} {refusal}{saved} Its files lie in {folder}; push them again with "
     "`hf upload {repo} {folder}`"
 )
-_HINTS = {
-    401: " Log in with `hf auth login`, or set HF_TOKEN to a token with write access.",
-    403: " The token may not write there: make one with write access, or choose a repository of your own.",
-    404: " There is no such owner, or the token may not see it.",
-}
 MESSAGE = "Add AIFS adapter and model card"
 _EXAMPLES = ("audit", "report.html")
 """What in a run's folder shows training examples."""
@@ -133,8 +128,7 @@ def push_adapter(
         private: whether a new repository is private; None leaves it to the owner's default.
         revision: branch to push to.
         run_folder: folder of the run, which `examples` are taken from.
-        saved_in: folder that holds the adapter already: the error names it where the push fails, and nothing else is
-            kept. None keeps what was to go up.
+        saved_in: folder that holds the adapter already; the error names it, too, where the push fails.
         examples: whether to publish the report and the list and contact sheets of training examples too. Off, because
             data may be private or may not be passed on.
 
@@ -201,9 +195,8 @@ def push_files(
         done: CommitInfo | Future[CommitInfo] = answered(upload) if blocking else api.run_as_future(answered, upload)
     except Exception as error:
         # Of whatever kind: which library talks to the Hub, and raises, differs between releases of huggingface_hub.
-        if saved_in is not None:
-            shutil.rmtree(folder)
-        raise PushFailedError(not_pushed(repo_id, saved_in or folder, error)) from error
+        # The run's own folder is not what is named to push again: it may hold training examples.
+        raise PushFailedError(not_pushed(repo_id, folder, error, saved_in)) from error
     if isinstance(done, Future):
         done.add_done_callback(lambda future: _uploaded(future, repo_id, folder))
     else:
@@ -211,18 +204,17 @@ def push_files(
     return done
 
 
-def not_pushed(repo: str, folder: str | Path, error: Exception) -> str:
+def not_pushed(repo: str, folder: str | Path, error: Exception, saved_in: str | Path | None = None) -> str:
     """One line: why a push failed, where the files are, and how to push them again.
 
     Args:
         repo: that they were to go to.
-        folder: that they lie in.
+        folder: that they lie in, ready to go up.
         error: of the push.
+        saved_in: where the adapter is saved besides.
     """
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]}"
-    hint = _HINTS.get(status, "") if isinstance(status, int) else ""
-    return NOT_PUSHED.format(repo=repo, reason=reason, hint=hint, folder=folder)
+    saved = "" if saved_in is None else f" The run is saved in {saved_in}."
+    return NOT_PUSHED.format(repo=repo, refusal=refusal(error), saved=saved, folder=folder)
 
 
 def _uploaded(future: Future[CommitInfo], repo: str, folder: Path) -> None:

@@ -17,6 +17,9 @@ from aifs_peft.training.sampling import EpochSampler
 
 logger = logging.getLogger(__name__)
 
+# Buffers of the adapter that hold something of each training example, or from step to step; `prepare` fills them.
+_OF_EXAMPLES = ("groups", "weights", "memory")
+
 
 class ReadsTokens(Protocol):
     """What a method that reads tokens needs of an encoder; see `EncodingPasses`."""
@@ -79,6 +82,8 @@ class EpochRunner:
         if reason is not None:
             logger.warning("method %r will be plain training: %s", self.method.name, reason)
         self._prepare(fresh=fresh, epoch=int(epoch))
+        if fresh:
+            self._let_go()
         self.store.clear()
         if not fresh:
             if resumed_from is not None and not float(epoch).is_integer() and self.collects:
@@ -179,7 +184,15 @@ class EpochRunner:
     def _forget(self) -> None:
         """Let go of what an earlier training, by whatever method, kept of its examples and from step to step."""
         empty = self.contexts.state.mask.new_zeros(0)
-        self.contexts.state.update(count=False, groups=empty, weights=empty, memory=empty)
+        self.contexts.state.update(count=False, **dict.fromkeys(_OF_EXAMPLES, empty))
+
+    def _let_go(self) -> None:
+        """Let go of what an earlier training, by whatever method, found in the latents, but for what this one reads.
+
+        The saved adapter and its card would otherwise claim it for this training. Not done where a loader is only
+        looked at: the model may be evaluated before it is trained.
+        """
+        self.contexts.state.reset(keep={*_OF_EXAMPLES, *self.method.goes_on_from})
 
     def _require_state(self) -> None:
         """Refuse a checkpoint that does not hold what this method has learnt by then, or of other data."""

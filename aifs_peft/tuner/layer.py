@@ -18,6 +18,7 @@ from aifs_peft.latent.pooling import PooledHead, pool_latent
 from aifs_peft.latent.state import AIFSState
 from aifs_peft.tuner._peft import TunerLayer, check_adapters_to_merge
 from aifs_peft.tuner.heads import HeadSpec, build_head, takes_sequence
+from aifs_peft.tuner.loaded_by_transformers import Expected
 from aifs_peft.tuner.rows import by_row
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class AIFSLayer(TunerLayer):
         self._output: LatentOutput | None = None
         self._intervention: Intervention | None = None
         self._keeps_graph = False
+        self._unread: dict[str, Expected] = {}
         self.set_adapter(adapter_name)
         self.update_layer(adapter_name, config)
 
@@ -278,6 +280,37 @@ class AIFSLayer(TunerLayer):
         self.base_layer = self._stash.pop().to(device)
         self.merged_adapters.clear()
 
+    def expect_weights(self, adapter_name: str, model: nn.Module) -> None:
+        """Have an adapter that is not to be trained looked at, once transformers' own loader has filled it.
+
+        Args:
+            adapter_name: its name.
+            model: that the layer is in.
+        """
+        state = self.aifs_state[adapter_name]
+        assert isinstance(state, AIFSState)  # noqa: S101 - for the type checker; only update_layer fills the dict
+        self._unread[adapter_name] = Expected(model, adapter_name, self.aifs_head[adapter_name], state)
+
+    def has_weights(self, adapter_name: str) -> None:
+        """An adapter's tensors were looked at as they were loaded.
+
+        Args:
+            adapter_name: its name.
+        """
+        self._unread.pop(adapter_name, None)
+
+    def requires_grad_(self, requires_grad: bool = True) -> AIFSLayer:
+        """As for any module. It is what transformers' loader calls last, with the adapter's tensors in their places.
+
+        Raises:
+            CheckpointMismatchError: if that loader did not find all of them, or they are damaged.
+        """
+        unread, self._unread = self._unread, {}
+        for expected in unread.values():
+            expected.check()
+        super().requires_grad_(requires_grad)
+        return self
+
     def move_adapter(self, adapter_name: str, device: torch.device | None) -> None:
         """Move one adapter's head and state to a device, None for the base head's."""
         target = device if device is not None else next(self.base_layer.parameters()).device
@@ -287,7 +320,7 @@ class AIFSLayer(TunerLayer):
 
     def __getstate__(self) -> dict[str, Any]:
         # A pending output is no leaf, which deepcopy refuses; an armed intervention belongs to one training loop.
-        return {**self.__dict__, "_output": None, "_intervention": None, "_keeps_graph": False}
+        return {**self.__dict__, "_output": None, "_intervention": None, "_keeps_graph": False, "_unread": {}}
 
     def __repr__(self) -> str:
         return "aifs." + super().__repr__()

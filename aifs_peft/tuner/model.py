@@ -80,6 +80,8 @@ class AIFSModel(Tuner):
         super().inject_adapter(
             model, adapter_name, autocast_adapter_dtype=autocast_adapter_dtype, low_cpu_mem_usage=low_cpu_mem_usage
         )
+        if config.inference_mode:
+            find_aifs_layer(model).expect_weights(adapter_name, model)
         self._apply_labels(enabled=True)
 
     def _config(self, adapter_name: str) -> AIFSConfig:
@@ -177,6 +179,7 @@ class AIFSModel(Tuner):
                 f"{'; '.join(problems[:5])}). Load it with the adapter_config.json saved beside it, onto the base "
                 "model it names."
             )
+        find_aifs_layer(model).has_weights(adapter_name)
 
     def rows_by_adapter(self, names: list[str]) -> AbstractContextManager[None]:
         """A context in which row `i` of a batch goes through adapter `names[i]`; `"__base__"` is the base model.

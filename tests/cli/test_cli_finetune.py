@@ -164,6 +164,7 @@ def test_a_push_that_fails_says_where_the_adapter_is(
         raise error
 
     monkeypatch.setattr("aifs_peft.report.hub.HfApi.create_repo", unreachable)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     write_latents(tmp_path)
     data = ["--dataset", "dominoes_latents", "--data-dir", str(tmp_path), "--model", "identity", "--adapter", "none"]
     run = [*data, "--push-to-hub", "--hub-model-id", "me/adapter", "--use-cpu", "--quiet", "--no-audit"]
@@ -171,7 +172,8 @@ def test_a_push_that_fails_says_where_the_adapter_is(
     told = capsys.readouterr().err.strip().splitlines()
     assert len(told) == 1
     assert "the adapter was not pushed to 'me/adapter'" in told[0]
-    assert f"hf upload me/adapter {tmp_path / 'run'}" in told[0]
+    assert f"The run is saved in {tmp_path / 'run'}." in told[0]
+    assert f"hf upload me/adapter {tmp_path / 'aifs-push-'}" in told[0]
     assert (tmp_path / "run" / "adapter_model.safetensors").is_file()
 
 

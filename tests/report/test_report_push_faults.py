@@ -46,8 +46,8 @@ def test_a_push_that_failed_says_where_the_files_are_and_how_to_push_again(told)
     for fault, way, kind, said in rows:
         if kind != "PushFailedError" or way == "made by a trainer":
             continue
-        place = f"{folder}/run" if way == "saved already" else f"{folder}/aifs-push-"
-        assert f"Its files lie in {place}" in said, (fault, way)
+        assert f"Its files lie in {folder}/aifs-push-" in said, (fault, way)
+        assert (f"The run is saved in {folder}/run." in said) == (way == "saved already"), (fault, way)
         assert "`hf upload me/" in said
         assert "\n" not in said
     by_case = {(fault, way): said for fault, way, _, said in rows}

@@ -7,10 +7,27 @@ import sys
 
 from aifs_peft.data.spurious_scenes import WORLDS, load_spurious_scenes
 from aifs_peft.data.spurious_scenes.publish import push, write
+from aifs_peft.errors import AIFSError, PushFailedError
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Generate a world, write it to a folder and, on request, push it."""
+def main(arguments: list[str] | None = None) -> int:
+    """Generate a world, write it to a folder and, on request, push it.
+
+    Args:
+        arguments: of the command line; None takes those of this process.
+
+    Returns:
+        The exit status: 0, 1 where the push failed, 2 for a mistake in the call; then one line on stderr.
+    """
+    try:
+        _generate(arguments)
+    except AIFSError as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        return 1 if isinstance(error, PushFailedError) else 2
+    return 0
+
+
+def _generate(arguments: list[str] | None) -> None:
     parser = argparse.ArgumentParser(prog="python -m aifs_peft.data.spurious_scenes", description=__doc__)
     parser.add_argument("--world", choices=sorted(WORLDS), default="clinic")
     parser.add_argument("--shortcuts", nargs="*", help="factors that follow the label; default: the world's first")
@@ -37,4 +54,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

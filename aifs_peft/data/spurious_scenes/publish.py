@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from aifs_peft._hub import expecting_answers, refusal
 from aifs_peft.data.groups import spec_of
 from aifs_peft.data.preview import image_grid
 from aifs_peft.data.spurious_scenes import WORLDS, scene_config
+from aifs_peft.errors import PushFailedError
 
 PREVIEW = "preview.png"
+NOT_PUSHED = (
+    "the data set was not pushed to {repo!r} {refusal} Its files lie in {folder}; push them again with "
+    "`hf upload {repo} {folder} --repo-type dataset`"
+)
 
 
 def data_card(data: Any) -> str:
@@ -88,13 +95,26 @@ def push(data: Any, repo_id: str, *, private: bool = True, token: str | None = N
 
     Returns:
         Address of the commit.
+
+    Raises:
+        PushFailedError: the Hub cannot be reached or says no; what was to go up is kept.
     """
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)
-    with tempfile.TemporaryDirectory() as folder:
+    folder = tempfile.mkdtemp(prefix="aifs-push-")
+    try:
         write(data, folder)
-        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-        message = "SpuriousScenes with data card and preview"
-        commit = api.upload_folder(repo_id=repo_id, folder_path=folder, repo_type="dataset", commit_message=message)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    try:
+        with expecting_answers():
+            api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+            message = "SpuriousScenes with data card and preview"
+            commit = api.upload_folder(repo_id=repo_id, folder_path=folder, repo_type="dataset", commit_message=message)
+    except Exception as error:
+        # Of whatever kind: which library talks to the Hub, and raises, differs between releases of huggingface_hub.
+        raise PushFailedError(NOT_PUSHED.format(repo=repo_id, refusal=refusal(error), folder=folder)) from error
+    shutil.rmtree(folder)
     return str(commit.commit_url)

@@ -65,6 +65,7 @@ class AIFSPaper(Intervening):
     recipe: ClassVar[Literal["discovery", "paper", "erm"]] = "paper"
     cost: ClassVar[str] = "one more head pass per step, attributions of the head per epoch"
     collects_latents: ClassVar[Phase] = "epoch"
+    goes_on_from: ClassVar[tuple[str, ...]] = ("mask", "ema", "num_updates")
 
     def __init__(self, settings: MethodSettings) -> None:
         super().__init__(settings)
