@@ -38,6 +38,9 @@ BFLOAT16 = 0.05
 # The evidence has jumps, as rounding can decide between two searches that find the same groups. The weights by which an
 # attribute is read off latents (log odds) are large where it can be read well, and amplify rounding, too.
 EVIDENCE, READER = 0.15, 6.0
+# The last layer that `aifs` fits anew on a tuned encoder's latents is large along directions in which these hardly vary,
+# where the rounding of the whole training is seen. (Logits differ as little as the latents do.)
+REFITTED = 12.0
 BATCH = 16
 # Ten steps an epoch. (With 128 of these examples rounding decides between two answers of nearly the same evidence.)
 SIZE = 10 * BATCH
@@ -221,6 +224,7 @@ def assert_within(got: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor],
             assert torch.equal(got[name], value), name
             continue
         allowed = {"evidence": EVIDENCE, "reader": READER * share}.get(name.rpartition(".")[2], share)
+        allowed = REFITTED * share if "aifs_head" in name else allowed
         difference = float((got[name].double() - value.double()).abs().max())
         scale = max(1.0, float(value.double().abs().max()))
         assert difference <= allowed * scale, f"{name} differs by {difference:.2e} of {scale:.2e}"

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +27,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 import aifs_peft.training
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError, PushFailedError
 from aifs_peft.methods import get
-from aifs_peft.training import AIFSTrainer
+from aifs_peft.training import AIFSTrainer, peers
 from aifs_peft.tuner import AIFSConfig
 
 FIELDS = [field.name for field in dataclasses.fields(TrainingArguments)]
@@ -107,8 +108,8 @@ REFUSED = {
 INHERITED = {
     # other hardware, or a whole cluster
     *("tf32", "log_on_each_node", "save_on_each_node", "average_tokens_across_devices", "ddp_bucket_cap_mb"),
-    *("ddp_static_graph", "ddp_backend", "ddp_timeout", "ddp_find_unused_parameters", "ddp_broadcast_buffers"),
-    *("fsdp_config", "local_rank", "use_cpu"),
+    *("ddp_static_graph", "ddp_find_unused_parameters", "ddp_broadcast_buffers"),
+    *("fsdp_config", "local_rank"),
     # options of what is refused or optional
     *("liger_kernel_config", "length_column_name", "optim_args", "optim_target_modules", "use_cache"),
     *("torch_compile", "torch_compile_backend", "torch_compile_mode"),
@@ -222,6 +223,24 @@ def test_what_cannot_be_honoured_is_refused_by_name(tmp_path, name):
 def test_what_is_inherited_is_read_by_nobody_here(name):
     readers = [file for file, names in attributes_read().items() if name in names]
     assert readers == [], f"{name} is read in {readers}: check what it does there"
+
+
+@check("use_cpu", "ddp_backend", "ddp_timeout")
+def check_meeting(folder, monkeypatch):
+    met = []
+    monkeypatch.setattr(peers.dist, "init_process_group", lambda *given, **options: met.append((given, options)))
+    args = make_args(folder, use_cpu=True, ddp_timeout=90)
+    with peers.meeting_processes(args):
+        assert met == []  # alone
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with peers.meeting_processes(args):
+        assert met == [(("gloo",), {"timeout": timedelta(seconds=90)})]
+    args.ddp_backend = "mpi"
+    with peers.meeting_processes(args):
+        assert met[1][0] == ("mpi",)
+    args.use_cpu = False
+    with peers.meeting_processes(args):
+        assert len(met) == 2  # transformers does it
 
 
 @check("per_device_train_batch_size", "dataloader_drop_last")

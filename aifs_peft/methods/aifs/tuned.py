@@ -10,9 +10,15 @@ by heart look clearer than new ones will, and the penalty errs the other way.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
+
+# Standard deviation of a component, as a share of the largest, below which it is left out: unit variance would blow up
+# rounding there, of the latents and of the training, a hundred times and more.
+LEAST_SCALE = 1e-2
 
 
 def log_shares(labels: Tensor, groups: Tensor | None, num_labels: int) -> Tensor:
@@ -70,6 +76,9 @@ def fit_last_layer(
     Z, y = features.numpy(), labels.numpy()
     rng = np.random.default_rng(seed)
     reduction = principal_components(Z, rng=rng)
+    # Latents after a LayerNorm lie in a plane. Beside it there is only rounding, which unit variance would blow up.
+    kept = reduction.scale > LEAST_SCALE * reduction.scale[0]
+    reduction = replace(reduction, components=reduction.components[kept], scale=reduction.scale[kept])
     joint = num_labels
     while joint <= int(groups.max()):
         joint *= num_labels
