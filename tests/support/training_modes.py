@@ -34,12 +34,12 @@ BOTH = ALL[1:3]
 ROUNDING = 1e-4
 # Discovery's search and Adam's first steps, which follow the sign of small gradients, amplify rounding.
 AMPLIFIED = 0.02
-BFLOAT16 = 0.05
+BFLOAT16 = 0.1
 # The evidence has jumps, as rounding can decide between two searches that find the same groups. The weights by which an
 # attribute is read off latents (log odds) are large where it can be read well, and amplify rounding, too.
 EVIDENCE, READER = 0.15, 6.0
-# The last layer that `aifs` fits anew on a tuned encoder's latents is large along directions in which these hardly vary,
-# where the rounding of the whole training is seen. (Logits differ as little as the latents do.)
+# The last layer that `aifs` fits anew on a tuned encoder's latents is large along directions in which these hardly
+# vary, where the rounding of the whole training is seen. (Logits differ as little as the latents do.)
 REFITTED = 12.0
 BATCH = 16
 # Ten steps an epoch. (With 128 of these examples rounding decides between two answers of nearly the same evidence.)
