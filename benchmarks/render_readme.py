@@ -45,6 +45,7 @@ RENDERERS = {
     "step_overhead": _overhead,
     "demo": markdown_table,
     "demo_8_epochs": markdown_table,
+    "demo_other_seeds": markdown_table,
     "digits_on_scenes_difficulty": _difficulty,
     "discovery_dominoes": _dominoes,
 }
