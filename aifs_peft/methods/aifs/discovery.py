@@ -14,12 +14,13 @@ of the additive model, in which every cell has the variation of all examples. It
 gradient, what the additive head knows in closed form; balancing alone repeats the few conflicting examples until they
 are memorised.
 
-A frozen encoder's head is trained on batches balanced over label and inferred attribute. An encoder that is trained
-would learn the few conflicting examples by heart, if they were repeated. There examples are drawn as they are, `L_ce`
-is that of the logits plus `log p(y|a)`, the shares of the classes among the examples of the same inferred attribute
-value (logit adjustment, Menon et al. 2021), and there is no `L_syn`; the offsets are estimated anew at each epoch's
-end; and after training the last layer is fitted anew, by logistic regression that weighs all cells alike under a
-strong penalty (`refit`). Where no spurious direction is found, this is plain training.
+Batches are balanced over label and inferred attribute. But an encoder that is trained would learn the few conflicting
+examples by heart, if they were repeated. With two classes, examples are then drawn as they are, `L_ce` is that of the
+logits plus `log p(y|a)`, the shares of the classes among the examples of the same inferred attribute value (logit
+adjustment, Menon et al. 2021), and there is no `L_syn`; the offsets are estimated anew at each epoch's end; and after
+training the last layer is fitted anew, by logistic regression that weighs all cells alike under a strong penalty
+(`refit`). With more classes, where this was worse, balanced batches stay. Where no spurious direction is found, this is
+plain training.
 
 Supervision: labels only. A column `hint_groups` with known attribute values of a few examples is used where there is
 one.
@@ -32,7 +33,8 @@ Extra cost: one pass of the encoder before training and discovery on its latents
 the encoder is trained, one more pass after it.
 
 Defaults: this library's; the weight of the examples themselves beside synthetic ones, `observed`, was measured on
-dominoes (`docs/discovery.md`), and so was `refit`, on a tuned MobileNetV2 (`docs/research_log.md`).
+dominoes (`docs/discovery.md`), and so was `refit`, on a tuned MobileNetV2; more classes on
+ten-class Colored MNIST (`docs/research_log.md`).
 """
 
 from __future__ import annotations
@@ -74,6 +76,7 @@ HINT_COLUMN = "hint_groups"
 # Weight of the observed examples beside synthetic ones on a frozen encoder, whose head would otherwise memorise the few
 # conflicting ones; measured on dominoes, see docs/research_log.md.
 OBSERVED_FROZEN = 0.2
+REFIT_TWO_CLASSES = 0.3
 # Examples that the share of decisions along the directions is measured on, at each epoch's end.
 SHARE_SAMPLES = 2048
 
@@ -90,9 +93,9 @@ class AIFSOptions:
             where the encoder is trained and 0.2 where it is frozen. No effect where there are none.
         balance: how cells of label and inferred attribute are balanced: by repeated "draws" of the small ones, or by
             "logits" that carry the log shares of the classes within an attribute value; synthetic examples go with
-            draws alone. "auto" takes draws for a frozen encoder and logits for one that is trained.
+            draws alone. "auto" takes logits for two classes and an encoder that is trained, and draws otherwise.
         refit: L2 penalty of the last layer's fit after the training of an encoder, on features of unit variance, at
-            least 0; 0 keeps the layer as it was trained.
+            least 0; 0 keeps the layer as it was trained. None takes 0.3 for two classes and 0 for more.
 
     Raises:
         InvalidConfigError: for a weight out of range.
@@ -101,11 +104,12 @@ class AIFSOptions:
     synthetic: float = 1.0
     observed: float | None = None
     balance: str = "auto"
-    refit: float = 0.3
+    refit: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("balance", self.balance, ("auto", "draws", "logits"))
-        check_number("refit", self.refit, 0.0)
+        if self.refit is not None:
+            check_number("refit", self.refit, 0.0)
         check_number("synthetic", self.synthetic, 0.0)
         if self.observed is not None:
             check_number("observed", self.observed, 0.0)
@@ -146,7 +150,8 @@ class AIFSDiscovery(Intervening):
         """See `Method.prepare`; what the examples themselves weigh depends on what is trained."""
         self._labels, self._known, self._shares = context.labels, None, None
         balance: str = self.options.balance
-        by_logits = context.encoder_trains if balance == "auto" else balance == "logits"
+        two_tuned = context.encoder_trains and context.num_labels == 2
+        by_logits = two_tuned if balance == "auto" else balance == "logits"
         self._by_logits = by_logits and self.settings.balance_groups
         given: float | None = self.options.observed
         self._observed = given if given is not None else 1.0 if context.encoder_trains else OBSERVED_FROZEN
@@ -287,7 +292,9 @@ class AIFSDiscovery(Intervening):
     def finish(self, context: EpochContext) -> dict[str, float]:
         """Fit the last layer anew on the latents of a trained encoder, with the partition that was found before."""
         groups = context.state.groups.cpu()
-        if not (context.encoder_trains and self.options.refit and groups.numel()):
+        given: float | None = self.options.refit
+        penalty = given if given is not None else REFIT_TWO_CLASSES if context.num_labels == 2 else 0.0
+        if not (context.encoder_trains and penalty and groups.numel()):
             return {}
         assert context.encode is not None  # noqa: S101 - every trainer gives it
         latents, layer = context.encode(), last_linear(context.head)
@@ -297,7 +304,7 @@ class AIFSDiscovery(Intervening):
         features = embed_all(context.head, latents.z, context.device)
         fitted = context.on_main(
             lambda: fit_last_layer(
-                features, latents.labels, groups, context.num_labels, seed=context.seed, penalty=self.options.refit
+                features, latents.labels, groups, context.num_labels, seed=context.seed, penalty=penalty
             )
         )
         if fitted is None:
