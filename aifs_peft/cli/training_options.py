@@ -32,7 +32,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("mask_update_every", "int", 1, "epochs between two updates of the mask", METHOD, _COUNT),
     Option("mask_samples", "int", None, "examples whose latents an update reads; left out: the method's", METHOD,
            _COUNT, True),
-    Option("balance_groups", "bool", True, "draw batches balanced over label and inferred group", METHOD),
+    Option("balance_groups", "bool", True, "balance over label and inferred group", METHOD),
     Option("max_repeats", "float", 20.0, "an example is drawn at most this often per epoch, on average", METHOD,
            _COUNT),
     Option("num_train_epochs", "float", 3.0, "passes over the training set", TRAINING, _POSITIVE,

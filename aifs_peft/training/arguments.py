@@ -59,8 +59,8 @@ class AIFSTrainingArguments(TrainingArguments):
         directions: for an encoder that is trained, at each update: "refit" the directions from the groups found
             first, "rediscover" with one more pass of the encoder, or "keep" them.
         discovery_options: keyword arguments for `aifs_peft.discovery.discover` (JSON on the command line).
-        balance_groups: balance `aifs` over (label, inferred group) once groups are known: by the draws with a frozen
-            encoder, by the logits with one that is trained.
+        balance_groups: balance `aifs` over (label, inferred group) once groups are known: by the logits with two
+            classes and an encoder that is trained, else by the draws.
         max_repeats: no example is drawn more often than this per epoch on average, however small its cell.
         cache_latents: encode every data set once, before the first epoch, and train on the latents: for a frozen
             encoder and examples that are the same each time they are read (no random augmentation), which is checked.

@@ -30,7 +30,7 @@ Differs from the paper: it is this library's own method. `aifs-paper` is the pub
 Cannot: find an attribute that is too weak, or that hardly any example contradicts (`docs/discovery.md` has the limits).
 
 Extra cost: one pass of the encoder before training and discovery on its latents; two more head passes per step; where
-the encoder is trained, one more pass after it.
+the encoder is trained, with two classes, one more pass after it.
 
 Defaults: this library's; the weight of the examples themselves beside synthetic ones, `observed`, was measured on
 dominoes (`docs/discovery.md`), and so was `refit`, on a tuned MobileNetV2; more classes on
@@ -131,7 +131,8 @@ class AIFSDiscovery(Intervening):
     title: ClassVar[str] = "AIFS (discovery)"
     recipe: ClassVar[Literal["discovery", "paper", "erm"]] = "discovery"
     cost: ClassVar[str] = (
-        "one encoder pass before training, two more head passes per step; when tuning, one encoder pass after training"
+        "one encoder pass before training, two more head passes per step; when tuning, with two classes, one encoder "
+        "pass after training"
     )
     collects_latents: ClassVar[Phase] = "both"
     epoch_samples: ClassVar[int | None] = None
