@@ -67,6 +67,19 @@ def answered(call: Callable[[], Any]) -> Any:
         return call()
 
 
+def reason_of(error: Exception) -> str:
+    """What kind of error it is, and its first line.
+
+    Args:
+        error: of a call of the Hub.
+
+    Example:
+        >>> reason_of(ConnectionError("nobody listens"))
+        'ConnectionError: nobody listens'
+    """
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]}"
+
+
 def refusal(error: Exception) -> str:
     """Why a push failed, in brackets, and what to do about it where that is known: one line.
 
@@ -78,6 +91,5 @@ def refusal(error: Exception) -> str:
         '(ConnectionError: nobody listens).'
     """
     status = getattr(getattr(error, "response", None), "status_code", None)
-    reason = (str(error).strip().splitlines() or ["no reason given"])[0]
     hint = _HINTS.get(status, "") if isinstance(status, int) else ""
-    return f"({type(error).__name__}: {reason}).{hint}"
+    return f"({reason_of(error)}).{hint}"

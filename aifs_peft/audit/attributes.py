@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from aifs_peft.audit.names import LEVEL, Array, IntArray, best_of_random, contrasts
+from aifs_peft.audit.names import Array, IntArray, best_scores, contrasts
 from aifs_peft.discovery import embed_prompts
 from aifs_peft.errors import InvalidInputError
 
@@ -103,10 +103,7 @@ def score_attributes(
     values, delta, spread = contrasts(Z, y, inferred, W)
     if not len(values):
         return pd.DataFrame({column: [] for column in COLUMNS})
-    scores = delta / np.sqrt(np.maximum(np.diag(spread), 1e-24))
-    best = scores.argmax(axis=0)
-    score = scores[best, np.arange(len(pairs))]
-    high = float(np.quantile(best_of_random(delta, spread, rng), 1.0 - LEVEL))
+    best, score, high = best_scores(delta, spread, rng)
     table = pd.DataFrame(
         [
             (name, sentences[name][p], sentences[name][q], value_names[values[b]], s, high, bool(s > high))

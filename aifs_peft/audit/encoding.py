@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from aifs_peft.data.images import read_images
 from aifs_peft.errors import HeadError, InvalidInputError
+from aifs_peft.latent._support import evaluating
 from aifs_peft.latent.pooling import pool_latent
-from aifs_peft.models.encoders import embedding_of
+from aifs_peft.models.encoders import base_of, embedding_of
 from aifs_peft.training.inputs import IMAGE_COLUMNS, TEXT_COLUMNS, count_cut, input_column, longest_text, tell_cut
 from aifs_peft.training.labels import LABEL_NAMES
 from aifs_peft.tuner import AIFSConfig, AIFSLayer
@@ -39,13 +40,6 @@ class Encoded:
 
     Z: NDArray[np.float32]
     logits: NDArray[np.float32] | None
-
-
-def base_of(model: nn.Module) -> nn.Module:
-    """The model inside a `PeftModel`, or the model itself."""
-    inner: Any = getattr(model, "get_base_model", None)
-    base: nn.Module = model if inner is None else inner()
-    return base
 
 
 def is_hub(dataset: Any) -> bool:
@@ -177,26 +171,23 @@ def encode(
     chosen = range(len(dataset)) if rows is None else rows
     longest = _longest(base, dataset, chosen, processor, max_length)
     fed: list[Tensor] = []
-    modes = {module: module.training for module in model.modules()}
     hook = None if head is None else head.register_forward_pre_hook(lambda _module, args: fed.append(args[0]))
     latents, logits = [], []
     try:
-        model.eval()
-        for batch in batches(dataset, chosen, processor, batch_size, longest):
-            inputs = {k: v.to(device) for k, v in batch.items() if anything or k in known}
-            fed.clear()
-            out = model(**inputs)
-            if head is not None and not fed:
-                raise HeadError(f"the forward pass of this {type(model).__name__} does not use its head.")
-            z = pool(fed[-1]) if head is not None else embedding_of(out, base)
-            latents.append(z.float().cpu().numpy())
-            if head is not None:
-                logits.append(out.logits.float().cpu().numpy())
+        with evaluating(model):
+            for batch in batches(dataset, chosen, processor, batch_size, longest):
+                inputs = {k: v.to(device) for k, v in batch.items() if anything or k in known}
+                fed.clear()
+                out = model(**inputs)
+                if head is not None and not fed:
+                    raise HeadError(f"the forward pass of this {type(model).__name__} does not use its head.")
+                z = pool(fed[-1]) if head is not None else embedding_of(out, base)
+                latents.append(z.float().cpu().numpy())
+                if head is not None:
+                    logits.append(out.logits.float().cpu().numpy())
     finally:
         if hook is not None:
             hook.remove()
-        for module, training in modes.items():
-            module.training = training
     return Encoded(np.concatenate(latents), np.concatenate(logits) if logits else None)
 
 

@@ -60,7 +60,7 @@ def even_classes(
     if len(counts) < 2 or counts.min() < FEWEST or counts.max() < UNEQUAL * counts.min():
         return None
     fit = fit_even(X, y, len(counts), rng=rng, weights=len(y) / (len(counts) * counts[y]), scale=scale)
-    if not np.any(np.round(fit.held_out, 2) != np.round(fit.plain, 2)):
+    if not fit.differs:
         return None
     (worst, average), (plain_worst, plain_average) = fit.held_out, fit.plain
     sentence = f"Classes are unequal; with evenly weighted classes in logistic regression: {fit.told()}."

@@ -15,13 +15,13 @@ from torch.nn import functional as F
 from aifs_peft.audit.attributes import DEFAULT_ATTRIBUTES, embed_attributes, score_attributes
 from aifs_peft.audit.build import WordScores, build_audit
 from aifs_peft.audit.columns import as_frame, metadata_columns
-from aifs_peft.audit.encoding import base_of, batches, column_of, encode, is_hub
+from aifs_peft.audit.encoding import batches, column_of, encode, is_hub
 from aifs_peft.audit.names import DEFAULT_WORDS, TEMPLATE, embed_words, score_words
 from aifs_peft.audit.result import Audit
 from aifs_peft.discovery import Discovery
 from aifs_peft.errors import InvalidInputError
 from aifs_peft.models import LatentClassifier, commit_of, load_model, load_processor, resolve_model
-from aifs_peft.models.encoders import embedding_of
+from aifs_peft.models.encoders import base_of, embedding_of
 from aifs_peft.training.labels import LABEL_NAMES, label_of, read_labels
 from aifs_peft.tuner import initial_encoder
 

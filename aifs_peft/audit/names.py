@@ -113,10 +113,7 @@ def score_words(
     values, delta, spread = contrasts(Z, y, inferred, W)
     if not len(values):
         return pd.DataFrame({"word": [], "value": [], "score": [], "null_high": [], "significant": []})
-    scores = delta / np.sqrt(np.maximum(np.diag(spread), 1e-24))
-    best = scores.argmax(axis=0)
-    score = scores[best, np.arange(len(words))]
-    high = float(np.quantile(best_of_random(delta, spread, rng), 1.0 - LEVEL))
+    best, score, high = best_scores(delta, spread, rng)
     table = pd.DataFrame(
         {
             "word": words,
@@ -156,6 +153,14 @@ def contrasts(Z: Array, y: IntArray, inferred: IntArray, W: Array) -> tuple[IntA
             values.append(int(a))
             delta.append(total / weights)
     return np.array(values, dtype=np.int64), np.array(delta).reshape(-1, len(W)), spread
+
+
+def best_scores(delta: Array, spread: Array, rng: np.random.Generator) -> tuple[IntArray, Array, float]:
+    """For each text the value it goes with most and its score `(texts,)`, and what the best of random texts reaches."""
+    scores = delta / np.sqrt(np.maximum(np.diag(spread), 1e-24))
+    best = scores.argmax(axis=0)
+    high = float(np.quantile(best_of_random(delta, spread, rng), 1.0 - LEVEL))
+    return best, scores[best, np.arange(scores.shape[1])], high
 
 
 def best_of_random(delta: Array, spread: Array, rng: np.random.Generator) -> Array:

@@ -121,7 +121,7 @@ def _without_attribute(
     told = "with evenly weighted classes"
     if fit.intercepts.moved:
         told += " and intercepts moved towards equal accuracy"
-    if np.any(np.round(fit.held_out, 2) != np.round(fit.plain, 2)):
+    if fit.differs:
         told += f" ({fit.told()})"
     return fit.head, told
 

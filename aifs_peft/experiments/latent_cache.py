@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,9 @@ from torch import Tensor, nn
 from aifs_peft.environment import installed_version
 from aifs_peft.errors import InvalidInputError
 from aifs_peft.experiments.prepare import ImageEncoder, PreparedDataset, TextEncoder, encode_features
+from aifs_peft.models.encoders import base_of
+from aifs_peft.training.checkpoint_folders import to_disk
+from aifs_peft.training.parallel import on_main
 from aifs_peft.tuner.layer import AIFSLayer
 
 if TYPE_CHECKING:
@@ -94,15 +97,12 @@ class LatentCache:
         if not _repeats(data):
             logger.warning(RANDOM.format(folder=self.folder))
             return encode()
-        first = accelerator is None or accelerator.is_main_process
         entry = self.folder / latent_key(model, data, head)
-        found = _broadcast(accelerator, first and _is_whole(entry, len(data)))
-        if not found:
+        # Asked and written by the first process; all of them go on alike, also where it fails.
+        first = (lambda work: work()) if accelerator is None else partial(on_main, accelerator)
+        if not first(lambda: _is_whole(entry, len(data))):
             Z = encode()
-            if first:
-                _write(entry, Z.numpy())
-            if accelerator is not None:
-                accelerator.wait_for_everyone()
+            first(lambda: _write(entry, Z.numpy()))
             return Z
         # Copy-on-write: processes share the file's pages, and nothing written to the tensor goes back.
         return torch.from_numpy(np.load(entry / LATENTS, mmap_mode="c", allow_pickle=False))
@@ -138,8 +138,8 @@ def _model_parts(model: nn.Module, head: str) -> Iterator[bytes]:
     layers = {name: module for name, module in model.named_modules() if isinstance(module, AIFSLayer)}
     for name, layer in layers.items():
         yield f"{name} pool {layer.aifs_spec[layer.adapter].pool}".encode()
-    yield repr(type(_innermost(model))).encode()
-    config: Any = getattr(_innermost(model), "config", None)
+    yield repr(type(base_of(model))).encode()
+    config: Any = getattr(base_of(model), "config", None)
     if hasattr(config, "to_dict"):
         yield _json({k: v for k, v in config.to_dict().items() if k not in _NOT_COMPUTED})
     heads = tuple(f"{name}." for name in (*layers, *([head] if head else [])))
@@ -151,11 +151,6 @@ def _model_parts(model: nn.Module, head: str) -> Iterator[bytes]:
 
 # Of a configuration: where a model came from and how its classes are called changes no latent.
 _NOT_COMPUTED = ("_name_or_path", "id2label", "label2id", "transformers_version", "problem_type", "architectures")
-
-
-def _innermost(model: nn.Module) -> nn.Module:
-    inner = getattr(model, "get_base_model", None)
-    return inner() if callable(inner) else model
 
 
 def _preparation(data: PreparedDataset) -> Iterator[bytes]:
@@ -235,10 +230,9 @@ def _write(entry: Path, Z: np.ndarray[Any, Any]) -> None:
             np.save(aside / LATENTS, Z, allow_pickle=False)
             manifest = {"format": FORMAT, "rows": len(Z), "dim": Z.shape[1], "blake2b": _digest(Z)}
             (aside / MANIFEST).write_text(json.dumps(manifest, indent=1))
-            for name in (LATENTS, MANIFEST):
-                with (aside / name).open("rb") as file:
-                    os.fsync(file.fileno())
             aside.chmod(0o755)
+            for path in (aside / LATENTS, aside / MANIFEST, aside):
+                to_disk(path)
             if not entry.exists():
                 aside.rename(entry)
         finally:
@@ -247,12 +241,3 @@ def _write(entry: Path, Z: np.ndarray[Any, Any]) -> None:
         if entry.is_dir():  # another run gave its entry this name meanwhile
             return
         raise InvalidInputError(NOT_WRITABLE.format(folder=entry.parent, reason=error.strerror or error)) from error
-
-
-def _broadcast(accelerator: Accelerator | None, value: bool) -> bool:
-    """What the first process found."""
-    if accelerator is None or accelerator.num_processes == 1:
-        return value
-    from accelerate.utils import broadcast_object_list
-
-    return bool(broadcast_object_list([value])[0])

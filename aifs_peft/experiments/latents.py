@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from aifs_peft.errors import HeadError, InvalidInputError, NonFiniteError
 from aifs_peft.experiments.latent_cache import LatentCache
 from aifs_peft.experiments.prepare import PreparedDataset, make_encoder, modality_of
+from aifs_peft.latent._support import evaluating
 from aifs_peft.latent.pooling import pool_latent
 from aifs_peft.training.parallel import gather_rows
 from aifs_peft.tuner import AIFSConfig
@@ -169,22 +170,19 @@ def _encoded(
         z = layers[0].pool(args[0]) if layers else pool_latent(args[0])
         seen.append(z.detach().to("cpu", torch.float32))
 
-    modes = {module: module.training for module in model.modules()}
     hook = reader.register_forward_pre_hook(note)
     device = next(model.parameters()).device
     world, rank = (accelerator.num_processes, accelerator.process_index) if accelerator is not None else (1, 0)
     starts = range(rank * batch_size, len(data), world * batch_size)
     try:
-        model.eval()
-        for start in starts:
-            batch = data.batch(start, min(start + batch_size, len(data)))
-            model(**{name: value.to(device) for name, value in batch.items()})
-            if layers and layers[0].has_output:
-                layers[0].take_output()
+        with evaluating(model):
+            for start in starts:
+                batch = data.batch(start, min(start + batch_size, len(data)))
+                model(**{name: value.to(device) for name, value in batch.items()})
+                if layers and layers[0].has_output:
+                    layers[0].take_output()
     finally:
         hook.remove()
-        for module, training in modes.items():
-            module.training = training
     if len(seen) != len(starts):
         raise HeadError(
             f"the forward pass of this {type(model).__name__} does not use its head {type(reader).__name__}"

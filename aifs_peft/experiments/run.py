@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -39,7 +38,7 @@ from aifs_peft.experiments.latents import latents_of
 from aifs_peft.experiments.prepare import PreparedDataset, label_names
 from aifs_peft.experiments.provenance import provenance
 from aifs_peft.experiments.toggling import LatentModel, toggled_or_reason
-from aifs_peft.training.frozen import LatentDataset, fed_with_latents
+from aifs_peft.training.frozen import LatentDataset, on_latents
 from aifs_peft.training.labels import without_labels
 
 if TYPE_CHECKING:
@@ -230,21 +229,17 @@ def train(
     """
     trainer = run.trainer
     say(f"training {trainer.method.name} on {len(run.prepared['train']):,} examples")
-    sets: dict[str, Any] = {
-        name: LatentDataset(latents[name], part.labels, part.columns) if latents else part
-        for name, part in run.prepared.items()
-    }
-    trainer.train_dataset, trainer.eval_dataset = sets["train"], sets["validation"]
-    unlabelled = trainer.unlabelled_dataset
-    if latents and pool is not None:
-        trainer.unlabelled_dataset = without_labels(LatentDataset(pool, torch.full((len(pool),), -1), {}))
-    with fed_with_latents(trainer.adapted) if latents else nullcontext():
-        trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
-        logits = np.asarray(trainer.predict(sets["test"]).predictions, dtype=np.float64)
-    # From here on the trainer's model takes inputs again.
-    trainer.train_dataset, trainer.eval_dataset = run.prepared["train"], run.prepared["validation"]
-    trainer.unlabelled_dataset = unlabelled
-    return logits
+    if not latents:
+        return _fit_and_predict(trainer, args, run.prepared["test"])
+    sets = {name: LatentDataset(latents[name], part.labels, part.columns) for name, part in run.prepared.items()}
+    unlabelled = None if pool is None else without_labels(LatentDataset(pool, torch.full((len(pool),), -1), {}))
+    with on_latents(trainer, sets["train"], sets["validation"], unlabelled):
+        return _fit_and_predict(trainer, args, sets["test"])
+
+
+def _fit_and_predict(trainer: AIFSTrainer, args: AIFSTrainingArguments, test: Any) -> NDArray[np.float64]:
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    return np.asarray(trainer.predict(test).predictions, dtype=np.float64)
 
 
 def _train_plainly(

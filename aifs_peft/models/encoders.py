@@ -51,6 +51,18 @@ def library_of(encoder: nn.Module) -> str:
     return "transformers" if origin == "transformers" else "torch"
 
 
+def base_of(model: Any) -> Any:
+    """The model inside a `PeftModel`, or the model itself.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> base_of(layer) is layer
+        True
+    """
+    inner = getattr(model, "get_base_model", None)
+    return model if inner is None else inner()
+
+
 def embedding_of(out: Any, encoder: nn.Module) -> Tensor:
     """The embedding in whatever an encoder returns."""
     if isinstance(out, Tensor):

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
-from aifs_peft._hub import expecting_answers
+from aifs_peft._hub import expecting_answers, reason_of
 from aifs_peft.errors import PushFailedError
 from aifs_peft.training.callbacks import export_callbacks
 from aifs_peft.training.checkpoint_folders import require_whole, unfinished
@@ -160,7 +160,7 @@ def _init_hf_repo(self: Any, token: str | None = None, private: bool | None = No
             Trainer.init_hf_repo(self, token, private)
     except Exception as error:
         # Of whatever kind: which library talks to the Hub, and raises, differs between releases of huggingface_hub.
-        reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]}"
+        reason = reason_of(error)
         raise PushFailedError(NO_REPOSITORY.format(repo=self.args.hub_model_id, reason=reason)) from error
 
 

@@ -57,19 +57,24 @@ def publish(checkpoint: Path, run: dict[str, Any]) -> None:
     written = unfinished(checkpoint)
     write_manifest(written, run)
     for path in written.rglob("*"):
-        _to_disk(path)
-    _to_disk(written)
+        to_disk(path)
+    to_disk(written)
     replaced = checkpoint.parent / f"{_REPLACED}{checkpoint.name}"
     if checkpoint.exists():
         shutil.rmtree(replaced, ignore_errors=True)
         checkpoint.rename(replaced)
     written.rename(checkpoint)
-    _to_disk(checkpoint.parent)
+    to_disk(checkpoint.parent)
     shutil.rmtree(replaced, ignore_errors=True)
     shutil.rmtree(written.parent, ignore_errors=True)
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
+    """Have a file's content, or a folder's entries, on the disk before going on.
+
+    Args:
+        path: of it.
+    """
     if os.name == "nt" and path.is_dir():
         return  # a folder cannot be opened there
     descriptor = os.open(path, os.O_RDONLY)

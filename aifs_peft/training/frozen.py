@@ -25,7 +25,6 @@ from aifs_peft.tuner import AIFSLayer, find_aifs_layer
 from aifs_peft.tuner.modes import trains_encoder
 
 LATENTS = "latents"
-SETS = ("train_dataset", "eval_dataset", "unlabelled_dataset")
 PROBED = 16  # examples that are read twice, to find random augmentation
 TRAINS = (
     "cache_latents=True needs a frozen encoder, whose latents stay as they are; this adapter trains {what}. Leave "
@@ -122,23 +121,40 @@ def on_kept_latents(trainer: TrainerBase, loading: Loading) -> Iterator[None]:
     Raises:
         InvalidConfigError: if an example is not the same when it is read again.
     """
-    before = {name: getattr(trainer, name) for name in (*SETS, "data_collator", "_checked_evaluation")}
     keep = _Keeper(trainer, loading)
-    for name, value in (
-        ("train_dataset", keep(trainer.train_dataset, trainer.labels, "training")),
-        ("eval_dataset", keep.evaluation(trainer.eval_dataset)),
-        ("unlabelled_dataset", keep.unlabelled(getattr(trainer, "unlabelled_dataset", None))),
-        # The user's own collator may want pictures or texts.
-        ("data_collator", CarryingCollator(default_data_collator, keep.carried, seed=trainer.args.seed)),
-    ):
-        setattr(trainer, name, value)
-    trainer._checked_evaluation, trainer._runner = trainer.eval_dataset, None
+    train = keep(trainer.train_dataset, trainer.labels, "training")
+    evaluation = keep.evaluation(trainer.eval_dataset)
+    unlabelled = keep.unlabelled(getattr(trainer, "unlabelled_dataset", None))
+    with on_latents(trainer, train, evaluation, unlabelled):
+        yield
+
+
+@contextmanager
+def on_latents(trainer: TrainerBase, train: Any, evaluation: Any, unlabelled: Any) -> Iterator[None]:
+    """While this lasts, the trainer has latents in the place of its data sets, and its model takes them.
+
+    Args:
+        trainer: whose encoder is frozen.
+        train: a `LatentDataset`, like those that follow.
+        evaluation: the evaluation set, or several by name; None without one.
+        unlabelled: without labels; None without one.
+    """
+    # The user's own collator may want pictures or texts.
+    collator = CarryingCollator(
+        default_data_collator, list(trainer.args.evaluation_columns or ()), seed=trainer.args.seed
+    )
+    inside = {
+        "train_dataset": train, "eval_dataset": evaluation, "unlabelled_dataset": unlabelled,
+        "data_collator": collator, "_checked_evaluation": evaluation,
+    }  # fmt: skip
+    before = {name: getattr(trainer, name) for name in inside}
+    vars(trainer).update(inside)
+    trainer._runner = None
     try:
         with fed_with_latents(trainer.adapted):
             yield
     finally:
-        for name, value in before.items():
-            setattr(trainer, name, value)
+        vars(trainer).update(before)
         trainer._runner = None  # made on latents
 
 

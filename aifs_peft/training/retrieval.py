@@ -23,8 +23,10 @@ from aifs_peft._checks import check_number
 from aifs_peft.data.images import read_images
 from aifs_peft.discovery import Discovery, discover
 from aifs_peft.errors import InvalidInputError
+from aifs_peft.latent._support import evaluating
 from aifs_peft.latent.contrastive import contrastive_loss, mirrored
 from aifs_peft.methods import Sampling
+from aifs_peft.models.encoders import base_of
 from aifs_peft.training import _transformers
 from aifs_peft.training.labels import LABEL_NAMES
 from aifs_peft.training.sampling import EpochSampler
@@ -89,7 +91,7 @@ class RetrievalTrainer(Trainer):
         max_repeats: float = 20.0,
         **kwargs: Any,
     ) -> None:
-        base = _base_of(model)
+        base = base_of(model)
         if not (hasattr(base, "get_image_features") and hasattr(base, "get_text_features")):
             raise InvalidInputError(NO_MODEL.format(model=type(base).__name__) + ".")
         if not (hasattr(processing_class, "image_processor") and hasattr(processing_class, "tokenizer")):
@@ -175,7 +177,7 @@ class RetrievalTrainer(Trainer):
         given = dict(inputs)
         classes, values, same = given.pop("classes", None), given.pop("values", None), given.pop("same")
         out = model(**given)
-        scale = _base_of(self.accelerator.unwrap_model(model)).logit_scale.exp().clamp(max=100.0)
+        scale = base_of(self.accelerator.unwrap_model(model)).logit_scale.exp().clamp(max=100.0)
         images, texts = out.image_embeds, out.text_embeds
         loss = contrastive_loss(images, texts, scale, same)
         if self.robust and self.moved and model.training and classes is not None and values is not None:
@@ -216,12 +218,10 @@ class RetrievalTrainer(Trainer):
     @torch.no_grad()
     def _embedded(self, pairs: Pairs, *, texts: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         model = self.accelerator.unwrap_model(self.model)
-        base, size = _base_of(model), self.args.eval_batch_size
+        base, size = base_of(model), self.args.eval_batch_size
         device = next(base.parameters()).device
-        modes = {module: module.training for module in model.modules()}
         parts: tuple[list[Tensor], list[Tensor]] = ([], [])
-        try:
-            model.eval()
+        with evaluating(model):
             for start in range(0, len(pairs), size):
                 batch = self.data_collator(pairs.__getitems__(list(range(start, min(start + size, len(pairs))))))
                 pixels = batch["pixel_values"].to(device)
@@ -229,9 +229,6 @@ class RetrievalTrainer(Trainer):
                 if texts:
                     tokens = {name: batch[name].to(device) for name in ("input_ids", "attention_mask")}
                     parts[1].append(_unit(base.get_text_features(**tokens)))
-        finally:
-            for module, training in modes.items():
-                module.training = training
         images, captions = (torch.cat(part).cpu().numpy() if part else np.zeros((0, 0), np.float32) for part in parts)
         return images, captions
 
@@ -326,12 +323,6 @@ class Collator:
             if all(name in row for row in rows):
                 batch[name] = torch.tensor([row[name] for row in rows])
         return batch
-
-
-def _base_of(model: Any) -> Any:
-    """The CLIP inside a `PeftModel`, or the model itself."""
-    inner = getattr(model, "get_base_model", None)
-    return model if inner is None else inner()
 
 
 def _unit(out: Any) -> Tensor:

@@ -34,6 +34,11 @@ class EvenFit:
     held_out: tuple[float, float]
     plain: tuple[float, float]
 
+    @property
+    def differs(self) -> bool:
+        """Whether that is seen in whole per cent."""
+        return bool(np.any(np.round(self.held_out, 2) != np.round(self.plain, 2)))
+
     def told(self) -> str:
         """What it gains and costs, in words."""
         (worst, average), (plain_worst, plain_average) = self.held_out, self.plain

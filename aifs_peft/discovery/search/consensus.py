@@ -144,6 +144,22 @@ def solved_components(X: Array, config: DiscoveryConfig) -> Array:
     return np.ascontiguousarray(X[:, :k])
 
 
+def judged_components(width: int, n: int, config: DiscoveryConfig) -> int:
+    """In how many of the leading components contrasts are compared.
+
+    Args:
+        width: Number of components.
+        n: Number of examples.
+        config: How many, and how many rows each needs.
+
+    Example:
+        >>> judged_components(64, 500, DiscoveryConfig()), judged_components(6, 500, DiscoveryConfig())
+        (32, 6)
+    """
+    own = config.many_classes
+    return usable_components(own.judged_components, width, n, own.judged_rows)[-1]
+
+
 def refine_until_stable(
     X: Array, y: IntArray, attribute: IntArray, n_classes: int, *, rng: np.random.Generator, config: DiscoveryConfig
 ) -> Array:
@@ -192,9 +208,7 @@ def _judged(
 ) -> Candidate:
     """The gate's word on one solution."""
     y, K, gate = data.y, len(data.counts), config.gate
-    k = usable_components(
-        config.many_classes.judged_components, data.X.shape[1], len(y), config.many_classes.judged_rows
-    )[-1]
+    k = judged_components(data.X.shape[1], len(y), config)
     part = Moments(np.ascontiguousarray(data.X[:, :k]), y, data.counts, data.sums[:, :k], data.second[:k, :k])
     attribute = np.asarray(R.argmax(axis=1))
     shape = gates.geometry(partition_fit(part, R, config=config.mixture))

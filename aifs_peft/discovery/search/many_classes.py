@@ -20,6 +20,7 @@ from aifs_peft.discovery.proposals.trimmed import TrimmedDiscriminant, trimmed_d
 from aifs_peft.discovery.result import Candidate
 from aifs_peft.discovery.search.consensus import (
     Solution,
+    judged_components,
     refine_until_stable,
     solve,
     solve_by_pairs,
@@ -107,8 +108,7 @@ def _everywhere(
     """Weights of the attribute values for all rows, from those of the rows that a solution was fitted on."""
     if len(rows) == len(y):
         return R.astype(np.float32)
-    own = config.many_classes
-    k = usable_components(own.judged_components, X.shape[1], len(rows), own.judged_rows)[-1]
+    k = judged_components(X.shape[1], len(rows), config)
     data = Moments.of(np.ascontiguousarray(X[rows, :k]), y[rows], K)
     everywhere = np.array(partition_fit(data, R, config=config.mixture).responsibilities(X[:, :k], y).argmax(axis=1))
     everywhere[rows] = R.argmax(axis=1)
