@@ -159,7 +159,9 @@ def write_result(path: Path, content: Mapping[str, Any]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    # One line per key: short, and a change shows where it is.
+    lines = [f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in content.items()]
+    aside.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     aside.replace(path)
 
 
