@@ -86,119 +86,120 @@ def additive_model(
         >>> np.allclose(np.diff(model.beta, axis=0), [0, 4], atol=0.01)
         True
     """
-    return model_of_moments(additive_moments(X, y, R, second=second, weights=weights))
+    # Of an example that weighs `w`, everything that is summed over examples is there `w` times.
+    w = None if weights is None else weights * (len(y) / weights.sum())
+    return AdditiveMoments.of(X, y, R, second=second, weights=w).fit()
 
 
 @dataclass(frozen=True)
 class AdditiveMoments:
-    """Sums over examples from which the additive model follows; those of parts of the data are added with `+`.
+    """All that the additive model needs of the examples: sums over them, which blocks of rows give one after the other.
 
     Args:
-        cells: Weight of each label (rows) and attribute value, shape `(K, m * K)`.
-        between: The same of two attribute values, shape `(m * K, m * K)`.
-        target: Sums of the latents per label and per attribute value, below each other, shape `(K + m * K, k)`.
+        count: Number of examples, or sum of their weights.
+        cells: Weight of each label and attribute value, shape `(K, m * K)`.
+        between: Weight of each two attribute values, shape `(m * K, m * K)`.
+        target: Sums of the latents per class and per attribute value, shape `(K + m * K, k)`.
         second: Uncentred second moment, shape `(k, k)`.
-        aligned: Per class and attribute, weight of the examples that go with the label, shape `(K, m)`.
-        conflicting: Of those that go against it, likewise.
-        signs: Per class, second moment of the signs that tell the two apart, shape `(K, m, m)`.
-        total: Weight of all examples.
+        parts: Weight of the aligned and of the conflicting examples of each class, per attribute, shape `(2, K, m)`.
+        signs: Products of the signs that tell aligned (1) from conflicting (-1), summed per class, `(K, m, m)`.
     """
 
+    count: float
     cells: Array
     between: Array
     target: Array
     second: Array
-    aligned: Array
-    conflicting: Array
+    parts: Array
     signs: Array
-    total: float
+
+    @staticmethod
+    def of(
+        X: Array, y: IntArray, R: Array, *, second: Array | None = None, weights: Array | None = None
+    ) -> AdditiveMoments:
+        """Moments of one block of rows.
+
+        Args:
+            X: Reduced latents, shape `(n, k)`.
+            y: Labels in `0..K-1`, shape `(n,)`.
+            R: Weights of the attribute values, shape `(n, K)` or `(n, m, K)`.
+            second: `X.T @ X` of the weighted rows, where it is known.
+            weights: Of the examples, shape `(n,)`: everything is there so many times. All one if `None`.
+
+        Example:
+            >>> AdditiveMoments.of(np.array([[1.0], [5.0]]), np.array([0, 1]), np.eye(2)).target.tolist()
+            [[1.0], [5.0], [1.0], [5.0]]
+        """
+        n, K = len(y), R.shape[-1]
+        values = R.reshape(n, -1).astype(X.dtype)
+        labels = one_hot(y, K, X.dtype)
+        w = None if weights is None else weights[:, None].astype(X.dtype)
+        labels_w, values_w, X_w = (labels, values, X) if w is None else (labels * w, values * w, X * w)
+        cells = (labels_w.T @ values).astype(np.float64)
+        between = (values_w.T @ values).astype(np.float64)
+        for start in range(0, values.shape[1], K):
+            # An example has one value of each attribute: its expected indicators are uncorrelated.
+            own = slice(start, start + K)
+            between[own, own] = np.diag(cells[:, own].sum(axis=0))
+        return AdditiveMoments(
+            float(n) if weights is None else float(weights.sum()),
+            cells,
+            between,
+            np.vstack([labels_w.T @ X, values_w.T @ X]).astype(np.float64),
+            (X_w.T @ X).astype(np.float64) if second is None else second,
+            *_signs(y, R, None if w is None else w[:, 0]),
+        )
 
     def __add__(self, other: AdditiveMoments) -> AdditiveMoments:
+        """Moments of the rows of both."""
         return AdditiveMoments(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
-
-def additive_moments(
-    X: Array, y: IntArray, R: Array, *, second: Array | None = None, weights: Array | None = None
-) -> AdditiveMoments:
-    """The sums of `AdditiveMoments`; products in the precision of `X`, the result in float64.
-
-    Args:
-        X: Reduced latents, shape `(n, k)`.
-        y: Labels in `0..K-1`, shape `(n,)`.
-        R: Weights of the attribute values, shape `(n, K)`; of `m` attributes `(n, m, K)`.
-        second: See `additive_model`.
-        weights: See `additive_model`.
-
-    Example:
-        >>> y = np.array([0, 0, 1, 1]); R = np.eye(2)[[0, 1, 0, 1]]; X = np.array([[0.0], [4.0], [2.0], [6.0]])
-        >>> parts = additive_moments(X[:2], y[:2], R[:2]) + additive_moments(X[2:], y[2:], R[2:])
-        >>> bool(np.all(parts.target == additive_moments(X, y, R).target)), parts.total
-        (True, 4.0)
-    """
-    n, K = len(y), R.shape[-1]
-    values = R.reshape(n, -1).astype(X.dtype)
-    labels = one_hot(y, K, X.dtype)
-    # Of an example that weighs `w`, everything that is summed over examples is there `w` times.
-    w = None if weights is None else (weights * (n / weights.sum()))[:, None].astype(X.dtype)
-    labels_w, values_w, X_w = (labels, values, X) if w is None else (labels * w, values * w, X * w)
-    cells = (labels_w.T @ values).astype(np.float64)
-    between = (values_w.T @ values).astype(np.float64)
-    for start in range(0, values.shape[1], K):
-        # An example has one value of each attribute: its expected indicators are uncorrelated.
-        own = slice(start, start + K)
-        between[own, own] = np.diag(cells[:, own].sum(axis=0))
-    target = np.vstack([labels_w.T @ X, values_w.T @ X]).astype(np.float64)
-    second = (X_w.T @ X).astype(np.float64) if second is None else second
-    signs = _signs(y, R, None if w is None else w[:, 0])
-    return AdditiveMoments(cells, between, target, second, *signs, float(n))
+    def fit(self) -> AdditiveModel:
+        """The additive model by least squares."""
+        K, columns, k = len(self.cells), self.cells.shape[1], self.target.shape[1]
+        cells, target, n = self.cells, self.target, self.count
+        gram = np.block([[np.diag(cells[:, :K].sum(axis=1)), cells], [cells.T, self.between]])
+        # The ridge settles the constants that may move between alpha and beta, and attribute values that nobody has.
+        coefficients = np.linalg.solve(gram + 1e-3 * np.eye(K + columns), target)
+        cross = coefficients.T @ target
+        scatter = self.second - cross - cross.T + coefficients.T @ gram @ coefficients
+        alpha, beta = coefficients[:K], coefficients[K:].reshape(-1, K, k)
+        shift = beta.mean(axis=1)
+        beta = (beta - shift[:, None]).reshape(columns, -1)
+        error = _sampling_error(self.parts, self.signs)
+        return AdditiveModel(alpha + shift.sum(axis=0), beta, 0.5 * (scatter + scatter.T) / n, *error)
 
 
-def model_of_moments(moments: AdditiveMoments) -> AdditiveModel:
-    """The additive model from the sums over all examples, see `additive_model`."""
-    cells, target = moments.cells, moments.target
-    K, columns = cells.shape
-    gram = np.block([[np.diag(cells[:, :K].sum(axis=1)), cells], [cells.T, moments.between]])
-    # The ridge settles the constants that may move between alpha and beta, and attribute values that nobody has.
-    coefficients = np.linalg.solve(gram + 1e-3 * np.eye(K + columns), target)
-    cross = coefficients.T @ target
-    scatter = moments.second - cross - cross.T + coefficients.T @ gram @ coefficients
-    alpha, beta = coefficients[:K], coefficients[K:].reshape(-1, K, target.shape[1])
-    shift = beta.mean(axis=1)
-    beta = (beta - shift[:, None]).reshape(columns, -1)
-    error = _sampling_error(moments.aligned, moments.conflicting, moments.signs)
-    return AdditiveModel(alpha + shift.sum(axis=0), beta, 0.5 * (scatter + scatter.T) / moments.total, *error)
-
-
-def _signs(y: IntArray, R: Array, weights: Array | None = None) -> tuple[Array, Array, Array]:
-    """`aligned`, `conflicting` and `signs` of `AdditiveMoments`."""
+def _signs(y: IntArray, R: Array, weights: Array | None = None) -> tuple[Array, Array]:
+    """`parts` and `signs` of `AdditiveMoments`."""
     n, K = len(y), R.shape[-1]
     R = R.reshape(n, -1, K)
     signs = 2.0 * R[np.arange(n), :, y].astype(np.float64) - 1.0
     m = signs.shape[1]
-    aligned, conflicting, second = np.empty((K, m)), np.empty((K, m)), np.empty((K, m, m))
+    parts, products = np.zeros((2, K, m)), np.zeros((K, m, m))
     for c in range(K):
         rows = signs[y == c]
         w = np.ones((len(rows), 1)) if weights is None else weights[y == c, None].astype(np.float64)
-        aligned[c] = (0.5 * (1.0 + rows) * w).sum(axis=0)
-        conflicting[c] = (0.5 * (1.0 - rows) * w).sum(axis=0)
-        second[c] = (rows * w).T @ rows
-    return aligned, conflicting, second
+        parts[0, c] = (0.5 * (1.0 + rows) * w).sum(axis=0)
+        parts[1, c] = (0.5 * (1.0 - rows) * w).sum(axis=0)
+        products[c] = (rows * w).T @ rows
+    return parts, products
 
 
-def _sampling_error(aligned: Array, conflicting: Array, signs: Array) -> tuple[float, Array]:
-    """`noise` and `shares` of `AdditiveModel`, from sums per class.
+def _sampling_error(parts: Array, signs: Array) -> tuple[float, Array]:
+    """`noise` and `shares` of `AdditiveModel`.
 
     Within a class the class offset is the intercept of a regression on the signs that tell aligned (1) from conflicting
     (-1). For one attribute its variance is `(1 / n_aligned + 1 / n_conflicting) / 4`; centring over the classes takes
     one part in `K`.
     """
-    K, m = aligned.shape
+    _, K, m = parts.shape
     inverse = np.zeros((m + 1, m + 1))
-    for a, c, second in zip(np.maximum(aligned, 1.0), np.maximum(conflicting, 1.0), signs, strict=True):
+    for (aligned, conflicting), products in zip(np.maximum(parts, 1.0).swapaxes(0, 1), signs, strict=True):
         gram = np.empty((m + 1, m + 1))
-        gram[1:, 1:] = second
-        gram[0, 1:] = gram[1:, 0] = a - c
-        gram[np.diag_indices(m + 1)] = np.r_[(a + c).mean(), a + c]
+        gram[1:, 1:] = products
+        gram[0, 1:] = gram[1:, 0] = aligned - conflicting
+        gram[np.diag_indices(m + 1)] = np.r_[(aligned + conflicting).mean(), aligned + conflicting]
         inverse += np.linalg.pinv(gram, hermitian=True) / K
     carried = np.maximum(-inverse[0, 1:], 0.0)
     total = float(carried.sum())

@@ -10,6 +10,8 @@ other values, since which value they carry is what a wrong start confirms for ev
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.special import softmax
 
@@ -17,6 +19,7 @@ from aifs_peft.discovery.arrays import Array, IntArray, one_hot, random_folds
 from aifs_peft.discovery.config import DiscoveryConfig, MixtureConfig, RefinementConfig
 from aifs_peft.discovery.mixture.additive import additive_model, split_by_signal
 from aifs_peft.discovery.mixture.em import shrink
+from aifs_peft.discovery.principal_components import usable_components
 
 
 def refine_attribute(
@@ -66,6 +69,64 @@ def refine_attribute(
     return np.asarray(np.mean(history, axis=0))
 
 
+@dataclass(frozen=True)
+class Sharpened:
+    """How a sharpened partition assigns rows that it was not fitted on.
+
+    Args:
+        weight: Of the discriminant, shape `(k, K)`.
+        offset: Its offsets, rows are labels, shape `(K, K)`.
+        size: `beta' Sigma^-1 beta`, shape `(K, K)`.
+        bias: Of label (rows) and value, shape `(K, K)`.
+        config: From where an example can move.
+    """
+
+    weight: Array
+    offset: Array
+    size: Array
+    bias: Array
+    config: RefinementConfig
+
+    def responsibilities(self, X: Array, y: IntArray) -> Array:
+        """Weights of the attribute values, `(n, K)`, of reduced latents `X (n, k)` with labels `y (n,)`."""
+        new = X[:, : len(self.weight)]
+        ratio, position = _evidence(new, y, self.weight, self.offset, self.size)
+        R = one_hot(y, ratio.shape[1], ratio.dtype)
+        rows, evidence = _movable(ratio, position, y, self.config)
+        R[rows] = softmax(evidence + self.bias[y[rows]], axis=1)
+        return R
+
+
+def sharpened(X: Array, y: IntArray, R: Array, *, config: DiscoveryConfig) -> Sharpened:
+    """The rule for further rows that a sharpened partition gives.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`, of which the components of the refinement are used.
+        y: Labels in `0..K-1`, shape `(n,)`.
+        R: Weights of the attribute values, shape `(n, K)`.
+        config: Its `refinement`, the `mixture`'s split of offsets, and the number of components.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(0, 4, 4000); a = np.where(rng.random(4000) < 0.9, y, rng.integers(0, 4, 4000))
+        >>> X = rng.normal(size=(4000, 12)); X[:, :4] += 5 * np.eye(4)[a]; X[:, 4:8] += 3 * np.eye(4)[y]
+        >>> rule = sharpened(X[:2000], y[:2000], np.eye(4)[a[:2000]], config=DiscoveryConfig())
+        >>> bool(np.mean(rule.responsibilities(X[2000:], y[2000:]).argmax(axis=1) == a[2000:]) > 0.98)
+        True
+    """
+    own, K = config.refinement, R.shape[1]
+    wanted, per_component = config.many_classes.solved_components, config.reduction.rows_per_component
+    part = np.ascontiguousarray(X[:, : usable_components(wanted, X.shape[1], len(y), per_component)[-1]])
+    weight, offset, size = _discriminant(part, y, R, (part.T @ part).astype(np.float64), own, config.mixture)
+    ratio, position = _evidence(part, y, weight, offset, size)
+    rows, evidence = _movable(ratio, position, y, own)
+    # As many conflict in each class as the partition says.
+    conflicting = 1.0 - R[np.arange(len(y)), y].astype(np.float64)
+    expected = np.bincount(y, conflicting, minlength=K) / (K - 1)
+    bias = _biases(evidence, y[rows], expected, K, even=False, config=own)
+    return Sharpened(weight, offset, size, bias, own)
+
+
 def _discriminant(
     X: Array, y: IntArray, R: Array, second: Array, config: RefinementConfig, mixture: MixtureConfig
 ) -> tuple[Array, Array, Array]:
@@ -106,14 +167,27 @@ def _assign(ratio: Array, position: Array, y: IntArray, most: float, *, even: bo
     share = min(max(beyond - float(np.mean(opposite)), 0.0), most)
     expected = share * np.bincount(y, minlength=K) / (K - 1)
     R = one_hot(y, K, ratio.dtype)
-    far = (position > config.min_position) & (R == 0)
+    rows, evidence = _movable(ratio, position, y, config)
+    own = y[rows]
+    R[rows] = softmax(evidence + _biases(evidence, own, expected, K, even=even, config=config)[own], axis=1)
+    return R
+
+
+def _movable(ratio: Array, position: Array, y: IntArray, config: RefinementConfig) -> tuple[IntArray, Array]:
+    """The examples that lie far enough from their own value, and their evidence for each, `(rows, K)` float64."""
+    far = (position > config.min_position) & (np.arange(ratio.shape[1]) != y[:, None])
     rows = np.flatnonzero(far.any(axis=1))
-    own, members = y[rows], R[rows].T.astype(np.float64)
     evidence = np.where(far[rows], config.temperature * ratio[rows].astype(np.float64), -1e3)
-    evidence[np.arange(len(rows)), own] = 0.0
+    evidence[np.arange(len(rows)), y[rows]] = 0.0
+    return rows, evidence
+
+
+def _biases(evidence: Array, own: IntArray, expected: Array, K: int, *, even: bool, config: RefinementConfig) -> Array:
+    """Biases of label and value, `(K, K)`, under which each class has its `expected` number of conflicting examples."""
+    members = one_hot(own, K).T
     bias, off = np.zeros((K, K)), 1.0 - np.eye(K)
     posterior = softmax(evidence, axis=1)
-    for _ in range(config.bias_steps if len(rows) else 0):
+    for _ in range(config.bias_steps if len(own) else 0):
         weight = (members @ posterior) * off
         if not even:
             weight = np.broadcast_to(weight.sum(axis=1, keepdims=True) / (K - 1), (K, K))
@@ -121,5 +195,4 @@ def _assign(ratio: Array, position: Array, y: IntArray, most: float, *, even: bo
         step = config.bias_rate * np.clip(missing, -config.bias_step_limit, config.bias_step_limit)
         bias = np.clip(bias + step, -config.bias_limit, config.bias_limit) * off
         posterior = softmax(evidence + bias[own], axis=1)
-    R[rows] = posterior
-    return R
+    return bias
