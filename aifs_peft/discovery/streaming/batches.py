@@ -51,8 +51,8 @@ class LatentBatches(LatentSource):
         if not callable(batches) and iter(batches) is batches:
             raise InvalidInputError(
                 f"A {type(batches).__name__} was given, which can be gone through only once; batches are gone through "
-                "several times, each time from the beginning. Pass the function that makes them, as in LatentBatches(lambda: "
-                "make_batches()), or an object whose __iter__ starts anew, such as a DataLoader."
+                "several times, each time from the beginning. Pass the function that makes them, as in "
+                "LatentBatches(lambda: make_batches()), or an object whose __iter__ starts anew, such as a DataLoader."
             )
         self.shape, self.dtype = (0, 0), np.dtype(np.float32)
         self.labels = np.empty(0)
@@ -94,7 +94,8 @@ class LatentBatches(LatentSource):
         if start != len(self):
             raise InvalidInputError(
                 f"The batches gave {start} rows, and {len(self)} in the first pass. Needed are the same rows in the "
-                "same order each time: pass a function that makes the batches anew, not one that returns the same generator."
+                "same order each time: pass a function that makes the batches anew, not one that returns the same "
+                "generator."
             )
 
     def _batches(self) -> Iterator[tuple[Array, NDArray[Any]]]:
