@@ -22,6 +22,7 @@ from aifs_peft.discovery.linear_heads.plain import fit_even, fit_plain
 from aifs_peft.discovery.linear_heads.refit import refit_head
 from aifs_peft.discovery.mixture.joint import marginals
 from aifs_peft.discovery.principal_components import Reduction
+from aifs_peft.discovery.reduced import ReducedLatents
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,14 @@ class Examples:
     """What a head is fitted to.
 
     Attributes:
-        X: reduced latents `(n, k)`.
+        X: reduced latents `(n, k)`, or what computes their rows.
         index: labels `0..K-1`, `(n,)`.
         classes: labels as given, sorted, `(K,)`.
         reduction: of the latents.
         weights: of the examples, `(n,)`; None weighs all alike.
     """
 
-    X: NDArray[Any]
+    X: ReducedLatents
     index: NDArray[np.int64]
     classes: NDArray[Any]
     reduction: Reduction
@@ -79,7 +80,7 @@ def fit_discovery(
             head, choice = _refitted(examples, known)
         else:
             beta = examples.reduction.project(discovery.displacements_)
-            head, choice = choose_hinted_head(X, y, R, beta, weights=weights)
+            head, choice = choose_hinted_head(X[:], y, R, beta, weights=weights)
     else:
         R = marginals(R, len(examples.classes))
         choice = choose_head(X, y, R, rng=rng, rough=discovery.rough_, weights=weights)
@@ -91,9 +92,10 @@ def _refitted(examples: Examples, known: KnownHeads) -> tuple[LinearHead, HeadCh
     """The head that is refitted on the known examples."""
     own = DEFAULT_CONFIG.heads
     weights = _combined(examples, "balanced")
-    plain = fit_logistic(examples.X, examples.index, len(examples.classes), l2=own.refit_plain_l2, weights=weights)
+    X = examples.X[:]
+    plain = fit_logistic(X, examples.index, len(examples.classes), l2=own.refit_plain_l2, weights=weights)
     head = refit_head(
-        examples.X, examples.index, known.values, plain, known.offsets, weights=examples.weights, config=own
+        X, examples.index, known.values, plain, known.offsets, weights=examples.weights, config=own
     )
     scores = {name: score.worst for name in ("plain", "hinted", "refitted") for score in [getattr(known, name)]}
     reason = f"held-out known examples, the worse part: refitted {scores['refitted']:.3f}, hint {scores['hinted']:.3f}"

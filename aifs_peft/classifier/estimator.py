@@ -166,7 +166,10 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         check_weighted_classes(self.class_weight, classes)
         seed = check_random_state(self.random_state).randint(2**31)
         reduction = principal_components(latents, rng=np.random.default_rng(seed))
-        examples = Examples(reduction.transform(latents), index, classes, reduction, weights)
+        # A training method reads all rows in every epoch, a hint in every fit: they are held in memory.
+        whole = method is not None or any(given[name] is not None for name in HINTS)
+        X = reduction.transform(latents) if whole else reduction.reduced(latents)
+        examples = Examples(X, index, classes, reduction, weights)
         if method is not None:
             self._fit_method(method, examples, method_columns(method, index, groups, columns), seed)
         else:

@@ -131,6 +131,7 @@ class ReductionConfig:
 
     components: int = 256  # measured: 64 or 128 cost the additive head a point of worst group where 1 % conflict
     max_rows: int = 20_000  # cost: more rows change the components little
+    held_rows: int = 100_000  # cost: of more rows the coordinates are computed in each pass, so that memory is bounded
     max_covariance_dim: int = 2048  # cost: above this width a randomised SVD is cheaper than the d x d covariance
     rank_tolerance: float = 1e-5  # components with a smaller share of the largest deviation are rounding of float32
     mean_tolerance: float = 1e-7  # the same, relative to the size of the mean latent
@@ -202,6 +203,7 @@ class ManyClassConfig:
 class RefinementConfig:
     """More than two classes: sharpening a partition that no mixture confirms. Measured on Colored MNIST."""
 
+    max_rows: int = 30_000  # cost: of more rows a sample is refined, and what is fitted to it judges the others
     repeats: int = 3  # measured: from starts that miss four fifths the third pass adds little
     stable: float = 0.95  # by hand: conflicting sets at least this similar (Jaccard) are the same
     rounds: int = 8  # measured: 12 and 16 are no better
@@ -298,6 +300,10 @@ class HeadConfig:
 
     folds: int = 3  # cost
     max_rows: int = 6000  # cost: rows on which heads are compared
+    # Cost: rows that a logistic regression is fitted to, at least. Measured on a million: ten times as many change the
+    # worst group by less than 0.1 points.
+    fit_rows: int = 100_000
+    fit_rows_per_weight: int = 200  # by hand: the error that so many leave in the loss is a quarter of one per cent
     min_cell: int = 10  # by hand: cells with fewer held-out examples say nothing about a head
     # Measured on 14,700 tweets: the penalty that is best for 6,000 costs the worst group two points there.
     even_rows: int = 20_000

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 from aifs_peft._checks import check_count
-from aifs_peft.discovery.arrays import Array, IntArray
+from aifs_peft.discovery.arrays import IntArray
 from aifs_peft.discovery.assemble import join, nothing_found, tell_unused
 from aifs_peft.discovery.claims import Claim
 from aifs_peft.discovery.config import DEFAULT_CONFIG, DiscoveryConfig, GateThresholds
@@ -21,6 +21,7 @@ from aifs_peft.discovery.hints.named import named_hints
 from aifs_peft.discovery.inputs import as_latents, encode_labels, fit_rows, too_few
 from aifs_peft.discovery.mixture.joint import most_attributes
 from aifs_peft.discovery.principal_components import Reduction, principal_components
+from aifs_peft.discovery.reduced import ReducedLatents
 from aifs_peft.discovery.result import Discovery
 from aifs_peft.discovery.search.one_attribute import find_attribute
 from aifs_peft.discovery.search.several_attributes import FurtherSearch
@@ -101,7 +102,7 @@ def discover(
     classes, labels = encode_labels(y, len(latents))
     rng = np.random.default_rng(check_random_state(random_state).randint(2**31))
     reduction = principal_components(latents, rng=rng, config=config.reduction)
-    X = reduction.transform(latents)
+    X = reduction.reduced(latents, config=config.reduction)
     hints = collect_hints(
         reduction,
         len(latents),
@@ -166,7 +167,7 @@ def collect_hints(
 
 
 def discover_reduced(
-    X: Array,
+    X: ReducedLatents,
     reduction: Reduction,
     labels: IntArray,
     classes: NDArray[Any],
@@ -178,7 +179,7 @@ def discover_reduced(
     """`discover` for latents that are already checked and reduced.
 
     Args:
-        X: Reduced latents, shape `(n, k)`.
+        X: Reduced latents, shape `(n, k)`, or what computes their rows.
         reduction: Of the latents.
         labels: Indices into `classes`, shape `(n,)`.
         classes: Labels as the user gave them, sorted, shape `(K,)`.
