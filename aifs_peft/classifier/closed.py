@@ -21,9 +21,9 @@ from aifs_peft.discovery.linear_heads.families import HeadSetting, fit_head
 from aifs_peft.discovery.linear_heads.logistic import LinearHead, fit_logistic
 from aifs_peft.discovery.linear_heads.plain import fit_even, fit_plain
 from aifs_peft.discovery.linear_heads.refit import refit_head
+from aifs_peft.discovery.linear_heads.rows import sampled_rows
 from aifs_peft.discovery.mixture.joint import conflicts, marginals
 from aifs_peft.discovery.principal_components import Reduction
-from aifs_peft.discovery.streaming.held import head_rows
 from aifs_peft.discovery.streaming.source import LatentSource, reduced
 
 
@@ -39,7 +39,7 @@ class Examples:
         weights: of the examples, `(n,)`; None weighs all alike.
     """
 
-    X: NDArray[Any]
+    X: Array
     index: NDArray[np.int64]
     classes: NDArray[Any]
     reduction: Reduction
@@ -109,9 +109,9 @@ def fit_discovery(
         latents.source, latents.reduction, latents.index, latents.classes, rng=np.random.default_rng(seed),
         hints=hints, config=config,
     )  # fmt: skip
-    found = [part.groups_ for part in discovery.parts_ or (discovery,)]
-    pattern = conflicts(np.stack(found, axis=1), latents.index)
-    rows, examples = _held_examples(latents, pattern, seed, config)
+    values = np.stack([part.groups_ for part in discovery.parts_ or (discovery,)], axis=1)
+    cells = 2 ** values.shape[1] * latents.index + conflicts(values, latents.index)
+    rows, examples = _held_examples(latents, cells, seed, config)
     fit = latents.source.processes.first(
         lambda: _head_for(examples, discovery, rows, class_weight, np.random.default_rng(seed))
     )
@@ -133,18 +133,18 @@ def fit_erm(
         seed: of the folds.
         config: its `inputs.held_rows` bounds the rows that the head is fitted to.
     """
-    _, examples = _held_examples(latents, np.zeros_like(latents.index), seed, config)
+    _, examples = _held_examples(latents, latents.index, seed, config)
     return latents.source.processes.first(lambda: _plain(examples, class_weight, rng=np.random.default_rng(seed)))
 
 
 def _held_examples(
-    latents: Latents, pattern: IntArray, seed: int, config: DiscoveryConfig
+    latents: Latents, cells: IntArray, seed: int, config: DiscoveryConfig
 ) -> tuple[IntArray | slice, Examples]:
-    """Rows that a head is fitted to, and what it is given of them; `pattern` tells which attributes conflict."""
-    chosen = head_rows(latents.index, pattern, rng=np.random.default_rng([seed, 1]), config=config)
-    if chosen is None:
+    """The rows that a head is fitted to, each cell as full as can be, and what it is given of them."""
+    rows, times = sampled_rows(cells, config.inputs.held_rows, np.random.default_rng([seed, 1]))
+    if times is None:
         return slice(None), latents.examples()
-    return chosen[0], latents.examples(rows=chosen[0], share=chosen[1])
+    return rows, latents.examples(rows, times)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from aifs_peft.discovery.hints.named import Named
 from aifs_peft.discovery.mixture.additive import model_given_offsets, smoothed_offsets
 from aifs_peft.discovery.mixture.joint import joint_offsets, joint_responsibilities
 from aifs_peft.discovery.principal_components import Reduction
+from aifs_peft.discovery.reduced import ReducedLatents
 from aifs_peft.discovery.result import Candidate, Discovery
 from aifs_peft.discovery.unlabelled.pool import UNLABELLED
 
@@ -56,7 +57,7 @@ def found_by_hint(
     hint: Hinted,
     records: list[Candidate],
     reduction: Reduction,
-    X: Array,
+    X: ReducedLatents,
     y: IntArray,
     classes: NDArray[Any],
     config: DiscoveryConfig,
@@ -77,7 +78,7 @@ def found_by_hint(
     alpha, beta = smoothed_offsets(X, y, R, config=config.mixture)
     if hint.offsets is not None:
         beta[:, : hint.offsets.shape[1]] = hint.offsets
-        alpha = model_given_offsets(X, y, R, beta).alpha
+        alpha = model_given_offsets(X[:], y, R, beta).alpha
     evidence = hint.record.association / association_error(y)
     return found_partition(R, (alpha, beta), evidence, hint.record.source, records, reduction, y, classes)
 
@@ -189,7 +190,7 @@ def tell_unused(
 
 def join(
     parts: Sequence[Discovery],
-    X: Array,
+    X: ReducedLatents,
     reduction: Reduction,
     y: IntArray,
     *,

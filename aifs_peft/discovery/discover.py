@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 from aifs_peft._checks import check_count
-from aifs_peft.discovery.arrays import Array, IntArray
+from aifs_peft.discovery.arrays import IntArray
 from aifs_peft.discovery.assemble import join, nothing_found, tell_unused
 from aifs_peft.discovery.claims import Claim
 from aifs_peft.discovery.config import DEFAULT_CONFIG, DiscoveryConfig, GateThresholds
@@ -21,6 +21,7 @@ from aifs_peft.discovery.hints.named import named_hints
 from aifs_peft.discovery.inputs import encode_labels, fit_rows, too_few
 from aifs_peft.discovery.mixture.joint import most_attributes
 from aifs_peft.discovery.principal_components import Reduction
+from aifs_peft.discovery.reduced import ReducedLatents
 from aifs_peft.discovery.result import Discovery
 from aifs_peft.discovery.search.one_attribute import find_attribute
 from aifs_peft.discovery.search.several_attributes import FurtherSearch
@@ -238,7 +239,7 @@ def discover_source(
 
 
 def discover_reduced(
-    X: Array,
+    X: ReducedLatents,
     reduction: Reduction,
     labels: IntArray,
     classes: NDArray[Any],
@@ -250,7 +251,7 @@ def discover_reduced(
     """`discover` for latents that are already checked and reduced.
 
     Args:
-        X: Reduced latents, shape `(n, k)`.
+        X: Reduced latents, shape `(n, k)`, or what computes their rows.
         reduction: Of the latents.
         labels: Indices into `classes`, shape `(n,)`.
         classes: Labels as the user gave them, sorted, shape `(K,)`.

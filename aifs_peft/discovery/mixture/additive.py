@@ -13,9 +13,10 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from aifs_peft.discovery.arrays import Array, IntArray, one_hot
+from aifs_peft.discovery.arrays import Array, IntArray, one_hot, row_chunks
 from aifs_peft.discovery.config import DEFAULT_CONFIG, MixtureConfig
 from aifs_peft.discovery.mixture.joint import joint_offsets, joint_responsibilities
+from aifs_peft.discovery.reduced import ReducedLatents
 
 
 @dataclass(frozen=True)
@@ -36,59 +37,6 @@ class AdditiveModel:
     sigma: Array
     noise: float
     shares: Array
-
-
-def smoothed_offsets(
-    X: Array, y: IntArray, R: Array, *, config: MixtureConfig = DEFAULT_CONFIG.mixture
-) -> tuple[Array, Array]:
-    """Class and attribute offsets, both mean zero, split by `split_by_signal`.
-
-    What counterfactuals are made with: least squares leaves in `beta` the noise of the few conflicting examples in
-    every component, and a head that is taught to ignore `beta` then ignores the wrong direction.
-
-    Args:
-        X: Principal coordinates of unit variance, by falling variance, shape `(n, k)`.
-        y: Labels in `0..K-1`, shape `(n,)`.
-        R: Weights of the attribute values, shape `(n, K)`; of `m` attributes `(n, m, K)`.
-        config: See `split_by_signal`.
-
-    Returns:
-        `alpha (K, k)` and `beta (K, k)`, of `m` attributes `(m * K, k)`.
-
-    Example:
-        >>> y = np.array([0, 0, 1, 1]); R = np.eye(2)[[0, 1, 0, 1]]
-        >>> X = np.array([[0.0, 0.0], [0.0, 4.0], [2.0, 0.0], [2.0, 4.0]])
-        >>> alpha, beta = smoothed_offsets(X, y, R)
-        >>> np.abs(np.diff(beta, axis=0)).round().tolist()
-        [[0.0, 4.0]]
-    """
-    return split_by_signal(additive_model(X, y, R), config=config)
-
-
-def additive_model(
-    X: Array, y: IntArray, R: Array, *, second: Array | None = None, weights: Array | None = None
-) -> AdditiveModel:
-    """Fit the additive model by least squares.
-
-    Args:
-        X: Reduced latents, shape `(n, k)`.
-        y: Labels in `0..K-1`, shape `(n,)`.
-        R: Weights of the attribute values, shape `(n, K)`; of `m` attributes `(n, m, K)`.
-        second: `X.T @ X`, for callers that fit the same rows many times (of the weighted rows, where they are).
-        weights: Of the examples, shape `(n,)`, above 0; only their ratios count. All one if `None`.
-
-    Example:
-        >>> y = np.array([0, 0, 1, 1]); R = np.eye(2)[[0, 1, 0, 1]]
-        >>> X = np.array([[0.0, 0.0], [0.0, 4.0], [2.0, 0.0], [2.0, 4.0]])
-        >>> model = additive_model(X, y, R)
-        >>> np.allclose(np.diff(model.alpha, axis=0), [2, 0], atol=0.01)
-        True
-        >>> np.allclose(np.diff(model.beta, axis=0), [0, 4], atol=0.01)
-        True
-    """
-    # Of an example that weighs `w`, everything that is summed over examples is there `w` times.
-    w = None if weights is None else weights * (len(y) / weights.sum())
-    return AdditiveMoments.of(X, y, R, second=second, weights=w).fit()
 
 
 @dataclass(frozen=True)
@@ -170,6 +118,66 @@ class AdditiveMoments:
         return AdditiveModel(alpha + shift.sum(axis=0), beta, 0.5 * (scatter + scatter.T) / n, *error)
 
 
+def smoothed_offsets(
+    X: ReducedLatents, y: IntArray, R: Array, *, config: MixtureConfig = DEFAULT_CONFIG.mixture
+) -> tuple[Array, Array]:
+    """Class and attribute offsets, both mean zero, split by `split_by_signal`.
+
+    What counterfactuals are made with: least squares leaves in `beta` the noise of the few conflicting examples in
+    every component, and a head that is taught to ignore `beta` then ignores the wrong direction.
+
+    Args:
+        X: Principal coordinates of unit variance, by falling variance, shape `(n, k)`.
+        y: Labels in `0..K-1`, shape `(n,)`.
+        R: Weights of the attribute values, shape `(n, K)`; of `m` attributes `(n, m, K)`.
+        config: See `split_by_signal`.
+
+    Returns:
+        `alpha (K, k)` and `beta (K, k)`, of `m` attributes `(m * K, k)`.
+
+    Example:
+        >>> y = np.array([0, 0, 1, 1]); R = np.eye(2)[[0, 1, 0, 1]]
+        >>> X = np.array([[0.0, 0.0], [0.0, 4.0], [2.0, 0.0], [2.0, 4.0]])
+        >>> alpha, beta = smoothed_offsets(X, y, R)
+        >>> np.abs(np.diff(beta, axis=0)).round().tolist()
+        [[0.0, 4.0]]
+    """
+    return split_by_signal(additive_model(X, y, R), config=config)
+
+
+def additive_model(
+    X: ReducedLatents, y: IntArray, R: Array, *, second: Array | None = None, weights: Array | None = None
+) -> AdditiveModel:
+    """Fit the additive model by least squares, in blocks of rows.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`.
+        y: Labels in `0..K-1`, shape `(n,)`.
+        R: Weights of the attribute values, shape `(n, K)`; of `m` attributes `(n, m, K)`.
+        second: `X.T @ X`, for callers that fit the same rows many times (of the weighted rows, where they are).
+        weights: Of the examples, shape `(n,)`, above 0; only their ratios count. All one if `None`.
+
+    Example:
+        >>> y = np.array([0, 0, 1, 1]); R = np.eye(2)[[0, 1, 0, 1]]
+        >>> X = np.array([[0.0, 0.0], [0.0, 4.0], [2.0, 0.0], [2.0, 4.0]])
+        >>> model = additive_model(X, y, R)
+        >>> np.allclose(np.diff(model.alpha, axis=0), [2, 0], atol=0.01)
+        True
+        >>> np.allclose(np.diff(model.beta, axis=0), [0, 4], atol=0.01)
+        True
+    """
+    n = len(y)
+    # Of an example that weighs `w`, everything that is summed over examples is there `w` times.
+    w = None if weights is None else weights * (n / weights.sum())
+    total: AdditiveMoments | None = None
+    for part in row_chunks(n):
+        known = None if second is None else (second if total is None else np.zeros_like(second))
+        own = AdditiveMoments.of(X[part], y[part], R[part], second=known, weights=None if w is None else w[part])
+        total = own if total is None else total + own
+    assert total is not None  # noqa: S101 - there is at least one row
+    return total.fit()
+
+
 def _signs(y: IntArray, R: Array, weights: Array | None = None) -> tuple[Array, Array]:
     """`parts` and `signs` of `AdditiveMoments`."""
     n, K = len(y), R.shape[-1]
@@ -240,7 +248,7 @@ def model_given_offsets(X: Array, y: IntArray, R: Array, beta: Array, *, weights
 
 def with_conflicting_covariance(
     model: AdditiveModel,
-    X: Array,
+    X: ReducedLatents,
     y: IntArray,
     R: Array,
     *,
@@ -272,19 +280,25 @@ def with_conflicting_covariance(
         (True, True)
     """
     alpha, beta = split_by_signal(model, config=config)
-    K = R.shape[-1]
-    W = joint_responsibilities(list(R.reshape(len(y), -1, K).transpose(1, 0, 2).astype(X.dtype)))
-    beta = joint_offsets(beta.reshape(-1, K, X.shape[1]))
-    W[np.arange(len(y)), y] = 0.0
-    if weights is not None:
-        W *= (weights * (len(y) / weights.sum()))[:, None].astype(W.dtype)
-    rows = np.flatnonzero(W.sum(axis=1) > 0.0)
-    W = W[rows]
-    residual = X[rows] - (model.alpha.mean(axis=0) + alpha)[y[rows]].astype(X.dtype)
-    second = (residual.T @ (residual * W.sum(axis=1, keepdims=True))).astype(np.float64)
-    cross = (W.T @ residual).astype(np.float64).T @ beta
-    scatter = second - cross - cross.T + beta.T @ (W.sum(axis=0, dtype=np.float64)[:, None] * beta)
-    total = max(float(W.sum(dtype=np.float64)), 1.0)
+    K, k = R.shape[-1], alpha.shape[1]
+    centres, beta = model.alpha.mean(axis=0) + alpha, joint_offsets(beta.reshape(-1, K, k))
+    own = None if weights is None else weights * (len(y) / weights.sum())
+    second, crossed, weight_of = np.zeros((k, k)), np.zeros((len(beta), k)), np.zeros(len(beta))
+    for part in row_chunks(len(y)):
+        labels, block = y[part], X[part]
+        W = joint_responsibilities(list(R[part].reshape(len(labels), -1, K).transpose(1, 0, 2).astype(block.dtype)))
+        W[np.arange(len(labels)), labels] = 0.0
+        if own is not None:
+            W *= own[part, None].astype(W.dtype)
+        rows = np.flatnonzero(W.sum(axis=1) > 0.0)
+        W = W[rows]
+        residual = block[rows] - centres[labels[rows]].astype(block.dtype)
+        second += residual.T @ (residual * W.sum(axis=1, keepdims=True))
+        crossed += W.T @ residual
+        weight_of += W.sum(axis=0, dtype=np.float64)
+    cross = crossed.T @ beta
+    scatter = second - cross - cross.T + beta.T @ (weight_of[:, None] * beta)
+    total = max(float(weight_of.sum()), 1.0)
     return replace(model, sigma=(1.0 - weight) * model.sigma + weight * scatter / total)
 
 

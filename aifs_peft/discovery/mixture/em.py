@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_solve, cholesky
 
-from aifs_peft.discovery.arrays import Array, IntArray, one_hot, softmax_in_place
+from aifs_peft.discovery.arrays import Array, IntArray, one_hot, row_chunks, softmax_in_place
 from aifs_peft.discovery.config import MixtureConfig
+from aifs_peft.discovery.reduced import ReducedLatents
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,14 @@ class Mixture:
     log_likelihood: float
     n_iter: int
 
-    def responsibilities(self, X: Array, y: IntArray) -> Array:
+    def responsibilities(self, X: ReducedLatents, y: IntArray) -> Array:
         """Posterior of the attribute, shape `(n, K)`, of reduced latents `X (n, k)` with labels `y (n,)`."""
         own = self.beta @ self.precision
-        return posterior(X @ own.T, y, self.alpha, self.beta, own, self.prior)[0]
+        out = np.empty((len(y), len(own)), dtype=X.dtype)
+        for part in row_chunks(len(y)):
+            projected = X[part] @ own.T.astype(X.dtype)
+            out[part] = posterior(projected, y[part], self.alpha, self.beta, own, self.prior)[0]
+        return out
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import softmax
 
-from aifs_peft.discovery.arrays import Array, IntArray, one_hot, random_folds
+from aifs_peft.discovery.arrays import Array, IntArray, one_hot, random_folds, row_chunks
 from aifs_peft.discovery.config import DiscoveryConfig, MixtureConfig, RefinementConfig
 from aifs_peft.discovery.mixture.additive import additive_model, split_by_signal
 from aifs_peft.discovery.mixture.em import shrink
 from aifs_peft.discovery.principal_components import usable_components
+from aifs_peft.discovery.reduced import ReducedLatents
 
 
 def refine_attribute(
@@ -67,6 +68,44 @@ def refine_attribute(
         R = _assign(ratio, position, y, most, even=step < own.even_rounds, config=own)
         history = [*history[1 - own.averaged :], R]
     return np.asarray(np.mean(history, axis=0))
+
+
+def refined_everywhere(X: ReducedLatents, y: IntArray, rows: IntArray, R: Array, *, config: DiscoveryConfig) -> Array:
+    """Weights of the attribute values for all rows, from those of a refined sample.
+
+    What is fitted to the sample judges the other rows as a fold judges those that it did not see.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`.
+        y: Labels in `0..K-1`, shape `(n,)`.
+        rows: Of the sample, rising, shape `(m,)`.
+        R: Weights of its values, shape `(m, K)`: they stay as they are.
+        config: As for `refine_attribute`.
+
+    Returns:
+        Shape `(n, K)`, float32.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(0, 4, 4000); a = np.where(rng.random(4000) < 0.9, y, rng.integers(0, 4, 4000))
+        >>> X = rng.normal(size=(4000, 12)); X[:, :4] += 5 * np.eye(4)[a]; X[:, 4:8] += 3 * np.eye(4)[y]
+        >>> R = refined_everywhere(X, y, np.arange(2000), np.eye(4)[a[:2000]], config=DiscoveryConfig())
+        >>> bool(np.mean(R.argmax(axis=1)[2000:] == a[2000:]) > 0.98)
+        True
+    """
+    n, own = len(y), config.refinement
+    if len(rows) == n:
+        return R.astype(np.float32, copy=False)
+    sample, labels = X[rows], y[rows]
+    second = (sample.T @ sample).astype(np.float64)
+    weight, offset, size = _discriminant(sample, labels, R, second, own, config.mixture)
+    ratio, position = (np.empty((n, R.shape[1]), dtype=np.float32) for _ in range(2))
+    for part in row_chunks(n):
+        ratio[part], position[part] = _evidence(X[part], y[part], weight, offset, size)
+    most = own.share_growth * float(np.mean(R.argmax(axis=1) != labels))
+    out = _assign(ratio, position, y, most, even=False, config=own)
+    out[rows] = R
+    return out
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from aifs_peft.discovery.arrays import Array, IntArray
+from aifs_peft.discovery.arrays import IntArray
 from aifs_peft.discovery.claims import Claim
-from aifs_peft.discovery.config import DiscoveryConfig, InputConfig, ReductionConfig
+from aifs_peft.discovery.config import InputConfig, ReductionConfig
 from aifs_peft.discovery.hints.known import Hint
 from aifs_peft.discovery.inputs import fit_rows
 from aifs_peft.discovery.principal_components import Reduction, principal_components
@@ -85,49 +85,3 @@ def held_hints(hints: Sequence[Claim], rows: IntArray) -> list[Claim]:
         rows: Those held.
     """
     return [replace(hint, values=hint.values[rows]) if isinstance(hint, Hint) else hint for hint in hints]
-
-
-def head_rows(
-    labels: IntArray, conflicting: IntArray, *, rng: np.random.Generator, config: DiscoveryConfig
-) -> tuple[IntArray, Array] | None:
-    """The rows that heads are fitted to, and how many rows each of them stands for; `None` for all.
-
-    Every cell of class and conflict keeps the same number of rows, a smaller one keeps all it has: the few conflicting
-    examples and rare classes are what a head against a shortcut rests on.
-
-    Args:
-        labels: In `0..K-1`, shape `(n,)`.
-        conflicting: Which attributes conflict, as a number, 0 where none; shape `(n,)`.
-        rng: Source of the sample.
-        config: How many rows are held.
-
-    Example:
-        >>> labels = np.arange(1000) % 2; conflicting = (np.arange(1000) < 50).astype(int)
-        >>> config = DiscoveryConfig(inputs=InputConfig(held_rows=250))
-        >>> rows, weights = head_rows(labels, conflicting, rng=np.random.default_rng(0), config=config)
-        >>> len(rows), int(conflicting[rows].sum()), float(weights.sum())
-        (250, 50, 1000.0)
-    """
-    most = config.inputs.held_rows
-    if len(labels) <= most:
-        return None
-    _, cell, sizes = np.unique(
-        labels * (int(conflicting.max()) + 1) + conflicting, return_inverse=True, return_counts=True
-    )
-    quota = _even_quota(sizes, most)
-    chosen = [
-        rng.permutation(np.flatnonzero(cell == c))[: quota[c]] if quota[c] < sizes[c] else np.flatnonzero(cell == c)
-        for c in range(len(sizes))
-    ]
-    rows = np.sort(np.concatenate(chosen))
-    return rows, (sizes / quota)[cell[rows]]
-
-
-def _even_quota(sizes: IntArray, most: int) -> IntArray:
-    """How many of each cell's rows are kept, `most` in all: smaller cells are whole, the others share alike."""
-    quota = np.zeros(len(sizes), dtype=np.int64)
-    left = most
-    for done, c in enumerate(np.argsort(sizes, kind="stable")):
-        quota[c] = max(min(sizes[c], left // (len(sizes) - done)), 1)
-        left -= quota[c]
-    return quota
