@@ -87,7 +87,7 @@ def everywhere(
         The same discovery with the posterior of every row. Held rows keep theirs. Offsets that no hint has given are
         those of all rows.
     """
-    told = f" The search looked at {len(held.rows)} of {len(labels)} examples, a random sample."
+    told = f" The search looked at a sample of {len(held.rows)} of {len(labels)} examples."
     if not found.found:
         return replace(
             found,
@@ -96,6 +96,7 @@ def everywhere(
             responsibilities_=one_hot(labels, len(found.classes_), np.float32),
             message_=found.message_ + told,
         )
+    told += " What it found was read off all of them."
     parts = found.parts_ or (found,)
     rules = [_rule(part, held, labels, hints, config) for part in parts]
     posteriors, moments = _assign_all(parts, rules, held, source, labels)
