@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
@@ -18,7 +17,11 @@ from aifs_peft._checks import check_choice, check_names, check_number, to_numpy
 from aifs_peft.discovery.hints.known import known_values
 from aifs_peft.discovery.inputs import as_latents
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
-from aifs_peft.methods import Method
+
+if TYPE_CHECKING:
+    import torch
+
+    from aifs_peft.methods import Method
 
 FLOATS = [np.float64, np.float32, np.float16]
 GROUP, HINT = "group", "hint_groups"
@@ -199,6 +202,8 @@ def method_columns(
             missing.
         InvalidConfigError: for a column that the method does not read.
     """
+    import torch
+
     known = readable_columns(method)
     check_names(columns or {}, known, f"method {method.name!r} reads no column")
     given = {name: np.asarray(to_numpy(values)) for name, values in (columns or {}).items()}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import softmax
 
-from aifs_peft.discovery.arrays import Array, IntArray, one_hot, random_folds
+from aifs_peft.discovery.arrays import Array, IntArray, one_hot, random_folds, row_chunks
 from aifs_peft.discovery.config import DiscoveryConfig, MixtureConfig, RefinementConfig
 from aifs_peft.discovery.mixture.additive import additive_model, split_by_signal
 from aifs_peft.discovery.mixture.em import shrink
@@ -67,9 +67,7 @@ def refine_attribute(
     return np.asarray(np.mean(history, axis=0))
 
 
-def refined_everywhere(
-    X: ReducedLatents, y: IntArray, rows: IntArray, R: Array, *, config: DiscoveryConfig
-) -> Array:
+def refined_everywhere(X: ReducedLatents, y: IntArray, rows: IntArray, R: Array, *, config: DiscoveryConfig) -> Array:
     """Weights of the attribute values for all rows, from those of a refined sample.
 
     What is fitted to the sample judges the other rows as a fold judges those that it did not see.

@@ -74,11 +74,7 @@ def search_many_classes(
     solutions = solve(seen, labels, n_classes, rng=rng, config=config)
     best = next((solution for solution in solutions if solution.record.accepted), None)
     tried = [attempt.record for attempt in attempts] + [solution.record for solution in solutions]
-    if (
-        chosen is not None
-        and chosen.mixture is not None
-        and (best is None or _bears_out(chosen, best, labels, config))
-    ):
+    if chosen is not None and chosen.mixture is not None and (best is None or _bears_out(chosen, best, labels, config)):
         R = chosen.mixture.responsibilities(leading(X, chosen.record.k), y).astype(np.float32, copy=False)
         return Finding(R, chosen.record, 1000.0 * chosen.record.gain / len(rows), tried)
     if best is None and passed is None:
