@@ -185,10 +185,9 @@ def _refitted(examples: Examples, known: KnownHeads) -> tuple[LinearHead, HeadCh
     """The head that is refitted on the known examples."""
     own = DEFAULT_CONFIG.heads
     weights = _combined(examples, "balanced")
-    plain = fit_logistic(examples.X, examples.index, len(examples.classes), l2=own.refit_plain_l2, weights=weights)
-    head = refit_head(
-        examples.X, examples.index, known.values, plain, known.offsets, weights=examples.weights, config=own
-    )
+    X = examples.X
+    plain = fit_logistic(X, examples.index, len(examples.classes), l2=own.refit_plain_l2, weights=weights)
+    head = refit_head(X, examples.index, known.values, plain, known.offsets, weights=examples.weights, config=own)
     scores = {name: score.worst for name in ("plain", "hinted", "refitted") for score in [getattr(known, name)]}
     reason = f"held-out known examples, the worse part: refitted {scores['refitted']:.3f}, hint {scores['hinted']:.3f}"
     return head, HeadChoice(HeadSetting("refitted", own.refit_l2), scores, reason)

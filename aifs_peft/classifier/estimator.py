@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -29,7 +28,6 @@ from aifs_peft.classifier.inputs import (
     readable_columns,
     refuse_unread,
 )
-from aifs_peft.classifier.trained import TrainedHead, train_head
 from aifs_peft.discovery import Discovery, LatentSource
 from aifs_peft.discovery.config import DEFAULT_CONFIG
 from aifs_peft.discovery.discover import collect_hints
@@ -38,8 +36,14 @@ from aifs_peft.discovery.linear_heads.logistic import LinearHead
 from aifs_peft.discovery.principal_components import Reduction
 from aifs_peft.discovery.streaming.held import reduce_source
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
-from aifs_peft.methods import Method, MethodSettings, get, names
-from aifs_peft.training.latent_trainer import LatentFit, LatentSchedule
+
+# Training methods need torch, which takes a second to import: only where one is asked for.
+if TYPE_CHECKING:
+    import torch
+
+    from aifs_peft.classifier.trained import TrainedHead
+    from aifs_peft.methods import Method
+    from aifs_peft.training.latent_trainer import LatentFit, LatentSchedule
 
 # Arguments of `fit` that only discovery reads.
 HINTS = ("groups", "metadata", "attributes", "unlabelled")
@@ -200,6 +204,9 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         self._set_coefficients(found.head, latents.reduction)
 
     def _fit_method(self, method: Method, examples: Examples, columns: dict[str, torch.Tensor], seed: int) -> None:
+        from aifs_peft.classifier.trained import train_head
+        from aifs_peft.methods import MethodSettings, get
+
         settings = MethodSettings.for_method(method.name, seed=seed, method_options=self._method_options(method.name))
         self._trained = train_head(
             get(method.name)(settings), examples.X, examples.index, len(examples.classes), examples.reduction,
@@ -225,6 +232,8 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
             read = ("sample_weight", *(HINTS if self.recipe == "discovery" else ()))
             refuse_unread(self.recipe, given, read, 'recipe="discovery" takes hints; leave them out, or use it.')
             return None
+        from aifs_peft.methods import MethodSettings, get, names
+
         check_choice("recipe", self.recipe, ["discovery", "paper", *names()])
         name = "aifs-paper" if self.recipe == "paper" else self.recipe
         method = get(name)(MethodSettings.for_method(name, method_options=self._method_options(name)))

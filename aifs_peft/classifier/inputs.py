@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
@@ -22,7 +21,11 @@ from aifs_peft.discovery.streaming.columns import as_values, is_column
 from aifs_peft.discovery.streaming.reading import as_source
 from aifs_peft.discovery.streaming.source import LatentSource, check_finite
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
-from aifs_peft.methods import Method
+
+if TYPE_CHECKING:
+    import torch
+
+    from aifs_peft.methods import Method
 
 FLOATS = [np.float64, np.float32, np.float16]
 GROUP, HINT = "group", "hint_groups"
@@ -236,6 +239,8 @@ def method_columns(
             missing.
         InvalidConfigError: for a column that the method does not read.
     """
+    import torch
+
     known = readable_columns(method)
     check_names(columns or {}, known, f"method {method.name!r} reads no column")
     given = {name: np.asarray(to_numpy(values)) for name, values in (columns or {}).items()}
