@@ -111,7 +111,9 @@ def fit_discovery(
     )  # fmt: skip
     values = np.stack([part.groups_ for part in discovery.parts_ or (discovery,)], axis=1)
     cells = 2 ** values.shape[1] * latents.index + conflicts(values, latents.index)
-    rows, examples = _held_examples(latents, cells, seed, config)
+    heads = discovery.heads_
+    known = np.flatnonzero(heads.values >= 0) if heads else np.empty(0, dtype=np.int64)
+    rows, examples = _held_examples(latents, cells, known, seed, config)
     fit = latents.source.processes.first(
         lambda: _head_for(examples, discovery, rows, class_weight, np.random.default_rng(seed))
     )
@@ -133,18 +135,24 @@ def fit_erm(
         seed: of the folds.
         config: its `inputs.held_rows` bounds the rows that the head is fitted to.
     """
-    _, examples = _held_examples(latents, latents.index, seed, config)
+    _, examples = _held_examples(latents, latents.index, np.empty(0, dtype=np.int64), seed, config)
     return latents.source.processes.first(lambda: _plain(examples, class_weight, rng=np.random.default_rng(seed)))
 
 
 def _held_examples(
-    latents: Latents, cells: IntArray, seed: int, config: DiscoveryConfig
+    latents: Latents, cells: IntArray, known: IntArray, seed: int, config: DiscoveryConfig
 ) -> tuple[IntArray | slice, Examples]:
-    """The rows that a head is fitted to, each cell as full as can be, and what it is given of them."""
+    """The rows that a head is fitted to, each cell as full as can be, and what it is given of them.
+
+    Rows of known values are among them: they are what a head may be refitted on.
+    """
     rows, times = sampled_rows(cells, config.inputs.held_rows, np.random.default_rng([seed, 1]))
     if times is None:
         return slice(None), latents.examples()
-    return rows, latents.examples(rows, times)
+    every = np.union1d(rows, known)
+    share = np.ones(len(every))
+    share[np.searchsorted(every, rows)] = times
+    return every, latents.examples(every, share)
 
 
 @dataclass(frozen=True)

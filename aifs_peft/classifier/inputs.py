@@ -69,8 +69,12 @@ def check_examples(estimator: BaseEstimator, Z: Any, y: Any) -> tuple[LatentSour
     if _in_blocks(Z):
         source = _checked_source(estimator, as_source(Z), fitted=False)
         labels = np.asarray(to_numpy(source.gather(y)))
-        classes, index = encode_labels(labels, len(source))
-        return source, classes[index]
+        encode_labels(labels, len(source))
+        try:
+            check_classification_targets(labels)
+        except ValueError as error:
+            raise InvalidInputError(f"{error} Needed is one class label for each of the latents.") from error
+        return source, labels
     try:
         latents, labels = validate_data(estimator, to_numpy(Z), to_numpy(y), dtype=FLOATS)
         check_classification_targets(labels)

@@ -130,7 +130,8 @@ def discover_stream(
     """`discover` for latents and labels that come in batches and are never held whole.
 
     The same as `discover(source, source.labels, ...)` of `source = LatentBatches(batches)`, which also says what the
-    batches are compared for. The batches are gone through three times, or four where something was found.
+    batches are compared for. The batches are gone through three times, and once more where a sample was searched and
+    something was found.
 
     Args:
         batches: Batches `(Z, y)`, see `LatentBatches`: an iterable that starts anew each time it is gone through, or a

@@ -9,6 +9,7 @@ from aifs_peft import AIFSClassifier
 from aifs_peft.classifier.closed import Latents, fit_discovery, fit_erm
 from aifs_peft.discovery import DiscoveryConfig, LatentBatches
 from aifs_peft.discovery.config import InputConfig
+from aifs_peft.discovery.discover import collect_hints
 from aifs_peft.discovery.streaming.held import reduce_source
 from aifs_peft.discovery.streaming.reading import as_source
 from aifs_peft.errors import InvalidInputError
@@ -72,11 +73,12 @@ def test_examples_of_weight_zero_are_left_out_of_any_source(tmp_path):
         np.testing.assert_allclose(fitted.coef_, wanted.coef_, atol=1e-5)
 
 
-def fit(config, Z, y, class_weight="balanced", weights=None):
+def fit(config, Z, y, groups=None):
     source = as_source(Z)
     reduction = reduce_source(source, rng=np.random.default_rng(0), config=config.reduction)
-    latents = Latents(source, y, np.unique(y), reduction, weights)
-    return fit_discovery(latents, class_weight, seed=0, config=config), latents
+    latents = Latents(source, y, np.unique(y), reduction, None)
+    hints = collect_hints(reduction, len(y), groups=groups)
+    return fit_discovery(latents, "balanced", seed=0, hints=hints, config=config), latents
 
 
 def worst(head, reduction):
@@ -93,6 +95,38 @@ def test_a_head_of_a_sample_is_as_good():
     # A classifier that leans on the attribute is far worse.
     plain = fit_erm(latents, None, seed=0, config=sampled)
     assert worst(plain, latents.reduction) < worst(some.head, latents.reduction) - 0.1
+
+
+def test_a_head_of_a_sample_is_refitted_on_all_known_rows():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 15_000)
+    a = np.where(rng.random(15_000) < 0.95, y, 1 - y)
+    Z = rng.standard_normal((15_000, 10), dtype=np.float32)
+    Z[:, 0] += 2.5 * a
+    Z[:, 1] += 1.5 * y
+    Z[:, 2] += 2.0 * (a != y)  # class and attribute interact: the additive head is not the best
+    known = np.full(15_000, -1)
+    for cell in range(4):
+        rows = rng.permutation(np.flatnonzero(2 * y + a == cell))[:60]
+        known[rows] = a[rows]
+    wanted, found = (
+        fit(config, Z, y, groups=known)[0]
+        for config in (DiscoveryConfig(), DiscoveryConfig(inputs=InputConfig(held_rows=5000)))
+    )
+    assert np.array_equal(found.discovery.heads_.values, known)
+    assert found.discovery.found == wanted.discovery.found
+    assert (found.choice is None) == (wanted.choice is None)
+    if found.choice is not None:
+        assert found.choice.setting.family == wanted.choice.setting.family
+    test = np.random.default_rng(1).standard_normal((4000, 10), dtype=np.float32)
+    angle = [head.weight[1] @ test.T - head.weight[0] @ test.T for head in (wanted.head, found.head)]
+    assert np.corrcoef(angle)[0, 1] > 0.95
+
+
+def test_labels_that_are_no_classes_are_refused(tmp_path):
+    Z, _, _ = planted(500)
+    with pytest.raises(InvalidInputError, match="Unknown label type: continuous"):
+        AIFSClassifier().fit(memory_map(Z, tmp_path), np.linspace(0.1, 0.9, 500))
 
 
 def test_a_sample_keeps_the_weight_of_every_class():

@@ -87,6 +87,11 @@ def everywhere(
         The same discovery with the posterior of every row. Held rows keep theirs. Offsets that no hint has given are
         those of all rows.
     """
+    heads = found.heads_
+    if heads is not None:
+        values = np.full(len(labels), -1, dtype=heads.values.dtype)
+        values[held.rows] = heads.values
+        found = replace(found, heads_=replace(heads, values=values))
     told = f" The search looked at a sample of {len(held.rows)} of {len(labels)} examples."
     if not found.found:
         return replace(
