@@ -91,7 +91,7 @@ def test_moments_of_blocks_add_up():
 
 @pytest.mark.parametrize(("n_classes", "attributes"), [(2, 1), (2, 2), (3, 1)])
 def test_discovery_is_the_same_whether_coordinates_are_held_or_computed(n_classes, attributes):
-    Z, y, a = planted(2500, n_classes, attributes=attributes)
+    Z, y, _ = planted(2500, n_classes, attributes=attributes)
     held, computed = (
         discover(Z, y, random_state=0, config=config) for config in (DEFAULT_CONFIG, rows_computed(min_rows=50))
     )
@@ -172,7 +172,7 @@ def test_plain_heads_of_a_sample_are_those_of_all_rows():
 
 
 def test_a_classifier_is_the_same_whether_coordinates_are_held_or_computed(monkeypatch):
-    Z, y, a = planted(4000)
+    Z, y, _ = planted(4000)
     expected = AIFSClassifier(random_state=0).fit(Z, y)
     asked = []
     real = ReducedRows.__getitem__
