@@ -10,12 +10,14 @@ other values, since which value they carry is what a wrong start confirms for ev
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
+
 import numpy as np
-from scipy.special import softmax
 
 from aifs_peft.discovery.arrays import Array, IntArray, one_hot, random_folds, row_chunks
 from aifs_peft.discovery.config import DiscoveryConfig, MixtureConfig, RefinementConfig
-from aifs_peft.discovery.mixture.additive import additive_model, split_by_signal
+from aifs_peft.discovery.mixture.additive import AdditiveModel, AdditiveMoments, additive_model, split_by_signal
 from aifs_peft.discovery.mixture.em import shrink
 from aifs_peft.discovery.reduced import ReducedLatents
 
@@ -48,7 +50,6 @@ def refine_attribute(
         (True, True)
     """
     own, n = config.refinement, len(y)
-    total = (X.T @ X).astype(np.float64)
     most = own.share_growth * float(np.mean(attribute != y))
     R = one_hot(attribute, n_classes, X.dtype)
     history: list[Array] = []
@@ -56,12 +57,13 @@ def refine_attribute(
         # New folds each time: with the same ones a fold's chance errors would go round among the models.
         fold = random_folds(n, own.folds, rng)
         ratio, position = np.empty((n, n_classes), dtype=X.dtype), np.empty((n, n_classes), dtype=X.dtype)
-        for j in range(own.folds):
-            rows, seen = fold == j, fold != j
-            new = X[rows]
-            second = total - (new.T @ new).astype(np.float64)
-            weight, offset, size = _discriminant(X[seen], y[seen], R[seen], second, own, config.mixture)
-            ratio[rows], position[rows] = _evidence(new, y[rows], weight, offset, size)
+        parts = [np.flatnonzero(fold == j) for j in range(own.folds)]
+        blocks = [X[rows] for rows in parts]
+        moments = [AdditiveMoments.of(block, y[rows], R[rows]) for block, rows in zip(blocks, parts, strict=True)]
+        total = reduce(add, moments)
+        for rows, block, mine in zip(parts, blocks, moments, strict=True):
+            weight, offset, size = _discriminant((total - mine).fit(), own, config.mixture)
+            ratio[rows], position[rows] = _evidence(block, y[rows], weight, offset, size)
         R = _assign(ratio, position, y, most, even=step < own.even_rounds, config=own)
         history = [*history[1 - own.averaged :], R]
     return np.asarray(np.mean(history, axis=0))
@@ -93,9 +95,8 @@ def refined_everywhere(X: ReducedLatents, y: IntArray, rows: IntArray, R: Array,
     n, own = len(y), config.refinement
     if len(rows) == n:
         return R.astype(np.float32, copy=False)
-    sample, labels = X[rows], y[rows]
-    second = (sample.T @ sample).astype(np.float64)
-    weight, offset, size = _discriminant(sample, labels, R, second, own, config.mixture)
+    labels = y[rows]
+    weight, offset, size = _discriminant(additive_model(X[rows], labels, R), own, config.mixture)
     ratio, position = (np.empty((n, R.shape[1]), dtype=np.float32) for _ in range(2))
     for part in row_chunks(n):
         ratio[part], position[part] = _evidence(X[part], y[part], weight, offset, size)
@@ -105,14 +106,11 @@ def refined_everywhere(X: ReducedLatents, y: IntArray, rows: IntArray, R: Array,
     return out
 
 
-def _discriminant(
-    X: Array, y: IntArray, R: Array, second: Array, config: RefinementConfig, mixture: MixtureConfig
-) -> tuple[Array, Array, Array]:
+def _discriminant(model: AdditiveModel, config: RefinementConfig, mixture: MixtureConfig) -> tuple[Array, Array, Array]:
     """Discriminant of the attribute: weights `(k, K)`, offsets `(K, K)` (rows `y`) and `beta' Sigma^-1 beta (K, K)`.
 
     With the class offsets added to the covariance, resembling another class is no evidence of its attribute value.
     """
-    model = additive_model(X, y, R, second=second)
     alpha, beta = split_by_signal(model, config=mixture)
     sigma = shrink(model.sigma, config.shrinkage) + config.class_avoidance * alpha.T @ alpha / len(alpha)
     weight = np.linalg.solve(sigma, beta.T)
@@ -148,17 +146,29 @@ def _assign(ratio: Array, position: Array, y: IntArray, most: float, *, even: bo
     far = (position > config.min_position) & (R == 0)
     rows = np.flatnonzero(far.any(axis=1))
     own, members = y[rows], R[rows].T.astype(np.float64)
-    evidence = np.where(far[rows], config.temperature * ratio[rows].astype(np.float64), -1e3)
-    evidence[np.arange(len(rows)), own] = 0.0
+    # One row per value, one column per example: sums over the values then run along the examples.
+    evidence = np.where(far[rows], config.temperature * ratio[rows].astype(np.float64), -1e3).T
+    evidence[own, np.arange(len(rows))] = 0.0
     bias, off = np.zeros((K, K)), 1.0 - np.eye(K)
-    posterior = softmax(evidence, axis=1)
+    posterior = _posterior(evidence, bias, own)
     for _ in range(config.bias_steps if len(rows) else 0):
-        weight = (members @ posterior) * off
+        weight = (members @ posterior.T) * off
         if not even:
             weight = np.broadcast_to(weight.sum(axis=1, keepdims=True) / (K - 1), (K, K))
         missing = np.log(np.maximum(expected, 1e-6)[:, None] / np.maximum(weight, 1e-6))
         step = config.bias_rate * np.clip(missing, -config.bias_step_limit, config.bias_step_limit)
-        bias = np.clip(bias + step, -config.bias_limit, config.bias_limit) * off
-        posterior = softmax(evidence + bias[own], axis=1)
-    R[rows] = posterior
+        previous, bias = bias, np.clip(bias + step, -config.bias_limit, config.bias_limit) * off
+        posterior = _posterior(evidence, bias, own)
+        if float(np.abs(bias - previous).max()) < 1e-9:  # further steps change nothing that is seen
+            break
+    R[rows] = posterior.T
     return R
+
+
+def _posterior(evidence: Array, bias: Array, own: IntArray) -> Array:
+    """Softmax over the values of `evidence (K, m)` and the biases of each example's class."""
+    logits = evidence + bias.T[:, own]
+    logits -= logits.max(axis=0)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=0)
+    return logits
