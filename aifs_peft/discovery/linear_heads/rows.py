@@ -42,7 +42,7 @@ def sampled_rows(cell: IntArray, most: int, rng: np.random.Generator) -> tuple[I
 
     Example:
         >>> rows, times = sampled_rows(np.repeat([0, 1], [90, 10]), 40, np.random.default_rng(0))
-        >>> np.bincount(np.repeat([0, 1], [90, 10])[rows]).tolist(), times.sum()
+        >>> np.bincount(np.repeat([0, 1], [90, 10])[rows]).tolist(), float(times.sum())
         ([30, 10], 100.0)
     """
     n = len(cell)

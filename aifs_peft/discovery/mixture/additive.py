@@ -102,6 +102,10 @@ class AdditiveMoments:
         """Moments of the rows of both."""
         return AdditiveMoments(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
+    def __sub__(self, other: AdditiveMoments) -> AdditiveMoments:
+        """Moments of the rows of this that are not those of the other."""
+        return AdditiveMoments(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
+
     def fit(self) -> AdditiveModel:
         """The additive model by least squares."""
         K, columns, k = len(self.cells), self.cells.shape[1], self.target.shape[1]

@@ -11,13 +11,14 @@ other values, since which value they carry is what a wrong start confirms for ev
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
-from scipy.special import softmax
 
 from aifs_peft.discovery.arrays import Array, IntArray, one_hot, random_folds, row_chunks
 from aifs_peft.discovery.config import DiscoveryConfig, MixtureConfig, RefinementConfig
-from aifs_peft.discovery.mixture.additive import additive_model, split_by_signal
+from aifs_peft.discovery.mixture.additive import AdditiveModel, AdditiveMoments, additive_model, split_by_signal
 from aifs_peft.discovery.mixture.em import shrink
 from aifs_peft.discovery.principal_components import usable_components
 from aifs_peft.discovery.reduced import ReducedLatents
@@ -51,7 +52,6 @@ def refine_attribute(
         (True, True)
     """
     own, n = config.refinement, len(y)
-    total = (X.T @ X).astype(np.float64)
     most = own.share_growth * float(np.mean(attribute != y))
     R = one_hot(attribute, n_classes, X.dtype)
     history: list[Array] = []
@@ -59,12 +59,13 @@ def refine_attribute(
         # New folds each time: with the same ones a fold's chance errors would go round among the models.
         fold = random_folds(n, own.folds, rng)
         ratio, position = np.empty((n, n_classes), dtype=X.dtype), np.empty((n, n_classes), dtype=X.dtype)
-        for j in range(own.folds):
-            rows, seen = fold == j, fold != j
-            new = X[rows]
-            second = total - (new.T @ new).astype(np.float64)
-            weight, offset, size = _discriminant(X[seen], y[seen], R[seen], second, own, config.mixture)
-            ratio[rows], position[rows] = _evidence(new, y[rows], weight, offset, size)
+        parts = [np.flatnonzero(fold == j) for j in range(own.folds)]
+        blocks = [X[rows] for rows in parts]
+        moments = [AdditiveMoments.of(block, y[rows], R[rows]) for block, rows in zip(blocks, parts, strict=True)]
+        total = reduce(add, moments)
+        for rows, block, mine in zip(parts, blocks, moments, strict=True):
+            weight, offset, size = _discriminant((total - mine).fit(), own, config.mixture)
+            ratio[rows], position[rows] = _evidence(block, y[rows], weight, offset, size)
         R = _assign(ratio, position, y, most, even=step < own.even_rounds, config=own)
         history = [*history[1 - own.averaged :], R]
     return np.asarray(np.mean(history, axis=0))
@@ -93,17 +94,12 @@ def refined_everywhere(X: ReducedLatents, y: IntArray, rows: IntArray, R: Array,
         >>> bool(np.mean(R.argmax(axis=1)[2000:] == a[2000:]) > 0.98)
         True
     """
-    n, own = len(y), config.refinement
-    if len(rows) == n:
+    if len(rows) == len(y):
         return R.astype(np.float32, copy=False)
-    sample, labels = X[rows], y[rows]
-    second = (sample.T @ sample).astype(np.float64)
-    weight, offset, size = _discriminant(sample, labels, R, second, own, config.mixture)
-    ratio, position = (np.empty((n, R.shape[1]), dtype=np.float32) for _ in range(2))
-    for part in row_chunks(n):
-        ratio[part], position[part] = _evidence(X[part], y[part], weight, offset, size)
-    most = own.share_growth * float(np.mean(R.argmax(axis=1) != labels))
-    out = _assign(ratio, position, y, most, even=False, config=own)
+    rule = sharpened(X[rows], y[rows], R, config=config)
+    out = np.empty((len(y), R.shape[1]), dtype=np.float32)
+    for part in row_chunks(len(y)):
+        out[part] = rule.responsibilities(X[part], y[part])
     out[rows] = R
     return out
 
@@ -127,12 +123,11 @@ class Sharpened:
     config: RefinementConfig
 
     def responsibilities(self, X: Array, y: IntArray) -> Array:
-        """Weights of the attribute values, `(n, K)`, of reduced latents `X (n, k)` with labels `y (n,)`."""
-        new = X[:, : len(self.weight)]
-        ratio, position = _evidence(new, y, self.weight, self.offset, self.size)
+        """Weights of the attribute values, `(n, K)`, of reduced latents `X (n, >= k)` with labels `y (n,)`."""
+        ratio, position = _evidence(X[:, : len(self.weight)], y, self.weight, self.offset, self.size)
         R = one_hot(y, ratio.shape[1], ratio.dtype)
         rows, evidence = _movable(ratio, position, y, self.config)
-        R[rows] = softmax(evidence + self.bias[y[rows]], axis=1)
+        R[rows] = _posterior(evidence, self.bias, y[rows]).T
         return R
 
 
@@ -156,24 +151,20 @@ def sharpened(X: Array, y: IntArray, R: Array, *, config: DiscoveryConfig) -> Sh
     own, K = config.refinement, R.shape[1]
     wanted, per_component = config.many_classes.solved_components, config.reduction.rows_per_component
     part = np.ascontiguousarray(X[:, : usable_components(wanted, X.shape[1], len(y), per_component)[-1]])
-    weight, offset, size = _discriminant(part, y, R, (part.T @ part).astype(np.float64), own, config.mixture)
+    weight, offset, size = _discriminant(additive_model(part, y, R), own, config.mixture)
     ratio, position = _evidence(part, y, weight, offset, size)
     rows, evidence = _movable(ratio, position, y, own)
     # As many conflict in each class as the partition says.
     conflicting = 1.0 - R[np.arange(len(y)), y].astype(np.float64)
     expected = np.bincount(y, conflicting, minlength=K) / (K - 1)
-    bias = _biases(evidence, y[rows], expected, K, even=False, config=own)
-    return Sharpened(weight, offset, size, bias, own)
+    return Sharpened(weight, offset, size, _biases(evidence, y[rows], expected, even=False, config=own), own)
 
 
-def _discriminant(
-    X: Array, y: IntArray, R: Array, second: Array, config: RefinementConfig, mixture: MixtureConfig
-) -> tuple[Array, Array, Array]:
+def _discriminant(model: AdditiveModel, config: RefinementConfig, mixture: MixtureConfig) -> tuple[Array, Array, Array]:
     """Discriminant of the attribute: weights `(k, K)`, offsets `(K, K)` (rows `y`) and `beta' Sigma^-1 beta (K, K)`.
 
     With the class offsets added to the covariance, resembling another class is no evidence of its attribute value.
     """
-    model = additive_model(X, y, R, second=second)
     alpha, beta = split_by_signal(model, config=mixture)
     sigma = shrink(model.sigma, config.shrinkage) + config.class_avoidance * alpha.T @ alpha / len(alpha)
     weight = np.linalg.solve(sigma, beta.T)
@@ -207,31 +198,45 @@ def _assign(ratio: Array, position: Array, y: IntArray, most: float, *, even: bo
     expected = share * np.bincount(y, minlength=K) / (K - 1)
     R = one_hot(y, K, ratio.dtype)
     rows, evidence = _movable(ratio, position, y, config)
-    own = y[rows]
-    R[rows] = softmax(evidence + _biases(evidence, own, expected, K, even=even, config=config)[own], axis=1)
+    R[rows] = _posterior(evidence, _biases(evidence, y[rows], expected, even=even, config=config), y[rows]).T
     return R
 
 
 def _movable(ratio: Array, position: Array, y: IntArray, config: RefinementConfig) -> tuple[IntArray, Array]:
-    """The examples that lie far enough from their own value, and their evidence for each, `(rows, K)` float64."""
+    """The examples that lie far enough from their own value, and their evidence for each value, `(K, rows)` float64.
+
+    One row per value, one column per example: sums over the values then run along the examples.
+    """
     far = (position > config.min_position) & (np.arange(ratio.shape[1]) != y[:, None])
     rows = np.flatnonzero(far.any(axis=1))
-    evidence = np.where(far[rows], config.temperature * ratio[rows].astype(np.float64), -1e3)
-    evidence[np.arange(len(rows)), y[rows]] = 0.0
+    evidence = np.where(far[rows], config.temperature * ratio[rows].astype(np.float64), -1e3).T
+    evidence[y[rows], np.arange(len(rows))] = 0.0
     return rows, evidence
 
 
-def _biases(evidence: Array, own: IntArray, expected: Array, K: int, *, even: bool, config: RefinementConfig) -> Array:
+def _biases(evidence: Array, own: IntArray, expected: Array, *, even: bool, config: RefinementConfig) -> Array:
     """Biases of label and value, `(K, K)`, under which each class has its `expected` number of conflicting examples."""
+    K = len(evidence)
     members = one_hot(own, K).T
     bias, off = np.zeros((K, K)), 1.0 - np.eye(K)
-    posterior = softmax(evidence, axis=1)
+    posterior = _posterior(evidence, bias, own)
     for _ in range(config.bias_steps if len(own) else 0):
-        weight = (members @ posterior) * off
+        weight = (members @ posterior.T) * off
         if not even:
             weight = np.broadcast_to(weight.sum(axis=1, keepdims=True) / (K - 1), (K, K))
         missing = np.log(np.maximum(expected, 1e-6)[:, None] / np.maximum(weight, 1e-6))
         step = config.bias_rate * np.clip(missing, -config.bias_step_limit, config.bias_step_limit)
-        bias = np.clip(bias + step, -config.bias_limit, config.bias_limit) * off
-        posterior = softmax(evidence + bias[own], axis=1)
+        previous, bias = bias, np.clip(bias + step, -config.bias_limit, config.bias_limit) * off
+        posterior = _posterior(evidence, bias, own)
+        if float(np.abs(bias - previous).max()) < 1e-9:  # further steps change nothing that is seen
+            break
     return bias
+
+
+def _posterior(evidence: Array, bias: Array, own: IntArray) -> Array:
+    """Softmax over the values of `evidence (K, m)` and the biases of each example's class."""
+    logits = evidence + bias.T[:, own]
+    logits -= logits.max(axis=0)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=0)
+    return logits
