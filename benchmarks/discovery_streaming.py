@@ -9,7 +9,8 @@ row is a process of its own. Memory is what the process holds beside pages of th
 python benchmarks/discovery_streaming.py --accuracy
 
 compares heads of all rows with those of a sample of them, on 200,000 examples. Both write, row by row, to
-benchmarks/results/performance/discovery_streaming.json; rows that are there already are left out.
+benchmarks/results/performance/discovery_streaming.json (rows that are there already are left out) and put the tables
+into docs/performance.md; `--render` does only that.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ DIM = 768
 BLOCK = 8192
 NOISE_ROWS = 65_536
 OUT = Path("benchmarks/results/performance/discovery_streaming.json")
+PAGE = Path("docs/performance.md")
 
 
 def planted(n: int, seed: int, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -170,6 +172,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.95, help="how often attribute and label agree; 0.5: none")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--accuracy", action="store_true")
+    parser.add_argument("--render", action="store_true", help="only put the tables into the page")
     parser.add_argument("--again", action="store_true", help="measure rows anew that are there already")
     parser.add_argument("--one", nargs=2, metavar=("FILE", "SOURCE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -177,6 +180,9 @@ def main() -> None:
         print(json.dumps(fit_one(Path(options.one[0]), options.sizes[0], options.one[1], options.share)))
         return
     results = json.loads(OUT.read_text()) if OUT.exists() else {"rows": [], "accuracy": []}
+    if options.render:
+        render(results)
+        return
     if options.accuracy:
         for draw in range(5):
             if options.again or all(row["draw"] != draw for row in results["accuracy"]):
@@ -200,6 +206,36 @@ def main() -> None:
             path.unlink(missing_ok=True)
 
 
+def render(results: dict[str, Any]) -> None:
+    """Put both tables into the page, between their marks."""
+    lines = [
+        "| examples | read from | file, GB | processor seconds | seconds | memory beside the file, GB | values right |"
+    ]
+    lines.append("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
+    for row in results["rows"]:
+        right = "none planted" if row["groups_right"] is None else f"{row['groups_right']:.4f}"
+        lines.append(
+            f"| {row['n']:,} | {row['source']} | {row['input_bytes'] / 1e9:.2f} | {row['cpu_seconds']} | {row['seconds']} "
+            f"| {row['peak_memory_bytes'] / 1e9:.2f} | {right} |"
+        )
+    between("streaming", lines)
+    lines = ["| draw | worst group, all rows | worst group, sample | values right, all rows | sample |"]
+    lines.append("| ---: | ---: | ---: | ---: | ---: |")
+    for row in results["accuracy"]:
+        both = [row["all"], row["sample"]]
+        worst = " | ".join(f"{one['worst_group']:.4f}" for one in both)
+        lines.append(f"| {row['draw']} | {worst} | {' | '.join(str(one['groups_right']) for one in both)} |")
+    between("streaming_accuracy", lines)
+
+
+def between(mark: str, lines: list[str]) -> None:
+    """Replace what stands between two marks of the page."""
+    text = PAGE.read_text()
+    before, rest = text.split(f"<!-- {mark} -->\n")
+    after = rest.split(f"<!-- /{mark} -->")[1]
+    PAGE.write_text(f"{before}<!-- {mark} -->\n" + "\n".join(lines) + f"\n<!-- /{mark} -->{after}")
+
+
 def keep(results: dict[str, Any], part: str, row: dict[str, Any], key: tuple[str, ...]) -> None:
     """Write the results with a new row, in place of the one with the same key."""
     print(json.dumps(row), flush=True)
@@ -207,6 +243,7 @@ def keep(results: dict[str, Any], part: str, row: dict[str, Any], key: tuple[str
     results[part].sort(key=lambda one: [one[name] for name in key])
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(results, indent=1) + "\n")
+    render(results)
 
 
 if __name__ == "__main__":
