@@ -10,7 +10,7 @@ import torch.distributed as dist
 from aifs_peft import AIFSClassifier
 from aifs_peft.discovery import DiscoveryConfig, LatentBatches, ShardedLatents, discover
 from aifs_peft.discovery.config import InputConfig
-from aifs_peft.errors import InvalidInputError
+from aifs_peft.errors import InvalidConfigError, InvalidInputError
 
 N, SAMPLED = 20_000, DiscoveryConfig(inputs=InputConfig(held_rows=9000))
 
@@ -63,6 +63,13 @@ def main(out, processes):
         except InvalidInputError:
             continue
         raise AssertionError("nothing was refused")
+    if processes > 1:
+        try:
+            AIFSClassifier("jtt", random_state=0).fit(ShardedLatents(Z[own]), y[own])
+        except InvalidConfigError as error:
+            assert "trains on one process" in str(error)
+        else:
+            raise AssertionError("a training method was not refused")
     same = [None] * processes
     if processes > 1:
         dist.all_gather_object(same, {key: value.numpy().tobytes() for key, value in results.items()})
