@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -176,6 +177,8 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure rows anew that are there already")
     parser.add_argument("--one", nargs=2, metavar=("FILE", "SOURCE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    # Ended from outside, too, it deletes its file.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if options.one:
         print(json.dumps(fit_one(Path(options.one[0]), options.sizes[0], options.one[1], options.share)))
         return
