@@ -206,7 +206,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
 
         settings = MethodSettings.for_method(method.name, seed=seed, method_options=dict(self.recipe_options or {}))
         self._trained = train_head(
-            get(method.name)(settings), examples.X, examples.index, len(examples.classes), examples.reduction,
+            get(method.name)(settings), examples.X[:], examples.index, len(examples.classes), examples.reduction,
             schedule=self.schedule, columns=columns,
         )  # fmt: skip
         self.fit_, self.discovery_, self.head_choice_ = self._trained.fit, None, None

@@ -55,7 +55,7 @@ class ReducedRows:
             if step != 1:
                 raise ValueError(f"a slice of consecutive rows is needed; its step is {step}. Give row numbers.")
             count = max(stop - start, 0)
-            parts = [slice(start + part.start, min(start + part.stop, stop)) for part in row_chunks(count)]
+            parts: list[Any] = [slice(start + part.start, min(start + part.stop, stop)) for part in row_chunks(count)]
         else:
             index = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
             count = len(index)
