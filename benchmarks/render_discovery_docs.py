@@ -1,4 +1,4 @@
-"""Fill the tables of docs/discovery.md, unlabelled.md, performance.md and research_log.md from results, and draw their pictures.
+"""Fill the tables of discovery.md, unlabelled.md, performance.md and research_log.md from results, and draw their pictures.
 
 python benchmarks/render_discovery_docs.py             # tables
 python benchmarks/render_discovery_docs.py --check     # only say whether they are up to date
@@ -346,7 +346,11 @@ def attribution() -> str:
 
 def peers() -> str:
     """Other fits of the same latents."""
-    names = {"aifs": "`AIFSClassifier()`", "logistic-regression": "`LogisticRegression()`", "xrm-gdro": "XRM + group DRO"}
+    names = {
+        "aifs": "`AIFSClassifier()`",
+        "logistic-regression": "`LogisticRegression()`",
+        "xrm-gdro": "XRM + group DRO",
+    }
     rows = [[names[row["method"]], f"{row['n']:,}", *cost(row)] for row in performance("peers")["rows"]]
     return table(["", "n", "processor", "clock", "beside the input"], rows)
 
