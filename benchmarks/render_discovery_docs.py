@@ -1,4 +1,4 @@
-"""Fill the tables of discovery.md, unlabelled.md, performance.md and research_log.md from results, and draw their pictures.
+"""Fill the tables of discovery.md, unlabelled.md, performance.md and research_log.md; draw their pictures.
 
 python benchmarks/render_discovery_docs.py             # tables
 python benchmarks/render_discovery_docs.py --check     # only say whether they are up to date
