@@ -376,9 +376,11 @@ def head_rows() -> str:
         rows.append([f"`{family}`", *told])
     draws = measured["arguments"]["draws"]
     heads = [f"{sizes[size]:,} of {sizes['all']:,} rows" for size in ("sample", "small")]
-    return table([f"points of worst group lost, mean of {draws} draws (largest)", *heads], rows)
+    return table([f"lost, mean of {draws} draws (largest)", *heads], rows)
 
 
+# Blocks that `discovery_streaming.py` fills.
+OTHERS = ("streaming", "streaming_accuracy")
 BLOCKS: dict[str, Callable[[], str]] = {
     "scaling": scaling,
     "attribution": attribution,
@@ -409,6 +411,8 @@ def fill(page: str) -> str:
     """The page with each `<!-- NAME -->` block filled; an unknown name is an error."""
 
     def block(match: re.Match[str]) -> str:
+        if match[1] in OTHERS:
+            return match[0]
         if match[1] not in BLOCKS:
             raise ValueError(f"nothing renders the block {match[1]!r}; known are {sorted(BLOCKS)}")
         return f"<!-- {match[1]} -->\n{BLOCKS[match[1]]()}\n<!-- /{match[1]} -->"

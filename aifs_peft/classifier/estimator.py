@@ -14,7 +14,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from aifs_peft._checks import check_choice
-from aifs_peft.classifier.closed import ClosedFit, Examples, fit_discovery, fit_erm
+from aifs_peft.classifier.closed import ClosedFit, Examples, Latents, fit_discovery, fit_erm
 from aifs_peft.classifier.inputs import (
     GROUP,
     HINT,
@@ -28,11 +28,13 @@ from aifs_peft.classifier.inputs import (
     readable_columns,
     refuse_unread,
 )
-from aifs_peft.discovery import Discovery
+from aifs_peft.discovery import Discovery, LatentSource
+from aifs_peft.discovery.config import DEFAULT_CONFIG
 from aifs_peft.discovery.discover import collect_hints
 from aifs_peft.discovery.linear_heads.choice import HeadChoice
 from aifs_peft.discovery.linear_heads.logistic import LinearHead
-from aifs_peft.discovery.principal_components import Reduction, principal_components
+from aifs_peft.discovery.principal_components import Reduction
+from aifs_peft.discovery.streaming.held import reduce_source
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
 
 # Training methods need torch, which takes a second to import: only where one is asked for.
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from aifs_peft.methods import Method
     from aifs_peft.training.latent_trainer import LatentFit, LatentSchedule
 
-_CHUNK_ROWS = 8192
 # Arguments of `fit` that only discovery reads.
 HINTS = ("groups", "metadata", "attributes", "unlabelled")
 
@@ -114,7 +115,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
 
     def fit(
         self,
-        Z: ArrayLike,
+        Z: ArrayLike | LatentSource,
         y: ArrayLike,
         *,
         sample_weight: ArrayLike | None = None,
@@ -125,6 +126,10 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         columns: Mapping[str, ArrayLike] | None = None,
     ) -> AIFSClassifier:
         """Fit on latents `Z (n, d)` (NumPy, torch or a `DataFrame`, any float type) and labels `y (n,)`.
+
+        Memory maps, columns of a `datasets.Dataset` and other `LatentSource`s are read in blocks of rows, as in
+        `discover`; of more than 200,000 rows the head is fitted to that many, all examples that conflict among them
+        where they are fewer than half, each weighed by how many it stands for.
 
         Every call begins from nothing, whatever was fitted before; after a call that failed nothing is fitted.
 
@@ -155,13 +160,14 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         given = {"sample_weight": sample_weight, "groups": groups, "metadata": metadata, "attributes": attributes,
                  "unlabelled": unlabelled, "columns": columns}  # fmt: skip
         method = self._checked_recipe(given)
-        latents, labels = check_examples(self, Z, y)
-        weights = check_weights(sample_weight, latents)
+        source, labels = check_examples(self, Z, y)
+        groups, metadata = source.gather(groups), source.gather(metadata)
+        weights = check_weights(source.gather(sample_weight), source)
         if weights is not None and not weights.all():
             rows = np.flatnonzero(weights)
             groups = chosen_rows("groups", groups, rows, len(labels))
             metadata = chosen_rows("metadata", metadata, rows, len(labels))
-            latents, labels, weights = latents[rows], labels[rows], weights[rows]
+            source, labels, weights = source.selected(rows), labels[rows], weights[rows]
         classes, index = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise InvalidInputError(
@@ -169,16 +175,13 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
             )
         check_weighted_classes(self.class_weight, classes)
         seed = check_random_state(self.random_state).randint(2**31)
-        reduction = principal_components(latents, rng=np.random.default_rng(seed))
-        # A training method reads all rows in every epoch, a hint in every fit: they are held in memory.
-        whole = method is not None or any(given[name] is not None for name in HINTS)
-        X = reduction.transform(latents) if whole else reduction.reduced(latents)
-        examples = Examples(X, index, classes, reduction, weights)
+        reduction = reduce_source(source, rng=np.random.default_rng(seed), config=DEFAULT_CONFIG.reduction)
+        latents = Latents(source, index, classes, reduction, weights)
         if method is not None:
-            self._fit_method(method, examples, method_columns(method, index, groups, columns), seed)
+            self._fit_method(method, latents.examples(), method_columns(method, index, groups, columns), seed)
         else:
             hints = {name: given[name] for name in HINTS} | {"groups": groups, "metadata": metadata}
-            self._fit_closed(examples, hints, seed)
+            self._fit_closed(latents, hints, seed)
         self.classes_ = classes
         return self
 
@@ -188,17 +191,17 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
             delattr(self, name)
         self._trained: TrainedHead | None = None
 
-    def _fit_closed(self, examples: Examples, given: dict[str, Any], seed: int) -> None:
+    def _fit_closed(self, latents: Latents, given: dict[str, Any], seed: int) -> None:
         if self.recipe == "discovery":
-            hints = collect_hints(examples.reduction, len(examples.index), **given)
-            found = fit_discovery(examples, self.class_weight, seed=seed, hints=hints)
+            hints = collect_hints(latents.reduction, len(latents.index), **given)
+            found = fit_discovery(latents, self.class_weight, seed=seed, hints=hints)
         else:
             weights = self.class_weight if isinstance(self.class_weight, Mapping) else None
-            found = ClosedFit(fit_erm(examples, weights, rng=np.random.default_rng(seed)))
+            found = ClosedFit(fit_erm(latents, weights, seed=seed))
         self.fit_: LatentFit | None = None
         self.discovery_: Discovery | None = found.discovery
         self.head_choice_: HeadChoice | None = found.choice
-        self._set_coefficients(found.head, examples.reduction)
+        self._set_coefficients(found.head, latents.reduction)
 
     def _fit_method(self, method: Method, examples: Examples, columns: dict[str, torch.Tensor], seed: int) -> None:
         from aifs_peft.classifier.trained import train_head
@@ -257,34 +260,33 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         self.coef_ = head.weight @ projection
         self.intercept_ = head.bias - self.coef_ @ reduction.mean
 
-    def decision_function(self, Z: ArrayLike) -> NDArray[np.float64]:
+    def decision_function(self, Z: ArrayLike | LatentSource) -> NDArray[np.float64]:
         """Logits, shape `(n, K)`; for two classes, as scikit-learn wants it, their difference, shape `(n,)`."""
         logits = self._logits(Z)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
-    def predict_proba(self, Z: ArrayLike) -> NDArray[np.float64]:
+    def predict_proba(self, Z: ArrayLike | LatentSource) -> NDArray[np.float64]:
         """Class probabilities, shape `(n, K)`, columns in the order of `classes_`."""
         return np.asarray(softmax(self._logits(Z), axis=1))
 
-    def predict_log_proba(self, Z: ArrayLike) -> NDArray[np.float64]:
+    def predict_log_proba(self, Z: ArrayLike | LatentSource) -> NDArray[np.float64]:
         """Logarithms of the class probabilities, shape `(n, K)`; finite also where a probability is rounded to 0."""
         return np.asarray(log_softmax(self._logits(Z), axis=1))
 
-    def predict(self, Z: ArrayLike) -> NDArray[Any]:
+    def predict(self, Z: ArrayLike | LatentSource) -> NDArray[Any]:
         """Most probable class of each latent, shape `(n,)`."""
         logits = self._logits(Z)
         return np.asarray(self.classes_[logits.argmax(axis=1)])
 
-    def _logits(self, Z: ArrayLike) -> NDArray[np.float64]:
+    def _logits(self, Z: ArrayLike | LatentSource) -> NDArray[np.float64]:
         check_is_fitted(self)
-        latents = check_latents(self, Z, fitted=True)
-        out = np.empty((len(latents), len(self.classes_)))
-        for start in range(0, len(latents), _CHUNK_ROWS):
-            rows = slice(start, start + _CHUNK_ROWS)
+        source = check_latents(self, Z, fitted=True)
+        out = np.empty((len(source), len(self.classes_)))
+        for rows, block in source.blocks():
             if hasattr(self, "coef_"):
                 # In float64, and as a sum of fixed order: one example's logits do not depend on its batch.
-                out[rows] = np.einsum("nd,kd->nk", latents[rows].astype(np.float64), self.coef_) + self.intercept_
+                out[rows] = np.einsum("nd,kd->nk", block.astype(np.float64), self.coef_) + self.intercept_
             else:
                 assert self._trained is not None  # noqa: S101 - a fitted classifier has one of the two
-                out[rows] = self._trained.logits(latents[rows])
+                out[rows] = self._trained.logits(block)
         return out

@@ -123,6 +123,8 @@ class InputConfig:
     min_per_class: int = 5  # by hand: `GateThresholds.min_conflicts` could not be met in a smaller class
     fit_rows: int = 10_000  # cost: candidates are fitted on a sample of this many rows, the assignment covers all
     fit_rows_per_class: int = 50  # by hand: rows that a rare class keeps in that sample
+    # Cost: beyond, search and heads use samples of this many rows, and all others are read in blocks (0.2 GB at 256).
+    held_rows: int = 200_000
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,6 @@ class ReductionConfig:
 
     components: int = 256  # measured: 64 or 128 cost the additive head a point of worst group where 1 % conflict
     max_rows: int = 20_000  # cost: more rows change the components little
-    held_rows: int = 100_000  # cost: of more rows the coordinates are computed in each pass, so that memory is bounded
     max_covariance_dim: int = 2048  # cost: above this width a randomised SVD is cheaper than the d x d covariance
     rank_tolerance: float = 1e-5  # components with a smaller share of the largest deviation are rounding of float32
     mean_tolerance: float = 1e-7  # the same, relative to the size of the mean latent

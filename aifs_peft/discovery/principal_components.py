@@ -42,10 +42,6 @@ class Reduction:
         # The division by the scale is folded into the projection, so that no second pass is needed.
         return ReducedRows(Z, self.mean, (self.components / self.scale[:, None]).T)
 
-    def reduced(self, Z: Array, *, config: ReductionConfig = DEFAULT_CONFIG.reduction) -> ReducedLatents:
-        """Coordinates of `Z (n, d)`: an array up to `config.held_rows` rows, above computed in each pass."""
-        return self.transform(Z) if len(Z) <= config.held_rows else self.rows(Z)
-
     def project(self, displacements: Array) -> Array:
         """Displacements of the input space, `(..., d)`, in the coordinates, `(..., k)`: the inverse of `lift`."""
         return np.asarray(displacements @ self.components.T / self.scale)

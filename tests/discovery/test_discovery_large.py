@@ -7,8 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aifs_peft.classifier import AIFSClassifier
-from aifs_peft.classifier import estimator as estimator_module
 from aifs_peft.discovery.config import DEFAULT_CONFIG
 from aifs_peft.discovery.discover import discover
 from aifs_peft.discovery.linear_heads.families import HeadSetting, fit_head
@@ -33,9 +31,9 @@ def planted(n: int, n_classes: int = 2, share: float = 0.9, seed: int = 0, d: in
 
 
 def rows_computed(config=DEFAULT_CONFIG, **inputs):
-    """The configuration in which coordinates are computed in each pass, whatever the number of rows."""
-    reduction = replace(config.reduction, held_rows=10, max_rows=1500)
-    return replace(config, reduction=reduction, inputs=replace(config.inputs, **inputs))
+    """The configuration in which part of the rows is searched, and coordinates are computed when they are asked for."""
+    reduction = replace(config.reduction, max_rows=1500)
+    return replace(config, reduction=reduction, inputs=replace(config.inputs, **{"held_rows": 2000, **inputs}))
 
 
 def test_rows_are_those_of_the_whole():
@@ -92,9 +90,7 @@ def test_moments_of_blocks_add_up():
 @pytest.mark.parametrize(("n_classes", "attributes"), [(2, 1), (2, 2), (3, 1)])
 def test_discovery_is_the_same_whether_coordinates_are_held_or_computed(n_classes, attributes):
     Z, y, _ = planted(2500, n_classes, attributes=attributes)
-    held, computed = (
-        discover(Z, y, random_state=0, config=config) for config in (DEFAULT_CONFIG, rows_computed(min_rows=50))
-    )
+    held, computed = (discover(Z, y, random_state=0, config=config) for config in (DEFAULT_CONFIG, rows_computed()))
     assert held.found
     assert computed.found
     assert len(held.parts_) == len(computed.parts_)
@@ -106,20 +102,12 @@ def test_discovery_is_the_same_whether_coordinates_are_held_or_computed(n_classe
 def test_rows_that_candidates_were_not_fitted_on_get_their_values_too(n_classes):
     Z, y, a = planted(6000, n_classes, share=0.8)
     refinement = replace(DEFAULT_CONFIG.refinement, max_rows=2500)
-    config = replace(rows_computed(fit_rows=2000), refinement=refinement)
+    config = replace(rows_computed(fit_rows=2000, held_rows=4000), refinement=refinement)
     found = discover(Z, y, random_state=0, config=config)
     assert found.found
     moved = a != y
     assert np.mean(found.groups_ == a) > 0.97
     assert np.mean(found.groups_[moved] == a[moved]) > 0.9
-
-
-def test_a_hint_holds_the_coordinates_and_is_judged_as_ever():
-    Z, y, a = planted(600, d=8)
-    held, computed = (
-        discover(Z, y, groups=a, random_state=0, config=config) for config in (DEFAULT_CONFIG, rows_computed())
-    )
-    assert held.message_ == computed.message_
 
 
 def test_a_sample_keeps_rare_cells_and_weighs_as_all_rows_do():
@@ -169,31 +157,6 @@ def test_plain_heads_of_a_sample_are_those_of_all_rows():
     for whole, sampled in (plain, even):
         assert np.allclose(whole.weight, sampled.weight, atol=0.06)
         assert np.allclose(whole.bias, sampled.bias, atol=0.12)
-
-
-def test_a_classifier_is_the_same_whether_coordinates_are_held_or_computed(monkeypatch):
-    Z, y, _ = planted(4000)
-    expected = AIFSClassifier(random_state=0).fit(Z, y)
-    asked = []
-    real = ReducedRows.__getitem__
-
-    def watched(self, rows):
-        out = real(self, rows)
-        asked.append(len(out))
-        return out
-
-    class Few(estimator_module.Reduction):
-        def reduced(self, Z, **_):
-            return self.rows(Z)
-
-    monkeypatch.setattr(ReducedRows, "__getitem__", watched)
-    made = principal_components
-    monkeypatch.setattr(
-        estimator_module, "principal_components", lambda *args, **options: Few(**vars(made(*args, **options)))
-    )
-    found = AIFSClassifier(random_state=0).fit(Z, y)
-    assert asked
-    np.testing.assert_allclose(found.coef_, expected.coef_, atol=1e-3)
 
 
 def test_a_classifier_is_fitted_without_torch():

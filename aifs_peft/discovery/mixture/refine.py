@@ -10,6 +10,7 @@ other values, since which value they carry is what a wrong start confirms for ev
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
 from operator import add
@@ -20,6 +21,7 @@ from aifs_peft.discovery.arrays import Array, IntArray, one_hot, random_folds, r
 from aifs_peft.discovery.config import DiscoveryConfig, MixtureConfig, RefinementConfig
 from aifs_peft.discovery.mixture.additive import AdditiveModel, AdditiveMoments, additive_model, split_by_signal
 from aifs_peft.discovery.mixture.em import shrink
+from aifs_peft.discovery.principal_components import usable_components
 from aifs_peft.discovery.reduced import ReducedLatents
 
 
@@ -99,18 +101,70 @@ def refined_everywhere(X: ReducedLatents, y: IntArray, rows: IntArray, R: Array,
         >>> bool(np.mean(R.argmax(axis=1)[2000:] == a[2000:]) > 0.98)
         True
     """
-    n, own = len(y), config.refinement
-    if len(rows) == n:
+    if len(rows) == len(y):
         return R.astype(np.float32, copy=False)
-    labels = y[rows]
-    weight, offset, size = _discriminant(additive_model(X[rows], labels, R), own, config.mixture)
-    ratio, position = (np.empty((n, R.shape[1]), dtype=np.float32) for _ in range(2))
-    for part in row_chunks(n):
-        ratio[part], position[part] = _evidence(X[part], y[part], weight, offset, size)
-    most = own.share_growth * float(np.mean(R.argmax(axis=1) != labels))
-    out = _assign(ratio, position, y, most, even=False, config=own)
+    rule = sharpened(X[rows], y[rows], R, config=config)
+    out = np.empty((len(y), R.shape[1]), dtype=np.float32)
+    for part in row_chunks(len(y)):
+        out[part] = rule.responsibilities(X[part], y[part])
     out[rows] = R
     return out
+
+
+@dataclass(frozen=True)
+class Sharpened:
+    """How a sharpened partition assigns rows that it was not fitted on.
+
+    Args:
+        weight: Of the discriminant, shape `(k, K)`.
+        offset: Its offsets, rows are labels, shape `(K, K)`.
+        size: `beta' Sigma^-1 beta`, shape `(K, K)`.
+        bias: Of label (rows) and value, shape `(K, K)`.
+        config: From where an example can move.
+    """
+
+    weight: Array
+    offset: Array
+    size: Array
+    bias: Array
+    config: RefinementConfig
+
+    def responsibilities(self, X: Array, y: IntArray) -> Array:
+        """Weights of the attribute values, `(n, K)`, of reduced latents `X (n, >= k)` with labels `y (n,)`."""
+        ratio, position = _evidence(X[:, : len(self.weight)], y, self.weight, self.offset, self.size)
+        R = one_hot(y, ratio.shape[1], ratio.dtype)
+        rows, evidence = _movable(ratio, position, y, self.config)
+        R[rows] = _posterior(evidence, self.bias, y[rows]).T
+        return R
+
+
+def sharpened(X: Array, y: IntArray, R: Array, *, config: DiscoveryConfig) -> Sharpened:
+    """The rule for further rows that a sharpened partition gives.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`, of which the components of the refinement are used.
+        y: Labels in `0..K-1`, shape `(n,)`.
+        R: Weights of the attribute values, shape `(n, K)`.
+        config: Its `refinement`, the `mixture`'s split of offsets, and the number of components.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(0, 4, 4000); a = np.where(rng.random(4000) < 0.9, y, rng.integers(0, 4, 4000))
+        >>> X = rng.normal(size=(4000, 12)); X[:, :4] += 5 * np.eye(4)[a]; X[:, 4:8] += 3 * np.eye(4)[y]
+        >>> rule = sharpened(X[:2000], y[:2000], np.eye(4)[a[:2000]], config=DiscoveryConfig())
+        >>> bool(np.mean(rule.responsibilities(X[2000:], y[2000:]).argmax(axis=1) == a[2000:]) > 0.98)
+        True
+    """
+    own, K = config.refinement, R.shape[1]
+    wanted, per_component = config.many_classes.solved_components, config.reduction.rows_per_component
+    part = np.ascontiguousarray(X[:, : usable_components(wanted, X.shape[1], len(y), per_component)[-1]])
+    weight, offset, size = _discriminant(additive_model(part, y, R), own, config.mixture)
+    ratio, position = _evidence(part, y, weight, offset, size)
+    rows, evidence = _movable(ratio, position, y, own)
+    # As many conflict in each class as the partition says.
+    conflicting = 1.0 - R[np.arange(len(y)), y].astype(np.float64)
+    expected = np.bincount(y, conflicting, minlength=K) / (K - 1)
+    return Sharpened(weight, offset, size, _biases(evidence, y[rows], expected, even=False, config=own), own)
 
 
 def _discriminant(model: AdditiveModel, config: RefinementConfig, mixture: MixtureConfig) -> tuple[Array, Array, Array]:
@@ -150,18 +204,36 @@ def _assign(ratio: Array, position: Array, y: IntArray, most: float, *, even: bo
     share = min(max(beyond - float(np.mean(opposite)), 0.0), most)
     expected = share * np.bincount(y, minlength=K) / (K - 1)
     R = one_hot(y, K, ratio.dtype)
-    far = (position > config.min_position) & (R == 0)
+    rows, evidence = _movable(ratio, position, y, config)
+    R[rows] = _posterior(evidence, _biases(evidence, y[rows], expected, even=even, config=config), y[rows]).T
+    return R
+
+
+def _movable(ratio: Array, position: Array, y: IntArray, config: RefinementConfig) -> tuple[IntArray, Array]:
+    """The examples that lie far enough from their own value, and their evidence for each value, `(K, rows)` float64.
+
+    One row per value, one column per example: sums over the values then run along the examples.
+    """
+    far = (position > config.min_position) & (np.arange(ratio.shape[1]) != y[:, None])
     rows = np.flatnonzero(far.any(axis=1))
-    # Class by class, one row per value: a step then is two products for each class.
+    # Class by class: what is summed per class is a block of columns.
     rows = rows[np.argsort(y[rows], kind="stable")]
-    own = y[rows]
     evidence = np.where(far[rows], config.temperature * ratio[rows].astype(np.float64), -1e3).T
-    evidence[own, np.arange(len(rows))] = 0.0
+    evidence[y[rows], np.arange(len(rows))] = 0.0
+    return rows, evidence
+
+
+def _biases(evidence: Array, own: IntArray, expected: Array, *, even: bool, config: RefinementConfig) -> Array:
+    """Biases of label and value, `(K, K)`, under which each class has its `expected` number of conflicting examples.
+
+    `own` are the examples' classes, rising: a step is two products for each class.
+    """
+    K = len(evidence)
     odds = np.exp(evidence - evidence.max(axis=0, initial=0.0))
     ends = np.searchsorted(own, np.arange(K + 1))
     blocks = [odds[:, start:end] for start, end in pairwise(ends)]
     bias, off = np.zeros((K, K)), 1.0 - np.eye(K)
-    for _ in range(config.bias_steps if len(rows) else 0):
+    for _ in range(config.bias_steps if len(own) else 0):
         factor = np.exp(bias)
         weight = off * factor * np.stack([b @ (1.0 / (f @ b)) for f, b in zip(factor, blocks, strict=True)])
         if not even:
@@ -169,6 +241,13 @@ def _assign(ratio: Array, position: Array, y: IntArray, most: float, *, even: bo
         missing = np.log(np.maximum(expected, 1e-6)[:, None] / np.maximum(weight, 1e-6))
         step = config.bias_rate * np.clip(missing, -config.bias_step_limit, config.bias_step_limit)
         bias = np.clip(bias + step, -config.bias_limit, config.bias_limit) * off
-    posterior = odds * np.exp(bias).T[:, own]
-    R[rows] = (posterior / posterior.sum(axis=0)).T
-    return R
+    return bias
+
+
+def _posterior(evidence: Array, bias: Array, own: IntArray) -> Array:
+    """Softmax over the values of `evidence (K, m)` and the biases of each example's class."""
+    logits = evidence + bias.T[:, own]
+    logits -= logits.max(axis=0)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=0)
+    return logits
