@@ -215,7 +215,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
 
         settings = MethodSettings.for_method(method.name, seed=seed, method_options=self._method_options(method.name))
         self._trained = train_head(
-            get(method.name)(settings), examples.X, examples.index, len(examples.classes), examples.reduction,
+            get(method.name)(settings), examples.X[:], examples.index, len(examples.classes), examples.reduction,
             schedule=self.schedule, columns=columns,
         )  # fmt: skip
         self.fit_, self.discovery_, self.head_choice_ = self._trained.fit, None, None

@@ -144,7 +144,7 @@ def _judged_by_others(folds: Folds, weights: Array, shrinkage: float) -> Array:
     np.exp(logits, out=logits)
     logits /= logits.sum(axis=1, keepdims=True)
     logits.swapaxes(1, 2)[folds.empty] = 0.0
-    return logits
+    return np.asarray(logits)
 
 
 def _against_covariance(

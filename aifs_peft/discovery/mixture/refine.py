@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 from operator import add
 
 import numpy as np
@@ -52,6 +53,7 @@ def refine_attribute(
         (True, True)
     """
     own, n = config.refinement, len(y)
+    second = (X.T @ X).astype(np.float64)
     most = own.share_growth * float(np.mean(attribute != y))
     R = one_hot(attribute, n_classes, X.dtype)
     history: list[Array] = []
@@ -61,7 +63,12 @@ def refine_attribute(
         ratio, position = np.empty((n, n_classes), dtype=X.dtype), np.empty((n, n_classes), dtype=X.dtype)
         parts = [np.flatnonzero(fold == j) for j in range(own.folds)]
         blocks = [X[rows] for rows in parts]
-        moments = [AdditiveMoments.of(block, y[rows], R[rows]) for block, rows in zip(blocks, parts, strict=True)]
+        moments: list[AdditiveMoments] = []
+        for rows, block in zip(parts, blocks, strict=True):
+            # The products of all rows are the same each time: those of the last fold are what the others leave.
+            last = len(moments) == own.folds - 1
+            rest = second - sum(other.second for other in moments) if last else None
+            moments.append(AdditiveMoments.of(block, y[rows], R[rows], second=rest))
         total = reduce(add, moments)
         for rows, block, mine in zip(parts, blocks, moments, strict=True):
             weight, offset, size = _discriminant((total - mine).fit(), own, config.mixture)
@@ -209,27 +216,31 @@ def _movable(ratio: Array, position: Array, y: IntArray, config: RefinementConfi
     """
     far = (position > config.min_position) & (np.arange(ratio.shape[1]) != y[:, None])
     rows = np.flatnonzero(far.any(axis=1))
+    # Class by class: what is summed per class is a block of columns.
+    rows = rows[np.argsort(y[rows], kind="stable")]
     evidence = np.where(far[rows], config.temperature * ratio[rows].astype(np.float64), -1e3).T
     evidence[y[rows], np.arange(len(rows))] = 0.0
     return rows, evidence
 
 
 def _biases(evidence: Array, own: IntArray, expected: Array, *, even: bool, config: RefinementConfig) -> Array:
-    """Biases of label and value, `(K, K)`, under which each class has its `expected` number of conflicting examples."""
+    """Biases of label and value, `(K, K)`, under which each class has its `expected` number of conflicting examples.
+
+    `own` are the examples' classes, rising: a step is two products for each class.
+    """
     K = len(evidence)
-    members = one_hot(own, K).T
+    odds = np.exp(evidence - evidence.max(axis=0, initial=0.0))
+    ends = np.searchsorted(own, np.arange(K + 1))
+    blocks = [odds[:, start:end] for start, end in pairwise(ends)]
     bias, off = np.zeros((K, K)), 1.0 - np.eye(K)
-    posterior = _posterior(evidence, bias, own)
     for _ in range(config.bias_steps if len(own) else 0):
-        weight = (members @ posterior.T) * off
+        factor = np.exp(bias)
+        weight = off * factor * np.stack([b @ (1.0 / (f @ b)) for f, b in zip(factor, blocks, strict=True)])
         if not even:
             weight = np.broadcast_to(weight.sum(axis=1, keepdims=True) / (K - 1), (K, K))
         missing = np.log(np.maximum(expected, 1e-6)[:, None] / np.maximum(weight, 1e-6))
         step = config.bias_rate * np.clip(missing, -config.bias_step_limit, config.bias_step_limit)
-        previous, bias = bias, np.clip(bias + step, -config.bias_limit, config.bias_limit) * off
-        posterior = _posterior(evidence, bias, own)
-        if float(np.abs(bias - previous).max()) < 1e-9:  # further steps change nothing that is seen
-            break
+        bias = np.clip(bias + step, -config.bias_limit, config.bias_limit) * off
     return bias
 
 
