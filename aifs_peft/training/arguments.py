@@ -64,6 +64,8 @@ class AIFSTrainingArguments(TrainingArguments):
         max_repeats: no example is drawn more often than this per epoch on average, however small its cell.
         cache_latents: encode every data set once, before the first epoch, and train on the latents: for a frozen
             encoder and examples that are the same each time they are read (no random augmentation), which is checked.
+        stream_shuffle_buffer: examples of a streamed training set that are held to be shuffled, anew in each epoch; 0
+            takes them in the order of the stream, as transformers does. A set in memory is always shuffled.
 
     **Selection and evaluation, without group labels**
 
@@ -121,6 +123,9 @@ class AIFSTrainingArguments(TrainingArguments):
     balance_groups: bool = field(default=True, metadata={"help": "Balance batches over inferred groups."})
     max_repeats: float = field(default=20.0, metadata={"help": "Most draws per example and epoch, on average."})
     cache_latents: bool = field(default=False, metadata={"help": "Encode each set once; for a frozen encoder."})
+    stream_shuffle_buffer: int = field(
+        default=0, metadata={"help": "Examples of a streamed training set that are shuffled at a time."}
+    )
     selection: str = field(
         default="worst_inferred_group",
         metadata={"help": "worst_inferred_group, worst_class or average."},
@@ -186,6 +191,7 @@ class AIFSTrainingArguments(TrainingArguments):
         check_number("max_repeats", self.max_repeats, 1)
         for name in ("mask_update_every", "min_cell"):
             check_count(name, getattr(self, name))
+        check_count("stream_shuffle_buffer", self.stream_shuffle_buffer, 0)
         for name in ("mask_samples", "early_stopping_patience"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
