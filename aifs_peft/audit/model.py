@@ -147,7 +147,7 @@ def audit_trainer(trainer: Any, *, split: str = "train", random_state: int | Non
     if not hasattr(dataset, "__len__") or isinstance(dataset, IterableDataset):
         raise InvalidInputError(
             f"the {split} set is a streamed one, and an audit looks at single examples of it; call "
-            "aifs_peft.audit.audit_model with a part of it in memory (datasets: Dataset.from_list(list(stream.take(n))))"
+            "aifs_peft.audit.audit_model with a part of it in memory (Dataset.from_list(list(stream.take(n))))"
         )
     model = trainer.accelerator.unwrap_model(trainer.model)
     processor = getattr(trainer, "processing_class", None)

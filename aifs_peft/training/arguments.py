@@ -78,6 +78,12 @@ class AIFSTrainingArguments(TrainingArguments):
             that `compute_metrics` and `predict` get beside the labels, as `label_ids = (labels, column, ...)`. Kept
             whatever `remove_unused_columns` says; never seen by the model.
 
+    **Several processes**
+
+    Args:
+        shard_base_model: split the frozen weights of the base model over the processes (FSDP2), for a base that does
+            not fit onto one device; what is trained stays whole on each.
+
     **Interruptions**
 
     Args:
@@ -134,6 +140,9 @@ class AIFSTrainingArguments(TrainingArguments):
     early_stopping_patience: int | None = field(default=None, metadata={"help": "Evaluations without improvement."})
     evaluation_columns: list[str] | None = field(
         default=None, metadata={"help": "Columns for compute_metrics, such as true groups."}
+    )
+    shard_base_model: bool = field(
+        default=False, metadata={"help": "Split the frozen base model over the processes (FSDP2)."}
     )
     save_on_sigterm: bool = field(default=True, metadata={"help": "On SIGTERM save a checkpoint and end with 143."})
     resume_without_optimizer: bool = field(
@@ -247,5 +256,6 @@ class AIFSTrainingArguments(TrainingArguments):
                 raise InvalidConfigError(
                     f"{name}={value!r} splits parameters or batches over processes, and discovery, masks and exact "
                     "resume have not been shown to work then; leave it out and start one process per device: torchrun "
-                    "--nproc_per_node N ..., or accelerate launch --multi_gpu"
+                    "--nproc_per_node N ..., or accelerate launch --multi_gpu. For a base model that does not fit onto "
+                    "one device: shard_base_model=True (FSDP2 on its frozen weights)"
                 )

@@ -19,6 +19,7 @@ from aifs_peft.training.labels import check_labels, read_labels
 from aifs_peft.training.latents import LatentStore, RegionStore
 from aifs_peft.training.processes import Processes
 from aifs_peft.training.rng import isolated_rng
+from aifs_peft.training.sharded import is_sharded
 from aifs_peft.training.streams import EncodingPart, Stream
 from aifs_peft.tuner import AIFSLayer, initial_encoder
 
@@ -237,7 +238,10 @@ class EncodingPasses:
         """This process's share of the batches: every `world_size`-th."""
         size, options = self.loading.batch_size, {"collate_fn": self.loading.collate, **(self.loading.workers or {})}
         if isinstance(dataset, Stream):
-            return DataLoader(EncodingPart(dataset, positions, size, processes), batch_size=size, **options)
+            part = EncodingPart(dataset, positions, size, processes, even=is_sharded(self.model))
+            return DataLoader(part, batch_size=size, **options)
         batches = [list(range(start, min(start + size, len(positions)))) for start in range(0, len(positions), size)]
+        if is_sharded(self.model):  # all processes take part in each forward pass: some run the first batch once more
+            batches += batches[:1] * (-len(batches) % processes.world_size)
         chosen: Dataset[Any] = Subset(IndexedDataset(dataset), positions)
         return DataLoader(chosen, batch_sampler=batches[processes.rank :: processes.world_size], **options)

@@ -303,23 +303,40 @@ class EncodingPart(IterableDataset[dict[str, Any]]):
         positions: of the examples, increasing.
         batch_size: examples per forward pass.
         processes: that share the batches; one alone takes all.
+        even: whether all get as many batches, the first one again where some would have fewer.
+
+    Example:
+        >>> class Numbers(IterableDataset):
+        ...     def __iter__(self):
+        ...         return iter([{"x": i, "label": i % 2} for i in range(6)])
+        >>> second = Processes(rank=1, world_size=2)
+        >>> [example["x"] for example in EncodingPart(Stream(Numbers()), range(6), 2, second, even=True)]
+        [2, 3, 0, 1]
     """
 
-    def __init__(self, stream: Stream, positions: Sequence[int], batch_size: int, processes: Processes) -> None:
-        self.stream, self.positions, self.batch_size = stream, positions, batch_size
+    def __init__(
+        self, stream: Stream, positions: Sequence[int], batch_size: int, processes: Processes, *, even: bool = False
+    ) -> None:
+        self.stream, self.positions, self.batch_size, self.even = stream, positions, batch_size, even
         self.rank, self.world_size = processes.rank, processes.world_size
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         wanted = {position: place for place, position in enumerate(self.positions)}
         if not wanted:
             return
-        last = max(wanted)
+        last, beginning = max(wanted), list[dict[str, Any]]()
         for example in self.stream.examples(augmented=False):
             position = int(example[INDEX])
-            if position in wanted and wanted[position] // self.batch_size % self.world_size == self.rank:
+            place = wanted.get(position)
+            if place is not None and self.even and place < self.batch_size:
+                beginning.append(example)
+            if place is not None and place // self.batch_size % self.world_size == self.rank:
                 yield example
             if position == last:
-                return
+                break
+        batches = -(-len(wanted) // self.batch_size)
+        if self.even and self.rank >= batches % self.world_size > 0:
+            yield from beginning
 
 
 class StreamOrder:

@@ -49,6 +49,7 @@ from aifs_peft.training.parallel import processes_of, refuse_sharding
 from aifs_peft.training.peers import telling_lost_processes
 from aifs_peft.training.resuming import warn_of_generators
 from aifs_peft.training.searching import SearchingTrainer
+from aifs_peft.training.sharding import check_shardable, shard_base
 from aifs_peft.training.streams import Stream, StreamOrder, TrainingPart, check_streamed, is_stream
 from aifs_peft.training.termination import Termination
 from aifs_peft.tuner.modes import trains_encoder
@@ -211,6 +212,9 @@ class AIFSTrainer(EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer):
         check_evaluation_sets(self.eval_dataset, self.args, self.num_labels)
         self._checked_evaluation = self.eval_dataset
         checkpoint = self._checkpoint(resume_from_checkpoint)
+        if self.args.shard_base_model:
+            check_shardable(self.adapted, self.args, self.accelerator.num_processes)
+            shard_base(self.adapted, self.layer)
         ending = Termination(wanted=self.args.save_on_sigterm)
         with ending as self._termination, self._telling_lost_processes(), self._on_latents():
             output = super().train(checkpoint, trial, ignore_keys_for_eval)
