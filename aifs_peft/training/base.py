@@ -18,8 +18,9 @@ from aifs_peft.training.inputs import processed
 from aifs_peft.training.labels import check_labels, read_labels
 from aifs_peft.training.parallel import processes_of
 from aifs_peft.training.rng import isolated_rng
-from aifs_peft.training.streams import Stream, check_workers, is_stream, require_same_stream
+from aifs_peft.training.streams import Stream, check_streamed, check_workers, is_stream, require_same_stream
 from aifs_peft.tuner import AIFSLayer
+from aifs_peft.tuner.modes import trains_encoder
 
 
 class TrainerBase(Trainer):
@@ -82,6 +83,9 @@ class TrainerBase(Trainer):
         """A streamed training set; of one that is longer than the training only what the training sees."""
         args = self.args
         check_workers(args.dataloader_num_workers)
+        if not args.cache_latents:
+            trains = trains_encoder(self.adapted, self.layer)
+            check_streamed(self.method, encoder_trains=trains, num_labels=self.num_labels)
         limit = args.max_steps * self._batch_size() * args.gradient_accumulation_steps
         known = self.train_dataset
         if isinstance(known, Stream) and (known.source, known.limit) == (source, limit if limit > 0 else None):

@@ -50,7 +50,7 @@ from aifs_peft.training.peers import telling_lost_processes
 from aifs_peft.training.resuming import warn_of_generators
 from aifs_peft.training.searching import SearchingTrainer
 from aifs_peft.training.sharding import check_shardable, shard_base
-from aifs_peft.training.streams import Stream, StreamOrder, TrainingPart, check_streamed, is_stream
+from aifs_peft.training.streams import Stream, StreamOrder, TrainingPart, is_stream
 from aifs_peft.training.termination import Termination
 from aifs_peft.tuner.modes import trains_encoder
 
@@ -145,6 +145,8 @@ class AIFSTrainer(EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer):
             self.train_dataset = streamed
         refuse_sharding(self.accelerator)
         self._adopt(self.model, args)
+        if args.shard_base_model and self.model is not None:
+            check_shardable(self.adapted, args, self.accelerator.num_processes)
         columns = list(args.evaluation_columns or ())
         self.train_dataset = self._ready(self.train_dataset, "training")
         self.eval_dataset = self._ready(self.eval_dataset, "evaluation")
@@ -205,9 +207,6 @@ class AIFSTrainer(EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer):
             self.method = asked  # arguments were changed since, as they may be in `Trainer`
         self.train_dataset = self._ready(self.train_dataset, "training")
         self.eval_dataset = self._ready(self.eval_dataset, "evaluation")
-        if isinstance(self.train_dataset, Stream) and not self.args.cache_latents:
-            trains = trains_encoder(self.adapted, self.layer)
-            check_streamed(self.method, encoder_trains=trains, num_labels=self.num_labels)
         _ = self.labels
         check_evaluation_sets(self.eval_dataset, self.args, self.num_labels)
         self._checked_evaluation = self.eval_dataset

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 from processes import free_port, launch
+from training_modes import TABLES
 from training_zoo import make_args, make_data, make_model, make_trainer
 
 from aifs_peft.errors import InvalidConfigError
-from aifs_peft.training import sharded
+from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments, sharded
 from aifs_peft.training.sharding import check_shardable
 
 SCRIPT = Path(__file__).with_name("sharded_run.py")
@@ -54,3 +55,44 @@ def test_a_base_in_few_bits_is_refused(tmp_path):
     model.get_base_model().vit.layernorm.weight = torch.nn.Parameter(weight.to(torch.uint8), requires_grad=False)
     with pytest.raises(InvalidConfigError, match="4 or 8 bits"):
         check_shardable(model, make_args(tmp_path, shard_base_model=True), world_size=2)
+
+
+def spread(model, monkeypatch):
+    model.get_base_model().hf_device_map = {"vit": 0, "classifier": "cpu"}
+
+
+def split_tensors(model, monkeypatch):
+    """A parameter as `tp_plan` and `device_mesh` leave it, without a group of processes."""
+
+    class DTensor(torch.nn.Parameter):
+        pass
+
+    norm = model.get_base_model().vit.layernorm
+    norm.weight = DTensor(norm.weight.data, requires_grad=False)
+
+
+def launched(engine):
+    return lambda _model, monkeypatch: monkeypatch.setenv(f"ACCELERATE_USE_{engine.upper()}", "true")
+
+
+def two_gpus(_model, monkeypatch):
+    monkeypatch.setattr(AIFSTrainingArguments, "n_gpu", 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "prepare"),
+    [
+        ("`device_map` over several devices", spread),
+        ("`tp_plan`, `device_mesh`", split_tensors),
+        ("several GPUs in one process (`DataParallel`)", two_gpus),
+        ("FSDP by `accelerate launch`", launched("fsdp")),
+        ("DeepSpeed by `accelerate launch`", launched("deepspeed")),
+    ],
+)
+def test_other_ways_to_use_several_devices_are_refused_by_name(name, prepare, tmp_path, monkeypatch):
+    (mode,) = [row for row in TABLES["Several devices"] if row.name == name]
+    model, args = make_model(), make_args(tmp_path)
+    prepare(model, monkeypatch)
+    with pytest.raises(InvalidConfigError) as caught:
+        AIFSTrainer(model, args, train_dataset=make_data(16))
+    assert str(caught.value).startswith(mode.outcome("LoRA"))
