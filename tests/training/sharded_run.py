@@ -61,6 +61,8 @@ def main(out, processes):
             ]
 
     options = {"save_strategy": "steps", "save_steps": 3, "mask_samples": 40, "shard_base_model": True}
+    # DDP orders its buckets anew after a run's first step, which more than two processes see in the rounding.
+    options["ddp_find_unused_parameters"] = processes > 2
     first = run(out / "resume", paper(0.1), make_data(64), processes, **options)
     again = run(out / "again", paper(0.1), make_data(64), processes, str(out / "resume" / "checkpoint-3"), **options)
     assert_same(first, again, "resumed within an epoch")
