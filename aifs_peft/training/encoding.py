@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from aifs_peft.latent._support import evaluating
 from aifs_peft.methods import Latents, RegionPool, Regions, StepContext
@@ -19,6 +19,8 @@ from aifs_peft.training.labels import check_labels, read_labels
 from aifs_peft.training.latents import LatentStore, RegionStore
 from aifs_peft.training.processes import Processes
 from aifs_peft.training.rng import isolated_rng
+from aifs_peft.training.sharded import is_sharded
+from aifs_peft.training.streams import EncodingPart, Stream
 from aifs_peft.tuner import AIFSLayer, initial_encoder
 
 
@@ -178,6 +180,8 @@ class EncodingPasses:
             found.append(resolve_tokens(self.model, hidden, z, attention_mask=mask, pixels=pixels))
 
         two = [0, len(self.train.labels) - 1]
+        if isinstance(self.train.dataset, Stream):
+            two = sorted({0, min(1, two[1])})  # the last one lies a whole pass away
         self._pass_over(self.train.dataset, two, look, everywhere=True, output_hidden_states=True)
         self.tokens = found[0]
 
@@ -225,15 +229,19 @@ class EncodingPasses:
             everywhere: every process runs all batches.
             **forward: for the model beside the inputs.
         """
-        size = self.loading.batch_size
-        batches = [list(range(start, min(start + size, len(positions)))) for start in range(0, len(positions), size)]
-        if not everywhere:
-            batches = batches[self.processes.rank :: self.processes.world_size]
-        chosen: Any = Subset(IndexedDataset(dataset), positions)
         with isolated_rng(self.seed), evaluating(self.model):
-            loader = DataLoader(
-                chosen, batch_sampler=batches, collate_fn=self.loading.collate, **(self.loading.workers or {})
-            )
-            for batch in loader:
+            for batch in self._batches(dataset, positions, Processes() if everywhere else self.processes):
                 inputs = model_inputs(batch, self.loading.hidden, self.loading.device)
                 each(batch[INDEX].cpu(), inputs, self.model(**inputs, **forward))
+
+    def _batches(self, dataset: Any, positions: Sequence[int], processes: Processes) -> DataLoader[Any]:
+        """This process's share of the batches: every `world_size`-th."""
+        size, options = self.loading.batch_size, {"collate_fn": self.loading.collate, **(self.loading.workers or {})}
+        if isinstance(dataset, Stream):
+            part = EncodingPart(dataset, positions, size, processes, even=is_sharded(self.model))
+            return DataLoader(part, batch_size=size, **options)
+        batches = [list(range(start, min(start + size, len(positions)))) for start in range(0, len(positions), size)]
+        if is_sharded(self.model):  # all processes take part in each forward pass: some run the first batch once more
+            batches += batches[:1] * (-len(batches) % processes.world_size)
+        chosen: Dataset[Any] = Subset(IndexedDataset(dataset), positions)
+        return DataLoader(chosen, batch_sampler=batches[processes.rank :: processes.world_size], **options)

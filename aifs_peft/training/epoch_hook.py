@@ -13,7 +13,7 @@ from aifs_peft.methods import TrainingPlan
 from aifs_peft.training.adapter import num_labels_of, require_adapter, require_peft
 from aifs_peft.training.assembly import TrainingData, assemble
 from aifs_peft.training.batches import INDEX, OCCURRENCE, CarryingCollator, IndexedDataset, model_inputs
-from aifs_peft.training.checks import check_precision
+from aifs_peft.training.checks import check_precision, check_whole
 from aifs_peft.training.contexts import Batch
 from aifs_peft.training.encoding import Loading
 from aifs_peft.training.labels import check_labels, label_of, read_labels
@@ -91,6 +91,7 @@ class EpochHook:
         self.accelerator = Accelerator() if accelerator is None else accelerator
         refuse_sharding(self.accelerator)
         check_precision(self.accelerator.mixed_precision, self.accelerator.device)
+        check_whole(model)
         adapted = require_peft(model).to(self.accelerator.device)
         self.layer = require_adapter(adapted)
         self.method = build_method(adapted, self.layer, method, seed=seed, **settings)
