@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -80,6 +81,67 @@ def decides(model: nn.Module, head: str) -> bool | None:
                     return same == [True]
     finally:
         handle.remove()
+    return None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What modules were called with and gave in one forward pass.
+
+    Attributes:
+        rows: examples that were run.
+        has_mask: whether the model was handed an attention mask.
+        outputs: of each module that was asked about, one per call.
+        calls: module, positional and named arguments of each call of the modules around them, by full name.
+    """
+
+    rows: int
+    has_mask: bool
+    outputs: dict[str, list[Any]]
+    calls: dict[str, list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]]
+
+    def at(self, name: str) -> list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]:
+        """Calls of one module."""
+        return self.calls.get(name, [])
+
+
+def trial_of(model: nn.Module, names: list[str]) -> Trial | None:
+    """What some modules give for one example, and what the modules around them were called with.
+
+    Args:
+        model: any model; left as it is.
+        names: full names of modules.
+
+    Returns:
+        None where no trial worked.
+
+    Example:
+        >>> trial_of(nn.Sequential(nn.Linear(2, 2)), ["0"]) is None  # takes neither images nor texts
+        True
+    """
+    outputs: dict[str, list[Any]] = {name: [] for name in names}
+    calls: dict[str, list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]] = {}
+    around = {".".join(name.split(".")[:i]) for name in names for i in range(1, name.count(".") + 1)}
+
+    def note(name: str) -> Any:
+        return lambda _module, _inputs, output: outputs[name].append(output)
+
+    def called(name: str) -> Any:
+        return lambda module, args, kwargs: calls.setdefault(name, []).append((module, args, kwargs))
+
+    with ExitStack() as hooks:
+        for name in names:
+            hooks.callback(model.get_submodule(name).register_forward_hook(note(name)).remove)
+        for name in around:
+            handle = model.get_submodule(name).register_forward_pre_hook(called(name), with_kwargs=True)
+            hooks.callback(handle.remove)
+        with _trial(model) as examples:
+            for inputs in examples:
+                for seen in (*outputs.values(), *calls.values()):
+                    seen.clear()
+                if _logits(model, inputs) is not None:
+                    rows = len(next(iter(inputs.values())))
+                    return Trial(rows, "attention_mask" in inputs, outputs, calls)
     return None
 
 
