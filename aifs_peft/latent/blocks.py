@@ -106,6 +106,22 @@ class ScaledBlocks(nn.Module):
         self.scale.copy_(scale)
         self.examples.fill_(len(z))
 
+    def shares(self, directions: Tensor) -> Tensor:
+        """How much of each direction of the joined latents lies in each of them.
+
+        Args:
+            directions: `(directions, dim)`, such as a basis of discovered directions, transposed.
+
+        Returns:
+            `(directions, blocks)`, shares of the squared length; each row sums to one.
+
+        Example:
+            >>> ScaledBlocks([2, 1]).shares(torch.tensor([[0.0, 3.0, 4.0]], dtype=torch.float64)).tolist()
+            [[0.36, 0.64]]
+        """
+        squares = torch.stack([part.square().sum(1) for part in directions.split(self.widths, 1)], 1)
+        return squares / squares.sum(1, keepdim=True)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ScaledBlocks:  # noqa: ARG002 - torch's signature
         """Follow moves to another device, but not changes of precision."""
         for name, buffer in self._buffers.items():

@@ -112,7 +112,7 @@ def load_transformers(name: str, revision: str | None, kwargs: dict[str, Any]) -
     Raises:
         ModelNotFoundError: if there is no such model.
     """
-    from transformers import AutoConfig, AutoModel, CLIPVisionModelWithProjection
+    from transformers import AutoConfig
 
     try:
         with expecting_answers():
@@ -121,7 +121,15 @@ def load_transformers(name: str, revision: str | None, kwargs: dict[str, Any]) -
         raise ModelNotFoundError(
             f"no model {name!r}: it is no folder with a config.json, and the Hub did not give it ({error})."
         ) from error
-    # A CLIP's text tower would be loaded for nothing, and its LoRA parameters would stay without gradient.
-    loader: Any = CLIPVisionModelWithProjection if config.model_type in ("clip", "clip_vision_model") else AutoModel
-    encoder: nn.Module = loader.from_pretrained(name, revision=revision, **kwargs)
+    encoder: nn.Module = encoder_class(config).from_pretrained(name, revision=revision, **kwargs)
     return encoder
+
+
+def encoder_class(config: Any) -> Any:
+    """The class of transformers that encodes: of a CLIP, the image tower with its projection.
+
+    Its text tower would be loaded for nothing, and the LoRA parameters there would stay without gradient.
+    """
+    from transformers import AutoModel, CLIPVisionModelWithProjection
+
+    return CLIPVisionModelWithProjection if config.model_type in ("clip", "clip_vision_model") else AutoModel

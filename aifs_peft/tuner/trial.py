@@ -6,6 +6,7 @@ concluded.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -196,6 +197,10 @@ def _examples(model: nn.Module, reference: Tensor) -> Iterator[dict[str, Tensor]
         ids[:, -1] = end  # BART and its like read the last end of a sequence
     texts = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     examples = [images, texts]
+    columns = getattr(config, "num_features", None)
+    if isinstance(columns, int) and "features" in inspect.signature(model.forward).parameters:
+        features = {"features": torch.randn(1, columns, generator=torch.Generator().manual_seed(1)).to(reference)}
+        examples = [{**images, **features}, {**texts, **features}, features]
     yield from examples if getattr(model, "main_input_name", "") == "pixel_values" else reversed(examples)
 
 
