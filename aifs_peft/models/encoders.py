@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from aifs_peft._hub import expecting_answers
 from aifs_peft.errors import HeadError, ModelNotFoundError
 from aifs_peft.latent._support import evaluating
+from aifs_peft.tuner.last_token import last_real_token
 
 
 class TabularEncoder(nn.Module):
@@ -79,6 +80,38 @@ def embedding_of(out: Any, encoder: nn.Module) -> Tensor:
     if hidden is None:
         raise HeadError(f"{type(encoder).__name__} returns neither a pooled output nor hidden states; got {type(out)}.")
     return hidden[:, 0]
+
+
+def is_decoder(encoder: nn.Module) -> bool:
+    """Whether each token sees only those before it, so that the last one alone has seen the whole text.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel
+        >>> sizes = dict(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+        >>> is_decoder(LlamaModel(LlamaConfig(**sizes))), is_decoder(BertModel(BertConfig(**sizes)))
+        (True, False)
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    kind = type(getattr(encoder, "config", None))
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING
+
+
+def last_token_of(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """The hidden state of each text's last token that is no padding, `(batch, dim)`.
+
+    Args:
+        hidden: `(batch, tokens, dim)`.
+        mask: `(batch, tokens)`, 1 for real tokens, padding on either side; None where all are.
+
+    Example:
+        >>> hidden = torch.arange(6.0).reshape(2, 3, 1)
+        >>> last_token_of(hidden, torch.tensor([[1, 1, 0], [0, 1, 1]])).tolist()
+        [[1.0], [5.0]]
+    """
+    if mask is None:
+        return hidden[:, -1]
+    return hidden[torch.arange(len(hidden), device=hidden.device), last_real_token(mask > 0)]
 
 
 def embedding_width(encoder: nn.Module) -> int:

@@ -7,18 +7,17 @@ depth are averaged over their positions (padding left out) and stand beside the 
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from aifs_peft.errors import HeadError
 from aifs_peft.latent.pooling import mean_of_positions
-from aifs_peft.tuner._peft import BaseTunerLayer, without_adapters
+from aifs_peft.tuner._peft import without_adapters
+from aifs_peft.tuner.calls import argument
 from aifs_peft.tuner.trial import Trial, trial_of
 
 DEPTHS = (0.25, 0.5, 0.75)
@@ -222,11 +221,5 @@ def _tensor_in(output: Any) -> Tensor | None:
 
 def _mask_in(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
     """The attention mask `(batch, tokens)` among a module's arguments."""
-    mask = kwargs.get("attention_mask")
-    if mask is None and args:
-        inner = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
-        try:
-            mask = inspect.signature(inner.forward).bind_partial(*args, **kwargs).arguments.get("attention_mask")
-        except TypeError:  # not its arguments: the module will say so itself
-            return None
-    return mask if isinstance(mask, Tensor) and mask.dim() == 2 and not torch.is_complex(mask) else None
+    mask = argument(module, args, kwargs, "attention_mask")
+    return mask if isinstance(mask, Tensor) and mask.dim() == 2 else None

@@ -20,6 +20,7 @@ from aifs_peft.latent.state import AIFSState
 from aifs_peft.tuner._peft import TunerLayer, check_adapters_to_merge
 from aifs_peft.tuner.blocks import NOT_RUN, BlockReader
 from aifs_peft.tuner.heads import HeadSpec, build_head, takes_sequence
+from aifs_peft.tuner.last_token import LastToken
 from aifs_peft.tuner.loaded_by_transformers import Expected
 from aifs_peft.tuner.rows import by_row
 
@@ -51,6 +52,8 @@ class AIFSLayer(TunerLayer):
         self.merged_adapters: list[str] = []
         self._stash: list[nn.Module] = []  # the base head while merged; a list, so that it is no sub-module
         self._reader: BlockReader | None = None
+        self._last: LastToken | None = None
+        self._per_token = False  # whether the base model pools after its head
         self._output: LatentOutput | None = None
         self._intervention: Intervention | None = None
         self._keeps_graph = False
@@ -136,10 +139,24 @@ class AIFSLayer(TunerLayer):
         if self._reader is not None and len(self.aifs_blocks):
             self._reader.attach(model)
         else:
-            self.stop_reading()
+            self._stop_reading_blocks()
+
+    def pick_last_token(self, decoder: nn.Module) -> None:
+        """Take the last token that is no padding for the latent, as a decoder does after its head.
+
+        Args:
+            decoder: the base model.
+        """
+        self._last, self._per_token = LastToken(decoder), True
 
     def stop_reading(self) -> None:
-        """Listen to no block any more, before the adapters are taken off."""
+        """Listen to no block and no tokens any more, before the adapters are taken off."""
+        if self._last is not None:
+            self._last.detach()
+            self._last = None
+        self._stop_reading_blocks()
+
+    def _stop_reading_blocks(self) -> None:
         if self._reader is not None:
             self._reader.detach()
             self._reader = None
@@ -216,6 +233,8 @@ class AIFSLayer(TunerLayer):
         """
         spec = self.aifs_spec[adapter or self.adapter]
         base = self._stash[0] if self._stash else self.base_layer
+        if x.dim() == 3 and self._last is not None:
+            x = self._last.pick(x)
         if x.dim() == 3 and spec.pool == "auto" and isinstance(base, nn.Linear):
             raise HeadError(
                 f"this head sees {x.shape[1]} vectors per example and no pooled latent (a token classifier, or a "
@@ -260,6 +279,14 @@ class AIFSLayer(TunerLayer):
         if self.disable_adapters or self.merged or not self.active_adapters:
             self._forget_blocks()
             return self._base_logits(x, *args, **kwargs)
+        if self._last is not None and x.dim() == 3:
+            # One row of logits per token, all alike: the base model takes one of them.
+            logits = self._pooled_logits(self._last.pick(x), *args, **kwargs)
+            return logits.unsqueeze(1).expand(-1, x.shape[1], -1)
+        return self._pooled_logits(x, *args, **kwargs)
+
+    def _pooled_logits(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Logits of clean latents, one row per example."""
         if self.rows is not None:
             self._output = None  # latents of several adapters are no one's latent output
             return by_row(self.rows, x, lambda name, part: self._logits_of(name, part, *args, **kwargs))
@@ -322,7 +349,8 @@ class AIFSLayer(TunerLayer):
         weight = next(self.base_layer.parameters())
         dtype = weight.dtype if weight.is_floating_point() else getattr(self.base_layer, "compute_dtype", None)
         # A head that takes what the base model feeds it goes in as it is, so that the merged model keeps its class.
-        as_is = spec.sequence or (spec.pool == "auto" and (spec.copied or isinstance(self.base_layer, nn.Linear)))
+        takes_it = spec.copied or isinstance(self.base_layer, nn.Linear)
+        as_is = spec.sequence or self._per_token or (spec.pool == "auto" and takes_it)
         if not as_is:
             head = PooledHead(head, spec.pool)
         self._stash = [self.base_layer]

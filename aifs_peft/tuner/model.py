@@ -18,6 +18,7 @@ from aifs_peft.latent.heads import head_sizes
 from aifs_peft.tuner._peft import AuxiliaryTrainingWrapper, BaseTunerLayer, Tuner
 from aifs_peft.tuner.blocks import MULTI, check_blocks, find_blocks
 from aifs_peft.tuner.config import CHANGED_BASE, AIFSConfig
+from aifs_peft.tuner.last_token import picks_last_token
 from aifs_peft.tuner.layer import AIFSLayer, find_aifs_layer
 from aifs_peft.tuner.merging import check_mergeable
 from aifs_peft.tuner.modes import freeze_modes
@@ -74,6 +75,7 @@ class AIFSModel(Tuner):
         if config.num_labels is None:
             module = model.get_submodule(head)
             config.num_labels = module.out_features if isinstance(module, AIFSLayer) else head_sizes(module)[1]
+        picks = not isinstance(model.get_submodule(head), AIFSLayer) and picks_last_token(model, head)
         config.latent_blocks = self._latent_blocks(model, config)
         config.new_layers = find_new_layers(model, head, config)
         self._whole_layers = [*config.new_layers, *named_layers(model, head, config)]
@@ -87,6 +89,8 @@ class AIFSModel(Tuner):
             model, adapter_name, autocast_adapter_dtype=autocast_adapter_dtype, low_cpu_mem_usage=low_cpu_mem_usage
         )
         layer = find_aifs_layer(model)
+        if picks:
+            layer.pick_last_token(model)
         layer.read_blocks(model)  # after both, so that blocks are heard through whatever wraps them
         if config.inference_mode:
             layer.expect_weights(adapter_name, model)
