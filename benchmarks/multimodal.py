@@ -38,7 +38,7 @@ from aifs_peft.models import FusedClassifier
 RESULT = Path(__file__).parent / "results" / "multimodal.json"
 WHERE = {"image": "line", "table": "shift", "shared": "line"}
 SEEDS, N, SHARE, CORE = 5, 2000, 0.95, 2.0
-PENALTIES, FOLDS = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0), 4
+PENALTIES, FOLDS = (1e-4, 1e-3, 1e-2, 0.1, 1.0), 2
 TINY_CLIP = str(files("aifs_peft") / "assets" / "tiny_clip")
 
 

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from aifs_peft.errors import HeadError, InvalidConfigError
 from aifs_peft.latent.heads import linear_layers
@@ -33,6 +34,8 @@ NO_GRADIENT = (
 )
 # Attention projections by family, all of them if present; checked in this order.
 _LORA_TARGETS = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"), ("qkv",), ("q", "v"))
+# Where the projections are one layer.
+_LORA_TARGETS_JOINED = (("query_key_value",), ("c_attn",), ("Wqkv",), ("qkv_proj",))
 _IA3_TARGETS = (
     (("k_proj", "v_proj"), ("fc2",)),
     (("key", "value"), ("output.dense",)),
@@ -174,7 +177,7 @@ def _ancestors(key: str) -> list[str]:
 
 
 def _default_targets(model: nn.Module, taken: list[str], inner: Any) -> None:
-    kinds = (nn.Linear, nn.MultiheadAttention, nn.Conv2d, BaseTunerLayer)
+    kinds = (nn.Linear, nn.MultiheadAttention, nn.Conv2d, Conv1D, BaseTunerLayer)
     keys = [k for k, m in model.named_modules() if isinstance(m, kinds) and not is_inside(k, taken)]
     used = taking_part(model, keys)
     if keys and not used:
@@ -191,6 +194,13 @@ def _default_targets(model: nn.Module, taken: list[str], inner: Any) -> None:
         found = next((names for names in (*_LORA_TARGETS, ("attn",)) if _all_there(used, names)), None)
         if found is not None:
             inner.target_modules = _narrow(keys, used, found)
+            return
+        joined = next((names for names in _LORA_TARGETS_JOINED if _all_there(used, names)), None)
+        if joined is not None:
+            inner.target_modules = _narrow(keys, used, joined)
+            if hasattr(inner, "fan_in_fan_out") and joined == ("c_attn",):
+                layers = [model.get_submodule(k) for k in used if matches(k, joined)]
+                inner.fan_in_fan_out = any(isinstance(layer, Conv1D) for layer in layers)  # as it stores its weight
             return
         plain = [k for k in used if _is_pointwise(model.get_submodule(k))]
         if plain:
