@@ -1,9 +1,8 @@
 """Pictures with columns of a table, in one model: the shortcut is a shift that only the table knows.
 
-Run `python examples/multimodal.py`; replace `examples_of` by your pictures and columns, and TINY_CLIP by an encoder.
+Run `python examples/multimodal.py`; replace `examples_of` by your pictures and columns, and TINY_CLIP by your encoder.
 """
 
-from importlib.resources import files
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -16,9 +15,9 @@ from transformers import AutoImageProcessor, AutoModel, PrinterCallback
 from aifs_peft import AIFSConfig, AIFSTrainer, AIFSTrainingArguments
 from aifs_peft.data import load
 from aifs_peft.metrics import group_metrics
-from aifs_peft.models import FusedClassifier
+from aifs_peft.models import FusedClassifier, resolve_model
 
-TINY_CLIP = str(files("aifs_peft") / "assets" / "tiny_clip")
+TINY_CLIP = resolve_model("tiny_clip")
 
 
 def examples_of(rows: Dataset) -> Dataset:
@@ -30,8 +29,8 @@ def examples_of(rows: Dataset) -> Dataset:
 
 def main() -> None:
     """Accuracy of the worst cell of flaw and shift, where the shift says nothing: plain training, then AIFS."""
-    options = {"world": "factory", "shortcuts": ("shift",), "core_strength": 2.0, "image_size": 32}
-    data = load("spurious_scenes", n_train=2000, n_validation=1, n_test=1000, **options)
+    shift = {"world": "factory", "shortcuts": ("shift",), "core_strength": 2.0, "image_size": 32}
+    data = load("spurious_scenes", n_train=2000, n_test=1000, **shift)
     train, test = examples_of(data["train"]), examples_of(data["test"])
     labels, cells = (np.array(data["test"][column][:]) for column in ("label", "group"))
     base = FusedClassifier.for_examples(TINY_CLIP, train[:500], ["stain", "crack"])
@@ -47,11 +46,11 @@ def main() -> None:
             trainer.train()
             logits = trainer.predict(test).predictions
             print(recipe, round(group_metrics(labels, logits.argmax(1), cells)["worst_group_accuracy"], 3))
-        share = float(base.blocks.shares(trainer.layer.state.basis.T)[0, 1])
-        print(f"share of the found direction that lies in the table's latents: {share:.2f}")
+        share = base.blocks.shares(trainer.layer.state.basis.T)[0, 1].item()
+        print(f"of the direction that was found, {share:.0%} lies in the table's latents")
         model.save_pretrained(f"{folder}/adapter")
         again = PeftModel.from_pretrained(AutoModel.from_pretrained(f"{folder}/base"), f"{folder}/adapter").eval()
-        same = again(**{name: test[:8][name] for name in ("pixel_values", "features")}).logits.detach().numpy()
+        same = again(pixel_values=test[:8]["pixel_values"], features=test[:8]["features"]).logits.detach().numpy()
         print("the reloaded adapter predicts the same:", np.allclose(same, logits[:8], atol=1e-4))
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from accelerate import Accelerator
 from peft import PeftModel
 from training_zoo import assert_equal, lora, make_args, make_data, make_model, make_trainer, shortcut_data, trained
 
 from aifs_peft.errors import InvalidConfigError
-from aifs_peft.training import AIFSTrainer
+from aifs_peft.training import AIFSTrainer, EpochHook
 from aifs_peft.tuner import AIFSConfig, find_aifs_layer
 
 
@@ -78,3 +79,19 @@ def test_a_method_that_reads_tokens_is_refused(tmp_path):
     trainer = make_trainer(tmp_path, multi(), make_data(), method="ravl")
     with pytest.raises(InvalidConfigError, match="which have no features in the joined latents"):
         trainer.train()
+
+
+def test_a_loop_of_ones_own_scales_them_too():
+    data = shortcut_data()
+    model = make_model(multi())
+    hook = EpochHook(model, data, accelerator=Accelerator(cpu=True), batch_size=16)
+    model, optimizer = hook.accelerator.prepare(
+        model, torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    )
+    for _ in hook.epochs(1):
+        assert int(hook.layer.blocks.examples) == len(data)
+        for batch in hook.loader:
+            hook.accelerator.backward(hook.loss(model, batch))
+            optimizer.step()
+            optimizer.zero_grad()
+    assert hook.layer.state.dim == 48
