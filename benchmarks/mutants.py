@@ -178,9 +178,11 @@ def tests_by_line(area: str) -> tuple[dict[str, dict[int, list[str]]], list[str]
             "    def pytest_runtest_logreport(self, report):\n"
             "        key = report.nodeid.split('[')[0]\n"
             "        self.seen[key] = self.seen.get(key, 0.0) + report.duration\n"
-            f"status = pytest.main(['-q', '-p', 'no:cacheprovider', *{tests!r}], plugins=[Times()])\n"
-            f"pathlib.Path({str(report)!r}).write_text(json.dumps(Times.seen))\n"
-            "sys.exit(int(status))\n"
+            # Guarded, since a test that spawns a process has this file imported there.
+            "if __name__ == '__main__':\n"
+            f"    status = pytest.main(['-q', '-p', 'no:cacheprovider', *{tests!r}], plugins=[Times()])\n"
+            f"    pathlib.Path({str(report)!r}).write_text(json.dumps(Times.seen))\n"
+            "    sys.exit(int(status))\n"
         )
         command = [sys.executable, "-m", "coverage", "run", f"--rcfile={settings}", str(Path(folder) / "run.py")]
         (Path(folder) / "run.py").write_text(code)

@@ -63,7 +63,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
             evenly). `"balanced"`: evenly, with the penalty chosen by the worst class on held-out folds; where classes
             are unequal this raises the worst class and lowers average accuracy. `None`: as often as they occur, which
             is `recipe="erm"`. A mapping of labels to weights, also for `recipe="erm"`, which `"balanced"` leaves
-            plain; training methods refuse one.
+            plain; training methods refuse one. Of training methods only `"aifs"` reads this.
         random_state: Seed of folds, samples, initial weights and batches.
 
     Attributes:
@@ -194,7 +194,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         self._set_coefficients(found.head, examples.reduction)
 
     def _fit_method(self, method: Method, examples: Examples, columns: dict[str, torch.Tensor], seed: int) -> None:
-        settings = MethodSettings.for_method(method.name, seed=seed, method_options=dict(self.recipe_options or {}))
+        settings = MethodSettings.for_method(method.name, seed=seed, method_options=self._method_options(method.name))
         self._trained = train_head(
             get(method.name)(settings), examples.X, examples.index, len(examples.classes), examples.reduction,
             schedule=self.schedule, columns=columns,
@@ -221,7 +221,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
             return None
         check_choice("recipe", self.recipe, ["discovery", "paper", *names()])
         name = "aifs-paper" if self.recipe == "paper" else self.recipe
-        method = get(name)(MethodSettings.for_method(name, method_options=dict(self.recipe_options or {})))
+        method = get(name)(MethodSettings.for_method(name, method_options=self._method_options(name)))
         known = readable_columns(method)
         read = ("columns", *(("groups",) if {GROUP, HINT} & set(known) else ()))
         weights = {"class_weight": self.class_weight if isinstance(self.class_weight, Mapping) else None}
@@ -229,6 +229,11 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         remedy = f'{reads}. recipe="discovery" and "erm" without a schedule take weights, "discovery" hints.'
         refuse_unread(self.recipe, {**given, **weights}, read, remedy)
         return method
+
+    def _method_options(self, name: str) -> dict[str, Any]:
+        """The method's own numbers; "aifs" reads the classifier's `class_weight`, unless they have their own."""
+        evened = {"class_weight": self.class_weight} if name == "aifs" and self.class_weight is None else {}
+        return {**evened, **(self.recipe_options or {})}
 
     def __sklearn_is_fitted__(self) -> bool:
         """The last thing that `fit` sets."""

@@ -120,15 +120,6 @@ class SlotStatistics:
         for mine, theirs in zip(self.arrays(), other.arrays(), strict=True):
             mine += theirs
 
-    def pooled(self) -> "SlotStatistics":
-        """All slots as one; the whole data set where the groups partition it."""
-        total = SlotStatistics(1, self.classes, self.bins)
-        total.confusion[0] = self.confusion.sum(0)
-        total.bin_count[0] = self.bin_count.sum(0)
-        total.bin_moments[:, 0] = self.bin_moments.sum(1)
-        total.brier_moments[:, 0] = self.brier_moments.sum(1)
-        return total
-
     @property
     def n(self) -> Ints:
         """Examples per slot, `(slots,)`."""

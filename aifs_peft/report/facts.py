@@ -146,7 +146,10 @@ def result_sentence(summary: Summary) -> str:
             return told
         return f"{told} An audit of the training set, which took no part in training, says: {audit['sentence']}"
     why = str(audit["sentence"]) if audit and not audit.get("found") else "No shortcut was found."
-    return f"{why} With nothing found, {title} is plain training." if summary["method"] == "aifs" else why
+    if summary["method"] != "aifs":
+        return why
+    evened = any(entry.get("classes_evened") for entry in summary.get("history") or ())
+    return f"{why} With nothing found, {title} is plain training{', with classes that count alike' if evened else ''}."
 
 
 def _found_in_state(summary: Summary) -> str:

@@ -72,3 +72,14 @@ def test_a_third_value_stays_and_no_gradient_reaches_the_direction():
     # A reflection: the gradient of each row is that of its own move alone.
     unit = F.normalize((z - moved)[10].detach(), dim=0)
     torch.testing.assert_close(z.grad[10], 1 - 2 * unit.sum() * unit, atol=1e-4, rtol=1e-4)
+
+
+def test_classes_weigh_by_how_precise_their_difference_is():
+    y = torch.tensor([0] * 4 + [1] * 40)
+    a = torch.tensor([0, 0, 1, 1] + [0, 1] * 20)
+    z = torch.zeros(44, 2)
+    z[:4, 0] = 2.0 * a[:4]  # the small class has its difference along the first axis, the large one along the second
+    z[4:, 1] = 2.0 * a[4:]
+    direction = (mirrored(z, y, a) - z)[-1]
+    # Precisions n m / (n + m) of 1 and 10.
+    assert float(direction[0] / direction[1]) == pytest.approx(1 / 10, rel=1e-4)

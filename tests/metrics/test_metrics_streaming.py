@@ -242,3 +242,18 @@ def test_accumulators_of_other_options_do_not_merge():
     plain.update([0], [0], [0])
     with pytest.raises(InvalidInputError, match="every update, or in none"):
         scored.merge(plain)
+
+
+@pytest.mark.parametrize("score_bins", [None, 16])
+def test_two_parts_merged_are_the_whole(score_bins):
+    left, right = big(seed=1), big(seed=2)
+    whole = streamed([np.concatenate(pair) for pair in zip(left, right, strict=True)], [], score_bins=score_bins)
+    merged = streamed(left, [], score_bins=score_bins).merge(streamed(right, [], score_bins=score_bins))
+    np.testing.assert_equal(result(merged), result(whole))
+
+
+def test_attribute_ids_are_those_that_occur():
+    y, group, attribute = [0, 1, 0, 1], [0, 0, 1, 1], [7, 100_000, 7, 100_000]
+    found = group_metrics(y, [0, 1, 1, 1], group, attributes=attribute)
+    assert sorted(found["attributes"]) == ["100000", "7"]
+    assert found["attributes"]["7"]["accuracy"] == 0.5

@@ -109,3 +109,27 @@ def test_counterfactuals_need_discovery(tmp_path):
 def test_unknown_method_names_the_closest(tmp_path):
     with pytest.raises(InvalidConfigError, match="did you mean 'aifs-paper'"):
         make_trainer(tmp_path, method="aifs-papre")
+
+
+@pytest.mark.parametrize("encoder", [None, "lora"])
+def test_nothing_found_with_unequal_classes_lets_them_count_alike(tmp_path, caplog, encoder):
+    data = [row for i, row in enumerate(make_data(160)) if row["label"] == 0 or i % 10 == 1]
+    adapter = {"encoder_adapter": lora(0.1) if encoder else None}
+    weights, logged = {}, {}
+    for name, recipe, options in (
+        ("erm", "erm", {}),
+        ("plain", "discovery", {"method_options": {"class_weight": None}}),
+        ("evened", "discovery", {}),
+    ):
+        caplog.clear()
+        trainer = make_trainer(tmp_path / name, AIFSConfig(recipe=recipe, **adapter), data, **options)
+        trainer.train()
+        weights[name] = {key: value for key, value in trained(trainer.model).items() if "aifs_state" not in key}
+        logged[name] = caplog.text, trainer.state.log_history[0].get("classes_evened")
+    assert logged["plain"] == (logged["plain"][0], 0.0)
+    assert logged["evened"][1] == 1.0
+    assert "from here on this is plain training, with classes that count alike" in logged["evened"][0]
+    assert "count alike" not in logged["plain"][0]
+    assert_equal(weights["erm"], weights["plain"])
+    bias = [next(value for key, value in weights[name].items() if key.endswith("bias")) for name in ("erm", "evened")]
+    assert (bias[1] - bias[0])[1] > (bias[1] - bias[0])[0]  # towards the rare class

@@ -20,7 +20,8 @@ logits plus `log p(y|a)`, the shares of the classes among the examples of the sa
 adjustment, Menon et al. 2021), and there is no `L_syn`; the offsets are estimated anew at each epoch's end; and after
 training the last layer is fitted anew, by logistic regression that weighs all cells alike under a strong penalty
 (`refit`). With more classes, where this was worse, balanced batches stay. Where no spurious direction is found, this is
-plain training.
+plain training; where classes are unequal too, the logits carry the log shares of the classes, so that all classes count
+alike (`class_weight`), which costs average accuracy.
 
 Supervision: labels only. A column `hint_groups` with known attribute values of a few examples is used where there is
 one.
@@ -60,9 +61,8 @@ from aifs_peft.latent.state import AIFSState
 from aifs_peft.methods.aifs.intervention import Intervening
 from aifs_peft.methods.aifs.offsets import basis_of, centred_on, fit_offsets
 from aifs_peft.methods.aifs.partition import Partition, cells_of
-from aifs_peft.methods.aifs.tuned import fit_last_layer, log_shares
+from aifs_peft.methods.aifs.tuned import log_shares, refit_last_layer
 from aifs_peft.methods.base import Phase
-from aifs_peft.methods.common.last_linear import embed_all, last_linear
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import MethodSettings
@@ -96,6 +96,8 @@ class AIFSOptions:
             draws alone. "auto" takes logits for two classes and an encoder that is trained, and draws otherwise.
         refit: L2 penalty of the last layer's fit after the training of an encoder, on features of unit variance, at
             least 0; 0 keeps the layer as it was trained. None takes 0.3 for two classes and 0 for more.
+        class_weight: where no attribute was found: "balanced" trains with logits that carry the log shares of the
+            classes, so that a rare class counts as much as a frequent one; None is plain training.
 
     Raises:
         InvalidConfigError: for a weight out of range.
@@ -105,8 +107,11 @@ class AIFSOptions:
     observed: float | None = None
     balance: str = "auto"
     refit: float | None = None
+    class_weight: str | None = "balanced"
 
     def __post_init__(self) -> None:
+        if self.class_weight is not None:
+            check_choice("class_weight", self.class_weight, ("balanced",))
         check_choice("balance", self.balance, ("auto", "draws", "logits"))
         if self.refit is not None:
             check_number("refit", self.refit, 0.0)
@@ -198,15 +203,25 @@ class AIFSDiscovery(Intervening):
     def cross_entropy(self, output: LatentOutput, labels: Tensor, context: StepContext) -> Tensor:
         """See `Method.cross_entropy`; on logits that carry the log shares of classes where these balance."""
         groups = context.groups
-        if not self._by_logits or groups is None:
+        if not (self._by_logits if groups is not None else self._evens_classes()):
             return super().cross_entropy(output, labels, context)
         if self._shares is None:
             assert self._labels is not None  # noqa: S101 - both training loops give them to `prepare`
-            self._shares = log_shares(self._labels, context.state.groups, output.logits.shape[1])
-        shift = self._shares[groups.cpu()].to(output.logits.device)
+            known = None if groups is None else context.state.groups
+            self._shares = log_shares(self._labels, known, output.logits.shape[1])
+        rows = torch.zeros_like(labels) if groups is None else groups
+        shift = self._shares[rows.cpu()].to(output.logits.device)
         if context.given_loss is not None:
             return context.given_loss(shift)
         return super().cross_entropy(replace(output, logits=output.logits.float() + shift), labels, context)
+
+    def _evens_classes(self) -> bool:
+        """Whether unequal classes count alike where no attribute was found."""
+        if self.options.class_weight is None:
+            return False
+        assert self._labels is not None  # noqa: S101 - both training loops give them to `prepare`
+        counts = torch.bincount(self._labels.cpu())
+        return bool((counts != counts[0]).any())
 
     def _partition(self, state: AIFSState) -> Partition:
         """Labels and inferred values of the training set, a function of both alone; computed once per discovery."""
@@ -297,24 +312,8 @@ class AIFSDiscovery(Intervening):
         penalty = given if given is not None else REFIT_TWO_CLASSES if context.num_labels == 2 else 0.0
         if not (context.encoder_trains and penalty and groups.numel()):
             return {}
-        assert context.encode is not None  # noqa: S101 - every trainer gives it
-        latents, layer = context.encode(), last_linear(context.head)
-        if layer.bias is None:
-            logger.info("the last layer has no bias, so it stays as it was trained")
-            return {}
-        features = embed_all(context.head, latents.z, context.device)
-        fitted = context.on_main(
-            lambda: fit_last_layer(
-                features, latents.labels, groups, context.num_labels, seed=context.seed, penalty=penalty
-            )
-        )
-        if fitted is None:
-            logger.info("the last layer stays as it was trained: a class has no example, or all features are equal")
-            return {}
-        with torch.no_grad():
-            layer.weight.copy_(fitted[0])
-            layer.bias.copy_(fitted[1])
-        return {"last_layer_refitted": 1.0, **_share_of_decisions(latents.z, context)}
+        latents = refit_last_layer(groups, penalty, context)
+        return {} if latents is None else {"last_layer_refitted": 1.0, **_share_of_decisions(latents.z, context)}
 
     def _discover(self, latents: Latents, context: EpochContext) -> dict[str, float]:
         if len(latents.index) != latents.total:
@@ -330,7 +329,9 @@ class AIFSDiscovery(Intervening):
         state, dim = context.state, latents.z.shape[1]
         nothing = torch.zeros(0)
         if found is None:
-            logger.warning("no spurious direction found: this is plain training from here on")
+            evened = self._evens_classes()
+            what = "plain training, with classes that count alike" if evened else "plain training"
+            logger.warning("no spurious direction found: from here on this is %s", what)
             state.update(
                 mask=torch.zeros(dim),
                 basis=torch.zeros(dim, 0),
@@ -341,7 +342,7 @@ class AIFSDiscovery(Intervening):
                 groups=nothing,
                 evidence=nothing,
             )
-            return {"spurious_direction_found": 0.0, **told}
+            return {"spurious_direction_found": 0.0, "classes_evened": float(evened), **told}
         rank = found["basis"].shape[1]
         state.update(count=True, mask=torch.ones(rank), **found)
         conflicting = float((found["groups"] != latents.labels).float().mean())

@@ -10,11 +10,17 @@ by heart look clearer than new ones will, and the penalty errs the other way.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from aifs_peft.methods.common.last_linear import embed_all, last_linear
+from aifs_peft.methods.context import EpochContext, Latents
+
+logger = logging.getLogger(__name__)
 
 # Standard deviation of a component, as a share of the largest, below which it is left out: unit variance would blow up
 # rounding there, of the latents and of the training, a hundred times and more.
@@ -86,3 +92,32 @@ def fit_last_layer(
     head = fit_head(reduction.transform(Z), y, R, HeadSetting("balanced", penalty), rng=rng)
     weight = (head.weight / reduction.scale) @ reduction.components
     return torch.as_tensor(weight), torch.as_tensor(head.bias - weight @ reduction.mean)
+
+
+def refit_last_layer(groups: Tensor, penalty: float, context: EpochContext) -> Latents | None:
+    """Fit the last layer of the head anew on the latents of the trained encoder, and write it into the head.
+
+    Args:
+        groups: attribute values of the training examples, `(n,)`.
+        penalty: see `fit_last_layer`.
+        context: of the end of training.
+
+    Returns:
+        The latents, or None where the layer stays as it was trained, which is logged with its reason.
+    """
+    assert context.encode is not None  # noqa: S101 - every trainer gives it
+    latents, layer = context.encode(), last_linear(context.head)
+    if layer.bias is None:
+        logger.info("the last layer has no bias, so it stays as it was trained")
+        return None
+    features = embed_all(context.head, latents.z, context.device)
+    fitted = context.on_main(
+        lambda: fit_last_layer(features, latents.labels, groups, context.num_labels, seed=context.seed, penalty=penalty)
+    )
+    if fitted is None:
+        logger.info("the last layer stays as it was trained: a class has no example, or all features are equal")
+        return None
+    with torch.no_grad():
+        layer.weight.copy_(fitted[0])
+        layer.bias.copy_(fitted[1])
+    return latents
