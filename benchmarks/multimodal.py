@@ -9,9 +9,9 @@ aligned examples 0.95 in training, 0.5 in the test; 2,000 examples each; groups 
 
 Measured per seed: worst-group accuracy of plain logistic regression, of `AIFSClassifier`, and of two oracles on the
 same latents: logistic regression with the true groups weighed evenly, its penalty by held-out worst-group accuracy, and
-`AIFSClassifier` that is told the true values; whether discovery found a shortcut, for how many examples it tells the right value, and which share of the direction
-lies in the table's latents; the same discovery on latents that stand side by side as they are. About 3 minutes on one
-core.
+`AIFSClassifier` that is told the true values; whether discovery found a shortcut, for
+how many examples it tells the right value, and which share of the direction lies in the table's latents; the same
+discovery on latents that stand side by side as they are. About 6 minutes on one core.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def latent_key(model: nn.Module, data: PreparedDataset, head: str = "") -> str:
     """A digest of everything that latents depend on: weights, structure, inputs and their preparation.
 
     Args:
-        model: that encodes. Of an AIFS layer only how it pools and joins counts, since its head comes after the latents.
+        model: that encodes. Of an AIFS layer only how it pools and joins counts, since its head comes later.
         data: that is encoded.
         head: name of the model's head, which is no part of the key; an AIFS layer is found without it.
 

@@ -21,8 +21,8 @@ from aifs_peft.latent._support import evaluating
 from aifs_peft.latent.pooling import pool_latent
 from aifs_peft.training.parallel import gather_rows
 from aifs_peft.tuner import AIFSConfig
-from aifs_peft.tuner.layer import AIFSLayer
 from aifs_peft.tuner.last_token import LastToken, picks_last_token
+from aifs_peft.tuner.layer import AIFSLayer
 from aifs_peft.tuner.targets import find_head
 
 if TYPE_CHECKING:

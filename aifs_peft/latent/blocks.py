@@ -20,8 +20,8 @@ _LEAST_VARIANCE = 1e-12
 class ScaledBlocks(nn.Module):
     """Joins the latents of an example, each minus its mean and scaled to the same total variance.
 
-    Means and scales are buffers, saved with the model that holds them, and stay in float32. Before `fit` the latents are
-    joined as they are.
+    Means and scales are buffers, saved with the model that holds them, and stay in float32. Before `fit` the latents
+    are joined as they are.
 
     Args:
         widths: of the latents, in order.

@@ -173,8 +173,8 @@ class FusedClassifier(PreTrainedModel):
             raise InvalidInputError(NOT_FITTED_HERE.format(got={k: tuple(v.shape) for k, v in examples.items()}))
         if len(examples[others[0]]) != len(features) or not bool(torch.isfinite(features).all()):
             raise InvalidInputError(
-                f"features must be finite, and as many as {others[0]}: {len(examples[others[0]])}; got {len(features)}. "
-                "Fill in missing values first."
+                f"features must be finite, and as many as {others[0]}: {len(examples[others[0]])}; got "
+                f"{len(features)}. Fill in missing values first."
             )
         loaded = load_transformers(encoder, revision, {}) if isinstance(encoder, str) else encoder
         names = dict(enumerate(label_names))
@@ -183,7 +183,8 @@ class FusedClassifier(PreTrainedModel):
         config = FusedConfig(
             made_of, features.shape[1], tabular, num_labels=len(names), id2label=names, label2id=label_ids, **kwargs
         )
-        model = cls(config, encoder=loaded).eval()
+        model: FusedClassifier = cls(config, encoder=loaded)
+        model.eval()
         mean, std = features.double().mean(0), features.double().std(0, correction=0)
         with torch.no_grad():
             model.tabular.mean.copy_(mean)

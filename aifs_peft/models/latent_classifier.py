@@ -94,8 +94,8 @@ class LatentClassifier(nn.Module):
     """Any encoder, its pooled embedding, and a linear classifier that AIFS can wrap.
 
     The embedding is the projected one where the encoder has it (CLIP, SigLIP, open_clip), else the pooled output,
-    else the first token, or of a decoder the last one that is no padding. `AutoModelForImageClassification` of a CLIP reads the mean of the patch tokens before the
-    projection instead; use this class for CLIP's image embedding.
+    else the first token, or of a decoder the last one that is no padding. `AutoModelForImageClassification` of a CLIP
+    reads the mean of the patch tokens before the projection instead; use this class for CLIP's image embedding.
 
     Args:
         encoder: a transformers model, an open_clip model, or any module that maps a batch to `(batch, dim)`.

@@ -22,7 +22,6 @@ from aifs_peft.training.processes import Processes
 from aifs_peft.training.rng import isolated_rng
 from aifs_peft.tuner import AIFSLayer, initial_encoder
 
-
 TOKENS_OF_BLOCKS = (
     'this method reads tokens, which have no features in the joined latents of AIFSConfig(latents="multi"); leave '
     'latents at "last", or take a method that does not read tokens'

@@ -103,7 +103,8 @@ class EpochHook:
         train = Split(train_dataset, "training", {}, seed, labels)
         self._passes = EncodingPasses(adapted, self.layer, train, None, loading, processes, seed)
         self.runner = assemble(
-            adapted, self.layer, self.method, TrainingData(train_dataset, labels, validation_dataset), loading, processes,
+            adapted, self.layer, self.method, TrainingData(train_dataset, labels, validation_dataset), loading,
+            processes,
             batch_size=batch_size * processes.world_size, seed=seed, samples=samples, update_every=update_every,
         )  # fmt: skip
         self.loader: DataLoader[Any] = self.accelerator.prepare_data_loader(

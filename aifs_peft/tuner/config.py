@@ -260,10 +260,10 @@ class AIFSConfig(PeftConfig):
         if given is None:
             return []
         pairs = [tuple(pair) if isinstance(pair, list | tuple) else () for pair in given] if _is_list(given) else [()]
-        if pairs and all(len(p) == 2 and isinstance(p[0], str) and _is_size(p[1]) and p[1] for p in pairs):
-            if sum(p[1] for p in pairs) <= MOST:
-                self.latent_blocks = [(name, width) for name, width in pairs]
-                return []
+        formed = all(len(p) == 2 and isinstance(p[0], str) and _is_size(p[1]) and p[1] for p in pairs)
+        if pairs and formed and sum(p[1] for p in pairs) <= MOST:
+            self.latent_blocks = [(name, width) for name, width in pairs]
+            return []
         return [f"latent_blocks must be names and widths, as the adapter itself writes them; got {given!r:.200}."]
 
     def _label_problems(self) -> list[str]:

@@ -19,7 +19,7 @@ from aifs_peft.errors import HeadError
 from aifs_peft.tuner.calls import argument
 from aifs_peft.tuner.trial import reads_last_token
 
-NOT_THAT_TOKEN = (
+OTHER_POOLING = (
     "this {model} takes the logits of the last token that is no padding, so its latent is what that token has; leave "
     'AIFSConfig(pool=...) at "auto"; got {pool!r}.'
 )

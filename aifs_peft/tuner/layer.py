@@ -254,7 +254,8 @@ class AIFSLayer(TunerLayer):
             return z
         if any(name not in read or len(read[name]) != len(z) for name in names):
             raise HeadError(NOT_RUN.format(names=", ".join(names), dim=blocks.dim))
-        return blocks([*(read[name].to(z.device) for name in names), z])
+        joined: Tensor = blocks([*(read[name].to(z.device) for name in names), z])
+        return joined
 
     def classify(self, z: Tensor, adapter: str | None = None) -> Tensor:
         """Logits `(batch, classes)`, at least float32, of latents `z (batch, dim)` by one head.

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 NOT_BUILT = "the encoder's adapter ({kind}) cannot be put into this model ({reason}); correct encoder_adapter."
 NOT_MERGED = (
-    'an adapter with latents="multi" cannot be merged: its head reads blocks inside the encoder, and a base model feeds '
-    "its head the last latent alone. Use it unmerged, or train one with latents=\"last\"."
+    'an adapter with latents="multi" cannot be merged: its head reads blocks inside the encoder, and a base model '
+    'feeds its head the last latent alone. Use it unmerged, or train one with latents="last".'
 )
 _NESTED_KEY = re.compile(r"\.aifs_state\.")
 
@@ -359,7 +359,8 @@ class AIFSModel(Tuner):
         if mode:
             freeze_modes(self.model, find_aifs_layer(self.model))
             let_gradients_through(self.model)
-            if any(config.latents == MULTI and config.tunes_encoder for config in self.peft_config.values()):
+            configs = [self._config(name) for name in self.peft_config]
+            if any(config.latents == MULTI and config.tunes_encoder for config in configs):
                 refuse_reentrant(self.model)
             unpack(self.model)
         return self

@@ -23,7 +23,7 @@ NO_WAY = (
 
 NO_WAY_FROM_BLOCKS = (
     'latents="multi" reads blocks that this model recomputes with use_reentrant=True, so that no gradient would come '
-    'from there to the encoder\'s adapter; enable checkpointing with use_reentrant=False: '
+    "from there to the encoder's adapter; enable checkpointing with use_reentrant=False: "
     'model.activation_checkpointing_enable({"use_reentrant": False})'
 )
 

@@ -12,7 +12,7 @@ from aifs_peft.errors import HeadError, InvalidConfigError
 from aifs_peft.latent.heads import linear_layers
 from aifs_peft.tuner._peft import BaseTunerLayer
 from aifs_peft.tuner.heads import is_quantised, takes_sequence
-from aifs_peft.tuner.last_token import NOT_THAT_TOKEN, picks_last_token
+from aifs_peft.tuner.last_token import OTHER_POOLING, picks_last_token
 from aifs_peft.tuner.layer import AIFSLayer
 from aifs_peft.tuner.trial import decides, taking_part
 from aifs_peft.tuner.whole_layers import is_inside, matches
@@ -105,7 +105,7 @@ def _check_head(model: nn.Module, key: str, head: nn.Module, config: AIFSConfig)
         last_word = False  # what decoders call a head that classifies every token
     if last_word is not True and picks_last_token(model, key):
         if config.pool not in ("auto", "last"):
-            raise HeadError(NOT_THAT_TOKEN.format(model=type(model).__name__, pool=config.pool))
+            raise HeadError(OTHER_POOLING.format(model=type(model).__name__, pool=config.pool))
         return key
     if config.pool == "auto" and last_word is False:
         raise HeadError(NOT_THE_LAST_WORD.format(model=type(model).__name__, head=key))

@@ -101,7 +101,7 @@ def reads_last_token(model: nn.Module, head: str) -> bool | None:
     """
     given: list[Any] = []
     handle = model.get_submodule(head).register_forward_hook(lambda _module, _inputs, output: given.append(output))
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     pad, words = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None) or 0
     tokens = [token for token in range(words) if token != pad][-_TOKENS:]  # special tokens come first
@@ -119,7 +119,12 @@ def reads_last_token(model: nn.Module, head: str) -> bool | None:
                 if logits is None:
                     return None
                 each = given[0] if len(given) == 1 and isinstance(given[0], Tensor) else None
-                if each is None or each.dim() != 3 or each.shape[:2] != batch.shape or each.shape[2] != logits.shape[-1]:
+                if (
+                    each is None
+                    or each.dim() != 3
+                    or each.shape[:2] != batch.shape
+                    or each.shape[2] != logits.shape[-1]
+                ):
                     return False
                 same = [torch.equal(row, logits[0]) for row in each[0]]
                 if not same[last] or sum(same) > 1:

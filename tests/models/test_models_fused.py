@@ -132,11 +132,17 @@ def test_a_trainer_trains_on_both(options: dict[str, Any], tmp_path: Path) -> No
 
 def test_what_does_not_fit_is_refused() -> None:
     model = fused()
-    with pytest.raises(InvalidInputError, match=r"needs features, and pixel_values or input_ids; it has \['features'\]"):
+    with pytest.raises(
+        InvalidInputError, match=r"needs features, and pixel_values or input_ids; it has \['features'\]"
+    ):
         model(features=FEATURES)
     with pytest.raises(InvalidInputError, match=r"features have shape \(70, 2\); this model needs \(batch, 3\)"):
         model(pixel_values=PIXELS, features=FEATURES[:, :2])
-    for wrong in ({"pixel_values": PIXELS}, {"features": FEATURES}, {"pixel_values": PIXELS[:1], "features": FEATURES[:1]}):
+    for wrong in (
+        {"pixel_values": PIXELS},
+        {"features": FEATURES},
+        {"pixel_values": PIXELS[:1], "features": FEATURES[:1]},
+    ):
         with pytest.raises(InvalidInputError, match="examples must hold features"):
             FusedClassifier.for_examples(encoder("vit"), wrong, ["a", "b"])
     with pytest.raises(InvalidInputError, match="features must be finite, and as many as pixel_values: 70; got 69"):

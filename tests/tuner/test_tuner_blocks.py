@@ -91,8 +91,11 @@ def test_padding_changes_no_latent(side):
         model.eval()(input_ids=padded, attention_mask=mask)
         other = padded.clone()
         other[:, :4] = 7
-        assert torch.allclose(latents(model, {"input_ids": other, "attention_mask": mask})[:, :16],
-                              latents(model, {"input_ids": padded, "attention_mask": mask})[:, :16], atol=1e-5)
+        assert torch.allclose(
+            latents(model, {"input_ids": other, "attention_mask": mask})[:, :16],
+            latents(model, {"input_ids": padded, "attention_mask": mask})[:, :16],
+            atol=1e-5,
+        )
         return
     plain = latents(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
     torch.testing.assert_close(latents(model, {"input_ids": padded, "attention_mask": mask}), plain)
@@ -229,7 +232,7 @@ class Unknown(nn.Module):
                       encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=8, decoder_ffn_dim=8),
          r"several lists of blocks of the same length \(model.encoder.layers, model.decoder.layers\)"),
         (lambda: tiny(hf.AlbertForSequenceClassification, hf.AlbertConfig, hidden_size=16, embedding_size=8,
-                      num_hidden_layers=2, num_attention_heads=2, intermediate_size=8), "no list of at least two blocks"),
+                      num_hidden_layers=2, num_attention_heads=2, intermediate_size=8), "no list of at least two"),
         (lambda: tiny(hf.XLNetForSequenceClassification, hf.XLNetConfig, d_model=16, n_layer=2, n_head=2, d_inner=8),
          r"gives the shape \(8, 1, 16\) for 1 examples"),
     ],
@@ -237,7 +240,9 @@ class Unknown(nn.Module):
 def test_what_has_no_such_blocks_is_refused_by_name_and_left_alone(model, why):
     base = model()
     before = set(base.state_dict())
-    with pytest.raises(HeadError, match=f'(?s)latents="multi" does not know the blocks of this {type(base).__name__}: .*{why}'):
+    with pytest.raises(
+        HeadError, match=f'(?s)latents="multi" does not know the blocks of this {type(base).__name__}: .*{why}'
+    ):
         get_peft_model(base, AIFSConfig(latents="multi"))
     assert set(base.state_dict()) == before
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in base.modules())

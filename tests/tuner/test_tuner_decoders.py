@@ -42,7 +42,9 @@ def batch(side="right"):
     generator = torch.Generator().manual_seed(0)
     ids = torch.full((4, TOKENS), PAD)
     for row, n in zip(ids, (6, 4, 5, 2), strict=True):
-        row[slice(0, n) if side == "right" else slice(TOKENS - n, TOKENS)] = torch.randint(3, 40, (n,), generator=generator)
+        row[slice(0, n) if side == "right" else slice(TOKENS - n, TOKENS)] = torch.randint(
+            3, 40, (n,), generator=generator
+        )
     return {"input_ids": ids, "attention_mask": (ids != PAD).long()}
 
 
