@@ -112,12 +112,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path)
     parser.add_argument("--draws", type=int, nargs="+", default=list(range(DRAWS)))
+    parser.add_argument("--opacities", type=float, nargs="+", default=list(OPACITIES))
     parser.add_argument("--output", type=Path, default=RESULT)
     options = parser.parse_args()
     data, widths = encoded(options.cache)
     before = json.loads(options.output.read_text())["rows"] if options.output.is_file() else []
     rows = {(row["opacity"], row["latents"], row["draw"]): row for row in before}
-    for opacity in OPACITIES:
+    for opacity in options.opacities:
         for draw in options.draws:
             for kind in ("last", "multi"):
                 if (opacity, kind, draw) not in rows:

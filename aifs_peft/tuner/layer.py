@@ -18,7 +18,7 @@ from aifs_peft.latent.output import Intervention, LatentOutput
 from aifs_peft.latent.pooling import PooledHead, pool_latent
 from aifs_peft.latent.state import AIFSState
 from aifs_peft.tuner._peft import TunerLayer, check_adapters_to_merge
-from aifs_peft.tuner.blocks import NOT_RUN, BlockReader
+from aifs_peft.tuner.block_reader import NOT_RUN, BlockReader
 from aifs_peft.tuner.heads import HeadSpec, build_head, takes_sequence
 from aifs_peft.tuner.last_token import LastToken
 from aifs_peft.tuner.loaded_by_transformers import Expected

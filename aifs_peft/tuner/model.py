@@ -76,7 +76,7 @@ class AIFSModel(Tuner):
             module = model.get_submodule(head)
             config.num_labels = module.out_features if isinstance(module, AIFSLayer) else head_sizes(module)[1]
         picks = not isinstance(model.get_submodule(head), AIFSLayer) and picks_last_token(model, head)
-        config.latent_blocks = self._latent_blocks(model, config)
+        config.latent_blocks = self._latent_blocks(model, head, config)
         config.new_layers = find_new_layers(model, head, config)
         self._whole_layers = [*config.new_layers, *named_layers(model, head, config)]
         if config.nested is not None:
@@ -97,12 +97,12 @@ class AIFSModel(Tuner):
         self._apply_labels(enabled=True)
 
     @staticmethod
-    def _latent_blocks(model: nn.Module, config: AIFSConfig) -> list[tuple[str, int]] | None:
+    def _latent_blocks(model: nn.Module, head: str, config: AIFSConfig) -> list[tuple[str, int]] | None:
         """The blocks that an adapter reads: those that it was saved with, or found by a trial."""
         if config.latents != MULTI:
             return None
         if config.latent_blocks is None:
-            return find_blocks(model)
+            return find_blocks(model, head)
         check_blocks(model, [name for name, _ in config.latent_blocks])
         return config.latent_blocks
 

@@ -239,6 +239,13 @@ def _examples(model: nn.Module, reference: Tensor) -> Iterator[dict[str, Tensor]
     # Not zeros: two heads on a latent of zeros would agree.
     pixels = torch.randn(1, *_image_shape(model), generator=torch.Generator().manual_seed(0))
     images = {"pixel_values": pixels.to(reference)}
+    vision: Any = getattr(getattr(model, "config", None), "vision_config", getattr(model, "config", None))
+    if str(getattr(vision, "model_type", "")).startswith("siglip2"):  # patches of any grid, cut beforehand
+        patches = torch.randn(
+            1, 4, vision.num_channels * vision.patch_size**2, generator=torch.Generator().manual_seed(0)
+        )
+        grid = {"pixel_attention_mask": torch.ones(1, 4), "spatial_shapes": torch.full((1, 2), 2)}
+        images = {"pixel_values": patches.to(reference), **{k: v.to(reference.device) for k, v in grid.items()}}
     ids = torch.full((1, _TOKENS), _TOKEN, dtype=torch.long, device=reference.device)
     config = getattr(model, "config", None)
     end = getattr(config, "eos_token_id", None)

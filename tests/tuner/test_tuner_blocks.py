@@ -2,6 +2,7 @@
 
 import copy
 
+import architectures
 import pytest
 import torch
 import transformers as hf
@@ -36,7 +37,7 @@ def fill(layer):
 
 
 @torch.no_grad()
-def latents(model, inputs):
+def read(model, inputs):
     model.eval()(**inputs)
     return find_aifs_layer(model).take_output().z
 
@@ -75,7 +76,7 @@ def test_the_latent_is_the_scaled_mean_of_the_blocks_and_what_the_head_reads(nam
         base(**inputs)
     hidden = [out[0] if isinstance(out, tuple) else out for out in seen]
     means = [h.mean((2, 3)) if h.dim() == 4 else h.mean(1) for h in hidden]
-    torch.testing.assert_close(latents(model, inputs), layer.blocks([*means, fed[0]]))
+    torch.testing.assert_close(read(model, inputs), layer.blocks([*means, fed[0]]))
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -92,13 +93,13 @@ def test_padding_changes_no_latent(side):
         other = padded.clone()
         other[:, :4] = 7
         assert torch.allclose(
-            latents(model, {"input_ids": other, "attention_mask": mask})[:, :16],
-            latents(model, {"input_ids": padded, "attention_mask": mask})[:, :16],
+            read(model, {"input_ids": other, "attention_mask": mask})[:, :16],
+            read(model, {"input_ids": padded, "attention_mask": mask})[:, :16],
             atol=1e-5,
         )
         return
-    plain = latents(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
-    torch.testing.assert_close(latents(model, {"input_ids": padded, "attention_mask": mask}), plain)
+    plain = read(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    torch.testing.assert_close(read(model, {"input_ids": padded, "attention_mask": mask}), plain)
     with torch.no_grad():  # by position, as some loops do
         model.get_base_model()(padded, mask)
     torch.testing.assert_close(layer.take_output().z, plain)
@@ -136,9 +137,9 @@ def test_reentrant_checkpointing_is_refused_with_a_tuned_encoder():
 def test_half_precision_and_compilation_give_the_same_kind_of_latent():
     model = adapted(build("vit").to(torch.bfloat16))
     inputs = {"pixel_values": batch("vit")["pixel_values"].to(torch.bfloat16)}
-    z = latents(model, inputs)
+    z = read(model, inputs)
     assert z.dtype == torch.float32
-    exact = latents(adapted(build("vit")), batch("vit"))
+    exact = read(adapted(build("vit")), batch("vit"))
     torch.testing.assert_close(z, exact, atol=0.1, rtol=0.1)
     plain = adapted(build("vit"))
     compiled = torch.compile(plain, backend="eager")
@@ -150,7 +151,7 @@ def test_half_precision_and_compilation_give_the_same_kind_of_latent():
 def test_joined_latents_can_be_given_and_a_model_that_did_not_run_is_told():
     model = adapted(build("vit"))
     layer = find_aifs_layer(model)
-    z = latents(model, batch("vit"))
+    z = read(model, batch("vit"))
     assert torch.equal(layer(z), layer.classify(z))
     with pytest.raises(HeadError, match=r"reads the blocks vit.layers.0, vit.layers.1, and they have not run"):
         layer(z[:, :16])
@@ -204,12 +205,12 @@ def test_an_encoder_without_a_head_and_blocks_trained_whole(tmp_path):
         for name, parameter in model.named_parameters():
             if "aifs_copy" in name:
                 parameter.add_(0.1)
-    changed = latents(model, batch("vit"))
+    changed = read(model, batch("vit"))
     with torch.no_grad(), model.disable_adapter():
         model(**batch("vit"))
     model.save_pretrained(tmp_path)
     again = PeftModel.from_pretrained(LatentClassifier(build("vit").vit, num_labels=3), tmp_path)
-    assert torch.equal(latents(again, batch("vit")), changed)
+    assert torch.equal(read(again, batch("vit")), changed)
 
 
 class Unknown(nn.Module):
@@ -278,3 +279,53 @@ def test_the_longest_list_of_blocks_is_read_at_three_depths():
     assert [name for name, _ in find_blocks(hf.SwinForImageClassification(swin))] == [
         "swin.encoder.layers.0", "swin.encoder.layers.1",
     ]  # fmt: skip
+
+
+def dinov3(name):
+    if name == "dinov3_vit":
+        config = hf.DINOv3ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+                                    image_size=16, patch_size=8, num_register_tokens=2)  # fmt: skip
+        return hf.DINOv3ViTModel(config)
+    return hf.DINOv3ConvNextModel(
+        hf.DINOv3ConvNextConfig(hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], image_size=32)
+    )
+
+
+@pytest.mark.parametrize("latents", ["last", "multi"])
+@pytest.mark.parametrize("name", ["dinov3_vit", "dinov3_convnext"])
+def test_dinov3_under_a_head_of_ours(name, latents, tmp_path):
+    def base():
+        torch.manual_seed(0)
+        return LatentClassifier(dinov3(name).eval(), num_labels=3)
+
+    inputs = {"pixel_values": torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))}
+    model = get_peft_model(
+        base(), AIFSConfig(latents=latents, encoder_adapter=LoraConfig(r=2, init_lora_weights=False))
+    )
+    z = read(model, inputs)
+    with torch.no_grad():
+        pooled = model.get_base_model().encoder(**inputs).pooler_output.flatten(1)
+    torch.testing.assert_close(z[:, -pooled.shape[1] :], pooled)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(read(PeftModel.from_pretrained(base(), tmp_path), inputs), z)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("image", "siglip2"), ("image", "swin"), ("image", "convnext"), ("image", "textnet"),
+     ("text", "modernbert"), ("text", "deberta-v2"), ("text", "gpt2")],
+)  # fmt: skip
+def test_other_families_with_lora(kind, name, tmp_path):
+    def base():
+        torch.manual_seed(0)
+        return architectures.AUTO[kind].from_config(config).eval()
+
+    config = architectures.config_for(kind, name)
+    inputs = architectures.inputs_for(kind, config)
+    model = adapted(base(), encoder_adapter=LoraConfig(r=2, init_lora_weights=False))
+    z = read(model, inputs)
+    assert z.shape == (4, find_aifs_layer(model).blocks.dim)
+    model.train()(**inputs, labels=torch.tensor([0, 1, 2, 0])).loss.backward()
+    assert not [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    model.eval().save_pretrained(tmp_path)
+    torch.testing.assert_close(read(PeftModel.from_pretrained(base(), tmp_path), inputs), z)
