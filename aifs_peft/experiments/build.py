@@ -97,6 +97,7 @@ def adapter_config(method: str, spec: FinetuneSpec) -> AIFSConfig:
         recipe=cls.recipe,
         head=cast(Literal["copy", "linear", "mlp"], spec.head),  # one of them: the spec has checked it
         auxiliary=cls.auxiliary,
+        latents=cast(Literal["last", "multi"], spec.latents),
         encoder_adapter=spec.encoder_adapter(),
         trained_modules=spec.trained_modules(),
     )

@@ -119,7 +119,7 @@ def latent_key(model: nn.Module, data: PreparedDataset, head: str = "") -> str:
     """A digest of everything that latents depend on: weights, structure, inputs and their preparation.
 
     Args:
-        model: that encodes. Of an AIFS layer only how it pools counts, since its head comes after the latents.
+        model: that encodes. Of an AIFS layer only how it pools and joins counts, since its head comes later.
         data: that is encoded.
         head: name of the model's head, which is no part of the key; an AIFS layer is found without it.
 
@@ -139,6 +139,9 @@ def _model_parts(model: nn.Module, head: str) -> Iterator[bytes]:
     layers = {name: module for name, module in model.named_modules() if isinstance(module, AIFSLayer)}
     for name, layer in layers.items():
         yield f"{name} pool {layer.aifs_spec[layer.adapter].pool}".encode()
+        if layer.blocks is not None:
+            yield _json(layer.block_names)
+            yield from map(_bytes, layer.blocks.buffers())
     yield repr(type(base_of(model))).encode()
     config: Any = getattr(base_of(model), "config", None)
     if hasattr(config, "to_dict"):
