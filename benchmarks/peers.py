@@ -147,24 +147,11 @@ def summarise(rows: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
     return out
 
 
-def markdown(record: dict[str, Any]) -> str:
-    """The table of docs/benchmark.md."""
-    lines = [
-        "| data set | method | group labels | worst group | average | equal opportunity | seconds |",
-        "|---|---|---|---:|---:|---:|---:|",
-    ]
-    ordered = sorted(record["summary"].items(), key=lambda item: (item[0].split("/")[0], -item[1][SHOWN[0]][0]))
-    for cell, numbers in ordered:
-        data, name = cell.split("/")
-        shown = [_cell(numbers[key]) for key in SHOWN]
-        groups = PEERS[name][0] if name in PEERS else "none"
-        lines.append(f"| {data} | {name} | {groups} | {' | '.join(shown)} | {numbers['cpu_seconds'][0]:.1f} |")
-    return "\n".join(lines)
-
-
-def _cell(value: list[float | None]) -> str:
-    mean, _, high = value
-    return f"{mean:.3f}" if high is None else f"{mean:.3f} ± {high - mean:.3f}"
+def write(record: dict[str, Any], path: Path) -> None:
+    """The file, with what is derived of its rows."""
+    labels = {name: groups for name, (groups, _) in PEERS.items()} | dict.fromkeys(OURS, "none")
+    record |= {"group_labels": labels, "summary": summarise(record["rows"])}
+    path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 
 def main() -> None:
@@ -188,9 +175,10 @@ def main() -> None:
                     return
                 assert draw is not None
                 row = record["rows"][f"{data.name}/{name}/{seed}"] = one(name, draw, X)
-                record |= {"summary": summarise(record["rows"]), "provenance": provenance()}
-                options.out.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
+                record["provenance"] = provenance()
+                write(record, options.out)
                 print(data.name, name, seed, row, flush=True)
+    write(record, options.out)
 
 
 if __name__ == "__main__":
