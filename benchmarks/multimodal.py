@@ -78,7 +78,7 @@ def worst(y: NDArray[Any], a: NDArray[Any], predicted: NDArray[Any]) -> float:
 
 
 def oracle(Z: NDArray[Any], y: NDArray[Any], a: NDArray[Any]) -> Any:
-    """Logistic regression with evenly weighed true groups, on whitened principal components as `AIFSClassifier` has it."""
+    """Logistic regression with evenly weighed true groups, on whitened principal components."""
     whitened = PCA(min(Z.shape[1] - 2, 256), whiten=True, random_state=0).fit(Z)
     X = whitened.transform(Z)
     cell = 2 * y + a
