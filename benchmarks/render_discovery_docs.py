@@ -1,4 +1,4 @@
-"""Fill the tables of docs/discovery.md, unlabelled.md and research_log.md from results, and draw their pictures.
+"""Fill the tables of discovery.md, unlabelled.md, performance.md and research_log.md; draw their pictures.
 
 python benchmarks/render_discovery_docs.py             # tables
 python benchmarks/render_discovery_docs.py --check     # only say whether they are up to date
@@ -22,7 +22,7 @@ from aifs_peft.discovery.config import DEFAULT_CONFIG
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = tuple(ROOT / "docs" / name for name in ("discovery.md", "unlabelled.md", "research_log.md"))
+PAGES = tuple(ROOT / "docs" / name for name in ("discovery.md", "unlabelled.md", "performance.md", "research_log.md"))
 
 
 def result(name: str) -> dict[str, Any]:
@@ -311,7 +311,82 @@ def tuned() -> str:
     return table(["", "seeds", "worst group", "mean over groups", "average", "seconds"], rows)
 
 
+def performance(name: str) -> dict[str, Any]:
+    """A committed result file of the folder `performance`."""
+    loaded: dict[str, Any] = json.loads((RESULTS / "performance" / f"{name}.json").read_text())
+    return loaded
+
+
+def cost(row: dict[str, Any]) -> list[str]:
+    """Seconds and memory of a row."""
+    return [f"{row['seconds']:.2f}", f"{row['wall_seconds']:.2f}", f"{row['peak_memory_bytes'] / 2**20:,.0f} MB"]
+
+
+def scaling() -> str:
+    """A fit against examples, classes, share and width."""
+    rows = []
+    for row in performance("discovery_scaling")["rows"]:
+        if row["method"] != "aifs":
+            continue
+        share = f"{row['share']:.2f}" + ("" if row["share"] > 1.0 / row["K"] else " (no shortcut)")
+        found = "yes" if row["found"] else "no"
+        rows.append([f"{row['n']:,}", str(row["d"]), str(row["K"]), share, found, *cost(row)])
+    return table(["n", "d", "K", "aligned share", "found", "processor", "clock", "beside the input"], rows)
+
+
+def attribution() -> str:
+    """Attribution of a linear head."""
+    rows = [
+        [f"{row['n']:,}", str(row["d"]), str(row["K"]), *cost(row)]
+        for row in performance("discovery_scaling")["rows"]
+        if row["method"] == "attribution"
+    ]
+    return table(["n", "d", "K", "processor", "clock", "beside the input, scores and all"], rows)
+
+
+def peers() -> str:
+    """Other fits of the same latents."""
+    names = {
+        "aifs": "`AIFSClassifier()`",
+        "logistic-regression": "`LogisticRegression()`",
+        "xrm-gdro": "XRM + group DRO",
+    }
+    rows = [[names[row["method"]], f"{row['n']:,}", *cost(row)] for row in performance("peers")["rows"]]
+    return table(["", "n", "processor", "clock", "beside the input"], rows)
+
+
+def first_fit() -> str:
+    """From nothing to a fitted classifier."""
+    seconds = performance("discovery_scaling")["first_fit"]
+    rows = [
+        ["seconds of processor", f"{seconds['processor_seconds']:.1f}"],
+        ["on the clock", f"{seconds['warm_seconds']:.1f}"],
+        ["on the clock, its files dropped from memory before", f"{seconds['cold_seconds']:.1f}"],
+    ]
+    return table([f"median of {seconds['rounds']}", "seconds"], rows)
+
+
+def head_rows() -> str:
+    """What a sample of rows costs a head."""
+    measured = performance("head_rows")
+    sizes = measured["rows_of"]
+    rows = []
+    for family, lost in measured["lost_worst_group"].items():
+        told = [f"{100 * lost[size]['mean']:+.2f} ({100 * lost[size]['largest']:+.2f})" for size in ("sample", "small")]
+        rows.append([f"`{family}`", *told])
+    draws = measured["arguments"]["draws"]
+    heads = [f"{sizes[size]:,} of {sizes['all']:,} rows" for size in ("sample", "small")]
+    return table([f"lost, mean of {draws} draws (largest)", *heads], rows)
+
+
+# Blocks that `discovery_streaming.py` fills.
+OTHERS = ("streaming", "streaming_accuracy")
 BLOCKS: dict[str, Callable[[], str]] = {
+    "scaling": scaling,
+    "attribution": attribution,
+    "peers": peers,
+    "first_fit": first_fit,
+    "head_rows": head_rows,
     "tuned": tuned,
     "gate": gate,
     "dominoes": dominoes,
@@ -336,6 +411,8 @@ def fill(page: str) -> str:
     """The page with each `<!-- NAME -->` block filled; an unknown name is an error."""
 
     def block(match: re.Match[str]) -> str:
+        if match[1] in OTHERS:
+            return match[0]
         if match[1] not in BLOCKS:
             raise ValueError(f"nothing renders the block {match[1]!r}; known are {sorted(BLOCKS)}")
         return f"<!-- {match[1]} -->\n{BLOCKS[match[1]]()}\n<!-- /{match[1]} -->"

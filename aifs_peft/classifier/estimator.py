@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -15,7 +14,7 @@ from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from aifs_peft._checks import check_choice
-from aifs_peft.classifier.closed import ClosedFit, Examples, fit_discovery, fit_erm
+from aifs_peft.classifier.closed import ClosedFit, Examples, Latents, fit_discovery, fit_erm
 from aifs_peft.classifier.inputs import (
     GROUP,
     HINT,
@@ -29,17 +28,23 @@ from aifs_peft.classifier.inputs import (
     readable_columns,
     refuse_unread,
 )
-from aifs_peft.classifier.trained import TrainedHead, train_head
-from aifs_peft.discovery import Discovery
+from aifs_peft.discovery import Discovery, LatentSource
+from aifs_peft.discovery.config import DEFAULT_CONFIG
 from aifs_peft.discovery.discover import collect_hints
 from aifs_peft.discovery.linear_heads.choice import HeadChoice
 from aifs_peft.discovery.linear_heads.logistic import LinearHead
-from aifs_peft.discovery.principal_components import Reduction, principal_components
+from aifs_peft.discovery.principal_components import Reduction
+from aifs_peft.discovery.streaming.held import reduce_source
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
-from aifs_peft.methods import Method, MethodSettings, get, names
-from aifs_peft.training.latent_trainer import LatentFit, LatentSchedule
 
-_CHUNK_ROWS = 8192
+# Training methods need torch, which takes a second to import: only where one is asked for.
+if TYPE_CHECKING:
+    import torch
+
+    from aifs_peft.classifier.trained import TrainedHead
+    from aifs_peft.methods import Method
+    from aifs_peft.training.latent_trainer import LatentFit, LatentSchedule
+
 # Arguments of `fit` that only discovery reads.
 HINTS = ("groups", "metadata", "attributes", "unlabelled")
 
@@ -110,7 +115,7 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
 
     def fit(
         self,
-        Z: ArrayLike,
+        Z: ArrayLike | LatentSource,
         y: ArrayLike,
         *,
         sample_weight: ArrayLike | None = None,
@@ -121,6 +126,10 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         columns: Mapping[str, ArrayLike] | None = None,
     ) -> AIFSClassifier:
         """Fit on latents `Z (n, d)` (NumPy, torch or a `DataFrame`, any float type) and labels `y (n,)`.
+
+        Memory maps, columns of a `datasets.Dataset` and other `LatentSource`s are read in blocks of rows, as in
+        `discover`; of more than 200,000 rows the head is fitted to that many, every cell of class and inferred value as
+        full as can be, each example weighed by how many it stands for.
 
         Every call begins from nothing, whatever was fitted before; after a call that failed nothing is fitted.
 
@@ -151,13 +160,14 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         given = {"sample_weight": sample_weight, "groups": groups, "metadata": metadata, "attributes": attributes,
                  "unlabelled": unlabelled, "columns": columns}  # fmt: skip
         method = self._checked_recipe(given)
-        latents, labels = check_examples(self, Z, y)
-        weights = check_weights(sample_weight, latents)
+        source, labels = check_examples(self, Z, y)
+        groups, metadata = source.gather(groups), source.gather(metadata)
+        weights = check_weights(source.gather(sample_weight), source)
         if weights is not None and not weights.all():
             rows = np.flatnonzero(weights)
             groups = chosen_rows("groups", groups, rows, len(labels))
             metadata = chosen_rows("metadata", metadata, rows, len(labels))
-            latents, labels, weights = latents[rows], labels[rows], weights[rows]
+            source, labels, weights = source.selected(rows), labels[rows], weights[rows]
         classes, index = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
             raise InvalidInputError(
@@ -165,13 +175,19 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
             )
         check_weighted_classes(self.class_weight, classes)
         seed = check_random_state(self.random_state).randint(2**31)
-        reduction = principal_components(latents, rng=np.random.default_rng(seed))
-        examples = Examples(reduction.transform(latents), index, classes, reduction, weights)
+        reduction = reduce_source(source, rng=np.random.default_rng(seed), config=DEFAULT_CONFIG.reduction)
+        latents = Latents(source, index, classes, reduction, weights)
         if method is not None:
-            self._fit_method(method, examples, method_columns(method, index, groups, columns), seed)
+            count = source.processes.count
+            if count > 1:
+                raise InvalidConfigError(
+                    f"recipe={self.recipe!r} trains on one process, and these ShardedLatents lie on {count} of them; "
+                    'give it all latents, or use recipe="discovery" or "erm".'
+                )
+            self._fit_method(method, latents.examples(), method_columns(method, index, groups, columns), seed)
         else:
             hints = {name: given[name] for name in HINTS} | {"groups": groups, "metadata": metadata}
-            self._fit_closed(examples, hints, seed)
+            self._fit_closed(latents, hints, seed)
         self.classes_ = classes
         return self
 
@@ -181,22 +197,25 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
             delattr(self, name)
         self._trained: TrainedHead | None = None
 
-    def _fit_closed(self, examples: Examples, given: dict[str, Any], seed: int) -> None:
+    def _fit_closed(self, latents: Latents, given: dict[str, Any], seed: int) -> None:
         if self.recipe == "discovery":
-            hints = collect_hints(examples.reduction, len(examples.index), **given)
-            found = fit_discovery(examples, self.class_weight, seed=seed, hints=hints)
+            hints = collect_hints(latents.reduction, len(latents.index), **given)
+            found = fit_discovery(latents, self.class_weight, seed=seed, hints=hints)
         else:
             weights = self.class_weight if isinstance(self.class_weight, Mapping) else None
-            found = ClosedFit(fit_erm(examples, weights, rng=np.random.default_rng(seed)))
+            found = ClosedFit(fit_erm(latents, weights, seed=seed))
         self.fit_: LatentFit | None = None
         self.discovery_: Discovery | None = found.discovery
         self.head_choice_: HeadChoice | None = found.choice
-        self._set_coefficients(found.head, examples.reduction)
+        self._set_coefficients(found.head, latents.reduction)
 
     def _fit_method(self, method: Method, examples: Examples, columns: dict[str, torch.Tensor], seed: int) -> None:
+        from aifs_peft.classifier.trained import train_head
+        from aifs_peft.methods import MethodSettings, get
+
         settings = MethodSettings.for_method(method.name, seed=seed, method_options=self._method_options(method.name))
         self._trained = train_head(
-            get(method.name)(settings), examples.X, examples.index, len(examples.classes), examples.reduction,
+            get(method.name)(settings), examples.X[:], examples.index, len(examples.classes), examples.reduction,
             schedule=self.schedule, columns=columns,
         )  # fmt: skip
         self.fit_, self.discovery_, self.head_choice_ = self._trained.fit, None, None
@@ -219,6 +238,8 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
             read = ("sample_weight", *(HINTS if self.recipe == "discovery" else ()))
             refuse_unread(self.recipe, given, read, 'recipe="discovery" takes hints; leave them out, or use it.')
             return None
+        from aifs_peft.methods import MethodSettings, get, names
+
         check_choice("recipe", self.recipe, ["discovery", "paper", *names()])
         name = "aifs-paper" if self.recipe == "paper" else self.recipe
         method = get(name)(MethodSettings.for_method(name, method_options=self._method_options(name)))
@@ -245,34 +266,33 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         self.coef_ = head.weight @ projection
         self.intercept_ = head.bias - self.coef_ @ reduction.mean
 
-    def decision_function(self, Z: ArrayLike) -> NDArray[np.float64]:
+    def decision_function(self, Z: ArrayLike | LatentSource) -> NDArray[np.float64]:
         """Logits, shape `(n, K)`; for two classes, as scikit-learn wants it, their difference, shape `(n,)`."""
         logits = self._logits(Z)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
-    def predict_proba(self, Z: ArrayLike) -> NDArray[np.float64]:
+    def predict_proba(self, Z: ArrayLike | LatentSource) -> NDArray[np.float64]:
         """Class probabilities, shape `(n, K)`, columns in the order of `classes_`."""
         return np.asarray(softmax(self._logits(Z), axis=1))
 
-    def predict_log_proba(self, Z: ArrayLike) -> NDArray[np.float64]:
+    def predict_log_proba(self, Z: ArrayLike | LatentSource) -> NDArray[np.float64]:
         """Logarithms of the class probabilities, shape `(n, K)`; finite also where a probability is rounded to 0."""
         return np.asarray(log_softmax(self._logits(Z), axis=1))
 
-    def predict(self, Z: ArrayLike) -> NDArray[Any]:
+    def predict(self, Z: ArrayLike | LatentSource) -> NDArray[Any]:
         """Most probable class of each latent, shape `(n,)`."""
         logits = self._logits(Z)
         return np.asarray(self.classes_[logits.argmax(axis=1)])
 
-    def _logits(self, Z: ArrayLike) -> NDArray[np.float64]:
+    def _logits(self, Z: ArrayLike | LatentSource) -> NDArray[np.float64]:
         check_is_fitted(self)
-        latents = check_latents(self, Z, fitted=True)
-        out = np.empty((len(latents), len(self.classes_)))
-        for start in range(0, len(latents), _CHUNK_ROWS):
-            rows = slice(start, start + _CHUNK_ROWS)
+        source = check_latents(self, Z, fitted=True)
+        out = np.empty((len(source), len(self.classes_)))
+        for rows, block in source.blocks():
             if hasattr(self, "coef_"):
                 # In float64, and as a sum of fixed order: one example's logits do not depend on its batch.
-                out[rows] = np.einsum("nd,kd->nk", latents[rows].astype(np.float64), self.coef_) + self.intercept_
+                out[rows] = np.einsum("nd,kd->nk", block.astype(np.float64), self.coef_) + self.intercept_
             else:
                 assert self._trained is not None  # noqa: S101 - a fitted classifier has one of the two
-                out[rows] = self._trained.logits(latents[rows])
+                out[rows] = self._trained.logits(block)
         return out

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
@@ -15,21 +14,29 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from aifs_peft._checks import check_choice, check_names, check_number, to_numpy
+from aifs_peft.discovery.config import DEFAULT_CONFIG
 from aifs_peft.discovery.hints.known import known_values
-from aifs_peft.discovery.inputs import as_latents
+from aifs_peft.discovery.inputs import encode_labels
+from aifs_peft.discovery.streaming.columns import as_values, is_column
+from aifs_peft.discovery.streaming.reading import as_source
+from aifs_peft.discovery.streaming.source import LatentSource, check_finite
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
-from aifs_peft.methods import Method
+
+if TYPE_CHECKING:
+    import torch
+
+    from aifs_peft.methods import Method
 
 FLOATS = [np.float64, np.float32, np.float16]
 GROUP, HINT = "group", "hint_groups"
 
 
-def check_latents(estimator: BaseEstimator, Z: Any, *, fitted: bool) -> NDArray[Any]:
-    """Latents as a dense array `(n, d)` of finite floats, by scikit-learn's checks.
+def check_latents(estimator: BaseEstimator, Z: Any, *, fitted: bool) -> LatentSource:
+    """Latents `(n, d)` of finite floats, by scikit-learn's checks where they are an array or a table.
 
     Args:
         estimator: whose width and feature names they must have, or which learns them.
-        Z: array, tensor or `DataFrame`.
+        Z: array, tensor, `DataFrame`, or what is read in blocks, see `discover`.
         fitted: whether the estimator knows its width already.
 
     Raises:
@@ -37,31 +44,68 @@ def check_latents(estimator: BaseEstimator, Z: Any, *, fitted: bool) -> NDArray[
     """
     _refuse_sparse(Z)
     width = str(getattr(estimator, "n_features_in_", "d")) if fitted else "d"
+    if _in_blocks(Z):
+        return _checked_source(estimator, as_source(Z), fitted=fitted)
     try:
-        return np.asarray(validate_data(estimator, to_numpy(Z), reset=not fitted, dtype=FLOATS))
+        return as_source(np.asarray(validate_data(estimator, to_numpy(Z), reset=not fitted, dtype=FLOATS)))
     except (ValueError, OverflowError) as error:
         raise InvalidInputError(f"{error} Needed are finite latents Z (n, {width}).") from error
 
 
-def check_examples(estimator: BaseEstimator, Z: Any, y: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Latents `(n, d)` and labels `(n,)`.
+def check_examples(estimator: BaseEstimator, Z: Any, y: Any) -> tuple[LatentSource, NDArray[Any]]:
+    """Latents `(n, d)` and labels `(n,)`, of all processes.
 
     Args:
         estimator: which learns the width and the feature names.
-        Z: array, tensor or `DataFrame`.
+        Z: array, tensor, `DataFrame`, or what is read in blocks, see `discover`.
         y: labels.
 
     Raises:
         InvalidInputError: if one of them cannot be worked with.
     """
     _refuse_sparse(Z)
+    y = as_values(y)
     _refuse_missing(y)
+    if _in_blocks(Z):
+        source = _checked_source(estimator, as_source(Z), fitted=False)
+        labels = np.asarray(to_numpy(source.gather(y)))
+        encode_labels(labels, len(source))
+        try:
+            check_classification_targets(labels)
+        except ValueError as error:
+            raise InvalidInputError(f"{error} Needed is one class label for each of the latents.") from error
+        return source, labels
     try:
         latents, labels = validate_data(estimator, to_numpy(Z), to_numpy(y), dtype=FLOATS)
         check_classification_targets(labels)
     except (ValueError, OverflowError) as error:
         raise InvalidInputError(f"{error} Needed are finite latents Z (n, d) and one class label each.") from error
-    return as_latents(latents), labels
+    source = as_source(latents)
+    check_finite(source)
+    return source, labels
+
+
+def _in_blocks(Z: Any) -> bool:
+    """Whether latents are to be read in blocks: scikit-learn's checks would load them, or copy arrays of their size."""
+    if isinstance(Z, (LatentSource, np.memmap)) or is_column(Z):
+        return True
+    array = hasattr(Z, "shape") and hasattr(Z, "dtype") and hasattr(Z, "__getitem__") and not hasattr(Z, "columns")
+    large = array and len(Z.shape) == 2 and Z.shape[0] > DEFAULT_CONFIG.inputs.held_rows
+    foreign = array and not isinstance(Z, np.ndarray) and not hasattr(Z, "__array__") and not hasattr(Z, "detach")
+    return large or foreign
+
+
+def _checked_source(estimator: BaseEstimator, source: LatentSource, *, fitted: bool) -> LatentSource:
+    """A source of finite latents that has the estimator's width, or gives it."""
+    if not fitted:
+        estimator.n_features_in_ = source.shape[1]
+    elif source.shape[1] != estimator.n_features_in_:
+        raise InvalidInputError(
+            f"Z has {source.shape[1]} features, but {type(estimator).__name__} is expecting {estimator.n_features_in_} "
+            "features as input: give latents of the encoder that it was fitted on."
+        )
+    check_finite(source)
+    return source
 
 
 def _refuse_sparse(Z: Any) -> None:
@@ -83,7 +127,7 @@ def _refuse_missing(y: Any) -> None:
         )
 
 
-def check_weights(sample_weight: ArrayLike | None, latents: NDArray[Any]) -> NDArray[np.float64] | None:
+def check_weights(sample_weight: ArrayLike | None, latents: LatentSource) -> NDArray[np.float64] | None:
     """Weights of the examples `(n,)`, not negative and not all zero; None where none are given.
 
     Args:
@@ -199,6 +243,8 @@ def method_columns(
             missing.
         InvalidConfigError: for a column that the method does not read.
     """
+    import torch
+
     known = readable_columns(method)
     check_names(columns or {}, known, f"method {method.name!r} reads no column")
     given = {name: np.asarray(to_numpy(values)) for name, values in (columns or {}).items()}

@@ -14,6 +14,7 @@ BoolArray = NDArray[np.bool_]
 
 # Rows that are converted to another precision at once: bounds the memory and changes no result.
 _CHUNK_ROWS = 8192
+BLOCK_ROWS = _CHUNK_ROWS
 
 
 def row_chunks(n: int) -> Iterator[slice]:

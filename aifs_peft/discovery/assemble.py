@@ -18,6 +18,7 @@ from aifs_peft.discovery.hints.named import Named
 from aifs_peft.discovery.mixture.additive import model_given_offsets, smoothed_offsets
 from aifs_peft.discovery.mixture.joint import joint_offsets, joint_responsibilities
 from aifs_peft.discovery.principal_components import Reduction
+from aifs_peft.discovery.reduced import ReducedLatents
 from aifs_peft.discovery.result import Candidate, Discovery
 from aifs_peft.discovery.unlabelled.pool import UNLABELLED
 
@@ -56,7 +57,7 @@ def found_by_hint(
     hint: Hinted,
     records: list[Candidate],
     reduction: Reduction,
-    X: Array,
+    X: ReducedLatents,
     y: IntArray,
     classes: NDArray[Any],
     config: DiscoveryConfig,
@@ -77,7 +78,7 @@ def found_by_hint(
     alpha, beta = smoothed_offsets(X, y, R, config=config.mixture)
     if hint.offsets is not None:
         beta[:, : hint.offsets.shape[1]] = hint.offsets
-        alpha = model_given_offsets(X, y, R, beta).alpha
+        alpha = model_given_offsets(X[:], y, R, beta).alpha
     evidence = hint.record.association / association_error(y)
     return found_partition(R, (alpha, beta), evidence, hint.record.source, records, reduction, y, classes)
 
@@ -123,7 +124,6 @@ def found_partition(
     """
     groups = R.argmax(axis=1).astype(np.int64)
     class_displacements, displacements = (reduction.lift(part - part.mean(axis=0)) for part in offsets)
-    share = float(np.mean(groups != y))
     by = f" Used: {_words(source)}." if source.startswith("hint:") else ""
     return Discovery(
         found=True,
@@ -136,10 +136,24 @@ def found_partition(
         class_displacements_=class_displacements,
         evidence_=float(evidence),
         candidates_=tuple(records),
-        message_=f"Spurious direction found: {share:.1%} of {len(y)} examples carry another class's attribute value."
-        + by,
+        message_=share_told(groups, y) + by,
         source_=source,
     )
+
+
+def share_told(groups: IntArray, y: IntArray) -> str:
+    """How many examples conflict, in words.
+
+    Args:
+        groups: Inferred attribute values, shape `(n,)`.
+        y: Labels, likewise.
+
+    Example:
+        >>> share_told(np.array([0, 1, 1, 0]), np.array([0, 1, 1, 1]))
+        "Spurious direction found: 25.0% of 4 examples carry another class's attribute value."
+    """
+    share = float(np.mean(groups != y))
+    return f"Spurious direction found: {share:.1%} of {len(y)} examples carry another class's attribute value."
 
 
 def _words(source: str) -> str:
@@ -176,7 +190,7 @@ def tell_unused(
 
 def join(
     parts: Sequence[Discovery],
-    X: Array,
+    X: ReducedLatents,
     reduction: Reduction,
     y: IntArray,
     *,
@@ -193,20 +207,37 @@ def join(
         alone: What the search with all directions gave, where that is none of them.
         config: How offsets are split.
     """
-    m, K = len(parts), len(parts[0].classes_)
-    alpha, beta = smoothed_offsets(X, y, np.stack([part.responsibilities_ for part in parts], axis=1), config=config)
-    each = reduction.lift(beta).reshape(m, K, -1)
-    classes = reduction.lift(alpha)
-    R = joint_responsibilities([part.responsibilities_ for part in parts])
-    own = tuple(
-        replace(part, displacements_=offsets, class_displacements_=classes, basis_=orthonormal_basis(offsets, K - 1))
-        for part, offsets in zip(parts, each, strict=True)
-    )
+    R = np.stack([part.responsibilities_ for part in parts], axis=1)
+    result = joined(parts, smoothed_offsets(X, y, R, config=config), reduction)
     told = " ".join(f"({number}) {part.message_}" for number, part in enumerate(parts, 1))
     searches = list(parts)
     if parts[0] is not alone:
         told += f" With all directions: {alone.message_}"
         searches.insert(0, alone)
+    return replace(
+        result,
+        candidates_=tuple(candidate for search in searches for candidate in search.candidates_),
+        message_=f"{len(parts)} spurious attributes found. {told}",
+    )
+
+
+def joined(parts: Sequence[Discovery], offsets: tuple[Array, Array], reduction: Reduction) -> Discovery:
+    """Several attributes as one, for offsets that were fitted together; candidates and message are the first one's.
+
+    Args:
+        parts: What each search found, all with the same classes.
+        offsets: Of the classes, shape `(K, k)`, and of the attributes below each other, shape `(m * K, k)`.
+        reduction: Of the latents.
+    """
+    m, K = len(parts), len(parts[0].classes_)
+    alpha, beta = offsets
+    each = reduction.lift(beta).reshape(m, K, -1)
+    classes = reduction.lift(alpha)
+    R = joint_responsibilities([part.responsibilities_ for part in parts])
+    own = tuple(
+        replace(part, displacements_=offset, class_displacements_=classes, basis_=orthonormal_basis(offset, K - 1))
+        for part, offset in zip(parts, each, strict=True)
+    )
     return replace(
         parts[0],
         groups_=R.argmax(axis=1).astype(np.int64),
@@ -215,8 +246,6 @@ def join(
         displacements_=joint_offsets(each),
         class_displacements_=classes,
         evidence_=min(part.evidence_ for part in parts),
-        candidates_=tuple(candidate for search in searches for candidate in search.candidates_),
-        message_=f"{m} spurious attributes found. {told}",
         rough_=any(part.rough_ for part in parts),
         parts_=own,
     )

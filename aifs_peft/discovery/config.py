@@ -123,6 +123,8 @@ class InputConfig:
     min_per_class: int = 5  # by hand: `GateThresholds.min_conflicts` could not be met in a smaller class
     fit_rows: int = 10_000  # cost: candidates are fitted on a sample of this many rows, the assignment covers all
     fit_rows_per_class: int = 50  # by hand: rows that a rare class keeps in that sample
+    # Cost: beyond, search and heads use samples of this many rows, and all others are read in blocks (0.2 GB at 256).
+    held_rows: int = 200_000
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,7 @@ class ManyClassConfig:
 class RefinementConfig:
     """More than two classes: sharpening a partition that no mixture confirms. Measured on Colored MNIST."""
 
+    max_rows: int = 30_000  # cost: of more rows a sample is refined, and what is fitted to it judges the others
     repeats: int = 3  # measured: from starts that miss four fifths the third pass adds little
     stable: float = 0.95  # by hand: conflicting sets at least this similar (Jaccard) are the same
     rounds: int = 8  # measured: 12 and 16 are no better
@@ -298,6 +301,10 @@ class HeadConfig:
 
     folds: int = 3  # cost
     max_rows: int = 6000  # cost: rows on which heads are compared
+    # Cost: rows that a logistic regression is fitted to, at least. Measured on a million: ten times as many change the
+    # worst group by less than 0.1 points.
+    fit_rows: int = 100_000
+    fit_rows_per_weight: int = 200  # by hand: the error that so many leave in the loss is a quarter of one per cent
     min_cell: int = 10  # by hand: cells with fewer held-out examples say nothing about a head
     # Measured on 14,700 tweets: the penalty that is best for 6,000 costs the worst group two points there.
     even_rows: int = 20_000

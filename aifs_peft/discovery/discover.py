@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,23 +12,30 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 from aifs_peft._checks import check_count
-from aifs_peft.discovery.arrays import Array, IntArray
+from aifs_peft.discovery.arrays import IntArray
 from aifs_peft.discovery.assemble import join, nothing_found, tell_unused
 from aifs_peft.discovery.claims import Claim
 from aifs_peft.discovery.config import DEFAULT_CONFIG, DiscoveryConfig, GateThresholds
 from aifs_peft.discovery.hints.known import groups_hint, metadata_hints
 from aifs_peft.discovery.hints.named import named_hints
-from aifs_peft.discovery.inputs import as_latents, encode_labels, fit_rows, too_few
+from aifs_peft.discovery.inputs import encode_labels, fit_rows, too_few
 from aifs_peft.discovery.mixture.joint import most_attributes
-from aifs_peft.discovery.principal_components import Reduction, principal_components
+from aifs_peft.discovery.principal_components import Reduction
+from aifs_peft.discovery.reduced import ReducedLatents
 from aifs_peft.discovery.result import Discovery
 from aifs_peft.discovery.search.one_attribute import find_attribute
 from aifs_peft.discovery.search.several_attributes import FurtherSearch
+from aifs_peft.discovery.streaming.batches import LatentBatches
+from aifs_peft.discovery.streaming.columns import as_values
+from aifs_peft.discovery.streaming.everywhere import HeldRows, everywhere
+from aifs_peft.discovery.streaming.held import held_hints, reduce_source, search_rows
+from aifs_peft.discovery.streaming.reading import as_source
+from aifs_peft.discovery.streaming.source import LatentSource, check_finite, reduced
 from aifs_peft.discovery.unlabelled.pool import as_pool
 
 
 def discover(
-    Z: ArrayLike,
+    Z: ArrayLike | LatentSource,
     y: ArrayLike,
     *,
     groups: ArrayLike | None = None,
@@ -56,11 +63,14 @@ def discover(
 
     Attributes too weak for that can be found with a hint: values known for a few examples, metadata columns,
     directions that name the attribute, or unlabelled examples in which it goes with the label less. A hint is a claim
-    that is tested; one that does not pass changes nothing but `message_` and `candidates_`. Time and memory grow
-    linearly in `n`. `docs/discovery.md` explains all of it.
+    that is tested; one that does not pass changes nothing but `message_` and `candidates_`. Time grows linearly in
+    `n`. Latents are read in blocks of rows; of more than 200,000 rows the search looks at a random sample of that many,
+    and one pass over all rows assigns the others. `docs/discovery.md` explains all of it.
 
     Args:
-        Z: Latents, shape `(n, d)`: NumPy array or torch tensor, any float type. Any rotation or common scale.
+        Z: Latents, shape `(n, d)`, any float type, any rotation or common scale: NumPy array, memory map, torch tensor,
+            a column of a `datasets.Dataset` (`dataset["latents"]`), or a `LatentSource`: `LatentBatches` and, for rows
+            that lie on several processes, `ShardedLatents`.
         y: Labels, shape `(n,)`, integers or strings, at least two classes.
         groups: Attribute value of some examples, shape `(n,)`: whole numbers from 0 with -1 where unknown, or strings
             with `None` where unknown.
@@ -97,21 +107,53 @@ def discover(
         (True, True, (16, 1))
     """
     config = _with_arguments(config, gate, max_fit_rows, max_attributes)
-    latents = as_latents(Z)
-    classes, labels = encode_labels(y, len(latents))
+    source = as_source(Z)
+    check_finite(source)
+    classes, labels = encode_labels(source.gather(as_values(y)), len(source))
     rng = np.random.default_rng(check_random_state(random_state).randint(2**31))
-    reduction = principal_components(latents, rng=rng, config=config.reduction)
-    X = reduction.transform(latents)
+    reduction = reduce_source(source, rng=rng, config=config.reduction)
     hints = collect_hints(
         reduction,
-        len(latents),
-        groups=groups,
-        metadata=metadata,
+        len(source),
+        groups=source.gather(groups),
+        metadata=source.gather(metadata),
         attributes=attributes,
         unlabelled=unlabelled,
         config=config,
     )
-    return discover_reduced(X, reduction, labels, classes, rng=rng, hints=hints, config=config)
+    return discover_source(source, reduction, labels, classes, rng=rng, hints=hints, config=config)
+
+
+def discover_stream(
+    batches: Iterable[tuple[Any, Any]] | Callable[[], Iterable[tuple[Any, Any]]], **options: Any
+) -> Discovery:
+    """`discover` for latents and labels that come in batches and are never held whole.
+
+    The same as `discover(source, source.labels, ...)` of `source = LatentBatches(batches)`, which also says what the
+    batches are compared for. The batches are gone through three times, and once more where a sample was searched and
+    something was found.
+
+    Args:
+        batches: Batches `(Z, y)`, see `LatentBatches`: an iterable that starts anew each time it is gone through, or a
+            function that returns an iterator. A generator is refused: pass the function that makes it.
+        options: As of `discover`.
+
+    Returns:
+        What `discover` returns for the same rows in one array.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(0, 2, 1000); a = np.where(rng.random(1000) < 0.95, y, 1 - y)
+        >>> Z = rng.normal(size=(1000, 16)); Z[:, 0] += 6 * a; Z[:, 1] += 2 * y
+        >>> def batches():
+        ...     for start in range(0, 1000, 250):
+        ...         yield Z[start : start + 250], y[start : start + 250]
+        >>> found = discover_stream(batches, random_state=0)
+        >>> found.found, bool(np.all(found.groups_ == discover(Z, y, random_state=0).groups_))
+        (True, True)
+    """
+    source = LatentBatches(batches)
+    return discover(source, source.labels, **options)
 
 
 def _with_arguments(
@@ -165,8 +207,40 @@ def collect_hints(
     return hints
 
 
+def discover_source(
+    source: LatentSource,
+    reduction: Reduction,
+    labels: IntArray,
+    classes: NDArray[Any],
+    *,
+    rng: np.random.Generator,
+    hints: Sequence[Claim] = (),
+    config: DiscoveryConfig = DEFAULT_CONFIG,
+) -> Discovery:
+    """`discover` for latents that are already checked: a search on the rows that are held, then one pass over all.
+
+    Args:
+        source: The latents of all rows.
+        reduction: Of the latents.
+        labels: Indices into `classes`, shape `(n,)`.
+        classes: Labels as the user gave them, sorted, shape `(K,)`.
+        rng: Source of folds and samples.
+        hints: Candidates of the user, see `collect_hints`.
+        config: All settings; up to `inputs.held_rows` rows are held, and all are searched.
+    """
+    rows = search_rows(labels, hints, rng=rng, config=config.inputs)
+    X = reduced(source, reduction, rows)
+    if rows is None:
+        search = partial(discover_reduced, X, reduction, labels, classes, rng=rng, hints=hints, config=config)
+        return source.processes.first(search)
+    own = held_hints(hints, rows)
+    search = partial(discover_reduced, X, reduction, labels[rows], classes, rng=rng, hints=own, config=config)
+    found = source.processes.first(search)
+    return everywhere(found, HeldRows(rows, X, reduction), source, labels, hints=hints, config=config)
+
+
 def discover_reduced(
-    X: Array,
+    X: ReducedLatents,
     reduction: Reduction,
     labels: IntArray,
     classes: NDArray[Any],
@@ -178,7 +252,7 @@ def discover_reduced(
     """`discover` for latents that are already checked and reduced.
 
     Args:
-        X: Reduced latents, shape `(n, k)`.
+        X: Reduced latents, shape `(n, k)`, or what computes their rows.
         reduction: Of the latents.
         labels: Indices into `classes`, shape `(n,)`.
         classes: Labels as the user gave them, sorted, shape `(K,)`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -36,20 +37,61 @@ def as_latents(Z: Any) -> Array:
         raise InvalidInputError(f"Latents of dtype {Z.dtype} were given; needed is a real number type. Convert them.")
     if Z.dtype.kind != "f":
         Z = Z.astype(np.float32)
-    bad = sum(int(np.count_nonzero(~np.isfinite(Z[chunk]).all(axis=1))) for chunk in row_chunks(len(Z)))
+    bad, largest = unusable_rows(Z[chunk] for chunk in row_chunks(len(Z)))
+    refuse_unusable(bad, len(Z), largest)
+    latents: Array = Z
+    return latents
+
+
+def unusable_rows(blocks: Iterable[Array]) -> tuple[int, float]:
+    """In how many rows values are NaN or infinite, and the largest absolute value of the blocks without such rows.
+
+    Example:
+        >>> unusable_rows([np.array([[1.0, -3.0]]), np.array([[1.0, np.nan], [0.0, 9.0]])])
+        (1, 3.0)
+    """
+    bad, largest = 0, 0.0
+    for block in blocks:
+        size = _largest_size(block)
+        if np.isfinite(size):
+            largest = max(largest, size)
+        else:
+            bad += int(np.count_nonzero(~np.isfinite(block).all(axis=1)))
+    return bad, largest
+
+
+def _largest_size(block: Array) -> float:
+    """The largest absolute value of a block; NaN or infinite where one of its values is."""
+    if block.size == 0:
+        return 0.0
+    if block.dtype == np.float16 and block.flags.c_contiguous:
+        # Without the sign, bits of half precision are ordered as the values are; ten times as fast as comparing them.
+        bits = block.view(np.uint16) & np.uint16(0x7FFF)
+        return float(np.uint16(bits.max()).view(np.float16))
+    return float(np.maximum(np.max(block), -np.min(block)))
+
+
+def refuse_unusable(bad: int, n: int, largest: float) -> None:
+    """Raise where latents cannot be worked with.
+
+    Args:
+        bad: Rows with NaN or infinite values.
+        n: Number of rows.
+        largest: Largest absolute value of the others.
+
+    Raises:
+        InvalidInputError: Saying what is wrong.
+    """
     if bad:
         raise InvalidInputError(
-            f"{bad} of {len(Z)} rows of Z hold NaN or infinite values; all must be finite. "
+            f"{bad} of {n} rows of Z hold NaN or infinite values; all must be finite. "
             "Look at the encoder's precision (float16 overflows above 65504), or leave those rows out."
         )
-    largest = max(float(np.abs(Z[chunk]).max()) for chunk in row_chunks(len(Z)))
     if largest > LARGEST_LATENT:
         raise InvalidInputError(
             f"Z holds values up to {largest:.3g}, whose squares and sums are beyond what floating point holds; needed "
             f"are values up to {LARGEST_LATENT:g}. Divide the latents by their standard deviation."
         )
-    latents: Array = Z
-    return latents
 
 
 def encode_labels(y: ArrayLike, n: int) -> tuple[NDArray[Any], IntArray]:

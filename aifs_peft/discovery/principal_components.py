@@ -10,6 +10,7 @@ from sklearn.utils.extmath import randomized_svd
 
 from aifs_peft.discovery.arrays import Array, row_chunks
 from aifs_peft.discovery.config import DEFAULT_CONFIG, ReductionConfig
+from aifs_peft.discovery.reduced import ReducedLatents, ReducedRows
 from aifs_peft.errors import InvalidInputError
 
 
@@ -34,13 +35,12 @@ class Reduction:
 
     def transform(self, Z: Array) -> Array:
         """Coordinates of `Z (n, d)`, mean zero and variance one each: `(n, k)` float32, in chunks of rows."""
-        out = np.empty((Z.shape[0], self.dim), dtype=np.float32)
+        return self.rows(Z)[:]
+
+    def rows(self, Z: Array) -> ReducedRows:
+        """The same, computed when rows are asked for."""
         # The division by the scale is folded into the projection, so that no second pass is needed.
-        projection = (self.components / self.scale[:, None]).T.astype(np.float32)
-        mean = self.mean.astype(np.float32)
-        for rows in row_chunks(len(Z)):
-            out[rows] = (np.asarray(Z[rows], dtype=np.float32) - mean) @ projection
-        return out
+        return ReducedRows(Z, self.mean, (self.components / self.scale[:, None]).T)
 
     def project(self, displacements: Array) -> Array:
         """Displacements of the input space, `(..., d)`, in the coordinates, `(..., k)`: the inverse of `lift`."""
@@ -128,13 +128,13 @@ def usable_components(components: tuple[int, ...], width: int, n: int, rows_per_
 
 
 def without_directions(
-    X: Array,
+    X: ReducedLatents,
     reduction: Reduction,
     basis: Array,
     *,
     rng: np.random.Generator,
     config: ReductionConfig = DEFAULT_CONFIG.reduction,
-) -> tuple[Array, Reduction]:
+) -> tuple[ReducedLatents, Reduction]:
     """Reduced latents and their reduction as if the directions `basis` did not exist.
 
     Args:
@@ -145,7 +145,8 @@ def without_directions(
         config: See `principal_components`.
 
     Returns:
-        New coordinates `(n, k - r)` of unit variance, and the `Reduction` from the latents to them.
+        New coordinates `(n, k - r)` of unit variance, computed when asked for, and the `Reduction` from the latents to
+        them.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -156,11 +157,18 @@ def without_directions(
         ((500, 2), True)
     """
     inside = reduction.components @ basis
-    U = X * reduction.scale.astype(X.dtype)
-    U -= (U @ inside.astype(X.dtype)) @ inside.T.astype(X.dtype)
+    n = len(X)
+    U = X[:] if n <= config.max_rows else X[np.sort(rng.choice(n, config.max_rows, replace=False))]
+    U = U * reduction.scale.astype(U.dtype)
+    U -= (U @ inside.astype(U.dtype)) @ inside.T.astype(U.dtype)
     # What is left of the directions is rounding: fewer components are asked for, so that it gets none.
-    rest = principal_components(U, X.shape[1] - basis.shape[1], rng=rng, config=config)
+    rest = principal_components(U, reduction.dim - basis.shape[1], rng=rng, config=config)
     composed = Reduction(
         reduction.mean + rest.mean @ reduction.components, rest.components @ reduction.components, rest.scale
     )
-    return rest.transform(U), composed
+    if n <= config.max_rows:
+        return rest.transform(U), composed
+    if isinstance(X, ReducedRows):
+        return composed.rows(X.source), composed
+    back = reduction.scale[:, None] * (rest.components / rest.scale[:, None]).T
+    return ReducedRows(X, rest.mean / reduction.scale, back), composed

@@ -11,6 +11,7 @@ from peft import PeftModel
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent._support import evaluating
 from aifs_peft.methods import Latents, RegionPool, Regions, StepContext
 from aifs_peft.models import TokenMap, resolve_tokens
@@ -22,6 +23,12 @@ from aifs_peft.training.rng import isolated_rng
 from aifs_peft.training.sharded import is_sharded
 from aifs_peft.training.streams import EncodingPart, Stream
 from aifs_peft.tuner import AIFSLayer, initial_encoder
+
+TOKENS_OF_BLOCKS = (
+    'this method reads tokens, which have no features in the joined latents of AIFSConfig(latents="multi"); leave '
+    'latents at "last", or take a method that does not read tokens'
+)
+SCALED_BY = 2048  # examples that say how the latents of several layers are scaled
 
 
 @dataclass(frozen=True)
@@ -124,6 +131,21 @@ class EncodingPasses:
         nobody = torch.zeros(len(self.unlabelled), dtype=torch.int64)
         return self.latents_of(self.unlabelled, nobody, "unlabelled").z
 
+    def fit_blocks(self) -> None:
+        """Scale the latents of several layers by a sample of the training set, once; see `AIFSConfig(latents="multi")`.
+
+        Raises:
+            NonFiniteError: if a latent is NaN or infinite.
+        """
+        blocks = self.layer.blocks
+        if blocks is None or blocks.fitted:
+            return
+        labels = self.train.labels
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.seed))
+        rows = order[:SCALED_BY].sort().values
+        sample: Any = Subset(self.train.dataset, rows.tolist())
+        blocks.fit(self.latents_of(sample, labels[rows]).z)  # joined as they are, so far
+
     def latents_of(self, dataset: Any, labels: Tensor, what: str = "training") -> Latents:
         """Latents of any data set by the model as it is.
 
@@ -141,7 +163,7 @@ class EncodingPasses:
             store.add(rows, self.layer.take_output().z, labels[rows], step=0)
 
         self._pass_over(dataset, range(len(labels)), keep)
-        return store.gather(self.processes, self.layer.in_features, what)
+        return store.gather(self.processes, self.layer.state.dim, what)
 
     def encode_regions(self, pool: RegionPool, index: Tensor | None) -> Regions:
         """Features of parts of examples; see `EpochContext.encode_regions`.
@@ -163,14 +185,16 @@ class EncodingPasses:
 
         positions = range(len(split.labels)) if index is None else index.tolist()
         self._pass_over(split.dataset, positions, keep, output_hidden_states=True)
-        return store.gather(self.processes, self.layer.in_features)
+        return store.gather(self.processes, self.layer.state.dim)
 
     def resolve_tokens(self) -> None:
         """Find out on two examples how this model's tokens become its latents; for methods that read tokens.
 
         Raises:
-            HeadError: if they do not in a way that is known.
+            InvalidConfigError: if they do not in a way that is known.
         """
+        if self.layer.blocks is not None:
+            raise InvalidConfigError(TOKENS_OF_BLOCKS)
         found: list[TokenMap] = []
 
         def look(_rows: Tensor, inputs: dict[str, Any], outputs: Any) -> None:

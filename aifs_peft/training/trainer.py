@@ -35,7 +35,7 @@ from aifs_peft.training.callbacks import EpochCallback, out_of_patience, restore
 from aifs_peft.training.checkpointing import CheckpointingTrainer
 from aifs_peft.training.checks import check_arguments, check_evaluation_sets, check_model, check_unlabelled
 from aifs_peft.training.contexts import Batch
-from aifs_peft.training.encoding import Loading
+from aifs_peft.training.encoding import EncodingPasses, Loading, Split
 from aifs_peft.training.epoch_runner import EpochRunner
 from aifs_peft.training.evaluating import EvaluatingTrainer
 from aifs_peft.training.finite import require_finite_gradients, require_finite_logits, require_finite_weights
@@ -211,6 +211,7 @@ class AIFSTrainer(EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer):
         check_evaluation_sets(self.eval_dataset, self.args, self.num_labels)
         self._checked_evaluation = self.eval_dataset
         checkpoint = self._checkpoint(resume_from_checkpoint)
+        self.fit_blocks()
         if self.args.shard_base_model:
             check_shardable(self.adapted, self.args, self.accelerator.num_processes)
             shard_base(self.adapted, self.layer)
@@ -227,6 +228,17 @@ class AIFSTrainer(EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer):
             # Of the model as it is now, best and finished, not of its last evaluation.
             self.objective: float | None = None
         return output
+
+    def fit_blocks(self) -> None:
+        """With `AIFSConfig(latents="multi")`: scale the layers' latents by a sample of the training set, once.
+
+        `train` does so by itself; latents that are read before it are joined unscaled.
+        """
+        if self.layer.blocks is not None and not self.layer.blocks.fitted:
+            train = Split(self.train_dataset, "training", {}, self.args.seed, self.labels)
+            processes = processes_of(self.accelerator)
+            passes = EncodingPasses(self.adapted, self.layer, train, None, self._loading(), processes, self.args.seed)
+            passes.fit_blocks()
 
     def _on_latents(self) -> AbstractContextManager[None]:
         """With `cache_latents`: every data set as latents, while the training lasts."""

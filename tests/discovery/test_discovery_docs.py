@@ -30,6 +30,12 @@ def test_tables_of_unlabelled_examples_are_up_to_date(script):
     assert re.search(r"<!-- unlabelled_short -->\n\| attribute", text)
 
 
+def test_tables_of_performance_are_up_to_date(script):
+    text = (ROOT / "docs" / "performance.md").read_text()
+    assert script["fill"](text) == text
+    assert re.search(r"<!-- scaling -->\n\| n \| d \| K", text)
+
+
 def test_an_unknown_block_is_refused(script):
     with pytest.raises(ValueError, match="nothing renders the block 'strange'"):
         script["fill"]("<!-- strange -->\n<!-- /strange -->")

@@ -1,5 +1,7 @@
 """Attributions against NumPy, captum and each other; completeness; nothing left behind."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch.nn.functional as F
 from captum.attr import InputXGradient, IntegratedGradients
 from latent_heads import linear, mlp, normal
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from aifs_peft.errors import HeadError, InvalidConfigError, InvalidInputError
 from aifs_peft.latent import (
@@ -128,24 +131,91 @@ def test_chunk_size_bounds_what_the_head_sees() -> None:
     assert max(seen) <= 4
 
 
-def test_out_of_memory_halves_the_chunk_and_gives_the_same_result() -> None:
+NO_MEMORY = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: can't allocate memory: error code 12"),
+    MemoryError(),
+)
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("method", ["ig", "gradient_x_input"])
+def test_out_of_memory_halves_the_chunk_and_gives_the_same_result(method: str, error: Exception) -> None:
     head, refused = mlp(), []
 
     def small(x: Tensor) -> Tensor:
         if len(x) > 5:
             refused.append(len(x))
-            raise torch.OutOfMemoryError("out of memory")
+            raise error
         return head(x)
 
     z = normal(13, 6)
-    torch.testing.assert_close(integrated_gradients(small, z).scores, integrated_gradients(head, z).scores)
+    torch.testing.assert_close(attribute(small, z, method).scores, attribute(head, z, method).scores)
     assert refused
 
     def never(x: Tensor) -> Tensor:
-        raise torch.OutOfMemoryError("out of memory")
+        raise error
 
-    with pytest.raises(torch.OutOfMemoryError):
-        integrated_gradients(never, z)
+    with pytest.raises(type(error)):
+        attribute(never, z, method)
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(("method", "part"), [("ig", "linear._path_softmax"), ("lrp", "lrp._propagate")])
+def test_out_of_memory_halves_the_chunk_without_autograd(
+    method: str, part: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, z, rows = linear(), normal(13, 6), []
+    whole = attribute(head, z, method)
+    # `aifs_peft.latent.attribution.lrp` is the function of that name, not its module.
+    module = import_module("aifs_peft.latent.attribution." + part.split(".")[0])
+    real = getattr(module, part.split(".")[1])
+
+    def small(*args: object, **options: object) -> object:
+        first = next(a for a in args if isinstance(a, Tensor))
+        rows.append(len(first))
+        if len(first) > 4:
+            raise error
+        return real(*args, **options)
+
+    monkeypatch.setattr(module, part.split(".")[1], small)
+    torch.testing.assert_close(attribute(head, z, method).scores, whole.scores)
+    assert rows[0] == 13
+    assert [size for size in rows if size <= 4] == [3, 3, 3, 3, 1]
+
+
+def test_another_error_of_the_head_is_not_taken_for_a_lack_of_memory() -> None:
+    seen = []
+
+    def broken(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        integrated_gradients(broken, normal(8, 6))
+    assert seen == [8]
+
+
+class LargeTensors(TorchDispatchMode):
+    """The operations that give a tensor of at least so many numbers."""
+
+    def __init__(self, least: int) -> None:
+        super().__init__()
+        self.least, self.seen = least, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and out.numel() >= self.least:
+            self.seen.append(str(func))
+        return out
+
+
+@pytest.mark.parametrize("method", ["ig", "lrp", "gradient_x_input"])
+def test_beside_latents_and_scores_memory_holds_a_chunk(method: str) -> None:
+    head, z = linear(), normal(400, 6)
+    with LargeTensors(z.numel()) as large:
+        attribute(head, z, method, chunk_size=64)
+    assert large.seen == ["aten.new_empty.default"]  # the scores
 
 
 def test_few_steps_on_a_steep_head_are_refused() -> None:

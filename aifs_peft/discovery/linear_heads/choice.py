@@ -23,8 +23,9 @@ from aifs_peft.discovery.linear_heads.families import (
 )
 from aifs_peft.discovery.linear_heads.intercepts import Intercepts, even_intercepts
 from aifs_peft.discovery.linear_heads.logistic import LinearHead
-from aifs_peft.discovery.mixture.additive import model_given_offsets
+from aifs_peft.discovery.mixture.additive import additive_model, model_given_offsets
 from aifs_peft.discovery.mixture.joint import conflicts
+from aifs_peft.discovery.reduced import ReducedLatents
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def choose_hinted_head(
 
 
 def choose_head(
-    X: Array,
+    X: ReducedLatents,
     y: IntArray,
     R: Array,
     *,
@@ -152,14 +153,14 @@ def choose_head(
     pattern, parts = conflicts(values, y), 2 ** values.shape[1]
     default = default_setting(R.shape[-1], rough=rough, several=parts > 2, config=own)
     rows = _sample(pattern > 0, rng, own.max_rows)
-    X, y, R = X[rows], y[rows], R[rows]
+    part, y, R = X[rows], y[rows], R[rows]
     weights = None if weights is None else weights[rows]
     cells = parts * y + pattern[rows]
     counts = np.bincount(cells, minlength=parts * R.shape[-1])
     judged = np.flatnonzero(counts >= own.min_cell)
     if not np.any(judged % parts > 0) or (parts > 2 and len(judged) < len(counts)):
         return HeadChoice(default, {}, "conflicting cells too small to judge a head: the default")
-    logits, fold = _held_out(X, y, R, rng=rng, config=config, weights=weights)
+    logits, fold = _held_out(part, y, R, rng=rng, config=config, weights=weights)
     scores, errors = {}, {}
     for setting, held_out in logits.items():
         hits = held_out.argmax(axis=1) == y
@@ -214,10 +215,13 @@ def _held_out(
         test = fold == j
         train_X, train_y, train_R = X[~test], y[~test], R[~test]
         train_w = None if weights is None else weights[~test]
+        model = additive_model(train_X, train_y, train_R, weights=train_w)
         previous: dict[str, LinearHead] = {}
         for setting in settings:
             start = previous.get(setting.family)
-            head = fit_head(train_X, train_y, train_R, setting, rng=rng, start=start, weights=train_w, config=config)
+            head = fit_head(
+                train_X, train_y, train_R, setting, rng=rng, start=start, weights=train_w, model=model, config=config
+            )
             if setting.family not in ADDITIVE:
                 previous[setting.family] = head
             logits[setting][test] = head.logits(X[test])

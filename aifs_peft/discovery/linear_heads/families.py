@@ -14,8 +14,10 @@ from aifs_peft.discovery.arrays import Array, IntArray
 from aifs_peft.discovery.config import DEFAULT_CONFIG, DiscoveryConfig, HeadConfig
 from aifs_peft.discovery.linear_heads.additive import additive_head
 from aifs_peft.discovery.linear_heads.logistic import LinearHead, fit_logistic
-from aifs_peft.discovery.mixture.additive import additive_model, with_conflicting_covariance
-from aifs_peft.discovery.mixture.joint import combine, joint_offsets
+from aifs_peft.discovery.linear_heads.rows import most_rows, sampled_rows
+from aifs_peft.discovery.mixture.additive import AdditiveModel, additive_model, with_conflicting_covariance
+from aifs_peft.discovery.mixture.joint import combine, conflicts, joint_offsets
+from aifs_peft.discovery.reduced import ReducedLatents
 
 ADDITIVE = ("additive", "interacting")
 
@@ -105,7 +107,13 @@ def balanced_weights(
 
 
 def counterfactuals(
-    X: Array, y: IntArray, R: Array, *, rng: np.random.Generator, weights: Array | None = None
+    X: Array,
+    y: IntArray,
+    R: Array,
+    *,
+    rng: np.random.Generator,
+    weights: Array | None = None,
+    model: AdditiveModel | None = None,
 ) -> Array:
     """Each example with another attribute value, drawn evenly from the others: `X + beta_b - beta_a`.
 
@@ -117,6 +125,7 @@ def counterfactuals(
         R: Responsibilities, shape `(n, K)` or `(n, m, K)`.
         rng: Source of the values.
         weights: Of the examples, see `additive_model`.
+        model: The additive model of these examples, where it is known.
 
     Returns:
         Shape `(n, k)`.
@@ -128,11 +137,17 @@ def counterfactuals(
         >>> bool(np.abs(moved - [[0, 4], [0, 0], [2, 4], [2, 0]]).max() < 0.01)
         True
     """
+    model = additive_model(X, y, R, weights=weights) if model is None else model
     K = R.shape[-1]
-    beta = joint_offsets(additive_model(X, y, R, weights=weights).beta.reshape(-1, K, X.shape[1]))
+    beta = joint_offsets(model.beta.reshape(-1, K, X.shape[1]))
     own = combine(attribute_values(R), K)
     other = (own + rng.integers(1, len(beta), len(y))) % len(beta)
-    return np.asarray(X + (beta[other] - beta[own]).astype(X.dtype))
+    # The few displacements that occur, once, and not one row of float64 per example.
+    pairs, which = np.unique(own * len(beta) + other, return_inverse=True)
+    moves = beta[pairs % len(beta)] - beta[pairs // len(beta)]
+    out = moves.astype(X.dtype)[which]
+    out += X
+    return np.asarray(out)
 
 
 def attribute_values(R: Array) -> IntArray:
@@ -141,7 +156,7 @@ def attribute_values(R: Array) -> IntArray:
 
 
 def fit_head(
-    X: Array,
+    X: ReducedLatents,
     y: IntArray,
     R: Array,
     setting: HeadSetting,
@@ -149,18 +164,23 @@ def fit_head(
     rng: np.random.Generator,
     start: LinearHead | None = None,
     weights: Array | None = None,
+    model: AdditiveModel | None = None,
     config: DiscoveryConfig = DEFAULT_CONFIG,
 ) -> LinearHead:
     """Fit one head.
+
+    Additive heads need sums over all rows only. Logistic ones of many rows are fitted to a sample in which every cell
+    of label and attribute is as full as can be, and weighs what all of its examples do.
 
     Args:
         X: Reduced latents, shape `(n, k)`.
         y: Labels in `0..K-1`, shape `(n,)`.
         R: Responsibilities, shape `(n, K)`; of several attributes `(n, m, K)`.
         setting: Family and number.
-        rng: Source of the counterfactuals.
+        rng: Source of the counterfactuals, and of the sample.
         start: Where a logistic regression starts.
         weights: Of the examples, shape `(n,)`, above 0; only their ratios count. All one if `None`.
+        model: The additive model of these examples, for callers that fit several heads to them.
         config: Fixed numbers of the families.
 
     Example:
@@ -173,17 +193,40 @@ def fit_head(
     """
     own, K = config.heads, R.shape[-1]
     if setting.family in ADDITIVE:
-        model = additive_model(X, y, R, weights=weights)
+        model = additive_model(X, y, R, weights=weights) if model is None else model
         if setting.family == "interacting":
             model = with_conflicting_covariance(
                 model, X, y, R, weight=own.conflict_weight, config=config.mixture, weights=weights
             )
         return additive_head(model, shrinkage=setting.value, avoidance=own.avoidance, config=config.mixture)
-    scaled = None if weights is None else weights * (len(y) / weights.sum())
+    n = len(y)
+    scaled = None if weights is None else weights * (n / weights.sum())
+    rows, times = sampled_rows(cells_of(y, R), most_rows(K, X.shape[1], own), rng)
+    if times is not None:
+        y, R, scaled, model = y[rows], R[rows], times if scaled is None else scaled[rows] * times, None
+    sample = X[:] if times is None else X[rows]
     balanced = balanced_weights(y, R, floor=own.cell_floor, own=scaled)
     if setting.family == "counterfactual":
-        X = np.concatenate([X, counterfactuals(X, y, R, rng=rng, weights=weights)])
-        each = np.full(len(y), own.counterfactual_weight / len(y))
+        moved = counterfactuals(sample, y, R, rng=rng, weights=scaled, model=model)
+        each = np.full(len(y), own.counterfactual_weight / n)
         balanced = np.concatenate([balanced, each if scaled is None else each * scaled])
-        y = np.concatenate([y, y])
-    return fit_logistic(X, y, K, l2=setting.value, weights=balanced, start=start)
+        sample, y = np.concatenate([sample, moved]), np.concatenate([y, y])
+    return fit_logistic(sample, y, K, l2=setting.value, weights=balanced, start=start)
+
+
+def cells_of(y: IntArray, R: Array) -> IntArray:
+    """The cell of each example: its label, and which attributes conflict with it.
+
+    Args:
+        y: Labels in `0..K-1`, shape `(n,)`.
+        R: Responsibilities, shape `(n, K)` or `(n, m, K)`.
+
+    Returns:
+        `2**m * y` plus a number in `0..2**m-1`, 0 where none conflicts; shape `(n,)`.
+
+    Example:
+        >>> cells_of(np.array([0, 0, 1]), np.eye(2)[[0, 1, 1]]).tolist()
+        [0, 1, 2]
+    """
+    values = attribute_values(R)
+    return np.asarray(2 ** values.shape[1] * y + conflicts(values, y))

@@ -11,6 +11,8 @@ from aifs_peft.discovery.arrays import Array, IntArray, deal, random_folds
 from aifs_peft.discovery.config import DEFAULT_CONFIG, HeadConfig
 from aifs_peft.discovery.linear_heads.intercepts import Intercepts, even_intercepts
 from aifs_peft.discovery.linear_heads.logistic import LinearHead, fit_logistic, fit_on_common_scale
+from aifs_peft.discovery.linear_heads.rows import most_rows, sampled_rows
+from aifs_peft.discovery.reduced import ReducedLatents
 
 # A penalty, and the scale of the coordinates where they are put on one common scale.
 Setting = tuple[float, Array | None]
@@ -49,7 +51,7 @@ class EvenFit:
 
 
 def fit_plain(
-    X: Array,
+    X: ReducedLatents,
     y: IntArray,
     n_classes: int,
     *,
@@ -83,15 +85,16 @@ def fit_plain(
     rows = np.sort(rng.permutation(len(y))[: config.max_rows])
     fold = random_folds(len(rows), config.folds, rng)
     own = None if weights is None else weights[rows]
-    settings = _settings(X[rows], n_classes, scale, config)
-    hits = _held_out(X[rows], y[rows], n_classes, fold, own, settings, config).argmax(axis=2) == y[rows]
+    part = X[rows]
+    settings = _settings(part, n_classes, scale, config)
+    hits = _held_out(part, y[rows], n_classes, fold, own, settings, config).argmax(axis=2) == y[rows]
     right = hits.sum(axis=1) if own is None else hits @ own
     chosen = settings[int(right.argmax())]
-    return _fit(X, y, n_classes, chosen, weights), chosen[0]
+    return _fit_all(X, y, n_classes, chosen, weights, rng, config), chosen[0]
 
 
 def fit_even(
-    X: Array,
+    X: ReducedLatents,
     y: IntArray,
     n_classes: int,
     *,
@@ -128,9 +131,9 @@ def fit_even(
     rows = np.sort(rng.permutation(len(y))[: config.even_rows])
     # Dealt class by class: every fold has its share of a small one.
     fold = deal(np.lexsort((rng.random(len(rows)), y[rows])), config.folds)
-    labels, own = y[rows], weights[rows]
-    settings = _settings(X[rows], n_classes, scale, config)
-    logits = _held_out(X[rows], labels, n_classes, fold, own, settings, config)
+    part, labels, own = X[rows], y[rows], weights[rows]
+    settings = _settings(part, n_classes, scale, config)
+    logits = _held_out(part, labels, n_classes, fold, own, settings, config)
     # Weight of the examples of each class that are classified rightly, per penalty and scale.
     hits = logits.argmax(axis=2) == labels
     right = np.stack([np.bincount(labels, own * hit, minlength=n_classes) for hit in hits])
@@ -139,8 +142,8 @@ def fit_even(
     counts = np.bincount(labels, minlength=n_classes)
     chosen = _by_worst(right / np.maximum(in_all, 1e-12), counts, default)
     intercepts = even_intercepts(logits[chosen], labels, np.ones((len(rows), 1)), fold, weights=own, config=config)
-    head = _fit(X, y, n_classes, settings[chosen], weights)
-    plain = _held_out(X[rows], labels, n_classes, fold, None, [settings[chosen]], config)[0]
+    head = _fit_all(X, y, n_classes, settings[chosen], weights, rng, config)
+    plain = _held_out(part, labels, n_classes, fold, None, [settings[chosen]], config)[0]
     scores = []
     for told in (logits[chosen] + intercepts.shift, plain):
         hit = told.argmax(axis=1) == labels
@@ -191,6 +194,22 @@ def _fit(
     if scale is None:
         return fit_logistic(X, y, n_classes, l2=l2, weights=weights, start=start)
     return fit_on_common_scale(X, y, n_classes, l2=l2, scale=scale, weights=weights, start=start)
+
+
+def _fit_all(
+    X: ReducedLatents,
+    y: IntArray,
+    n_classes: int,
+    setting: Setting,
+    weights: Array | None,
+    rng: np.random.Generator,
+    config: HeadConfig,
+) -> LinearHead:
+    """The head of all rows, or of many rows that of a sample with classes as full as can be."""
+    rows, times = sampled_rows(y, most_rows(n_classes, X.shape[1], config), rng)
+    if times is None:
+        return _fit(X[:], y, n_classes, setting, weights)
+    return _fit(X[rows], y[rows], n_classes, setting, times if weights is None else weights[rows] * times)
 
 
 def _by_worst(accuracy: Array, counts: IntArray, default: int) -> int:

@@ -9,13 +9,14 @@ given to the attribute, since the sum is well known.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from aifs_peft.discovery.arrays import Array, IntArray, one_hot
+from aifs_peft.discovery.arrays import Array, IntArray, one_hot, row_chunks
 from aifs_peft.discovery.config import DEFAULT_CONFIG, MixtureConfig
 from aifs_peft.discovery.mixture.joint import joint_offsets, joint_responsibilities
+from aifs_peft.discovery.reduced import ReducedLatents
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,91 @@ class AdditiveModel:
     shares: Array
 
 
+@dataclass(frozen=True)
+class AdditiveMoments:
+    """All that the additive model needs of the examples: sums over them, which blocks of rows give one after the other.
+
+    Args:
+        count: Number of examples, or sum of their weights.
+        cells: Weight of each label and attribute value, shape `(K, m * K)`.
+        between: Weight of each two attribute values, shape `(m * K, m * K)`.
+        target: Sums of the latents per class and per attribute value, shape `(K + m * K, k)`.
+        second: Uncentred second moment, shape `(k, k)`.
+        parts: Weight of the aligned and of the conflicting examples of each class, per attribute, shape `(2, K, m)`.
+        signs: Products of the signs that tell aligned (1) from conflicting (-1), summed per class, `(K, m, m)`.
+    """
+
+    count: float
+    cells: Array
+    between: Array
+    target: Array
+    second: Array
+    parts: Array
+    signs: Array
+
+    @staticmethod
+    def of(
+        X: Array, y: IntArray, R: Array, *, second: Array | None = None, weights: Array | None = None
+    ) -> AdditiveMoments:
+        """Moments of one block of rows.
+
+        Args:
+            X: Reduced latents, shape `(n, k)`.
+            y: Labels in `0..K-1`, shape `(n,)`.
+            R: Weights of the attribute values, shape `(n, K)` or `(n, m, K)`.
+            second: `X.T @ X` of the weighted rows, where it is known.
+            weights: Of the examples, shape `(n,)`: everything is there so many times. All one if `None`.
+
+        Example:
+            >>> AdditiveMoments.of(np.array([[1.0], [5.0]]), np.array([0, 1]), np.eye(2)).target.tolist()
+            [[1.0], [5.0], [1.0], [5.0]]
+        """
+        n, K = len(y), R.shape[-1]
+        values = R.reshape(n, -1).astype(X.dtype)
+        labels = one_hot(y, K, X.dtype)
+        w = None if weights is None else weights[:, None].astype(X.dtype)
+        labels_w, values_w, X_w = (labels, values, X) if w is None else (labels * w, values * w, X * w)
+        cells = (labels_w.T @ values).astype(np.float64)
+        between = (values_w.T @ values).astype(np.float64)
+        for start in range(0, values.shape[1], K):
+            # An example has one value of each attribute: its expected indicators are uncorrelated.
+            own = slice(start, start + K)
+            between[own, own] = np.diag(cells[:, own].sum(axis=0))
+        return AdditiveMoments(
+            float(n) if weights is None else float(weights.sum()),
+            cells,
+            between,
+            np.vstack([labels_w.T @ X, values_w.T @ X]).astype(np.float64),
+            (X_w.T @ X).astype(np.float64) if second is None else second,
+            *_signs(y, R, None if w is None else w[:, 0]),
+        )
+
+    def __add__(self, other: AdditiveMoments) -> AdditiveMoments:
+        """Moments of the rows of both."""
+        return AdditiveMoments(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def __sub__(self, other: AdditiveMoments) -> AdditiveMoments:
+        """Moments of the rows of this that are not those of the other."""
+        return AdditiveMoments(*(getattr(self, f.name) - getattr(other, f.name) for f in fields(self)))
+
+    def fit(self) -> AdditiveModel:
+        """The additive model by least squares."""
+        K, columns, k = len(self.cells), self.cells.shape[1], self.target.shape[1]
+        cells, target, n = self.cells, self.target, self.count
+        gram = np.block([[np.diag(cells[:, :K].sum(axis=1)), cells], [cells.T, self.between]])
+        # The ridge settles the constants that may move between alpha and beta, and attribute values that nobody has.
+        coefficients = np.linalg.solve(gram + 1e-3 * np.eye(K + columns), target)
+        cross = coefficients.T @ target
+        scatter = self.second - cross - cross.T + coefficients.T @ gram @ coefficients
+        alpha, beta = coefficients[:K], coefficients[K:].reshape(-1, K, k)
+        shift = beta.mean(axis=1)
+        beta = (beta - shift[:, None]).reshape(columns, -1)
+        error = _sampling_error(self.parts, self.signs)
+        return AdditiveModel(alpha + shift.sum(axis=0), beta, 0.5 * (scatter + scatter.T) / n, *error)
+
+
 def smoothed_offsets(
-    X: Array, y: IntArray, R: Array, *, config: MixtureConfig = DEFAULT_CONFIG.mixture
+    X: ReducedLatents, y: IntArray, R: Array, *, config: MixtureConfig = DEFAULT_CONFIG.mixture
 ) -> tuple[Array, Array]:
     """Class and attribute offsets, both mean zero, split by `split_by_signal`.
 
@@ -66,9 +150,9 @@ def smoothed_offsets(
 
 
 def additive_model(
-    X: Array, y: IntArray, R: Array, *, second: Array | None = None, weights: Array | None = None
+    X: ReducedLatents, y: IntArray, R: Array, *, second: Array | None = None, weights: Array | None = None
 ) -> AdditiveModel:
-    """Fit the additive model by least squares.
+    """Fit the additive model by least squares, in blocks of rows.
 
     Args:
         X: Reduced latents, shape `(n, k)`.
@@ -86,52 +170,46 @@ def additive_model(
         >>> np.allclose(np.diff(model.beta, axis=0), [0, 4], atol=0.01)
         True
     """
-    n, K = len(y), R.shape[-1]
-    values = R.reshape(n, -1).astype(X.dtype)
-    columns = values.shape[1]
-    labels = one_hot(y, K, X.dtype)
+    n = len(y)
     # Of an example that weighs `w`, everything that is summed over examples is there `w` times.
-    w = None if weights is None else (weights * (n / weights.sum()))[:, None].astype(X.dtype)
-    labels_w, values_w, X_w = (labels, values, X) if w is None else (labels * w, values * w, X * w)
-    cells = (labels_w.T @ values).astype(np.float64)
-    between = (values_w.T @ values).astype(np.float64)
-    for start in range(0, columns, K):
-        # An example has one value of each attribute: its expected indicators are uncorrelated.
-        own = slice(start, start + K)
-        between[own, own] = np.diag(cells[:, own].sum(axis=0))
-    gram = np.block([[np.diag(cells[:, :K].sum(axis=1)), cells], [cells.T, between]])
-    target = np.vstack([labels_w.T @ X, values_w.T @ X]).astype(np.float64)
-    # The ridge settles the constants that may move between alpha and beta, and attribute values that nobody has.
-    coefficients = np.linalg.solve(gram + 1e-3 * np.eye(K + columns), target)
-    cross = coefficients.T @ target
-    second = (X_w.T @ X).astype(np.float64) if second is None else second
-    scatter = second - cross - cross.T + coefficients.T @ gram @ coefficients
-    alpha, beta = coefficients[:K], coefficients[K:].reshape(-1, K, X.shape[1])
-    shift = beta.mean(axis=1)
-    beta = (beta - shift[:, None]).reshape(columns, -1)
-    error = _sampling_error(y, R, None if w is None else w[:, 0])
-    return AdditiveModel(alpha + shift.sum(axis=0), beta, 0.5 * (scatter + scatter.T) / n, *error)
+    w = None if weights is None else weights * (n / weights.sum())
+    total: AdditiveMoments | None = None
+    for part in row_chunks(n):
+        known = None if second is None else (second if total is None else np.zeros_like(second))
+        own = AdditiveMoments.of(X[part], y[part], R[part], second=known, weights=None if w is None else w[part])
+        total = own if total is None else total + own
+    assert total is not None  # noqa: S101 - there is at least one row
+    return total.fit()
 
 
-def _sampling_error(y: IntArray, R: Array, weights: Array | None = None) -> tuple[float, Array]:
+def _signs(y: IntArray, R: Array, weights: Array | None = None) -> tuple[Array, Array]:
+    """`parts` and `signs` of `AdditiveMoments`."""
+    n, K = len(y), R.shape[-1]
+    R = R.reshape(n, -1, K)
+    signs = 2.0 * R[np.arange(n), :, y].astype(np.float64) - 1.0
+    m = signs.shape[1]
+    parts, products = np.zeros((2, K, m)), np.zeros((K, m, m))
+    for c in range(K):
+        rows = signs[y == c]
+        w = np.ones((len(rows), 1)) if weights is None else weights[y == c, None].astype(np.float64)
+        parts[0, c] = (0.5 * (1.0 + rows) * w).sum(axis=0)
+        parts[1, c] = (0.5 * (1.0 - rows) * w).sum(axis=0)
+        products[c] = (rows * w).T @ rows
+    return parts, products
+
+
+def _sampling_error(parts: Array, signs: Array) -> tuple[float, Array]:
     """`noise` and `shares` of `AdditiveModel`.
 
     Within a class the class offset is the intercept of a regression on the signs that tell aligned (1) from conflicting
     (-1). For one attribute its variance is `(1 / n_aligned + 1 / n_conflicting) / 4`; centring over the classes takes
     one part in `K`.
     """
-    n, K = len(y), R.shape[-1]
-    R = R.reshape(n, -1, K)
-    signs = 2.0 * R[np.arange(n), :, y].astype(np.float64) - 1.0
-    m = signs.shape[1]
+    _, K, m = parts.shape
     inverse = np.zeros((m + 1, m + 1))
-    for c in range(K):
-        rows = signs[y == c]
-        w = np.ones((len(rows), 1)) if weights is None else weights[y == c, None].astype(np.float64)
-        aligned = np.maximum((0.5 * (1.0 + rows) * w).sum(axis=0), 1.0)
-        conflicting = np.maximum((0.5 * (1.0 - rows) * w).sum(axis=0), 1.0)
+    for (aligned, conflicting), products in zip(np.maximum(parts, 1.0).swapaxes(0, 1), signs, strict=True):
         gram = np.empty((m + 1, m + 1))
-        gram[1:, 1:] = (rows * w).T @ rows
+        gram[1:, 1:] = products
         gram[0, 1:] = gram[1:, 0] = aligned - conflicting
         gram[np.diag_indices(m + 1)] = np.r_[(aligned + conflicting).mean(), aligned + conflicting]
         inverse += np.linalg.pinv(gram, hermitian=True) / K
@@ -168,13 +246,13 @@ def model_given_offsets(X: Array, y: IntArray, R: Array, beta: Array, *, weights
     within = ((residual * w.astype(X.dtype)).T @ residual).astype(np.float64) / n
     spread = np.diag(counts @ shares) - (shares * counts[:, None]).T @ shares
     return AdditiveModel(
-        means - shares @ beta, beta, within - beta.T @ spread @ beta / n, *_sampling_error(y, R, w[:, 0])
+        means - shares @ beta, beta, within - beta.T @ spread @ beta / n, *_sampling_error(*_signs(y, R, w[:, 0]))
     )
 
 
 def with_conflicting_covariance(
     model: AdditiveModel,
-    X: Array,
+    X: ReducedLatents,
     y: IntArray,
     R: Array,
     *,
@@ -206,19 +284,25 @@ def with_conflicting_covariance(
         (True, True)
     """
     alpha, beta = split_by_signal(model, config=config)
-    K = R.shape[-1]
-    W = joint_responsibilities(list(R.reshape(len(y), -1, K).transpose(1, 0, 2).astype(X.dtype)))
-    beta = joint_offsets(beta.reshape(-1, K, X.shape[1]))
-    W[np.arange(len(y)), y] = 0.0
-    if weights is not None:
-        W *= (weights * (len(y) / weights.sum()))[:, None].astype(W.dtype)
-    rows = np.flatnonzero(W.sum(axis=1) > 0.0)
-    W = W[rows]
-    residual = X[rows] - (model.alpha.mean(axis=0) + alpha)[y[rows]].astype(X.dtype)
-    second = (residual.T @ (residual * W.sum(axis=1, keepdims=True))).astype(np.float64)
-    cross = (W.T @ residual).astype(np.float64).T @ beta
-    scatter = second - cross - cross.T + beta.T @ (W.sum(axis=0, dtype=np.float64)[:, None] * beta)
-    total = max(float(W.sum(dtype=np.float64)), 1.0)
+    K, k = R.shape[-1], alpha.shape[1]
+    centres, beta = model.alpha.mean(axis=0) + alpha, joint_offsets(beta.reshape(-1, K, k))
+    own = None if weights is None else weights * (len(y) / weights.sum())
+    second, crossed, weight_of = np.zeros((k, k)), np.zeros((len(beta), k)), np.zeros(len(beta))
+    for part in row_chunks(len(y)):
+        labels, block = y[part], X[part]
+        W = joint_responsibilities(list(R[part].reshape(len(labels), -1, K).transpose(1, 0, 2).astype(block.dtype)))
+        W[np.arange(len(labels)), labels] = 0.0
+        if own is not None:
+            W *= own[part, None].astype(W.dtype)
+        rows = np.flatnonzero(W.sum(axis=1) > 0.0)
+        W = W[rows]
+        residual = block[rows] - centres[labels[rows]].astype(block.dtype)
+        second += residual.T @ (residual * W.sum(axis=1, keepdims=True))
+        crossed += W.T @ residual
+        weight_of += W.sum(axis=0, dtype=np.float64)
+    cross = crossed.T @ beta
+    scatter = second - cross - cross.T + beta.T @ (weight_of[:, None] * beta)
+    total = max(float(weight_of.sum()), 1.0)
     return replace(model, sigma=(1.0 - weight) * model.sigma + weight * scatter / total)
 
 

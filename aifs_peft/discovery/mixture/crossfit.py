@@ -6,12 +6,15 @@ pulls the attribute's offset towards itself, and stays. Judged by the other fold
 
 from __future__ import annotations
 
-import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from dataclasses import dataclass
 
-from aifs_peft.discovery.arrays import Array, IntArray
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg.lapack import dposv
+
+from aifs_peft.discovery.arrays import Array, BoolArray, IntArray
 from aifs_peft.discovery.config import MixtureConfig
-from aifs_peft.discovery.mixture.em import Moments, Offsets, attribute_moments, posterior, solve_offsets
+from aifs_peft.discovery.mixture.em import least_squares
 
 
 def cross_fitted(X: Array, y: IntArray, R: Array, *, rng: np.random.Generator, config: MixtureConfig) -> Array:
@@ -42,32 +45,121 @@ def cross_fitted(X: Array, y: IntArray, R: Array, *, rng: np.random.Generator, c
     n, K = R.shape
     shuffled = rng.permutation(n)
     order = shuffled[np.argsort(K * y[shuffled] + R.argmax(axis=1)[shuffled], kind="stable")]
-    dealt = [order[j :: config.folds] for j in range(min(config.folds, n))]
-    # One copy in the order of the folds: each fold is then a block of rows.
-    rows = np.concatenate(dealt)
-    X, y, R = np.ascontiguousarray(X[rows]), y[rows], R[rows].astype(X.dtype)
-    ends = np.cumsum([len(fold) for fold in dealt])
-    blocks = [slice(end - len(fold), end) for fold, end in zip(dealt, ends, strict=True)]
-    parts = [Moments.of(X[block], y[block], K) for block in blocks]
-    sums, second = (np.sum([getattr(part, name) for part in parts], axis=0) for name in ("sums", "second"))
+    folds = Folds.of(X, y, K, order, min(config.folds, n))
+    weights = folds.deal(R.astype(X.dtype))
     for _ in range(config.rounds):
-        moments = [attribute_moments(part.X, part.y, R[block]) for part, block in zip(parts, blocks, strict=True)]
-        cells, attribute_sums = (np.sum(column, axis=0) for column in zip(*moments, strict=True))
-        previous, R = R.argmax(axis=1), np.empty_like(R)
-        for part, block, (own_cells, own_sums) in zip(parts, blocks, moments, strict=True):
-            others = solve_offsets(
-                cells - own_cells, sums - part.sums, attribute_sums - own_sums, second - part.second,
-                tied=False, shrinkage=config.shrinkage,
-            )  # fmt: skip
-            R[block] = _judge(part, others)
-        if np.array_equal(R.argmax(axis=1), previous):
+        previous = weights.argmax(axis=1)
+        weights = _judged_by_others(folds, weights, config.shrinkage)
+        if np.array_equal(weights.argmax(axis=1), previous):
             break
-    out = np.empty_like(R)
-    out[rows] = R
-    return out
+    return folds.gather(weights)
 
 
-def _judge(part: Moments, fit: Offsets) -> Array:
-    """Responsibilities of a fold; the covariance is factored, never inverted."""
-    own = cho_solve(cho_factor(fit.sigma, lower=True), fit.beta.T).T
-    return posterior(part.X @ own.T.astype(part.X.dtype), part.y, fit.alpha, fit.beta, own, fit.prior)[0]
+@dataclass(frozen=True)
+class Folds:
+    """The examples fold by fold, and the moments of all but each fold.
+
+    Folds differ by one example at most: where one is short, its last place is empty. What is given per example lies as
+    `(folds, values, places)`, so that a step is one product for all folds, and sums over values run along the places.
+
+    Args:
+        rows: Example at each place, -1 where it is empty, shape `(F, p)`.
+        X: Reduced latents, zero at empty places, shape `(F, p, k)`.
+        y: Labels, shape `(F, p)`.
+        labels: Indicators of them, zero at empty places, shape `(F, K, p)`.
+        sums: Sums of the latents per class, of all but the fold, shape `(F, K, k)`.
+        second: Uncentred second moment of all but the fold, shape `(F, k, k)`.
+    """
+
+    rows: IntArray
+    X: Array
+    y: IntArray
+    labels: Array
+    sums: Array
+    second: Array
+
+    @staticmethod
+    def of(X: Array, y: IntArray, n_classes: int, order: IntArray, count: int) -> Folds:
+        """Deal the examples one by one.
+
+        Args:
+            X: Reduced latents, shape `(n, k)`.
+            y: Labels in `0..n_classes-1`, shape `(n,)`.
+            n_classes: `K`.
+            order: In which they are dealt, a permutation of `0..n-1`.
+            count: Number of folds, at most `n`.
+        """
+        places = -(-len(order) // count)
+        padded = np.concatenate([order, np.full(places * count - len(order), -1)])
+        rows = np.ascontiguousarray(padded.reshape(places, count).T)
+        empty = rows < 0
+        data, classes = X[rows], y[rows]
+        data[empty] = 0.0
+        labels = (classes[:, None] == np.arange(n_classes)[:, None]).astype(np.float64)
+        labels.swapaxes(1, 2)[empty] = 0.0
+        sums = np.matmul(labels.astype(X.dtype), data).astype(np.float64)
+        second = np.matmul(data.swapaxes(1, 2), data).astype(np.float64)
+        return Folds(rows, data, classes, labels, sums.sum(axis=0) - sums, second.sum(axis=0) - second)
+
+    @property
+    def empty(self) -> BoolArray:
+        """Which places hold no example, shape `(F, p)`."""
+        return np.asarray(self.rows < 0)
+
+    def deal(self, values: Array) -> Array:
+        """Values of the examples, `(n, A)`, at their places, `(F, A, p)`; zero where there is none."""
+        dealt = values[self.rows]
+        dealt[self.empty] = 0.0
+        return np.ascontiguousarray(dealt.swapaxes(1, 2))
+
+    def gather(self, dealt: Array) -> Array:
+        """The inverse of `deal`."""
+        there = ~self.empty
+        out = np.empty((int(there.sum()), dealt.shape[1]), dtype=dealt.dtype)
+        out[self.rows[there]] = dealt.swapaxes(1, 2)[there]
+        return out
+
+
+def _judged_by_others(folds: Folds, weights: Array, shrinkage: float) -> Array:
+    """Responsibilities of each fold by the fit of the others, `(F, K, p)`, from those of the last round."""
+    own_cells = np.matmul(folds.labels, weights.astype(np.float64).swapaxes(1, 2))
+    own_sums = np.matmul(weights, folds.X).astype(np.float64)
+    cells, attribute_sums = own_cells.sum(axis=0) - own_cells, own_sums.sum(axis=0) - own_sums
+    alpha, beta, explained = least_squares(cells, folds.sums, attribute_sums)
+    own = np.stack(
+        [
+            _against_covariance(second, left, right, float(count), b, shrinkage)
+            for second, left, right, count, b in zip(
+                folds.second, *explained, cells.sum(axis=(1, 2)), beta, strict=True
+            )
+        ]
+    )
+    # log N up to the part that does not depend on a, see `posterior`: rows a, columns y.
+    prior = cells / cells.sum(axis=2, keepdims=True)
+    offset = np.log(np.maximum(prior, 1e-300)).swapaxes(1, 2) - np.matmul(own, alpha.swapaxes(1, 2))
+    offset -= 0.5 * np.sum(own * beta, axis=2)[:, :, None]
+    logits = np.matmul(own.astype(folds.X.dtype), folds.X.swapaxes(1, 2))
+    logits += np.take_along_axis(offset.astype(logits.dtype), folds.y[:, None], axis=2)
+    logits -= logits.max(axis=1, keepdims=True)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=1, keepdims=True)
+    logits.swapaxes(1, 2)[folds.empty] = 0.0
+    return np.asarray(logits)
+
+
+def _against_covariance(
+    second: Array, left: Array, right: Array, count: float, beta: Array, shrinkage: float
+) -> NDArray[np.float64]:
+    """`beta @ inverse(Sigma)`, `(K, k)`, with the covariance of `solve_offsets`, which is factored, never inverted."""
+    sigma = left.T @ right
+    np.subtract(second, sigma, out=sigma)
+    k = len(sigma)
+    diagonal = sigma.reshape(-1)[:: k + 1]
+    ridge = shrinkage * float(diagonal.mean()) / count + 1e-9
+    sigma *= (1.0 - shrinkage) / count
+    diagonal += ridge
+    # Transposed it is what LAPACK reads, and need not be copied; it is symmetric.
+    _, solved, failed = dposv(sigma.T, beta.T, lower=1, overwrite_a=1)
+    if failed:
+        raise np.linalg.LinAlgError("the covariance within the cells is not positive definite")
+    return np.asarray(solved.T)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_solve, cholesky
 
-from aifs_peft.discovery.arrays import Array, IntArray, one_hot, softmax_in_place
+from aifs_peft.discovery.arrays import Array, IntArray, one_hot, row_chunks, softmax_in_place
 from aifs_peft.discovery.config import MixtureConfig
+from aifs_peft.discovery.reduced import ReducedLatents
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,14 @@ class Mixture:
     log_likelihood: float
     n_iter: int
 
-    def responsibilities(self, X: Array, y: IntArray) -> Array:
+    def responsibilities(self, X: ReducedLatents, y: IntArray) -> Array:
         """Posterior of the attribute, shape `(n, K)`, of reduced latents `X (n, k)` with labels `y (n,)`."""
         own = self.beta @ self.precision
-        return posterior(X @ own.T, y, self.alpha, self.beta, own, self.prior)[0]
+        out = np.empty((len(y), len(own)), dtype=X.dtype)
+        for part in row_chunks(len(y)):
+            projected = X[part] @ own.T.astype(X.dtype)
+            out[part] = posterior(projected, y[part], self.alpha, self.beta, own, self.prior)[0]
+        return out
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,41 @@ def attribute_moments(X: Array, y: IntArray, R: Array) -> tuple[Array, Array]:
     return cells, (R.T.astype(X.dtype) @ X).astype(np.float64)
 
 
+def least_squares(cells: Array, sums: Array, attribute_sums: Array) -> tuple[Array, Array, tuple[Array, Array]]:
+    """Class and attribute offsets from moments, of one fit or of several at once.
+
+    Args:
+        cells: Weight of each cell, rows `y`, columns `a`, shape `(..., K, K)`.
+        sums: Sums of the latents per class, shape `(..., K, k)`.
+        attribute_sums: The same per attribute value, weighted by responsibility, shape `(..., K, k)`.
+
+    Returns:
+        `alpha (..., K, k)`, `beta (..., K, k)` of mean zero, and two factors `(..., 2 * K, k)` whose product, the first
+        one transposed, is what the offsets explain of the uncentred second moment.
+
+    Example:
+        >>> cells, sums = np.full((2, 2), 10.0), np.array([[0.0], [40.0]])  # classes 2 apart, no attribute
+        >>> alpha, beta, (left, right) = least_squares(cells, sums, np.array([[20.0], [20.0]]))
+        >>> alpha.round(2).tolist(), np.abs(beta).round(2).tolist(), (left.T @ right).round().tolist()
+        ([[0.0], [2.0]], [[0.0], [0.0]], [[80.0]])
+    """
+    K = cells.shape[-1]
+    gram = np.zeros((*cells.shape[:-2], 2 * K, 2 * K))
+    gram[..., :K, K:] = cells
+    gram[..., K:, :K] = np.swapaxes(cells, -1, -2)
+    place = np.arange(K)
+    gram[..., place, place] = cells.sum(axis=-1)
+    gram[..., K + place, K + place] = cells.sum(axis=-2)
+    target = np.concatenate([sums, attribute_sums], axis=-2)
+    # A small ridge takes out the one direction (a constant moved from alpha to beta) that the data leave
+    # free, and holds an attribute value that nobody has at zero.
+    coefficients = np.linalg.solve(gram + 1e-3 * np.eye(2 * K), target)
+    shift = coefficients[..., K:, :].mean(axis=-2, keepdims=True)
+    coefficients[..., :K, :] += shift
+    coefficients[..., K:, :] -= shift
+    return coefficients[..., :K, :], coefficients[..., K:, :], (coefficients, 2.0 * target - gram @ coefficients)
+
+
 def solve_offsets(
     cells: Array, sums: Array, attribute_sums: Array, second: Array, *, tied: bool, shrinkage: float
 ) -> Offsets:
@@ -165,16 +205,8 @@ def solve_offsets(
         ([[0.0], [2.0]], [[0.0], [0.0]], [[0.5]])
     """
     K, n = len(cells), float(cells.sum())
-    gram = np.block([[np.diag(cells.sum(axis=1)), cells], [cells.T, np.diag(cells.sum(axis=0))]])
-    target = np.vstack([sums, attribute_sums])
-    # A small ridge takes out the one direction (a constant moved from alpha to beta) that the data leave
-    # free, and holds an attribute value that nobody has at zero.
-    coefficients = np.linalg.solve(gram + 1e-3 * np.eye(2 * K), target)
-    alpha, beta = coefficients[:K], coefficients[K:]
-    shift = beta.mean(axis=0)
-    alpha, beta = alpha + shift, beta - shift
-    coefficients = np.vstack([alpha, beta])
-    scatter = (second - coefficients.T @ target - target.T @ coefficients + coefficients.T @ gram @ coefficients) / n
+    alpha, beta, (left, right) = least_squares(cells, sums, attribute_sums)
+    scatter = (second - left.T @ right) / n
     sigma = shrink(0.5 * (scatter + scatter.T), shrinkage)
     if tied:
         rho = min(max(np.trace(cells) / n, 1.0 / K), 1.0 - 1.0 / n)

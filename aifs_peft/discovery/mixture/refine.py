@@ -10,13 +10,19 @@ other values, since which value they carry is what a wrong start confirms for ev
 
 from __future__ import annotations
 
-import numpy as np
-from scipy.special import softmax
+from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from operator import add
 
-from aifs_peft.discovery.arrays import Array, IntArray, one_hot, random_folds
+import numpy as np
+
+from aifs_peft.discovery.arrays import Array, IntArray, one_hot, random_folds, row_chunks
 from aifs_peft.discovery.config import DiscoveryConfig, MixtureConfig, RefinementConfig
-from aifs_peft.discovery.mixture.additive import additive_model, split_by_signal
+from aifs_peft.discovery.mixture.additive import AdditiveModel, AdditiveMoments, additive_model, split_by_signal
 from aifs_peft.discovery.mixture.em import shrink
+from aifs_peft.discovery.principal_components import usable_components
+from aifs_peft.discovery.reduced import ReducedLatents
 
 
 def refine_attribute(
@@ -47,7 +53,7 @@ def refine_attribute(
         (True, True)
     """
     own, n = config.refinement, len(y)
-    total = (X.T @ X).astype(np.float64)
+    second = (X.T @ X).astype(np.float64)
     most = own.share_growth * float(np.mean(attribute != y))
     R = one_hot(attribute, n_classes, X.dtype)
     history: list[Array] = []
@@ -55,25 +61,117 @@ def refine_attribute(
         # New folds each time: with the same ones a fold's chance errors would go round among the models.
         fold = random_folds(n, own.folds, rng)
         ratio, position = np.empty((n, n_classes), dtype=X.dtype), np.empty((n, n_classes), dtype=X.dtype)
-        for j in range(own.folds):
-            rows, seen = fold == j, fold != j
-            new = X[rows]
-            second = total - (new.T @ new).astype(np.float64)
-            weight, offset, size = _discriminant(X[seen], y[seen], R[seen], second, own, config.mixture)
-            ratio[rows], position[rows] = _evidence(new, y[rows], weight, offset, size)
+        parts = [np.flatnonzero(fold == j) for j in range(own.folds)]
+        blocks = [X[rows] for rows in parts]
+        moments: list[AdditiveMoments] = []
+        for rows, block in zip(parts, blocks, strict=True):
+            # The products of all rows are the same each time: those of the last fold are what the others leave.
+            last = len(moments) == own.folds - 1
+            rest = second - sum(other.second for other in moments) if last else None
+            moments.append(AdditiveMoments.of(block, y[rows], R[rows], second=rest))
+        total = reduce(add, moments)
+        for rows, block, mine in zip(parts, blocks, moments, strict=True):
+            weight, offset, size = _discriminant((total - mine).fit(), own, config.mixture)
+            ratio[rows], position[rows] = _evidence(block, y[rows], weight, offset, size)
         R = _assign(ratio, position, y, most, even=step < own.even_rounds, config=own)
         history = [*history[1 - own.averaged :], R]
     return np.asarray(np.mean(history, axis=0))
 
 
-def _discriminant(
-    X: Array, y: IntArray, R: Array, second: Array, config: RefinementConfig, mixture: MixtureConfig
-) -> tuple[Array, Array, Array]:
+def refined_everywhere(X: ReducedLatents, y: IntArray, rows: IntArray, R: Array, *, config: DiscoveryConfig) -> Array:
+    """Weights of the attribute values for all rows, from those of a refined sample.
+
+    What is fitted to the sample judges the other rows as a fold judges those that it did not see.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`.
+        y: Labels in `0..K-1`, shape `(n,)`.
+        rows: Of the sample, rising, shape `(m,)`.
+        R: Weights of its values, shape `(m, K)`: they stay as they are.
+        config: As for `refine_attribute`.
+
+    Returns:
+        Shape `(n, K)`, float32.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(0, 4, 4000); a = np.where(rng.random(4000) < 0.9, y, rng.integers(0, 4, 4000))
+        >>> X = rng.normal(size=(4000, 12)); X[:, :4] += 5 * np.eye(4)[a]; X[:, 4:8] += 3 * np.eye(4)[y]
+        >>> R = refined_everywhere(X, y, np.arange(2000), np.eye(4)[a[:2000]], config=DiscoveryConfig())
+        >>> bool(np.mean(R.argmax(axis=1)[2000:] == a[2000:]) > 0.98)
+        True
+    """
+    if len(rows) == len(y):
+        return R.astype(np.float32, copy=False)
+    rule = sharpened(X[rows], y[rows], R, config=config)
+    out = np.empty((len(y), R.shape[1]), dtype=np.float32)
+    for part in row_chunks(len(y)):
+        out[part] = rule.responsibilities(X[part], y[part])
+    out[rows] = R
+    return out
+
+
+@dataclass(frozen=True)
+class Sharpened:
+    """How a sharpened partition assigns rows that it was not fitted on.
+
+    Args:
+        weight: Of the discriminant, shape `(k, K)`.
+        offset: Its offsets, rows are labels, shape `(K, K)`.
+        size: `beta' Sigma^-1 beta`, shape `(K, K)`.
+        bias: Of label (rows) and value, shape `(K, K)`.
+        config: From where an example can move.
+    """
+
+    weight: Array
+    offset: Array
+    size: Array
+    bias: Array
+    config: RefinementConfig
+
+    def responsibilities(self, X: Array, y: IntArray) -> Array:
+        """Weights of the attribute values, `(n, K)`, of reduced latents `X (n, >= k)` with labels `y (n,)`."""
+        ratio, position = _evidence(X[:, : len(self.weight)], y, self.weight, self.offset, self.size)
+        R = one_hot(y, ratio.shape[1], ratio.dtype)
+        rows, evidence = _movable(ratio, position, y, self.config)
+        R[rows] = _posterior(evidence, self.bias, y[rows]).T
+        return R
+
+
+def sharpened(X: Array, y: IntArray, R: Array, *, config: DiscoveryConfig) -> Sharpened:
+    """The rule for further rows that a sharpened partition gives.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`, of which the components of the refinement are used.
+        y: Labels in `0..K-1`, shape `(n,)`.
+        R: Weights of the attribute values, shape `(n, K)`.
+        config: Its `refinement`, the `mixture`'s split of offsets, and the number of components.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(0, 4, 4000); a = np.where(rng.random(4000) < 0.9, y, rng.integers(0, 4, 4000))
+        >>> X = rng.normal(size=(4000, 12)); X[:, :4] += 5 * np.eye(4)[a]; X[:, 4:8] += 3 * np.eye(4)[y]
+        >>> rule = sharpened(X[:2000], y[:2000], np.eye(4)[a[:2000]], config=DiscoveryConfig())
+        >>> bool(np.mean(rule.responsibilities(X[2000:], y[2000:]).argmax(axis=1) == a[2000:]) > 0.98)
+        True
+    """
+    own, K = config.refinement, R.shape[1]
+    wanted, per_component = config.many_classes.solved_components, config.reduction.rows_per_component
+    part = np.ascontiguousarray(X[:, : usable_components(wanted, X.shape[1], len(y), per_component)[-1]])
+    weight, offset, size = _discriminant(additive_model(part, y, R), own, config.mixture)
+    ratio, position = _evidence(part, y, weight, offset, size)
+    rows, evidence = _movable(ratio, position, y, own)
+    # As many conflict in each class as the partition says.
+    conflicting = 1.0 - R[np.arange(len(y)), y].astype(np.float64)
+    expected = np.bincount(y, conflicting, minlength=K) / (K - 1)
+    return Sharpened(weight, offset, size, _biases(evidence, y[rows], expected, even=False, config=own), own)
+
+
+def _discriminant(model: AdditiveModel, config: RefinementConfig, mixture: MixtureConfig) -> tuple[Array, Array, Array]:
     """Discriminant of the attribute: weights `(k, K)`, offsets `(K, K)` (rows `y`) and `beta' Sigma^-1 beta (K, K)`.
 
     With the class offsets added to the covariance, resembling another class is no evidence of its attribute value.
     """
-    model = additive_model(X, y, R, second=second)
     alpha, beta = split_by_signal(model, config=mixture)
     sigma = shrink(model.sigma, config.shrinkage) + config.class_avoidance * alpha.T @ alpha / len(alpha)
     weight = np.linalg.solve(sigma, beta.T)
@@ -106,20 +204,50 @@ def _assign(ratio: Array, position: Array, y: IntArray, most: float, *, even: bo
     share = min(max(beyond - float(np.mean(opposite)), 0.0), most)
     expected = share * np.bincount(y, minlength=K) / (K - 1)
     R = one_hot(y, K, ratio.dtype)
-    far = (position > config.min_position) & (R == 0)
+    rows, evidence = _movable(ratio, position, y, config)
+    R[rows] = _posterior(evidence, _biases(evidence, y[rows], expected, even=even, config=config), y[rows]).T
+    return R
+
+
+def _movable(ratio: Array, position: Array, y: IntArray, config: RefinementConfig) -> tuple[IntArray, Array]:
+    """The examples that lie far enough from their own value, and their evidence for each value, `(K, rows)` float64.
+
+    One row per value, one column per example: sums over the values then run along the examples.
+    """
+    far = (position > config.min_position) & (np.arange(ratio.shape[1]) != y[:, None])
     rows = np.flatnonzero(far.any(axis=1))
-    own, members = y[rows], R[rows].T.astype(np.float64)
-    evidence = np.where(far[rows], config.temperature * ratio[rows].astype(np.float64), -1e3)
-    evidence[np.arange(len(rows)), own] = 0.0
+    # Class by class: what is summed per class is a block of columns.
+    rows = rows[np.argsort(y[rows], kind="stable")]
+    evidence = np.where(far[rows], config.temperature * ratio[rows].astype(np.float64), -1e3).T
+    evidence[y[rows], np.arange(len(rows))] = 0.0
+    return rows, evidence
+
+
+def _biases(evidence: Array, own: IntArray, expected: Array, *, even: bool, config: RefinementConfig) -> Array:
+    """Biases of label and value, `(K, K)`, under which each class has its `expected` number of conflicting examples.
+
+    `own` are the examples' classes, rising: a step is two products for each class.
+    """
+    K = len(evidence)
+    odds = np.exp(evidence - evidence.max(axis=0, initial=0.0))
+    ends = np.searchsorted(own, np.arange(K + 1))
+    blocks = [odds[:, start:end] for start, end in pairwise(ends)]
     bias, off = np.zeros((K, K)), 1.0 - np.eye(K)
-    posterior = softmax(evidence, axis=1)
-    for _ in range(config.bias_steps if len(rows) else 0):
-        weight = (members @ posterior) * off
+    for _ in range(config.bias_steps if len(own) else 0):
+        factor = np.exp(bias)
+        weight = off * factor * np.stack([b @ (1.0 / (f @ b)) for f, b in zip(factor, blocks, strict=True)])
         if not even:
             weight = np.broadcast_to(weight.sum(axis=1, keepdims=True) / (K - 1), (K, K))
         missing = np.log(np.maximum(expected, 1e-6)[:, None] / np.maximum(weight, 1e-6))
         step = config.bias_rate * np.clip(missing, -config.bias_step_limit, config.bias_step_limit)
         bias = np.clip(bias + step, -config.bias_limit, config.bias_limit) * off
-        posterior = softmax(evidence + bias[own], axis=1)
-    R[rows] = posterior
-    return R
+    return bias
+
+
+def _posterior(evidence: Array, bias: Array, own: IntArray) -> Array:
+    """Softmax over the values of `evidence (K, m)` and the biases of each example's class."""
+    logits = evidence + bias.T[:, own]
+    logits -= logits.max(axis=0)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=0)
+    return logits

@@ -8,6 +8,7 @@ import numpy as np
 
 from aifs_peft.discovery.arrays import Array, IntArray
 from aifs_peft.discovery.mixture.em import Mixture
+from aifs_peft.discovery.reduced import ReducedLatents, leading
 from aifs_peft.discovery.result import Candidate
 
 
@@ -27,7 +28,7 @@ class Partition:
     mixture: Mixture
     close: bool = False
 
-    def assign(self, X: Array, y: IntArray, rows: IntArray) -> Array:
+    def assign(self, X: ReducedLatents, y: IntArray, rows: IntArray) -> Array:
         """Responsibilities of all rows.
 
         Args:
@@ -38,7 +39,7 @@ class Partition:
         Returns:
             Shape `(n, K)`, float32.
         """
-        R = self.mixture.responsibilities(X[:, : self.record.k], y).astype(np.float32)
+        R = self.mixture.responsibilities(leading(X, self.record.k), y).astype(np.float32, copy=False)
         R[rows] = self.responsibilities
         return R
 

@@ -15,8 +15,10 @@ from aifs_peft.discovery import gate as gates
 from aifs_peft.discovery.arrays import Array, IntArray, one_hot
 from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
 from aifs_peft.discovery.mixture.em import Mixture, Moments, fit_mixture, null_log_likelihood, partition_fit
+from aifs_peft.discovery.mixture.refine import refined_everywhere
 from aifs_peft.discovery.principal_components import usable_components
 from aifs_peft.discovery.proposals.trimmed import TrimmedDiscriminant, trimmed_discriminant
+from aifs_peft.discovery.reduced import ReducedLatents, leading
 from aifs_peft.discovery.result import Candidate
 from aifs_peft.discovery.search.consensus import (
     Solution,
@@ -47,7 +49,7 @@ class Attempt:
 
 
 def search_many_classes(
-    X: Array, y: IntArray, n_classes: int, rows: IntArray, *, rng: np.random.Generator, config: DiscoveryConfig
+    X: ReducedLatents, y: IntArray, n_classes: int, rows: IntArray, *, rng: np.random.Generator, config: DiscoveryConfig
 ) -> Finding:
     """Look for one attribute with more than two classes.
 
@@ -67,19 +69,16 @@ def search_many_classes(
         >>> bool(np.mean(found.responsibilities.argmax(axis=1) == a) > 0.98)
         True
     """
-    chosen, passed, attempts = _confirmed(X[rows], y[rows], n_classes, config)
-    solutions = solve(X[rows], y[rows], n_classes, rng=rng, config=config)
+    seen, labels = X[rows], y[rows]
+    chosen, passed, attempts = _confirmed(seen, labels, n_classes, config)
+    solutions = solve(seen, labels, n_classes, rng=rng, config=config)
     best = next((solution for solution in solutions if solution.record.accepted), None)
     tried = [attempt.record for attempt in attempts] + [solution.record for solution in solutions]
-    if (
-        chosen is not None
-        and chosen.mixture is not None
-        and (best is None or _bears_out(chosen, best, y[rows], config))
-    ):
-        R = chosen.mixture.responsibilities(X[:, : chosen.record.k], y).astype(np.float32)
+    if chosen is not None and chosen.mixture is not None and (best is None or _bears_out(chosen, best, labels, config)):
+        R = chosen.mixture.responsibilities(leading(X, chosen.record.k), y).astype(np.float32, copy=False)
         return Finding(R, chosen.record, 1000.0 * chosen.record.gain / len(rows), tried)
     if best is None and passed is None:
-        paired = solve_by_pairs(X[rows], y[rows], n_classes, rng=rng, config=config)
+        paired = solve_by_pairs(seen, labels, n_classes, rng=rng, config=config)
         tried += [paired.record] if paired else []
         best = paired if paired and paired.record.accepted else None
     if best is not None:
@@ -88,8 +87,11 @@ def search_many_classes(
     if passed is None or passed.discriminant is None:
         return Finding(tried=tried, why=f"none of {len(tried)} candidates passed the gate")
     # The gate judged the rough partition; sharpening it cannot raise an alarm.
-    start = passed.discriminant.assign(X[:, : passed.record.k])
-    R = refine_until_stable(X, y, start, n_classes, rng=rng, config=config)
+    sample = _refined_rows(len(y), rows, rng, config)
+    part = X[sample]
+    start = passed.discriminant.assign(part[:, : passed.record.k])
+    R = refine_until_stable(part, y[sample], start, n_classes, rng=rng, config=config)
+    R = refined_everywhere(X, y, sample, R, config=config)
     return Finding(R, passed.record, passed.record.gain, tried, rough=True)
 
 
@@ -103,16 +105,29 @@ def _bears_out(chosen: Attempt, best: Solution, y: IntArray, config: DiscoveryCo
 
 
 def _everywhere(
-    X: Array, y: IntArray, K: int, rows: IntArray, R: Array, rng: np.random.Generator, config: DiscoveryConfig
+    X: ReducedLatents, y: IntArray, K: int, rows: IntArray, R: Array, rng: np.random.Generator, config: DiscoveryConfig
 ) -> Array:
     """Weights of the attribute values for all rows, from those of the rows that a solution was fitted on."""
     if len(rows) == len(y):
         return R.astype(np.float32)
     k = judged_components(X.shape[1], len(rows), config)
-    data = Moments.of(np.ascontiguousarray(X[rows, :k]), y[rows], K)
-    everywhere = np.array(partition_fit(data, R, config=config.mixture).responsibilities(X[:, :k], y).argmax(axis=1))
-    everywhere[rows] = R.argmax(axis=1)
-    return refine_until_stable(solved_components(X, config), y, everywhere, K, rng=rng, config=config)
+    data = Moments.of(np.ascontiguousarray(X[rows][:, :k]), y[rows], K)
+    sample = _refined_rows(len(y), rows, rng, config)
+    part, labels = X[sample], y[sample]
+    start = np.array(partition_fit(data, R, config=config.mixture).responsibilities(part[:, :k], labels).argmax(axis=1))
+    start[np.searchsorted(sample, rows)] = R.argmax(axis=1)
+    part = solved_components(part, config)
+    refined = refine_until_stable(part, labels, start, K, rng=rng, config=config)
+    return refined_everywhere(leading(X, part.shape[1]), y, sample, refined, config=config)
+
+
+def _refined_rows(n: int, rows: IntArray, rng: np.random.Generator, config: DiscoveryConfig) -> IntArray:
+    """All rows, or of more than `refinement.max_rows` a sample with the rows that candidates were fitted on."""
+    most = config.refinement.max_rows
+    if n <= most:
+        return np.arange(n)
+    others = np.setdiff1d(np.arange(n), rows, assume_unique=True)
+    return np.sort(np.concatenate([rows, rng.permutation(others)[: max(most - len(rows), 0)]]))
 
 
 def _confirmed(

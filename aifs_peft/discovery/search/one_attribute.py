@@ -18,6 +18,7 @@ from aifs_peft.discovery.hints.judge import Hinted, judge_hint
 from aifs_peft.discovery.hints.named import Named, judge_named
 from aifs_peft.discovery.mixture.additive import smoothed_offsets
 from aifs_peft.discovery.principal_components import Reduction
+from aifs_peft.discovery.reduced import ReducedLatents
 from aifs_peft.discovery.result import Candidate, Discovery
 from aifs_peft.discovery.search.finding import Finding, Partition
 from aifs_peft.discovery.search.many_classes import search_many_classes
@@ -27,7 +28,7 @@ from aifs_peft.discovery.unlabelled.pool import UNLABELLED, Pool
 
 
 def find_attribute(
-    X: Array,
+    X: ReducedLatents,
     reduction: Reduction,
     labels: IntArray,
     classes: NDArray[Any],
@@ -71,7 +72,9 @@ def find_attribute(
     # Hints draw from a source of their own: with a hint that fails, the rest is what it is without one.
     hint_rng = rng.spawn(1)[0]
     for_hints = replace(config, gate=hint_gate or config.gate)
-    hinted = [_judge(X, labels, K, hint, rng=hint_rng, config=for_hints, rows=rows) for hint in hints]
+    # A hint is judged on known examples wherever they are: its fits read all rows again and again.
+    X = X[:] if hints else X
+    hinted = [_judge(X[:], labels, K, hint, rng=hint_rng, config=for_hints, rows=rows) for hint in hints]
     own = _search(X, labels, K, rows, rng=rng, config=config)
     hinted = [_new(h, own, labels, rows, config.gate) for h in hinted]
     records = [h.record for h in hinted] + own.tried
@@ -89,7 +92,7 @@ def find_attribute(
 
 
 def _search(
-    X: Array, y: IntArray, K: int, rows: IntArray, *, rng: np.random.Generator, config: DiscoveryConfig
+    X: ReducedLatents, y: IntArray, K: int, rows: IntArray, *, rng: np.random.Generator, config: DiscoveryConfig
 ) -> Finding:
     if K == 2:
         return search_two_classes(X, y, rows, rng=rng, config=config)

@@ -22,7 +22,8 @@ class PairedPartition:
 
     Args:
         attribute: The rival's value for examples that conflict in some pair, of several the most certain, shape `(n,)`.
-        accepted: Share of the pairs in which the gate of two classes was passed.
+        accepted: Share of the pairs in which the gate of two classes was passed. Where the rest of them can no longer
+            bring it to what is needed, they are not looked at, and count as pairs in which it was not.
     """
 
     attribute: IntArray
@@ -55,7 +56,9 @@ def search_pairs(
     """
     certainty, attribute, accepted = np.full(len(y), 0.5), y.copy(), 0
     pairs = chosen_pairs(n_classes, config.many_classes.pairs)
-    for pair in pairs:
+    for place, pair in enumerate(pairs):
+        if accepted + len(pairs) - place < config.gate.pairs * len(pairs):
+            break
         rows = np.flatnonzero(np.isin(y, pair))
         if len(rows) < config.inputs.min_rows:
             continue

@@ -15,6 +15,7 @@ from aifs_peft.discovery.gate import jaccard
 from aifs_peft.discovery.hints.known import Hint
 from aifs_peft.discovery.mixture.additive import smoothed_offsets
 from aifs_peft.discovery.principal_components import Reduction, without_directions
+from aifs_peft.discovery.reduced import ReducedLatents
 from aifs_peft.discovery.result import Candidate, Discovery
 from aifs_peft.discovery.search.finding import Partition
 
@@ -35,7 +36,7 @@ class FurtherSearch:
         dropped: Hints' verdicts of searches that gave nothing new, in their order.
     """
 
-    X: Array
+    X: ReducedLatents
     reduction: Reduction
     labels: IntArray
     rows: IntArray
@@ -108,9 +109,10 @@ class FurtherSearch:
         Returns:
             Two attributes, or an empty list.
         """
-        R = rival.assign(self.X, self.labels, self.rows)
-        offsets = self.reduction.lift(smoothed_offsets(self.X, self.labels, R, config=self.config.mixture)[1])
-        second = self.without([orthonormal_basis(offsets, R.shape[1] - 1)])
+        # Where to look from is all that is asked of it: the rows that it was fitted on are enough.
+        R, rows = rival.responsibilities, self.rows
+        offsets = smoothed_offsets(self.X[rows], self.labels[rows], R.astype(np.float32), config=self.config.mixture)[1]
+        second = self.without([orthonormal_basis(self.reduction.lift(offsets), R.shape[1] - 1)])
         if second is None or not self._differ(second, alone):
             return []
         first = self.without([second.basis_])

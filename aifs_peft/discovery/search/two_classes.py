@@ -16,12 +16,13 @@ from aifs_peft.discovery.mixture.crossfit import cross_fitted
 from aifs_peft.discovery.mixture.em import Moments, partition_fit
 from aifs_peft.discovery.principal_components import usable_components
 from aifs_peft.discovery.proposals.starts import Start, propose_starts
+from aifs_peft.discovery.reduced import ReducedLatents
 from aifs_peft.discovery.result import Candidate
 from aifs_peft.discovery.search.finding import Finding, Partition
 
 
 def search_two_classes(
-    X: Array, y: IntArray, rows: IntArray, *, rng: np.random.Generator, config: DiscoveryConfig
+    X: ReducedLatents, y: IntArray, rows: IntArray, *, rng: np.random.Generator, config: DiscoveryConfig
 ) -> Finding:
     """Look for one attribute with two classes.
 

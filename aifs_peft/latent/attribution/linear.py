@@ -13,12 +13,13 @@ from torch import Tensor
 
 from aifs_peft._checks import check_count
 from aifs_peft.latent._support import check_latents, check_shape, no_autocast, work_dtype
+from aifs_peft.latent.attribution._chunks import Chunk, attribute_in_chunks
 from aifs_peft.latent.attribution.targets import (
     Attribution,
     baseline_rows,
+    check_baseline,
     check_tolerance,
     class_weight_matrix,
-    summarise,
 )
 
 
@@ -48,7 +49,7 @@ def integrated_gradients_linear(
         top_k: number of leading classes in `F`, None for all.
         class_weights: as for `integrated_gradients`.
         steps: points on the path.
-        chunk_size: examples times steps held in memory at once (at least one example).
+        chunk_size: examples times steps held in memory at once (at least one example); halved when memory runs out.
         tolerance: the largest completeness error to accept, None for any.
 
     Returns:
@@ -76,20 +77,22 @@ def integrated_gradients_linear(
         check_shape(bias, (classes,), "bias", "one value per class")
     dtype = work_dtype(z, weight)
     nodes, parts = _gauss_legendre(check_count("steps", steps))
-    scores, change = [], []
+    check_baseline(baseline, z)
+    heads, offset = weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype)
+
+    def work(rows: slice, _: int) -> Chunk:
+        point = z[rows].detach().to(dtype)
+        base = baseline_rows(baseline, point, rows)
+        end, start = (F.linear(at, heads, offset) for at in (point, base))
+        weights = class_weight_matrix(end, top_k, class_weights)
+        average = _path_softmax(start, end, nodes, parts)
+        total = weights.sum(dim=1, keepdim=True)
+        gain = F.log_softmax(end, dim=1) - F.log_softmax(start, dim=1)
+        scores = (weights - total * average) @ heads
+        return Chunk(scores.mul_(point - base), (weights * gain).sum(dim=1))
+
     with torch.no_grad(), no_autocast(z.device):
-        rows, offset = weight.to(dtype), None if bias is None else bias.to(dtype)
-        bases = baseline_rows(baseline, z, dtype)
-        size = max(1, chunk_size // steps)
-        for point, base in zip(z.to(dtype).split(size), bases.split(size), strict=True):
-            end, start = (F.linear(at, rows, offset) for at in (point, base))
-            weights = class_weight_matrix(end, top_k, class_weights)
-            average = _path_softmax(start, end, nodes, parts)
-            total = weights.sum(dim=1, keepdim=True)
-            scores.append((point - base) * ((weights - total * average) @ rows))
-            gain = F.log_softmax(end, dim=1) - F.log_softmax(start, dim=1)
-            change.append((weights * gain).sum(dim=1))
-        return summarise(torch.cat(scores), torch.cat(change), tolerance)
+        return attribute_in_chunks(z, max(1, chunk_size // steps), work, tolerance)
 
 
 def _gauss_legendre(steps: int) -> tuple[list[float], list[float]]:

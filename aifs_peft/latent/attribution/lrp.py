@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from aifs_peft._checks import check_count, check_number
 from aifs_peft.errors import HeadError
 from aifs_peft.latent._support import Head, check_latents, no_autocast, work_dtype
-from aifs_peft.latent.attribution.targets import Attribution, check_tolerance, class_weight_matrix, summarise
+from aifs_peft.latent.attribution._chunks import Chunk, attribute_in_chunks
+from aifs_peft.latent.attribution.targets import Attribution, check_tolerance, class_weight_matrix
 from aifs_peft.latent.heads import leaf_layers
 
 # Element-wise and zero at zero: relevance that is on a unit after them was on it before.
@@ -44,7 +45,7 @@ def lrp(
         top_k: number of leading classes, None for all.
         class_weights: as in `class_weight_matrix`.
         epsilon: stabiliser, above 0, in units of a pre-activation; larger values suppress weak evidence.
-        chunk_size: examples processed at once; the result does not depend on it.
+        chunk_size: examples processed at once, halved when memory runs out; the result does not depend on it.
         tolerance: the largest completeness error to accept, None for any.
 
     Returns:
@@ -71,14 +72,12 @@ def lrp(
     epsilon = check_number("epsilon", epsilon, 0.0, above=True)
     layers = _layers(head)
     dtype = work_dtype(z)
-    scores, totals, biases = [], [], []
+
+    def work(rows: slice, _: int) -> Chunk:
+        return Chunk(*_propagate(layers, z[rows].detach().to(dtype), top_k, class_weights, epsilon))
+
     with torch.no_grad(), no_autocast(z.device):
-        for rows in z.detach().to(dtype).split(chunk_size):
-            relevance, total, bias = _propagate(layers, rows, top_k, class_weights, epsilon)
-            scores.append(relevance)
-            totals.append(total)
-            biases.append(bias)
-        return summarise(torch.cat(scores), torch.cat(totals), tolerance, explained=torch.cat(biases))
+        return attribute_in_chunks(z, chunk_size, work, tolerance)
 
 
 def _layers(head: Head) -> list[nn.Module]:

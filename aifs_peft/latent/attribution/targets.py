@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from aifs_peft._checks import check_count, check_number
-from aifs_peft.errors import AIFSError, InvalidInputError, NonFiniteError
+from aifs_peft.errors import AIFSError, InvalidInputError
 from aifs_peft.latent._support import check_shape
 
 
@@ -33,7 +33,7 @@ class Attribution:
 
     Example:
         >>> import torch
-        >>> attribution = summarise(torch.tensor([[1.0, 2.0]]), torch.tensor([4.0]), None)
+        >>> attribution = summarise(torch.tensor([[1.0, 2.0]]), torch.tensor([-1.0]), torch.tensor([4.0]), None)
         >>> attribution.residual, attribution.completeness_error
         (tensor([-1.]), 0.25)
     """
@@ -43,29 +43,21 @@ class Attribution:
     completeness_error: float
 
 
-def summarise(scores: Tensor, change: Tensor, tolerance: float | None, explained: Tensor | None = None) -> Attribution:
-    """Check scores `(batch, dim)` against the `change` `(batch,)` they should add up to.
+def summarise(scores: Tensor, residual: Tensor, change: Tensor, tolerance: float | None) -> Attribution:
+    """The attribution with its completeness error, held to `tolerance`.
 
     Args:
         scores: attributions `(batch, dim)`.
-        change: `(batch,)`.
+        residual: `(batch,)`, by how much they miss what they should add up to.
+        change: `(batch,)`, what that is.
         tolerance: the largest `completeness_error` to accept, None for any.
-        explained: `(batch,)`, what accounts for the change beside the scores; None for nothing.
 
     Returns:
         The attribution.
 
     Raises:
-        NonFiniteError: when a score or the change is NaN or infinite.
         CompletenessError: when the completeness error is above `tolerance`.
     """
-    if not bool(torch.isfinite(scores).all()) or not bool(torch.isfinite(change).all()):
-        raise NonFiniteError(
-            "an attribution is NaN or infinite; the latents or the head overflow: check them with torch.isfinite"
-        )
-    residual = scores.sum(dim=1) - change
-    if explained is not None:
-        residual = residual + explained
     error = float(residual.abs().max()) / max(1.0, float(change.abs().max()))
     if tolerance is not None and not error <= tolerance:
         raise CompletenessError(
@@ -127,12 +119,23 @@ def check_tolerance(tolerance: float | None) -> None:
         check_number("tolerance", tolerance, 0, error=InvalidInputError)
 
 
-def baseline_rows(baseline: Tensor | None, z: Tensor, dtype: torch.dtype) -> Tensor:
-    """The baseline `(batch, dim)`: zeros for None, one vector `(dim,)` for all, or one per example."""
-    if baseline is None:
-        return torch.zeros(z.shape, dtype=dtype, device=z.device)
+def check_baseline(baseline: Tensor | None, z: Tensor) -> None:
+    """Raise InvalidInputError unless the baseline is None, one vector `(dim,)`, or one row for each row of `z`."""
     if isinstance(baseline, Tensor) and baseline.ndim == 1:
         check_shape(baseline, (z.shape[1],), "baseline", "one value per latent dimension")
-        baseline = baseline.unsqueeze(0).expand(z.shape)
-    check_shape(baseline, tuple(z.shape), "baseline", "(dim,) or one row per example")
-    return baseline.detach().to(z.device, dtype).contiguous()
+    elif baseline is not None:
+        check_shape(baseline, tuple(z.shape), "baseline", "(dim,) or one row per example")
+
+
+def baseline_rows(baseline: Tensor | None, point: Tensor, rows: slice) -> Tensor:
+    """The baseline of some rows, as a tensor like them.
+
+    Args:
+        baseline: None for zeros, `(dim,)` for all, or one row per example.
+        point: these rows of the latents, `(n, dim)`.
+        rows: which rows they are.
+    """
+    if baseline is None:
+        return torch.zeros_like(point)
+    base = baseline.detach() if baseline.ndim == 1 else baseline.detach()[rows]
+    return base.to(point.device, point.dtype).expand(point.shape).contiguous()
