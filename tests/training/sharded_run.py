@@ -47,6 +47,7 @@ def main(out, processes):
         "stream": (lambda: AIFSConfig(encoder_adapter=lora()), Rows(shortcut_data(248)), {}),
         "checkpointing": (paper, make_data(64), {"activation_checkpointing": True}),
         "bf16": (paper, make_data(64), {"bf16": True}),
+        "several layers": (lambda: AIFSConfig.paper(latents="multi", encoder_adapter=lora()), make_data(64), {}),
         "accumulation": (paper, make_data(64), {"gradient_accumulation_steps": 2}),
     }
     for name, (config, data, options) in cases.items():
