@@ -4,7 +4,7 @@ Each process trains on as many examples as the one of a single-process run. What
 to each other: gradients in each step, latents and state at an epoch's end. Trainings with 1 and 2 processes take turns;
 seconds are those of an epoch after the first one, on the clock, with the machine's load beside them.
 
-    python benchmarks/weak_scaling.py [--processes 1 2] [--rounds 2]
+    python benchmarks/weak_scaling.py [--processes 1 2] [--rounds 3]
 
 On a machine with as many cores as processes do work at full speed the ratio says what communication costs; with fewer,
 or other work beside it, it says that. The formula's bytes hold anywhere.
@@ -30,8 +30,10 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
 RESULT = Path(__file__).parent / "results" / "performance" / "weak_scaling.json"
-REGIMES = ("erm", "aifs", "aifs, shard_base_model")
-PER_PROCESS, BATCH, EPOCHS = 256, 16, 3
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+MARK, END = "<!-- weak_scaling -->", "<!-- /weak_scaling -->"
+REGIMES = ("erm", "aifs-paper", "aifs-paper, shard_base_model")
+PER_PROCESS, BATCH, EPOCHS = 128, 16, 3
 # Sizes of what is told on paper: examples kept, width of latents, processes.
 KEPT, WIDTHS, PROCESSES = (2048, 20_000, 1_000_000), (768, 4096), (1, 2, 8, 64, 1024)
 
@@ -113,7 +115,7 @@ def _trainer(regime: str, folder: str) -> Any:
     sizes = {"hidden_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 512}
     vit = ViTForImageClassification(ViTConfig(num_labels=2, image_size=32, patch_size=4, **sizes))
     lora = LoraConfig(target_modules=["q_proj", "v_proj"], r=8)
-    model = get_peft_model(vit, AIFSConfig(recipe="erm" if regime == "erm" else "discovery", encoder_adapter=lora))
+    model = get_peft_model(vit, AIFSConfig(recipe="erm" if regime == "erm" else "paper", encoder_adapter=lora))
     n = PER_PROCESS * world
     label = torch.arange(n) % 2
     mark = torch.where(torch.arange(n) // 2 % 20 > 0, label, 1 - label)
@@ -174,7 +176,9 @@ def worker(out: str) -> None:
             "epoch_seconds": statistics.median(epochs[1:]),
             "update_seconds": statistics.median(seconds for seconds, _ in spent[1:]),
             "update_bytes": spent[-1][1],
-            "formula_bytes": bytes_per_update(PER_PROCESS * world, 128, world, state) if regime != "erm" else 0,
+            "formula_bytes": bytes_per_update(PER_PROCESS * world, 128, world, state, reduced=True)
+            if regime != "erm"
+            else 0,
         }
         main = trainer.is_world_process_zero()
     if main:
@@ -191,7 +195,7 @@ def measure(processes: int) -> dict[str, Any]:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         command = [sys.executable, *(launcher if processes > 1 else []), __file__, "--worker", out]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         rows: dict[str, Any] = json.loads(Path(out).read_text())
     return rows
 
@@ -207,13 +211,32 @@ def on_paper() -> list[dict[str, int]]:
     ]  # fmt: skip
 
 
+def table(content: dict[str, Any]) -> str:
+    """The measured rows for docs/performance.md."""
+    lines = [
+        "| processes | training | seconds per epoch | of the speed of one process | seconds per update | bytes, counted |",
+        "|---:|---|---:|---:|---:|---:|",
+    ]
+    for row in content["rows"]:
+        numbers = f"{row['epoch_seconds']:.2f} | {row['efficiency']:.2f} | {row['update_seconds']:.3f}"
+        lines.append(f"| {row['processes']} | `{row['regime']}` | {numbers} | {row['update_bytes']:,} |")
+    load = f"Load of the machine: {content['load_before']:.1f} before, {content['load_after']:.1f} after."
+    return "\n".join([*lines, "", load]) + "\n"
+
+
+def write_page(content: dict[str, Any]) -> None:
+    """Put the rows between their marks in docs/performance.md."""
+    before, _, rest = PAGE.read_text().partition(MARK)
+    PAGE.write_text(f"{before}{MARK}\n{table(content)}{END}{rest.partition(END)[2]}")
+
+
 def main() -> None:
     """Measure in turns, and write the result."""
     from aifs_peft.experiments import provenance
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--worker")
     given = parser.parse_args()
     if given.worker:
@@ -228,7 +251,7 @@ def main() -> None:
     for processes, measured in runs.items():
         for regime in measured[0]:
             found = {name: statistics.median(run[regime][name] for run in measured) for name in measured[0][regime]}
-            alone = [run[regime]["epoch_seconds"] for run in runs.get(1, []) if regime in run]
+            alone = [run[regime.partition(",")[0]]["epoch_seconds"] for run in runs.get(1, [])]
             efficiency = statistics.median(alone) / found["epoch_seconds"] if alone else None
             rows.append({"processes": processes, "regime": regime, **found, "efficiency": efficiency})
     RESULT.parent.mkdir(parents=True, exist_ok=True)
@@ -238,8 +261,8 @@ def main() -> None:
         "provenance": provenance(),
     }  # fmt: skip
     RESULT.write_text(json.dumps(content, indent=1) + "\n")
-    for row in rows:
-        print(row)
+    write_page(content)
+    print(table(content))
 
 
 if __name__ == "__main__":

@@ -79,7 +79,9 @@ class Checks:
             with torch.no_grad():
                 one, other = (m.eval()(pixel_values=images)["logits"].float() for m in (trainer.adapted, loaded))
         difference = float((one - other).abs().max())
-        return difference == 0.0, {"largest_difference": difference}
+        # On CPUs bitsandbytes goes on with another kernel in a model that has been trained.
+        allowed = 0.0 if self.device == "cuda" else HALF
+        return difference <= allowed, {"largest_difference": difference, "allowed": allowed}
 
     def fsdp_one_device(self) -> Outcome:
         """FSDP2 on the frozen base with one process: the shards are whole, the hooks are all there."""

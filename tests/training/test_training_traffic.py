@@ -37,6 +37,7 @@ def test_what_the_page_tells_is_what_the_file_says():
     page = (ROOT / "docs" / "performance.md").read_text()
     table = {(row["kept"], row["dim"], row["processes"]): row["bytes"] for row in content["on_paper"]}
     assert content["on_paper"] == scaling["on_paper"]()
+    assert f"{scaling['MARK']}\n{scaling['table'](content)}{scaling['END']}" in page
     for kept in scaling["KEPT"]:
         numbers = [f"{table[kept, 768, processes] / 1e6:,.1f}" for processes in (2, 64, 1024)]
         assert f"| {kept:,} | {' | '.join(numbers)} |" in page
