@@ -214,7 +214,7 @@ def on_paper() -> list[dict[str, int]]:
 def table(content: dict[str, Any]) -> str:
     """The measured rows for docs/performance.md."""
     lines = [
-        "| processes | training | seconds per epoch | of the speed of one process | seconds per update | bytes, counted |",
+        "| processes | training | seconds per epoch | speed, of one process | seconds per update | bytes counted |",
         "|---:|---|---:|---:|---:|---:|",
     ]
     for row in content["rows"]:
