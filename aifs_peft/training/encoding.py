@@ -142,8 +142,8 @@ class EncodingPasses:
             return
         labels = self.train.labels
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.seed))
-        rows = order[:SCALED_BY].sort().values
-        blocks.fit(self.latents_of(self.train.dataset, labels, positions=rows.tolist()).z)  # joined as they are, so far
+        sample = order[:SCALED_BY].sort().values.tolist()
+        blocks.fit(self.latents_of(self.train.dataset, labels, positions=sample).z)  # joined as they are, so far
 
     def latents_of(
         self, dataset: Any, labels: Tensor, what: str = "training", positions: Sequence[int] | None = None
@@ -151,7 +151,7 @@ class EncodingPasses:
         """Latents of any data set by the model as it is.
 
         Args:
-            dataset: map-style.
+            dataset: map-style, or a `Stream`.
             labels: its labels, `(n,)` int64.
             what: it is, for messages.
             positions: of the examples to encode, increasing; None for all.
