@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Each test worker computes on one core, so that two workers do not fight over two.
 PYTEST_WORKERS ?= 2
-# Drawn per target by the fuzzer of `make soak`, within ten minutes.
+# Drawn per target by the fuzzer of `make soak`, within 25 minutes.
 FUZZ_CASES ?= 20000
 
 .PHONY: demo test soak lint security coverage mutants types layers examples notebooks docs clean
@@ -35,7 +35,7 @@ test: $(VENV)/.installed-test
 soak: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python benchmarks/reliability.py --docs $(SOAK_ARGS)
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python benchmarks/hostile_folders.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz.py --cases $(FUZZ_CASES)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz.py --cases $(FUZZ_CASES) --minutes 25
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -176,6 +177,8 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="measure rows anew that are there already")
     parser.add_argument("--one", nargs=2, metavar=("FILE", "SOURCE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    # Ended from outside, too, it deletes its file.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if options.one:
         print(json.dumps(fit_one(Path(options.one[0]), options.sizes[0], options.one[1], options.share)))
         return
@@ -208,16 +211,20 @@ def main() -> None:
 
 def render(results: dict[str, Any]) -> None:
     """Put both tables into the page, between their marks."""
-    lines = [
-        "| examples | read from | file, GB | processor seconds | seconds | memory beside the file, GB | values right |"
-    ]
-    lines.append("| ---: | --- | ---: | ---: | ---: | ---: | ---: |")
+    heads = ["examples", "read from", "file, GB", "processor seconds", "seconds", "memory beside the file, GB"]
+    lines = [f"| {' | '.join(heads)} | values right |", "| ---: | --- | ---: | ---: | ---: | ---: | ---: |"]
     for row in results["rows"]:
         right = "none planted" if row["groups_right"] is None else f"{row['groups_right']:.4f}"
-        lines.append(
-            f"| {row['n']:,} | {row['source']} | {row['input_bytes'] / 1e9:.2f} | {row['cpu_seconds']} "
-            f"| {row['seconds']} | {row['peak_memory_bytes'] / 1e9:.2f} | {right} |"
-        )
+        cells = [
+            f"{row['n']:,}",
+            row["source"],
+            f"{row['input_bytes'] / 1e9:.2f}",
+            str(row["cpu_seconds"]),
+            str(row["seconds"]),
+            f"{row['peak_memory_bytes'] / 1e9:.2f}",
+            right,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     between("streaming", lines)
     lines = ["| draw | worst group, all rows | worst group, sample | values right, all rows | sample |"]
     lines.append("| ---: | ---: | ---: | ---: | ---: |")

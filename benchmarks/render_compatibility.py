@@ -81,6 +81,10 @@ of updates and the same groups (of the weights that read the attribute, which am
 the evidence, which has jumps, 0.15). "As in `Trainer`" changes a training by design: plain training equals that of
 `Trainer`, and a training resumed within an epoch ends where an uninterrupted one ends, to the bit. An own loop with
 `EpochHook` has the same outcomes for compilation, checkpointing, accumulation, bfloat16 and attention.
+
+A streamed training set in its own order is compared with the same examples in memory in that order: equal to the bit.
+Recipe `paper` also trains a frozen encoder on it as it is; `discovery` would draw examples then, unless
+`method_options={"balance": "logits"}` or `cache_latents=True`. See [Streamed data](finetune.md#streamed-data).
 """
 
 

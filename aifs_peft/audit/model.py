@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import IterableDataset
 
 from aifs_peft.audit.attributes import DEFAULT_ATTRIBUTES, embed_attributes, score_attributes
 from aifs_peft.audit.build import WordScores, build_audit
@@ -142,6 +143,11 @@ def audit_trainer(trainer: Any, *, split: str = "train", random_state: int | Non
     if dataset is None:
         raise InvalidInputError(
             f"split={split!r} was given; it is 'train' or 'eval', and the trainer needs a data set of that name."
+        )
+    if not hasattr(dataset, "__len__") or isinstance(dataset, IterableDataset):
+        raise InvalidInputError(
+            f"the {split} set is a streamed one, and an audit looks at single examples of it; call "
+            "aifs_peft.audit.audit_model with a part of it in memory (Dataset.from_list(list(stream.take(n))))"
         )
     model = trainer.accelerator.unwrap_model(trainer.model)
     processor = getattr(trainer, "processing_class", None)

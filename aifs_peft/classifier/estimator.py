@@ -128,8 +128,8 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         """Fit on latents `Z (n, d)` (NumPy, torch or a `DataFrame`, any float type) and labels `y (n,)`.
 
         Memory maps, columns of a `datasets.Dataset` and other `LatentSource`s are read in blocks of rows, as in
-        `discover`; of more than 200,000 rows the head is fitted to that many, all examples that conflict among them
-        where they are fewer than half, each weighed by how many it stands for.
+        `discover`; of more than 200,000 rows the head is fitted to that many, every cell of class and inferred value as
+        full as can be, each example weighed by how many it stands for.
 
         Every call begins from nothing, whatever was fitted before; after a call that failed nothing is fitted.
 
@@ -178,6 +178,12 @@ class AIFSClassifier(ClassifierMixin, BaseEstimator):
         reduction = reduce_source(source, rng=np.random.default_rng(seed), config=DEFAULT_CONFIG.reduction)
         latents = Latents(source, index, classes, reduction, weights)
         if method is not None:
+            count = source.processes.count
+            if count > 1:
+                raise InvalidConfigError(
+                    f"recipe={self.recipe!r} trains on one process, and these ShardedLatents lie on {count} of them; "
+                    'give it all latents, or use recipe="discovery" or "erm".'
+                )
             self._fit_method(method, latents.examples(), method_columns(method, index, groups, columns), seed)
         else:
             hints = {name: given[name] for name in HINTS} | {"groups": groups, "metadata": metadata}

@@ -14,6 +14,8 @@ COMMANDS = {
     "predict": "predictions of a trained adapter, as CSV",
     "demo": "compare ERM and AIFS on the embedded data",
     "methods": "list every training method",
+    "bench": "the runs of a benchmark experiment that are missing, and its tables",
+    "reproduce": "one run of the benchmark again: does it agree?",
     "report": "the HTML report of a run",
     "card": "the model card of a run",
     "doctor": "check the environment, or a local copy of a data set",
@@ -27,8 +29,8 @@ usage: aifs COMMAND [options]
 
 `aifs COMMAND --help` lists a command's options; `aifs --version` prints the version.
 Results go to stdout, progress and errors to stderr (--quiet: no progress; --json: the result as JSON).
-Exit status: 0 done, 1 the run failed or doctor found a problem, 2 a mistake in the call, 130 interrupted,
-143 ended by SIGTERM (`finetune` saves a checkpoint first).
+Exit status: 0 done, 1 the run failed, `doctor` found a problem or `reproduce` does not agree, 2 a mistake in the call,
+130 interrupted, 143 ended by SIGTERM (`finetune` saves a checkpoint first).
 """
 
 

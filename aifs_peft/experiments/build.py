@@ -97,13 +97,19 @@ def adapter_config(method: str, spec: FinetuneSpec) -> AIFSConfig:
         recipe=cls.recipe,
         head=cast(Literal["copy", "linear", "mlp"], spec.head),  # one of them: the spec has checked it
         auxiliary=cls.auxiliary,
+        latents=cast(Literal["last", "multi"], spec.latents),
         encoder_adapter=spec.encoder_adapter(),
         trained_modules=spec.trained_modules(),
     )
 
 
 def build_trainer(
-    spec: FinetuneSpec, args: AIFSTrainingArguments, callbacks: list[TrainerCallback] | None = None
+    spec: FinetuneSpec,
+    args: AIFSTrainingArguments,
+    callbacks: list[TrainerCallback] | None = None,
+    *,
+    splits: DatasetDict | None = None,
+    processor: Any = None,
 ) -> Assembled:
     """Load data and model, wrap the model, make its trainer.
 
@@ -111,6 +117,8 @@ def build_trainer(
         spec: what to fine-tune on what.
         args: how to train; `method` is filled in.
         callbacks: what a run shows; None leaves transformers' own printing.
+        splits: the data set, where it is loaded already; None loads the one that `spec` names.
+        processor: image processor or tokenizer, in place of the one that belongs to the model.
 
     Raises:
         ModelNotFoundError: the model is neither local nor on the Hub.
@@ -124,12 +132,12 @@ def build_trainer(
     settings = make(method, method_options=parse_json_object("method_options", args.method_options))
     check_method(spec, settings)
     set_seed(args.seed)
-    splits = load_data(spec)
+    splits = load_data(spec) if splits is None else splits
     # A model of tables reads the features of a set that has pictures as well.
     modality = modality_of(splits["train"], ("features",) if spec.model in ENCODERS else MODALITIES)
     name = spec.model or default_model(modality)
     model = _adapted(base_model(name, spec, splits["train"], modality), config, spec, name)
-    processor = load_processor(name, modality=modality, revision=spec.revision)
+    processor = processor or load_processor(name, modality=modality, revision=spec.revision)
     encode = make_encoder(processor, modality, max_length=spec.max_length, model=model)
     reads = {
         "train": (*settings.columns(), *settings.optional_columns()),

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from aifs_peft.data.images import undecoded
 from aifs_peft.environment import installed_version
 from aifs_peft.errors import InvalidInputError
 from aifs_peft.experiments.prepare import ImageEncoder, PreparedDataset, TextEncoder, encode_features
@@ -118,7 +119,7 @@ def latent_key(model: nn.Module, data: PreparedDataset, head: str = "") -> str:
     """A digest of everything that latents depend on: weights, structure, inputs and their preparation.
 
     Args:
-        model: that encodes. Of an AIFS layer only how it pools counts, since its head comes after the latents.
+        model: that encodes. Of an AIFS layer only how it pools and joins counts, since its head comes later.
         data: that is encoded.
         head: name of the model's head, which is no part of the key; an AIFS layer is found without it.
 
@@ -138,6 +139,9 @@ def _model_parts(model: nn.Module, head: str) -> Iterator[bytes]:
     layers = {name: module for name, module in model.named_modules() if isinstance(module, AIFSLayer)}
     for name, layer in layers.items():
         yield f"{name} pool {layer.aifs_spec[layer.adapter].pool}".encode()
+        if layer.blocks is not None:
+            yield _json(layer.block_names)
+            yield from map(_bytes, layer.blocks.buffers())
     yield repr(type(base_of(model))).encode()
     config: Any = getattr(base_of(model), "config", None)
     if hasattr(config, "to_dict"):
@@ -170,8 +174,29 @@ def _preparation(data: PreparedDataset) -> Iterator[bytes]:
 def _rows(data: PreparedDataset) -> Iterator[bytes]:
     """The inputs as they lie in the data set, before they are prepared."""
     yield data.column.encode()
-    for start in range(0, len(data.source), 256):
-        for value in data.source[start : start + 256][data.column]:
+    yield from _bytes_of(data.source, data.column)
+
+
+def input_bytes(rows: Any, column: str) -> Iterator[bytes]:
+    """The inputs of a split as bytes, one by one, for a digest of the data: pictures as files hold them.
+
+    Args:
+        rows: a split.
+        column: of the inputs: `image`, `text` or `features`.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> list(input_bytes(Dataset.from_dict({"text": ["a", "b"]}), "text"))
+        [b'a', b'b']
+    """
+    if column == "features":  # as arrays: lists of numbers are many times slower
+        return _bytes_of(rows.with_format("numpy", columns=[column]), column)
+    return _bytes_of(undecoded(rows, column) if column == "image" else rows, column)
+
+
+def _bytes_of(rows: Any, column: str) -> Iterator[bytes]:
+    for start in range(0, len(rows), 256):
+        for value in rows[start : start + 256][column]:
             yield _input_bytes(value)
 
 

@@ -21,6 +21,7 @@ from aifs_peft.latent._support import evaluating
 from aifs_peft.latent.pooling import pool_latent
 from aifs_peft.training.parallel import gather_rows
 from aifs_peft.tuner import AIFSConfig
+from aifs_peft.tuner.last_token import LastToken, picks_last_token
 from aifs_peft.tuner.layer import AIFSLayer
 from aifs_peft.tuner.targets import find_head
 
@@ -166,8 +167,11 @@ def _encoded(
     reader = layers[0] if layers else model.get_submodule(head)
     seen: list[Tensor] = []
 
+    last = LastToken(model) if not layers and picks_last_token(model, head) else None
+
     def note(_module: nn.Module, args: tuple[Any, ...]) -> None:
-        z = layers[0].pool(args[0]) if layers else pool_latent(args[0])
+        fed = args[0] if last is None or args[0].dim() != 3 else last.pick(args[0])
+        z = layers[0].pool(fed) if layers else pool_latent(fed)
         seen.append(z.detach().to("cpu", torch.float32))
 
     hook = reader.register_forward_pre_hook(note)
@@ -183,6 +187,8 @@ def _encoded(
                     layers[0].take_output()
     finally:
         hook.remove()
+        if last is not None:
+            last.detach()
     if len(seen) != len(starts):
         raise HeadError(
             f"the forward pass of this {type(model).__name__} does not use its head {type(reader).__name__}"

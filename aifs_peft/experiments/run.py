@@ -114,6 +114,7 @@ def run_finetune(
         AIFSError: as `build_trainer`, and what training raises.
     """
     run = build_trainer(spec, args, callbacks)
+    run.trainer.fit_blocks()
     kind = NONE if plain is not None else plain_kind(run, spec)
     start = starting_head(run.trainer.layer) if kind in (FROZEN, UNTUNED) else None
     kept, seconds = _timed(lambda: encode_splits(run, say) if run.encode_once else {})

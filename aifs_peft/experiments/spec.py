@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ADAPTERS = ("none", "lora", "dora", "rslora", "ia3", "full")
 QUANTIZATIONS = ("none", "4bit", "8bit")
 HEADS = ("copy", "linear", "mlp")
+LATENTS = ("last", "multi")
 BASELINES = ("auto", "erm", "none")
 FULL_QUANTISED = (
     "adapter='full' trains whole layers, which quantization={given!r} stores as integers: use adapter='lora'."
@@ -54,6 +55,8 @@ class FinetuneSpec:
         quantization: `none`, `4bit` or `8bit` (bitsandbytes).
         head: the classifier that is trained: `copy` (structure of the model's own), `linear`, or `mlp` with one hidden
             layer, which some methods need on a frozen encoder.
+        latents: what the classifier reads: `last`, or `multi`, blocks of the encoder beside it, which shows weaker
+            shortcuts; see `AIFSConfig`.
         max_length: tokens per text.
         image: your own data: the column of images or their paths; `None` looks for one.
         text: your own data: the column of texts.
@@ -113,6 +116,11 @@ class FinetuneSpec:
     head: str = _option(
         "copy", _ADAPTER, "the classifier that is trained: like the model's own, linear, or one hidden layer",
         choices=HEADS,
+    )  # fmt: skip
+    latents: str = _option(
+        "last", _ADAPTER,
+        "layers the classifier reads: the last, or multi: blocks at three depths beside it, for weak shortcuts",
+        choices=LATENTS,
     )  # fmt: skip
     max_length: int = _option(128, _WHAT, "tokens per text", low=1)
     image: str | None = _option(None, _OWN, "column of images, or of their paths")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from aifs_peft.errors import HeadError
@@ -34,6 +35,32 @@ def pool_latent(x: Tensor, pool: str = "auto") -> Tensor:
     if pool == "mean":
         return x.mean(1)
     return x[:, -1] if pool == "last" else x[:, 0]
+
+
+def mean_of_positions(x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The mean over tokens or pixels of what a block inside an encoder gives, in float32 at least.
+
+    Args:
+        x: `(batch, dim)`, `(batch, tokens, dim)` or `(batch, channels, height, width)`.
+        mask: `(batch, tokens)`, 1 for real tokens; read where `x` has as many tokens.
+
+    Returns:
+        `(batch, dim)` (channels for 4-D).
+
+    Raises:
+        HeadError: for another number of axes.
+
+    Example:
+        >>> import torch
+        >>> x = torch.arange(6.0).reshape(1, 2, 3)
+        >>> mean_of_positions(x).tolist(), mean_of_positions(x, torch.tensor([[0, 1]])).tolist()
+        ([[1.5, 2.5, 3.5]], [[3.0, 4.0, 5.0]])
+    """
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    if x.dim() != 3 or mask is None or mask.shape != x.shape[:2]:
+        return pool_latent(x, "mean")
+    weights = (mask > 0).to(x.dtype).unsqueeze(-1)
+    return (x * weights).sum(1) / weights.sum(1).clamp(min=1.0)
 
 
 class PooledHead(nn.Module):

@@ -59,6 +59,9 @@ class Method:
             earlier training of this method or by the user. All others of an earlier training are let go of.
         redraws_held_out: whether the part of the training set that it holds out is drawn from the seed in every epoch
             and not kept. A run that goes on with another seed is refused: it would train on what was held out.
+        draws: whether its `sampling` draws examples, which a streamed training set does not allow: "never", "balanced"
+            (with `balance_groups` alone) or "always".
+        without_draws: how it can be used on a streamed training set, as the beginning of a sentence; empty if not.
     """
 
     name: ClassVar[str] = ""
@@ -80,6 +83,8 @@ class Method:
     learns_first: ClassVar[tuple[str, ...]] = ()
     goes_on_from: ClassVar[tuple[str, ...]] = ()
     redraws_held_out: ClassVar[bool] = False
+    draws: ClassVar[Literal["never", "balanced", "always"]] = "never"
+    without_draws: ClassVar[str] = ""
 
     def __init__(self, settings: MethodSettings) -> None:
         self.settings = settings
@@ -181,6 +186,16 @@ class Method:
         """
         del labels, context
         return None
+
+    def draws_examples(self, *, encoder_trains: bool, num_labels: int) -> bool:
+        """Whether `sampling` will draw some examples more often than others, or leave some out.
+
+        Args:
+            encoder_trains: whether latents change between epochs.
+            num_labels: number of classes.
+        """
+        del encoder_trains, num_labels
+        return self.draws == "always" or (self.draws == "balanced" and self.settings.balance_groups)
 
     def intervention(self, context: StepContext) -> Intervention | None:
         """What is done to the latents of this batch; None for nothing.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from aifs_peft._hub import expecting_answers
 from aifs_peft.errors import HeadError, ModelNotFoundError
 from aifs_peft.latent._support import evaluating
+from aifs_peft.tuner.last_token import last_real_token
 
 
 class TabularEncoder(nn.Module):
@@ -81,6 +82,38 @@ def embedding_of(out: Any, encoder: nn.Module) -> Tensor:
     return hidden[:, 0]
 
 
+def is_decoder(encoder: nn.Module) -> bool:
+    """Whether each token sees only those before it, so that the last one alone has seen the whole text.
+
+    Example:
+        >>> from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel
+        >>> sizes = dict(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+        >>> is_decoder(LlamaModel(LlamaConfig(**sizes))), is_decoder(BertModel(BertConfig(**sizes)))
+        (True, False)
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    kind = type(getattr(encoder, "config", None))
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING
+
+
+def last_token_of(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """The hidden state of each text's last token that is no padding, `(batch, dim)`.
+
+    Args:
+        hidden: `(batch, tokens, dim)`.
+        mask: `(batch, tokens)`, 1 for real tokens, padding on either side; None where all are.
+
+    Example:
+        >>> hidden = torch.arange(6.0).reshape(2, 3, 1)
+        >>> last_token_of(hidden, torch.tensor([[1, 1, 0], [0, 1, 1]])).tolist()
+        [[1.0], [5.0]]
+    """
+    if mask is None:
+        return hidden[:, -1]
+    return hidden[torch.arange(len(hidden), device=hidden.device), last_real_token(mask > 0)]
+
+
 def embedding_width(encoder: nn.Module) -> int:
     """Width of the embedding, found by trying where no attribute says it."""
     if isinstance(encoder, TabularEncoder):
@@ -112,7 +145,7 @@ def load_transformers(name: str, revision: str | None, kwargs: dict[str, Any]) -
     Raises:
         ModelNotFoundError: if there is no such model.
     """
-    from transformers import AutoConfig, AutoModel, CLIPVisionModelWithProjection
+    from transformers import AutoConfig
 
     try:
         with expecting_answers():
@@ -121,7 +154,15 @@ def load_transformers(name: str, revision: str | None, kwargs: dict[str, Any]) -
         raise ModelNotFoundError(
             f"no model {name!r}: it is no folder with a config.json, and the Hub did not give it ({error})."
         ) from error
-    # A CLIP's text tower would be loaded for nothing, and its LoRA parameters would stay without gradient.
-    loader: Any = CLIPVisionModelWithProjection if config.model_type in ("clip", "clip_vision_model") else AutoModel
-    encoder: nn.Module = loader.from_pretrained(name, revision=revision, **kwargs)
+    encoder: nn.Module = encoder_class(config).from_pretrained(name, revision=revision, **kwargs)
     return encoder
+
+
+def encoder_class(config: Any) -> Any:
+    """The class of transformers that encodes: of a CLIP, the image tower with its projection.
+
+    Its text tower would be loaded for nothing, and the LoRA parameters there would stay without gradient.
+    """
+    from transformers import AutoModel, CLIPVisionModelWithProjection
+
+    return CLIPVisionModelWithProjection if config.model_type in ("clip", "clip_vision_model") else AutoModel

@@ -19,6 +19,8 @@ from aifs_peft.models.encoders import (
     TabularEncoder,
     embedding_of,
     embedding_width,
+    is_decoder,
+    last_token_of,
     library_of,
     load_transformers,
 )
@@ -92,8 +94,8 @@ class LatentClassifier(nn.Module):
     """Any encoder, its pooled embedding, and a linear classifier that AIFS can wrap.
 
     The embedding is the projected one where the encoder has it (CLIP, SigLIP, open_clip), else the pooled output,
-    else the first token. `AutoModelForImageClassification` of a CLIP reads the mean of the patch tokens before the
-    projection instead; use this class for CLIP's image embedding.
+    else the first token, or of a decoder the last one that is no padding. `AutoModelForImageClassification` of a CLIP
+    reads the mean of the patch tokens before the projection instead; use this class for CLIP's image embedding.
 
     Args:
         encoder: a transformers model, an open_clip model, or any module that maps a batch to `(batch, dim)`.
@@ -174,7 +176,10 @@ class LatentClassifier(nn.Module):
         if "pixel_values" in inputs and hasattr(encoder, "get_image_features"):
             return embedding_of(encoder.get_image_features(pixel_values=inputs["pixel_values"]), encoder)
         if self.config.library == "transformers":
-            return embedding_of(encoder(**inputs), encoder)
+            out = encoder(**inputs)
+            if "input_ids" in inputs and is_decoder(encoder):
+                return last_token_of(out.last_hidden_state, inputs.get("attention_mask"))
+            return embedding_of(out, encoder)
         return embedding_of(encoder(next(iter(inputs.values()))), encoder)
 
     def forward(

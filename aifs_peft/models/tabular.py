@@ -22,6 +22,24 @@ from aifs_peft.models.encoders import TabularEncoder
 ENCODERS = ("mlp", "identity")
 
 
+def check_tabular(num_features: int, encoder: str, hidden_size: int) -> None:
+    """Refuse sizes and kinds of an encoder of feature vectors.
+
+    Args:
+        num_features: width of the input.
+        encoder: its kind.
+        hidden_size: width of its latents.
+
+    Raises:
+        InvalidConfigError: an unknown encoder, or a width below 1.
+    """
+    check_choice("encoder", encoder, ENCODERS)
+    if num_features < 1 or hidden_size < 1:
+        raise InvalidConfigError(
+            f"num_features and hidden_size must be at least 1; got {num_features} and {hidden_size}."
+        )
+
+
 class TabularConfig(PretrainedConfig):
     """Configuration of a `TabularClassifier`.
 
@@ -42,11 +60,7 @@ class TabularConfig(PretrainedConfig):
     model_type = "aifs_tabular"
 
     def __init__(self, num_features: int = 1, encoder: str = "mlp", hidden_size: int = 64, **kwargs: Any) -> None:
-        check_choice("encoder", encoder, ENCODERS)
-        if num_features < 1 or hidden_size < 1:
-            raise InvalidConfigError(
-                f"num_features and hidden_size must be at least 1; got {num_features} and {hidden_size}."
-            )
+        check_tabular(num_features, encoder, hidden_size)
         self.num_features = num_features
         self.encoder = encoder
         self.hidden_size = num_features if encoder == "identity" else hidden_size

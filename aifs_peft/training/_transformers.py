@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from accelerate.data_loader import prepare_data_loader
 from peft import PeftModel
 from torch import nn
 from torch.utils.data import DataLoader, Sampler
@@ -23,6 +24,7 @@ from aifs_peft.training.callbacks import export_callbacks
 from aifs_peft.training.checkpoint_folders import require_whole, unfinished
 from aifs_peft.training.checkpoints import load_adapter_strictly
 from aifs_peft.training.columns import is_table
+from aifs_peft.training.streams import TrainingPart
 from aifs_peft.tuner import find_aifs_layer
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,35 @@ def training_loader(trainer: Trainer, dataset: Any, sampler: Sampler[int]) -> Da
         sampler_fn=lambda _: sampler,
         is_training=True,
     )
+
+
+def streaming_loader(trainer: Trainer, part: TrainingPart) -> DataLoader[Any]:
+    """The loader of a stream: as upstream builds one, but each process's part of the batches is taken already.
+
+    Upstream would have one process read and send whole batches to the others, which cannot be put together where texts
+    differ in length.
+
+    Args:
+        trainer: whose arguments and collator are used.
+        part: of this process.
+    """
+    args = trainer.args
+    loader: DataLoader[Any] = DataLoader(
+        part,
+        batch_size=part.batch_size,
+        collate_fn=removing_collator(trainer),
+        num_workers=args.dataloader_num_workers,
+        pin_memory=args.dataloader_pin_memory,
+        persistent_workers=args.dataloader_persistent_workers,
+        multiprocessing_context=args.dataloader_multiprocessing_context,
+        prefetch_factor=args.dataloader_prefetch_factor,
+    )
+    accelerator = trainer.accelerator
+    prepared: DataLoader[Any] = prepare_data_loader(
+        loader, accelerator.device, num_processes=1, process_index=0, put_on_device=accelerator.device_placement,
+        dispatch_batches=False, non_blocking=accelerator.non_blocking,
+    )  # fmt: skip
+    return prepared
 
 
 def device_batch_size(trainer: Trainer) -> int:

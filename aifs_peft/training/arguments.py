@@ -64,6 +64,8 @@ class AIFSTrainingArguments(TrainingArguments):
         max_repeats: no example is drawn more often than this per epoch on average, however small its cell.
         cache_latents: encode every data set once, before the first epoch, and train on the latents: for a frozen
             encoder and examples that are the same each time they are read (no random augmentation), which is checked.
+        stream_shuffle_buffer: examples of a streamed training set that are held to be shuffled, anew in each epoch; 0
+            takes them in the order of the stream, as transformers does. A set in memory is always shuffled.
 
     **Selection and evaluation, without group labels**
 
@@ -75,6 +77,12 @@ class AIFSTrainingArguments(TrainingArguments):
         evaluation_columns: integer or boolean columns of the evaluation set (say, true groups, also overlapping ones)
             that `compute_metrics` and `predict` get beside the labels, as `label_ids = (labels, column, ...)`. Kept
             whatever `remove_unused_columns` says; never seen by the model.
+
+    **Several processes**
+
+    Args:
+        shard_base_model: split the frozen weights of the base model over the processes (FSDP2), for a base that does
+            not fit onto one device; what is trained stays whole on each.
 
     **Interruptions**
 
@@ -121,6 +129,9 @@ class AIFSTrainingArguments(TrainingArguments):
     balance_groups: bool = field(default=True, metadata={"help": "Balance batches over inferred groups."})
     max_repeats: float = field(default=20.0, metadata={"help": "Most draws per example and epoch, on average."})
     cache_latents: bool = field(default=False, metadata={"help": "Encode each set once; for a frozen encoder."})
+    stream_shuffle_buffer: int = field(
+        default=0, metadata={"help": "Examples of a streamed training set that are shuffled at a time."}
+    )
     selection: str = field(
         default="worst_inferred_group",
         metadata={"help": "worst_inferred_group, worst_class or average."},
@@ -129,6 +140,9 @@ class AIFSTrainingArguments(TrainingArguments):
     early_stopping_patience: int | None = field(default=None, metadata={"help": "Evaluations without improvement."})
     evaluation_columns: list[str] | None = field(
         default=None, metadata={"help": "Columns for compute_metrics, such as true groups."}
+    )
+    shard_base_model: bool = field(
+        default=False, metadata={"help": "Split the frozen base model over the processes (FSDP2)."}
     )
     save_on_sigterm: bool = field(default=True, metadata={"help": "On SIGTERM save a checkpoint and end with 143."})
     resume_without_optimizer: bool = field(
@@ -186,6 +200,7 @@ class AIFSTrainingArguments(TrainingArguments):
         check_number("max_repeats", self.max_repeats, 1)
         for name in ("mask_update_every", "min_cell"):
             check_count(name, getattr(self, name))
+        check_count("stream_shuffle_buffer", self.stream_shuffle_buffer, 0)
         for name in ("mask_samples", "early_stopping_patience"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
@@ -241,5 +256,6 @@ class AIFSTrainingArguments(TrainingArguments):
                 raise InvalidConfigError(
                     f"{name}={value!r} splits parameters or batches over processes, and discovery, masks and exact "
                     "resume have not been shown to work then; leave it out and start one process per device: torchrun "
-                    "--nproc_per_node N ..., or accelerate launch --multi_gpu"
+                    "--nproc_per_node N ..., or accelerate launch --multi_gpu. For a base model that does not fit onto "
+                    "one device: shard_base_model=True (FSDP2 on its frozen weights)"
                 )

@@ -17,6 +17,7 @@ from aifs_peft.training.encoding import EncodingPasses, Loading, Split
 from aifs_peft.training.epoch_runner import EpochRunner
 from aifs_peft.training.latents import LatentStore
 from aifs_peft.training.processes import Processes
+from aifs_peft.training.streams import Stream
 from aifs_peft.tuner import AIFSLayer
 from aifs_peft.tuner.modes import trains_encoder
 
@@ -30,7 +31,7 @@ class TrainingData:
     """The data sets of a training.
 
     Attributes:
-        train: map-style.
+        train: map-style, or a `Stream`.
         labels: of the training set, `(n,)` int64.
         validation: map-style; None without one.
         unlabelled: map-style, without labels; None without one.
@@ -105,7 +106,8 @@ def assemble(
     )
     store = LatentStore(len(train.labels), samples or method.samples_per_epoch(contexts.encoder_trains), seed)
     order_seed = seed if order_seed is None else order_seed
-    return EpochRunner(contexts, store, passes, order_seed=order_seed, update_every=update_every)
+    streamed = isinstance(data.train, Stream)
+    return EpochRunner(contexts, store, passes, order_seed=order_seed, update_every=update_every, streamed=streamed)
 
 
 def _splits(data: TrainingData, method: Method, seed: int) -> tuple[Split, Split | None]:

@@ -16,8 +16,11 @@ from aifs_peft.training.arguments import AIFSTrainingArguments
 from aifs_peft.training.epoch_runner import EpochRunner
 from aifs_peft.training.inputs import processed
 from aifs_peft.training.labels import check_labels, read_labels
+from aifs_peft.training.parallel import processes_of
 from aifs_peft.training.rng import isolated_rng
+from aifs_peft.training.streams import Stream, check_streamed, check_workers, is_stream, require_same_stream
 from aifs_peft.tuner import AIFSLayer
+from aifs_peft.tuner.modes import trains_encoder
 
 
 class TrainerBase(Trainer):
@@ -57,8 +60,11 @@ class TrainerBase(Trainer):
             InvalidInputError: if the set is empty, has one class, or a label is missing or has no class in the head.
         """
         if self._labels is None:
+            dataset = self.train_dataset
             with isolated_rng(self.args.seed):
-                labels = read_labels(self.train_dataset)
+                labels = dataset.labels if isinstance(dataset, Stream) else read_labels(dataset)
+            if isinstance(dataset, Stream):
+                require_same_stream(dataset, processes_of(self.accelerator))
             check_labels(labels, self.num_labels)
             self._labels = labels
         return self._labels
@@ -67,8 +73,24 @@ class TrainerBase(Trainer):
         """A data set as the model takes it; several by name are made ready each."""
         if isinstance(dataset, dict) and not isinstance(dataset, datasets.DatasetDict):
             return {name: self._ready(part, what) for name, part in dataset.items()}
+        if isinstance(dataset, Stream):
+            dataset = dataset.source
         keep = list(self.args.evaluation_columns or ())
-        return processed(dataset, self.processing_class, self.adapted, what, keep)
+        ready = processed(dataset, self.processing_class, self.adapted, what, keep)
+        return self._stream(ready) if what == "training" and is_stream(ready) else ready
+
+    def _stream(self, source: Any) -> Stream:
+        """A streamed training set; of one that is longer than the training only what the training sees."""
+        args = self.args
+        check_workers(args.dataloader_num_workers)
+        if not args.cache_latents:
+            trains = trains_encoder(self.adapted, self.layer)
+            check_streamed(self.method, encoder_trains=trains, num_labels=self.num_labels)
+        limit = args.max_steps * self._batch_size() * args.gradient_accumulation_steps
+        known = self.train_dataset
+        if isinstance(known, Stream) and (known.source, known.limit) == (source, limit if limit > 0 else None):
+            return known
+        return Stream(source, limit=limit if limit > 0 else None, seed=args.seed)
 
     def _batch_size(self) -> int:
         """Training examples per forward pass, over all processes."""

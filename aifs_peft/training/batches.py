@@ -51,7 +51,7 @@ class IndexedDataset(Dataset[dict[str, Any]]):
         return len(self.dataset)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        return self._marked(self._read(position), position)
+        return marked(self._read(position), *_place(position))
 
     def __getitems__(self, positions: list[int]) -> list[dict[str, Any]]:
         """A batch at once, for data sets that are faster that way (`datasets.Dataset` is)."""
@@ -60,16 +60,27 @@ class IndexedDataset(Dataset[dict[str, Any]]):
             return [self[position] for position in positions]
         with seeded(self.seed, [_place(position) for position in positions]):
             examples = fetch([int(position) for position in positions])
-        return [self._marked(example, position) for example, position in zip(examples, positions, strict=True)]
+        return [marked(example, *_place(position)) for example, position in zip(examples, positions, strict=True)]
 
     def _read(self, position: int) -> Any:
         with seeded(self.seed, [_place(position)]):
             return self.dataset[int(position)]
 
-    @staticmethod
-    def _marked(example: Any, position: int) -> dict[str, Any]:
-        index, occurrence, epoch = _place(position)
-        return {**example, INDEX: index, OCCURRENCE: occurrence, EPOCH: epoch}
+
+def marked(example: Any, position: int, occurrence: int = 0, epoch: int = 0) -> dict[str, Any]:
+    """An example with its place in the training.
+
+    Args:
+        example: by name.
+        position: in the training set.
+        occurrence: earlier draws of it in the epoch.
+        epoch: epochs completed before.
+
+    Example:
+        >>> marked({"label": 1}, 7)
+        {'label': 1, 'aifs_index': 7, 'aifs_occurrence': 0, 'aifs_epoch': 0}
+    """
+    return {**example, INDEX: position, OCCURRENCE: occurrence, EPOCH: epoch}
 
 
 def _place(position: int) -> tuple[int, int, int]:

@@ -13,6 +13,7 @@ from aifs_peft.training.finite import require_finite_weights
 from aifs_peft.training.parallel import processes_of
 from aifs_peft.training.resuming import Run, check_same_run, describe, saved_run
 from aifs_peft.training.saving import writing
+from aifs_peft.training.streams import Stream
 
 
 class CheckpointingTrainer(TrainerBase):
@@ -42,8 +43,13 @@ class CheckpointingTrainer(TrainerBase):
             {"mask_update_every": args.mask_update_every, "mask_samples": args.mask_samples},
             world_size=processes, batch_size=self._batch_size() // processes,
             accumulation=args.gradient_accumulation_steps, seed=args.seed,
-            data_seed=args.seed if args.data_seed is None else args.data_seed,
+            data_seed=args.seed if args.data_seed is None else args.data_seed, stream_buffer=self._stream_buffer(),
         )  # fmt: skip
+
+    def _stream_buffer(self) -> int | None:
+        """What the order of a streamed training set depends on; None for one in memory, also as latents."""
+        streamed = isinstance(self.train_dataset, Stream) and not self.args.cache_latents
+        return self.args.stream_shuffle_buffer if streamed else None
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As upstream; a checkpoint in mid-epoch also has the latents seen so far.

@@ -14,6 +14,12 @@ from aifs_peft.training.arguments import AIFSTrainingArguments
 from aifs_peft.training.labels import LABEL_NAMES, NOT_MAP_STYLE, check_labels, find_labels, is_map_style
 from aifs_peft.training.rng import isolated_rng
 from aifs_peft.training.selection import SELECTION_METRICS
+from aifs_peft.training.sharded import is_sharded
+
+SPREAD = (
+    "the model {how}; discovery, masks and exact resume have not been shown to work then. Load it whole and start one "
+    "process per GPU; where its frozen weights do not fit onto one, set shard_base_model=True, or load them in 4 bits"
+)
 
 
 def check_arguments(args: object) -> None:
@@ -65,16 +71,32 @@ def check_model(model: nn.Module, args: AIFSTrainingArguments, *, encoder_trains
     Raises:
         InvalidConfigError: naming the argument.
     """
-    if getattr(model, "is_distributed_loading_by_transformers", False):
-        raise InvalidConfigError(
-            "the model was loaded in shards (distributed_config); discovery, masks and exact resume have not been "
-            "shown to work then. Load it whole, and start one process per GPU"
-        )
+    check_whole(model)
     if args.neftune_noise_alpha is not None and not encoder_trains:
         raise InvalidConfigError(
             "neftune_noise_alpha adds noise to embeddings in training mode, and a frozen encoder stays in evaluation "
             "mode: it would do nothing. Leave it out, or train the encoder (AIFSConfig(encoder_adapter=...))"
         )
+
+
+def check_whole(model: nn.Module) -> None:
+    """Refuse a model that somebody else has spread over devices or processes.
+
+    Args:
+        model: with its adapter.
+
+    Raises:
+        InvalidConfigError: saying how it is spread, and what to do instead.
+    """
+    maps: list[dict[str, Any]] = [getattr(module, "hf_device_map", None) or {} for module in model.modules()]
+    devices = sorted({str(device) for devices in maps for device in devices.values()})
+    if len(devices) > 1:
+        raise InvalidConfigError(SPREAD.format(how=f"is spread over the devices {', '.join(devices)} (device_map)"))
+    if getattr(model, "is_distributed_loading_by_transformers", False):
+        raise InvalidConfigError(SPREAD.format(how="was loaded in shards (distributed_config)"))
+    split = [name for name, p in model.named_parameters() if type(p).__name__ == "DTensor"]
+    if split and not is_sharded(model):
+        raise InvalidConfigError(SPREAD.format(how=f"is split over processes (tp_plan or device_mesh: {split[0]})"))
 
 
 def check_evaluation_sets(datasets: Any, args: AIFSTrainingArguments, num_labels: int) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
+from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent._support import evaluating
 from aifs_peft.methods import Latents, RegionPool, Regions, StepContext
 from aifs_peft.models import TokenMap, resolve_tokens
@@ -19,7 +20,15 @@ from aifs_peft.training.labels import check_labels, read_labels
 from aifs_peft.training.latents import LatentStore, RegionStore
 from aifs_peft.training.processes import Processes
 from aifs_peft.training.rng import isolated_rng
+from aifs_peft.training.sharded import is_sharded
+from aifs_peft.training.streams import EncodingPart, Stream
 from aifs_peft.tuner import AIFSLayer, initial_encoder
+
+TOKENS_OF_BLOCKS = (
+    'this method reads tokens, which have no features in the joined latents of AIFSConfig(latents="multi"); leave '
+    'latents at "last", or take a method that does not read tokens'
+)
+SCALED_BY = 2048  # examples that say how the latents of several layers are scaled
 
 
 @dataclass(frozen=True)
@@ -122,6 +131,21 @@ class EncodingPasses:
         nobody = torch.zeros(len(self.unlabelled), dtype=torch.int64)
         return self.latents_of(self.unlabelled, nobody, "unlabelled").z
 
+    def fit_blocks(self) -> None:
+        """Scale the latents of several layers by a sample of the training set, once; see `AIFSConfig(latents="multi")`.
+
+        Raises:
+            NonFiniteError: if a latent is NaN or infinite.
+        """
+        blocks = self.layer.blocks
+        if blocks is None or blocks.fitted:
+            return
+        labels = self.train.labels
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.seed))
+        rows = order[:SCALED_BY].sort().values
+        sample: Any = Subset(self.train.dataset, rows.tolist())
+        blocks.fit(self.latents_of(sample, labels[rows]).z)  # joined as they are, so far
+
     def latents_of(self, dataset: Any, labels: Tensor, what: str = "training") -> Latents:
         """Latents of any data set by the model as it is.
 
@@ -139,7 +163,7 @@ class EncodingPasses:
             store.add(rows, self.layer.take_output().z, labels[rows], step=0)
 
         self._pass_over(dataset, range(len(labels)), keep)
-        return store.gather(self.processes, self.layer.in_features, what)
+        return store.gather(self.processes, self.layer.state.dim, what)
 
     def encode_regions(self, pool: RegionPool, index: Tensor | None) -> Regions:
         """Features of parts of examples; see `EpochContext.encode_regions`.
@@ -161,14 +185,16 @@ class EncodingPasses:
 
         positions = range(len(split.labels)) if index is None else index.tolist()
         self._pass_over(split.dataset, positions, keep, output_hidden_states=True)
-        return store.gather(self.processes, self.layer.in_features)
+        return store.gather(self.processes, self.layer.state.dim)
 
     def resolve_tokens(self) -> None:
         """Find out on two examples how this model's tokens become its latents; for methods that read tokens.
 
         Raises:
-            HeadError: if they do not in a way that is known.
+            InvalidConfigError: if they do not in a way that is known.
         """
+        if self.layer.blocks is not None:
+            raise InvalidConfigError(TOKENS_OF_BLOCKS)
         found: list[TokenMap] = []
 
         def look(_rows: Tensor, inputs: dict[str, Any], outputs: Any) -> None:
@@ -178,6 +204,8 @@ class EncodingPasses:
             found.append(resolve_tokens(self.model, hidden, z, attention_mask=mask, pixels=pixels))
 
         two = [0, len(self.train.labels) - 1]
+        if isinstance(self.train.dataset, Stream):
+            two = sorted({0, min(1, two[1])})  # the last one lies a whole pass away
         self._pass_over(self.train.dataset, two, look, everywhere=True, output_hidden_states=True)
         self.tokens = found[0]
 
@@ -225,15 +253,19 @@ class EncodingPasses:
             everywhere: every process runs all batches.
             **forward: for the model beside the inputs.
         """
-        size = self.loading.batch_size
-        batches = [list(range(start, min(start + size, len(positions)))) for start in range(0, len(positions), size)]
-        if not everywhere:
-            batches = batches[self.processes.rank :: self.processes.world_size]
-        chosen: Any = Subset(IndexedDataset(dataset), positions)
         with isolated_rng(self.seed), evaluating(self.model):
-            loader = DataLoader(
-                chosen, batch_sampler=batches, collate_fn=self.loading.collate, **(self.loading.workers or {})
-            )
-            for batch in loader:
+            for batch in self._batches(dataset, positions, Processes() if everywhere else self.processes):
                 inputs = model_inputs(batch, self.loading.hidden, self.loading.device)
                 each(batch[INDEX].cpu(), inputs, self.model(**inputs, **forward))
+
+    def _batches(self, dataset: Any, positions: Sequence[int], processes: Processes) -> DataLoader[Any]:
+        """This process's share of the batches: every `world_size`-th."""
+        size, options = self.loading.batch_size, {"collate_fn": self.loading.collate, **(self.loading.workers or {})}
+        if isinstance(dataset, Stream):
+            part = EncodingPart(dataset, positions, size, processes, even=is_sharded(self.model))
+            return DataLoader(part, batch_size=size, **options)
+        batches = [list(range(start, min(start + size, len(positions)))) for start in range(0, len(positions), size)]
+        if is_sharded(self.model):  # all processes take part in each forward pass: some run the first batch once more
+            batches += batches[:1] * (-len(batches) % processes.world_size)
+        chosen: Dataset[Any] = Subset(IndexedDataset(dataset), positions)
+        return DataLoader(chosen, batch_sampler=batches[processes.rank :: processes.world_size], **options)

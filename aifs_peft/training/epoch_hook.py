@@ -13,9 +13,9 @@ from aifs_peft.methods import TrainingPlan
 from aifs_peft.training.adapter import num_labels_of, require_adapter, require_peft
 from aifs_peft.training.assembly import TrainingData, assemble
 from aifs_peft.training.batches import INDEX, OCCURRENCE, CarryingCollator, IndexedDataset, model_inputs
-from aifs_peft.training.checks import check_precision
+from aifs_peft.training.checks import check_precision, check_whole
 from aifs_peft.training.contexts import Batch
-from aifs_peft.training.encoding import Loading
+from aifs_peft.training.encoding import EncodingPasses, Loading, Split
 from aifs_peft.training.labels import check_labels, label_of, read_labels
 from aifs_peft.training.losses import LossTerms
 from aifs_peft.training.method import build_method
@@ -91,6 +91,7 @@ class EpochHook:
         self.accelerator = Accelerator() if accelerator is None else accelerator
         refuse_sharding(self.accelerator)
         check_precision(self.accelerator.mixed_precision, self.accelerator.device)
+        check_whole(model)
         adapted = require_peft(model).to(self.accelerator.device)
         self.layer = require_adapter(adapted)
         self.method = build_method(adapted, self.layer, method, seed=seed, **settings)
@@ -99,9 +100,12 @@ class EpochHook:
         check_labels(labels, num_labels_of(self.layer))
         processes = processes_of(self.accelerator)
         collator = CarryingCollator(default_collate if collate is None else collate, seed=seed)
+        loading = Loading(collator, batch_size, self.accelerator.device)
+        train = Split(train_dataset, "training", {}, seed, labels)
+        self._passes = EncodingPasses(adapted, self.layer, train, None, loading, processes, seed)
         self.runner = assemble(
-            adapted, self.layer, self.method, TrainingData(train_dataset, labels, validation_dataset),
-            Loading(collator, batch_size, self.accelerator.device), processes,
+            adapted, self.layer, self.method, TrainingData(train_dataset, labels, validation_dataset), loading,
+            processes,
             batch_size=batch_size * processes.world_size, seed=seed, samples=samples, update_every=update_every,
         )  # fmt: skip
         self.loader: DataLoader[Any] = self.accelerator.prepare_data_loader(
@@ -141,6 +145,7 @@ class EpochHook:
         per_epoch = max(-(-len(self.loader) // self.accelerator.gradient_accumulation_steps), 1)
         self.step, self._micro, self._steps, self._epoch = completed * per_epoch, 0, count * per_epoch, completed
         plan = TrainingPlan(self._steps, per_epoch, self.runner.update_every)
+        self._passes.fit_blocks()
         self.numbers = self.runner.begin_training(plan, epoch=completed, fresh=completed == 0)
         for epoch in range(completed, count):
             self.runner.begin_epoch(epoch)

@@ -14,6 +14,7 @@ from aifs_peft.methods import EpochContext, Sampling, StepContext, TrainingPlan
 from aifs_peft.training.contexts import Contexts
 from aifs_peft.training.latents import LatentStore
 from aifs_peft.training.sampling import EpochSampler
+from aifs_peft.training.streams import StreamOrder
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class EpochRunner:
         tokens: of the encoder, where there is one.
         order_seed: of the order of examples.
         update_every: epochs between two looks at the latents of an epoch.
+        streamed: whether the training set is a stream, whose examples cannot be drawn.
     """
 
     def __init__(
@@ -54,11 +56,17 @@ class EpochRunner:
         *,
         order_seed: int,
         update_every: int = 1,
+        streamed: bool = False,
     ) -> None:
         self.contexts, self.method, self.store, self._tokens = contexts, contexts.method, store, tokens
         self.update_every = update_every
         self._prepared = False
-        self.sampler = EpochSampler(len(contexts.labels), self._sampling, order_seed, self.method.settings.max_repeats)
+        self.order: EpochSampler | StreamOrder
+        if streamed:
+            self.order = StreamOrder(self.method, self._sampling)
+        else:
+            repeats = self.method.settings.max_repeats
+            self.order = EpochSampler(len(contexts.labels), self._sampling, order_seed, repeats)
 
     def begin_training(
         self, plan: TrainingPlan, *, epoch: float = 0, fresh: bool = True, resumed_from: Path | None = None
@@ -101,7 +109,13 @@ class EpochRunner:
         Args:
             epoch: epochs completed so far.
         """
-        self.sampler.set_epoch(epoch)
+        self.order.set_epoch(epoch)
+
+    @property
+    def sampler(self) -> EpochSampler:
+        """Positions in the order of the coming epoch; a stream has none."""
+        assert isinstance(self.order, EpochSampler)  # noqa: S101 - loaders of streams do not ask
+        return self.order
 
     def with_tokens(self, context: StepContext, inputs: dict[str, Any], outputs: Any) -> StepContext:
         """A batch's context, with the encoder's token features for a method that reads them.

@@ -21,6 +21,7 @@ from aifs_peft.training.encoding import EncodingPasses, Loading, Split
 from aifs_peft.training.labels import read_labels, without_labels
 from aifs_peft.training.parallel import processes_of
 from aifs_peft.training.rng import isolated_rng
+from aifs_peft.training.streams import Stream
 from aifs_peft.tuner import AIFSLayer, find_aifs_layer
 from aifs_peft.tuner.modes import trains_encoder
 
@@ -207,12 +208,24 @@ class _Keeper:
         return found
 
     def _require_repeatable(self, dataset: Any, what: str) -> None:
-        for row in range(0, len(dataset), max(1, len(dataset) // PROBED)):
-            first, second = (self._read(dataset, row, self.seed + number) for number in range(2))
+        if isinstance(dataset, Stream):
+            pairs = zip(*(self._read_first(dataset, self.seed + number) for number in range(2)), strict=True)
+            rows = dict(enumerate(pairs))
+        else:
+            chosen = range(0, len(dataset), max(1, len(dataset) // PROBED))
+            rows = {row: tuple(self._read(dataset, row, self.seed + number) for number in range(2)) for row in chosen}
+        for row, (first, second) in rows.items():
             if any(not torch.equal(first[name], second[name]) for name in first):
                 raise InvalidConfigError(RANDOM.format(row=row, what=what))
 
     def _read(self, dataset: Any, row: int, seed: int) -> dict[str, Tensor]:
         with isolated_rng(seed):
-            batch = self.loading.collate([dataset[row]])
+            return self._tensors(dataset[row])
+
+    def _read_first(self, stream: Stream, seed: int) -> list[dict[str, Tensor]]:
+        with isolated_rng(seed):
+            return [self._tensors(example) for example in stream.first(PROBED, seed)]
+
+    def _tensors(self, example: Any) -> dict[str, Tensor]:
+        batch = self.loading.collate([example])
         return {name: value for name, value in batch.items() if isinstance(value, Tensor)}

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from aifs_peft.data.images import read_images, undecoded
 from aifs_peft.errors import InvalidInputError
 from aifs_peft.training.labels import LABEL_NAMES, read_labels
+from aifs_peft.training.stream_inputs import ProcessedStream, label_encoder, stream_column
 
 # Column -> what it holds, in the order in which they are looked for.
 IMAGE_COLUMNS = ("image", "img", "images")
@@ -130,24 +131,46 @@ def processed(dataset: Any, processor: Any, model: nn.Module, what: str, keep: S
             f"the {what} set is a DatasetDict with the splits {', '.join(dataset)}; pass one of them, such as "
             f"data[{next(iter(dataset), 'train')!r}]"
         )
+    if isinstance(dataset, datasets.IterableDataset):
+        return _processed_stream(dataset, processor, model, what, keep)
     if not isinstance(dataset, datasets.Dataset) or any(name in dataset.column_names for name in MODEL_INPUTS):
         return dataset
     column = input_column(dataset)
     if column is None:
         return dataset
+    limit = _limit(processor, column, isinstance(dataset.features[column], datasets.Image), model, what)
+    return ProcessedDataset(dataset, column, processor, encode_labels(dataset, model, what), limit, keep, what)
+
+
+def _processed_stream(
+    dataset: datasets.IterableDataset, processor: Any, model: nn.Module, what: str, keep: Sequence[str]
+) -> Any:
+    """A streamed set as the model takes it: unchanged where it holds the model's inputs already."""
+    if any(name in (dataset.column_names or ()) for name in MODEL_INPUTS):
+        return dataset
+    column = stream_column(dataset, (*IMAGE_COLUMNS, *TEXT_COLUMNS))
+    if column is None:
+        return dataset
+    image = isinstance((dataset.features or {}).get(column), datasets.Image) or column in IMAGE_COLUMNS
+    limit = _limit(processor, column, image, model, what)
+    known = dict(getattr(getattr(model, "config", None), "label2id", None) or {})
+    return ProcessedStream(dataset, column, processor, label_encoder(known, what), limit, keep, what)
+
+
+def _limit(processor: Any, column: str, image: bool, model: nn.Module, what: str) -> int | None:
+    """Most tokens of a text, None for pictures; refuses a processor that does not go with the column."""
     if processor is None:
         raise InvalidInputError(
             f"the {what} set has a column {column!r} and no model inputs; pass processing_class= (the image processor "
             "or tokenizer of the model), or process the data set yourself"
         )
     tokenizer = isinstance(processor, PreTrainedTokenizerBase)
-    if tokenizer == isinstance(dataset.features[column], datasets.Image):
+    if tokenizer == image:
         raise InvalidInputError(
             f"the column {column!r} of the {what} set does not go with processing_class={type(processor).__name__}; "
             "images need an image processor, texts a tokenizer"
         )
-    limit = longest_text(model, processor) if tokenizer else None
-    return ProcessedDataset(dataset, column, processor, encode_labels(dataset, model, what), limit, keep, what)
+    return longest_text(model, processor) if tokenizer else None
 
 
 def input_column(dataset: datasets.Dataset) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from aifs_peft.errors import InvalidInputError
 from aifs_peft.training.columns import is_table
@@ -95,7 +95,7 @@ def read_labels(dataset: Any, what: str = "training") -> Tensor:
     values = _raw_labels(dataset, what)
     if all(value is None for value in values):
         label_of(dataset[0])  # raises, and tells what an example has
-    return _parsed(values, what)
+    return parsed_labels(values, what)
 
 
 def find_labels(dataset: Any, what: str = "test") -> Tensor | None:
@@ -118,7 +118,7 @@ def find_labels(dataset: Any, what: str = "test") -> Tensor | None:
     values = _raw_labels(dataset, what)
     if all(value is None for value in values):
         return None
-    labels = _parsed(values, what)
+    labels = parsed_labels(values, what)
     return None if bool(torch.isin(labels, torch.tensor(NO_LABEL)).all()) else labels
 
 
@@ -129,7 +129,8 @@ def is_map_style(dataset: Any) -> bool:
         >>> is_map_style([]), is_map_style(iter([]))
         (True, False)
     """
-    return hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+    indexed = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+    return indexed and not isinstance(dataset, IterableDataset)  # torch's has both names, and refuses to be indexed
 
 
 def check_labels(labels: Tensor, num_labels: int, what: str = "training", *, several: bool = True) -> None:
@@ -231,7 +232,23 @@ def _raw_labels(dataset: Any, what: str) -> Any:
     return _one_by_one(dataset)
 
 
-def _parsed(values: Any, what: str) -> Tensor:
+def parsed_labels(values: Any, what: str = "training") -> Tensor:
+    """Labels as they are held, as integers.
+
+    Args:
+        values: an array, or a list of anything.
+        what: which set, for the messages.
+
+    Returns:
+        `(n,)` int64.
+
+    Raises:
+        InvalidInputError: naming the first that is no integer.
+
+    Example:
+        >>> parsed_labels([0, torch.tensor(1), 2.0])
+        tensor([0, 1, 2])
+    """
     whole = _whole_numbers(values)
     if whole is None:
         position = _first_unusable(values)

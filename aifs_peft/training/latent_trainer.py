@@ -46,6 +46,7 @@ class LatentSchedule:
         weight_decay: of AdamW, at least 0.
         head: "linear", "mlp" (one hidden layer, tanh), or "auto" for the method's own.
         hidden: width of the hidden layer of a head that has one, at least 1.
+        mask_update_every: epochs between two looks of the method at the latents of an epoch, at least 1.
 
     Raises:
         InvalidConfigError: for an unknown head, or a number out of range.
@@ -61,11 +62,12 @@ class LatentSchedule:
     weight_decay: float = 1e-2
     head: str = "auto"
     hidden: int = 64
+    mask_update_every: int = 1
 
     def __post_init__(self) -> None:
         if self.head not in ("auto", "linear", "mlp"):
             raise InvalidConfigError(f"head must be 'auto', 'linear' or 'mlp'; got {self.head!r}")
-        for name in ("epochs", "batch_size", "hidden"):
+        for name in ("epochs", "batch_size", "hidden", "mask_update_every"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InvalidConfigError(f"{name} must be an integer of at least 1; got {value!r}")
@@ -205,7 +207,12 @@ class _LatentTrainer:
             batch_size=schedule.batch_size,
             offered=_offered(everything, validation),
         )
-        self.runner = EpochRunner(self.contexts, GivenLatents(everything), order_seed=self.seed)
+        self.runner = EpochRunner(
+            self.contexts,
+            GivenLatents(everything),
+            order_seed=self.seed,
+            update_every=schedule.mask_update_every,
+        )
         self.terms = LossTerms(remedy=REMEDY)
         self.steps_per_epoch = -(-len(y) // schedule.batch_size)
 

@@ -22,7 +22,8 @@ from aifs_peft.training.processes import Processes
 SHARDED = (
     "{engine} is on ({where}). It splits parameters over processes, and discovery, masks and exact resume have not "
     "been shown to work then; switch it off and use DistributedDataParallel: torchrun --nproc_per_node N ..., or "
-    "accelerate launch --multi_gpu"
+    "accelerate launch --multi_gpu. For a base model that does not fit onto one device: "
+    "AIFSTrainingArguments(shard_base_model=True), which is FSDP2 on its frozen weights"
 )
 
 

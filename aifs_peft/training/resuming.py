@@ -27,6 +27,7 @@ _POSITION = {
     "accumulation": "gradient accumulation",
     "seed": "seed",
     "data_seed": "data seed",
+    "stream_buffer": "shuffle buffer of the streamed training set",
 }
 # Where an adapter comes from, and what it is used for: not what it is.
 _NOT_ITSELF = ("base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version")
@@ -52,6 +53,7 @@ class Run:
         method: name of the training method.
         settings: the numbers that the method reads, by name, its options with their defaults.
         configuration: of the adapter, but for those numbers.
+        stream_buffer: `stream_shuffle_buffer` of a streamed training set; None for one in memory.
     """
 
     world_size: int
@@ -64,6 +66,7 @@ class Run:
     method: str
     settings: dict[str, Any]
     configuration: dict[str, Any]
+    stream_buffer: int | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -73,7 +76,7 @@ class Run:
 
 
 def describe(
-    method: Method, labels: Tensor, configuration: dict[str, Any], updates: dict[str, Any], **numbers: int
+    method: Method, labels: Tensor, configuration: dict[str, Any], updates: dict[str, Any], **numbers: Any
 ) -> Run:
     """A run as its checkpoints tell it.
 
@@ -82,7 +85,7 @@ def describe(
         labels: of the training set, `(n,)` int64.
         configuration: of the adapter.
         updates: `mask_update_every` and `mask_samples`, where the method looks at the latents of its epochs.
-        **numbers: `world_size`, `batch_size`, `accumulation`, `seed`, `data_seed`.
+        **numbers: `world_size`, `batch_size`, `accumulation`, `seed`, `data_seed`, and `stream_buffer`.
     """
     return Run(
         examples=len(labels),
@@ -160,6 +163,7 @@ def warn_of_generators(folder: Path, rng_file: str) -> None:
 
 
 def _check_position(folder: Path | str, saved: dict[str, Any], run: Run) -> None:
+    saved = {"stream_buffer": None, **saved}  # earlier releases read no streams
     changed = [name for name in _POSITION if saved[name] != getattr(run, name)]
     if not changed:
         return

@@ -35,7 +35,7 @@ from aifs_peft.training.callbacks import EpochCallback, out_of_patience, restore
 from aifs_peft.training.checkpointing import CheckpointingTrainer
 from aifs_peft.training.checks import check_arguments, check_evaluation_sets, check_model, check_unlabelled
 from aifs_peft.training.contexts import Batch
-from aifs_peft.training.encoding import Loading
+from aifs_peft.training.encoding import EncodingPasses, Loading, Split
 from aifs_peft.training.epoch_runner import EpochRunner
 from aifs_peft.training.evaluating import EvaluatingTrainer
 from aifs_peft.training.finite import require_finite_gradients, require_finite_logits, require_finite_weights
@@ -49,6 +49,8 @@ from aifs_peft.training.parallel import processes_of, refuse_sharding
 from aifs_peft.training.peers import telling_lost_processes
 from aifs_peft.training.resuming import warn_of_generators
 from aifs_peft.training.searching import SearchingTrainer
+from aifs_peft.training.sharding import check_shardable, shard_base
+from aifs_peft.training.streams import Stream, StreamOrder, TrainingPart, is_stream
 from aifs_peft.training.termination import Termination
 from aifs_peft.tuner.modes import trains_encoder
 
@@ -137,9 +139,14 @@ class AIFSTrainer(EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer):
             model, kwargs["processing_class"] = build_model(model, peft_config, data, processor)
         if model is not None:
             self._adopt(model, args)  # what does not fit is told before anything is set up
+        streamed, positional, kwargs = _without_stream(positional, kwargs)
         super().__init__(model, args, *positional, **kwargs)
+        if streamed is not None:
+            self.train_dataset = streamed
         refuse_sharding(self.accelerator)
         self._adopt(self.model, args)
+        if args.shard_base_model and self.model is not None:
+            check_shardable(self.adapted, args, self.accelerator.num_processes)
         columns = list(args.evaluation_columns or ())
         self.train_dataset = self._ready(self.train_dataset, "training")
         self.eval_dataset = self._ready(self.eval_dataset, "evaluation")
@@ -204,6 +211,10 @@ class AIFSTrainer(EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer):
         check_evaluation_sets(self.eval_dataset, self.args, self.num_labels)
         self._checked_evaluation = self.eval_dataset
         checkpoint = self._checkpoint(resume_from_checkpoint)
+        self.fit_blocks()
+        if self.args.shard_base_model:
+            check_shardable(self.adapted, self.args, self.accelerator.num_processes)
+            shard_base(self.adapted, self.layer)
         ending = Termination(wanted=self.args.save_on_sigterm)
         with ending as self._termination, self._telling_lost_processes(), self._on_latents():
             output = super().train(checkpoint, trial, ignore_keys_for_eval)
@@ -217,6 +228,17 @@ class AIFSTrainer(EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer):
             # Of the model as it is now, best and finished, not of its last evaluation.
             self.objective: float | None = None
         return output
+
+    def fit_blocks(self) -> None:
+        """With `AIFSConfig(latents="multi")`: scale the layers' latents by a sample of the training set, once.
+
+        `train` does so by itself; latents that are read before it are joined unscaled.
+        """
+        if self.layer.blocks is not None and not self.layer.blocks.fitted:
+            train = Split(self.train_dataset, "training", {}, self.args.seed, self.labels)
+            processes = processes_of(self.accelerator)
+            passes = EncodingPasses(self.adapted, self.layer, train, None, self._loading(), processes, self.args.seed)
+            passes.fit_blocks()
 
     def _on_latents(self) -> AbstractContextManager[None]:
         """With `cache_latents`: every data set as latents, while the training lasts."""
@@ -232,8 +254,20 @@ class AIFSTrainer(EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer):
         self._adopt(self.model, self.args)
         if self._runner is not None and self._runner.contexts.batch_size != self._batch_size():
             self._runner = None  # `auto_find_batch_size` has lowered it
+        if isinstance(self.train_dataset, Stream):
+            return self._streaming_loader(self.train_dataset)
         dataset = IndexedDataset(_transformers.without_unused_columns(self, self.train_dataset), seed=self.args.seed)
         return _transformers.training_loader(self, dataset, self.runner.sampler)
+
+    def _streaming_loader(self, stream: Stream) -> DataLoader[Any]:
+        args, order = self.args, self.runner.order
+        assert isinstance(order, StreamOrder)  # noqa: S101 - made for this stream
+        processes = processes_of(self.accelerator)
+        order.part = TrainingPart(
+            stream, self._batch_size() // processes.world_size, processes, buffer=args.stream_shuffle_buffer,
+            order_seed=args.seed if args.data_seed is None else args.data_seed, drop_last=args.dataloader_drop_last,
+        )  # fmt: skip
+        return _transformers.streaming_loader(self, order.part)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """As upstream; gradients that are not finite change no weight.
@@ -443,3 +477,12 @@ class AIFSTrainer(EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer):
             due = self.control.should_log
             self.log(dict(numbers))
             self.control.should_log = due
+
+
+def _without_stream(positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """A streamed training set, and what was given without it: `Trainer` would want `max_steps`, its size unknown."""
+    if is_stream(named.get("train_dataset")):
+        return named["train_dataset"], positional, {**named, "train_dataset": None}
+    if len(positional) > 1 and is_stream(positional[1]):  # after the collator
+        return positional[1], (positional[0], None, *positional[2:]), named
+    return None, positional, named

@@ -35,6 +35,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "head": ("copy", "linear", "mlp"),
     "auxiliary": ("none", "linear", "mlp"),
     "pool": ("auto", "cls", "mean", "last"),
+    "latents": ("last", "multi"),
 }
 ALL_LINEAR = "all-linear"
 _NOT_NEGATIVE = ("lambda_", "alpha", "beta", "gamma")
@@ -80,6 +81,10 @@ class AIFSConfig(PeftConfig):
             (LfF, ULE): `"none"`, `"linear"` or `"mlp"`. It takes no part in predictions.
         target_modules: name of the head in the base model; None finds it.
         pool: how to reduce tokens to a latent: `"auto"`, `"cls"`, `"mean"` or `"last"`.
+        latents: `"last"`, what the base model feeds its head; or `"multi"`: beside it the outputs of the blocks at a
+            quarter, half and three quarters of the encoder's depth, averaged over their positions, each scaled to the
+            same variance. Shortcuts that the last layer hardly shows are found there. The base head does not fit the
+            wider latent, so `head="copy"` becomes `"linear"`, and such an adapter cannot be merged.
         encoder_adapter: a PEFT configuration (LoRA, IA3, ...) for the encoder, or its dict; None freezes the encoder.
         trained_modules: modules of the encoder that are trained whole and saved with the adapter, beside or instead of
             `encoder_adapter`: names, as PEFT matches them, or `"all-linear"` for every linear layer.
@@ -87,6 +92,7 @@ class AIFSConfig(PeftConfig):
         labels: names of the classes.
         new_layers: layers between encoder and head that the base model's checkpoint does not hold, so that they start
             at random; trained and saved with the adapter. Found by the adapter itself.
+        latent_blocks: full names and widths of the blocks that `latents="multi"` reads. Found by the adapter itself.
         state_shapes: sizes of the saved mask, basis and so on; filled in by the adapter itself.
 
     Raises:
@@ -125,11 +131,13 @@ class AIFSConfig(PeftConfig):
     auxiliary: Literal["none", "linear", "mlp"] = "none"
     target_modules: list[str] | str | None = None
     pool: Literal["auto", "cls", "mean", "last"] = "auto"
+    latents: Literal["last", "multi"] = "last"
     encoder_adapter: PeftConfig | dict[str, Any] | None = field(default=None)
     trained_modules: list[str] | str | None = None
     num_labels: int | None = None
     labels: list[str] | None = None
     new_layers: list[str] | None = None
+    latent_blocks: list[tuple[str, int]] | None = None
     state_shapes: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -157,6 +165,8 @@ class AIFSConfig(PeftConfig):
             raise InvalidConfigError("\n- ".join([f"{count} in AIFSConfig:", *problems]))
         if self.labels is not None:
             self.num_labels = len(self.labels)
+        if self.latents == "multi" and self.head == "copy":
+            self.head = "linear"  # the base head reads the last latent alone
 
     @classmethod
     def paper(cls, **overrides: Any) -> AIFSConfig:
@@ -208,7 +218,7 @@ class AIFSConfig(PeftConfig):
                 check(*arguments, **options)
             except InvalidConfigError as error:
                 out.append(str(error))
-        out += self._class_weight_problems() + self._shape_problems()
+        out += self._class_weight_problems() + self._shape_problems() + self._block_problems()
         if self.adversarial and self.noise == "counterfactual":
             out.append("adversarial noise needs noise='gaussian', 'l1' or 'l2'; counterfactuals are not chosen freely.")
         head = self.target_modules
@@ -243,6 +253,18 @@ class AIFSConfig(PeftConfig):
                 return []
             return [f"state_shapes must name at most {MOST_ENTRIES:,} entries per tensor; got {shapes!r:.200}."]
         return [f"state_shapes must be a dict of lists of sizes, as the adapter itself writes it; got {shapes!r:.200}."]
+
+    def _block_problems(self) -> list[str]:
+        """Turn `latent_blocks`, lists in JSON, into pairs; say what is wrong with it."""
+        given: Any = self.latent_blocks
+        if given is None:
+            return []
+        pairs = [tuple(pair) if isinstance(pair, list | tuple) else () for pair in given] if _is_list(given) else [()]
+        formed = all(len(p) == 2 and isinstance(p[0], str) and _is_size(p[1]) and p[1] for p in pairs)
+        if pairs and formed and sum(p[1] for p in pairs) <= MOST:
+            self.latent_blocks = [(name, width) for name, width in pairs]
+            return []
+        return [f"latent_blocks must be names and widths, as the adapter itself writes them; got {given!r:.200}."]
 
     def _label_problems(self) -> list[str]:
         if self.labels is None:
@@ -314,6 +336,10 @@ CHANGED_BASE = (
 
 def _are_names(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
 
 
 def _is_size(value: Any) -> bool:

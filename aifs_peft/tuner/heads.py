@@ -67,7 +67,9 @@ def _replace_last_linear(head: nn.Module, num_labels: int) -> nn.Module:
     return head
 
 
-def build_head(base: nn.Module, kind: str, num_labels: int, hidden: int | None = None) -> nn.Module:
+def build_head(
+    base: nn.Module, kind: str, num_labels: int, hidden: int | None = None, dim: int | None = None
+) -> nn.Module:
     """The trainable head for one adapter, in float32 where the base model is in half precision.
 
     Devices are passed to the constructors, not moved to afterwards: under PEFT's `low_cpu_mem_usage` new parameters
@@ -79,6 +81,7 @@ def build_head(base: nn.Module, kind: str, num_labels: int, hidden: int | None =
             fresh; a quantised linear layer becomes a fresh one in full precision), `"linear"` or `"mlp"`.
         num_labels: number of classes.
         hidden: width of the hidden layer of `"mlp"`; None takes the latent's width.
+        dim: width of the latent, which a copy cannot change; None takes that of `base`.
 
     Returns:
         A module, on the device of `base`.
@@ -90,7 +93,8 @@ def build_head(base: nn.Module, kind: str, num_labels: int, hidden: int | None =
         >>> build_head(nn.Linear(4, 3), "copy", num_labels=2)
         Linear(in_features=4, out_features=2, bias=True)
     """
-    dim, classes = head_sizes(base)
+    width, classes = head_sizes(base)
+    dim = dim or width
     device = next(base.parameters()).device
     if kind == "linear":
         return nn.Linear(dim, num_labels, device=device)

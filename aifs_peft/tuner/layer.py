@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from aifs_peft.errors import HeadError
+from aifs_peft.latent.blocks import ScaledBlocks
 from aifs_peft.latent.heads import head_sizes
 from aifs_peft.latent.output import Intervention, LatentOutput
 from aifs_peft.latent.pooling import PooledHead, pool_latent
 from aifs_peft.latent.state import AIFSState
 from aifs_peft.tuner._peft import TunerLayer, check_adapters_to_merge
+from aifs_peft.tuner.block_reader import NOT_RUN, BlockReader
 from aifs_peft.tuner.heads import HeadSpec, build_head, takes_sequence
+from aifs_peft.tuner.last_token import LastToken
 from aifs_peft.tuner.loaded_by_transformers import Expected
 from aifs_peft.tuner.rows import by_row
 
@@ -35,7 +38,7 @@ class AIFSLayer(TunerLayer):
     """
 
     adapter_layer_names = ("aifs_head", "aifs_auxiliary")
-    other_param_names = ("aifs_state", "aifs_spec")
+    other_param_names = ("aifs_state", "aifs_spec", "aifs_blocks")
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: AIFSConfig) -> None:
         super().__init__()
@@ -44,9 +47,13 @@ class AIFSLayer(TunerLayer):
         self.aifs_head = nn.ModuleDict()
         self.aifs_auxiliary = nn.ModuleDict()
         self.aifs_state = nn.ModuleDict()
+        self.aifs_blocks = nn.ModuleDict()
         self.aifs_spec: dict[str, HeadSpec] = {}
         self.merged_adapters: list[str] = []
         self._stash: list[nn.Module] = []  # the base head while merged; a list, so that it is no sub-module
+        self._reader: BlockReader | None = None
+        self._last: LastToken | None = None
+        self._per_token = False  # whether the base model pools after its head
         self._output: LatentOutput | None = None
         self._intervention: Intervention | None = None
         self._keeps_graph = False
@@ -63,13 +70,17 @@ class AIFSLayer(TunerLayer):
         """
         base = self._stash[0] if self._stash else self.base_layer
         num_labels = config.num_labels or self.out_features
-        head = build_head(base, config.head, num_labels, config.head_hidden)
+        device, dim = next(base.parameters()).device, self.in_features
+        if config.latent_blocks:
+            blocks = ScaledBlocks([*(width for _, width in config.latent_blocks), dim]).to(device)
+            self.aifs_blocks[adapter_name], dim = blocks, blocks.dim
+            if self._reader is None:
+                self._reader = BlockReader([name for name, _ in config.latent_blocks])
+        head = build_head(base, config.head, num_labels, config.head_hidden, dim)
         self.aifs_head[adapter_name] = head
         if config.auxiliary != "none":
-            self.aifs_auxiliary[adapter_name] = build_head(base, config.auxiliary, num_labels, config.head_hidden)
-        self.aifs_state[adapter_name] = AIFSState(self.in_features, config.state_shapes).to(
-            next(base.parameters()).device
-        )
+            self.aifs_auxiliary[adapter_name] = build_head(base, config.auxiliary, num_labels, config.head_hidden, dim)
+        self.aifs_state[adapter_name] = AIFSState(dim, config.state_shapes).to(device)
         sequence = config.head == "copy" and takes_sequence(head)
         self.aifs_spec[adapter_name] = HeadSpec(config.pool, config.head == "copy", sequence, num_labels)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
@@ -102,6 +113,53 @@ class AIFSLayer(TunerLayer):
         state = self.aifs_state[self.adapter]
         assert isinstance(state, AIFSState)  # noqa: S101 - for the type checker; only update_layer fills the dict
         return state
+
+    @property
+    def blocks(self) -> ScaledBlocks | None:
+        """How the active adapter joins the latents of several layers; None when it reads the last one alone."""
+        return self.blocks_of(self.adapter)
+
+    def blocks_of(self, adapter: str) -> ScaledBlocks | None:
+        """How an adapter joins the latents of several layers; None when it reads the last one alone."""
+        blocks = self.aifs_blocks[adapter] if adapter in self.aifs_blocks else None  # noqa: SIM401 - no dict
+        assert blocks is None or isinstance(blocks, ScaledBlocks)  # noqa: S101 - for the type checker
+        return blocks
+
+    @property
+    def block_names(self) -> list[str]:
+        """Full names of the blocks that are read."""
+        return [] if self._reader is None else list(self._reader.names)
+
+    def read_blocks(self, model: nn.Module) -> None:
+        """Listen to the blocks that an adapter reads, or no more where none does.
+
+        Args:
+            model: the base model with its adapters.
+        """
+        if self._reader is not None and len(self.aifs_blocks):
+            self._reader.attach(model)
+        else:
+            self._stop_reading_blocks()
+
+    def pick_last_token(self, decoder: nn.Module) -> None:
+        """Take the last token that is no padding for the latent, as a decoder does after its head.
+
+        Args:
+            decoder: the base model.
+        """
+        self._last, self._per_token = LastToken(decoder), True
+
+    def stop_reading(self) -> None:
+        """Listen to no block and no tokens any more, before the adapters are taken off."""
+        if self._last is not None:
+            self._last.detach()
+            self._last = None
+        self._stop_reading_blocks()
+
+    def _stop_reading_blocks(self) -> None:
+        if self._reader is not None:
+            self._reader.detach()
+            self._reader = None
 
     @property
     def armed(self) -> bool:
@@ -175,6 +233,8 @@ class AIFSLayer(TunerLayer):
         """
         spec = self.aifs_spec[adapter or self.adapter]
         base = self._stash[0] if self._stash else self.base_layer
+        if x.dim() == 3 and self._last is not None:
+            x = self._last.pick(x)
         if x.dim() == 3 and spec.pool == "auto" and isinstance(base, nn.Linear):
             raise HeadError(
                 f"this head sees {x.shape[1]} vectors per example and no pooled latent (a token classifier, or a "
@@ -182,7 +242,20 @@ class AIFSLayer(TunerLayer):
                 'pool: AIFSConfig(pool="cls", "mean" or "last").'
             )
         z = pool_latent(x, spec.pool)
-        return z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
+        z = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
+        blocks = self.blocks_of(adapter or self.adapter)
+        return z if blocks is None else self._joined(blocks, z)
+
+    def _joined(self, blocks: ScaledBlocks, z: Tensor) -> Tensor:
+        """The blocks' latents and the last one, `z`; as it is where the joined latents were given themselves."""
+        read = self._reader.pooled if self._reader is not None else {}
+        names = self._reader.names if self._reader is not None else []
+        if not read and z.shape[1] == blocks.dim:
+            return z
+        if any(name not in read or len(read[name]) != len(z) for name in names):
+            raise HeadError(NOT_RUN.format(names=", ".join(names), dim=blocks.dim))
+        joined: Tensor = blocks([*(read[name].to(z.device) for name in names), z])
+        return joined
 
     def classify(self, z: Tensor, adapter: str | None = None) -> Tensor:
         """Logits `(batch, classes)`, at least float32, of latents `z (batch, dim)` by one head.
@@ -205,11 +278,21 @@ class AIFSLayer(TunerLayer):
         if self.disable_adapters and self.merged:
             self.unmerge()
         if self.disable_adapters or self.merged or not self.active_adapters:
+            self._forget_blocks()
             return self._base_logits(x, *args, **kwargs)
+        if self._last is not None and x.dim() == 3:
+            # One row of logits per token, all alike: the base model takes one of them.
+            logits = self._pooled_logits(self._last.pick(x), *args, **kwargs)
+            return logits.unsqueeze(1).expand(-1, x.shape[1], -1)
+        return self._pooled_logits(x, *args, **kwargs)
+
+    def _pooled_logits(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Logits of clean latents, one row per example."""
         if self.rows is not None:
             self._output = None  # latents of several adapters are no one's latent output
             return by_row(self.rows, x, lambda name, part: self._logits_of(name, part, *args, **kwargs))
         z = self.pool(x)
+        self._forget_blocks()
         if not (self.training and self._intervention is not None):
             logits = self.classify(z)
             # Copied, not only detached: latents are often a view of all hidden states, which it would keep alive.
@@ -230,6 +313,10 @@ class AIFSLayer(TunerLayer):
         logits, intervened_logits = self.classify(torch.cat([z, intervened])).chunk(2)
         self._output = LatentOutput(z, logits, intervened, intervened_logits)
         return logits
+
+    def _forget_blocks(self) -> None:
+        if self._reader is not None:
+            self._reader.clear()
 
     def _base_logits(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         logits: Tensor = self.base_layer(x, *args, **kwargs)
@@ -263,7 +350,8 @@ class AIFSLayer(TunerLayer):
         weight = next(self.base_layer.parameters())
         dtype = weight.dtype if weight.is_floating_point() else getattr(self.base_layer, "compute_dtype", None)
         # A head that takes what the base model feeds it goes in as it is, so that the merged model keeps its class.
-        as_is = spec.sequence or (spec.pool == "auto" and (spec.copied or isinstance(self.base_layer, nn.Linear)))
+        takes_it = spec.copied or isinstance(self.base_layer, nn.Linear)
+        as_is = spec.sequence or self._per_token or (spec.pool == "auto" and takes_it)
         if not as_is:
             head = PooledHead(head, spec.pool)
         self._stash = [self.base_layer]
@@ -314,7 +402,7 @@ class AIFSLayer(TunerLayer):
     def move_adapter(self, adapter_name: str, device: torch.device | None) -> None:
         """Move one adapter's head and state to a device, None for the base head's."""
         target = device if device is not None else next(self.base_layer.parameters()).device
-        for container in (self.aifs_head, self.aifs_auxiliary, self.aifs_state):
+        for container in (self.aifs_head, self.aifs_auxiliary, self.aifs_blocks, self.aifs_state):
             if adapter_name in container and not any(p.is_meta for p in container[adapter_name].parameters()):
                 container[adapter_name].to(target)
 

@@ -16,11 +16,13 @@ from torch.nn.modules.conv import _ConvNd
 from aifs_peft.errors import AIFSError, CheckpointMismatchError, InvalidConfigError
 from aifs_peft.latent.heads import head_sizes
 from aifs_peft.tuner._peft import AuxiliaryTrainingWrapper, BaseTunerLayer, Tuner
+from aifs_peft.tuner.blocks import MULTI, check_blocks, find_blocks
 from aifs_peft.tuner.config import CHANGED_BASE, AIFSConfig
+from aifs_peft.tuner.last_token import picks_last_token
 from aifs_peft.tuner.layer import AIFSLayer, find_aifs_layer
 from aifs_peft.tuner.merging import check_mergeable
 from aifs_peft.tuner.modes import freeze_modes
-from aifs_peft.tuner.reentrant import let_gradients_through
+from aifs_peft.tuner.reentrant import let_gradients_through, refuse_reentrant
 from aifs_peft.tuner.rows import rows_by_adapter
 from aifs_peft.tuner.targets import find_head, resolve_encoder
 from aifs_peft.tuner.trained_copy import TrainedCopy
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from aifs_peft.explain import Explanation
 
 NOT_BUILT = "the encoder's adapter ({kind}) cannot be put into this model ({reason}); correct encoder_adapter."
+NOT_MERGED = (
+    'an adapter with latents="multi" cannot be merged: its head reads blocks inside the encoder, and a base model '
+    'feeds its head the last latent alone. Use it unmerged, or train one with latents="last".'
+)
 _NESTED_KEY = re.compile(r"\.aifs_state\.")
 
 
@@ -69,6 +75,8 @@ class AIFSModel(Tuner):
         if config.num_labels is None:
             module = model.get_submodule(head)
             config.num_labels = module.out_features if isinstance(module, AIFSLayer) else head_sizes(module)[1]
+        picks = not isinstance(model.get_submodule(head), AIFSLayer) and picks_last_token(model, head)
+        config.latent_blocks = self._latent_blocks(model, head, config)
         config.new_layers = find_new_layers(model, head, config)
         self._whole_layers = [*config.new_layers, *named_layers(model, head, config)]
         if config.nested is not None:
@@ -80,9 +88,23 @@ class AIFSModel(Tuner):
         super().inject_adapter(
             model, adapter_name, autocast_adapter_dtype=autocast_adapter_dtype, low_cpu_mem_usage=low_cpu_mem_usage
         )
+        layer = find_aifs_layer(model)
+        if picks:
+            layer.pick_last_token(model)
+        layer.read_blocks(model)  # after both, so that blocks are heard through whatever wraps them
         if config.inference_mode:
-            find_aifs_layer(model).expect_weights(adapter_name, model)
+            layer.expect_weights(adapter_name, model)
         self._apply_labels(enabled=True)
+
+    @staticmethod
+    def _latent_blocks(model: nn.Module, head: str, config: AIFSConfig) -> list[tuple[str, int]] | None:
+        """The blocks that an adapter reads: those that it was saved with, or found by a trial."""
+        if config.latents != MULTI:
+            return None
+        if config.latent_blocks is None:
+            return find_blocks(model, head)
+        check_blocks(model, [name for name, _ in config.latent_blocks])
+        return config.latent_blocks
 
     def _config(self, adapter_name: str) -> AIFSConfig:
         config = self.peft_config[adapter_name]
@@ -190,6 +212,11 @@ class AIFSModel(Tuner):
         """
         return rows_by_adapter(self, self.peft_config, names)
 
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Take one adapter out; the others stay."""
+        super().delete_adapter(adapter_name)
+        find_aifs_layer(self.model).read_blocks(self.model)
+
     def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
         """Make one adapter active, and its class names the model's."""
         super().set_adapter(adapter_name, inference_mode=inference_mode)
@@ -208,8 +235,16 @@ class AIFSModel(Tuner):
     def before_unload(self, *, merge: bool) -> None:
         """The class names of the merged head stay with the base model; an unloaded model gets its own back."""
         if merge:
+            self._refuse_merging_blocks(None)
             check_mergeable(self.model)
+        find_aifs_layer(self.model).stop_reading()
         self._apply_labels(enabled=merge)
+
+    def _refuse_merging_blocks(self, adapter_names: list[str] | None) -> None:
+        """A base model feeds its head the last latent alone."""
+        names = self.active_adapters if adapter_names is None else adapter_names
+        if any(name in self.peft_config and self._config(name).latents == MULTI for name in names):
+            raise InvalidConfigError(NOT_MERGED)
 
     def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
         """Merge in place, so that the model computes with one weight per layer; `unmerge_adapter` takes it back.
@@ -222,6 +257,7 @@ class AIFSModel(Tuner):
             InvalidConfigError: where a merged layer would compute something else.
             HeadError: for several adapters.
         """
+        self._refuse_merging_blocks(adapter_names)
         check_mergeable(self.model, adapter_names)
         super().merge_adapter(adapter_names, safe_merge)
 
@@ -317,12 +353,15 @@ class AIFSModel(Tuner):
 
         Raises:
             InvalidConfigError: if checkpointing would keep gradients from the encoder's adapter, see
-                `let_gradients_through`.
+                `let_gradients_through` and `refuse_reentrant`.
         """
         super().train(mode)
         if mode:
             freeze_modes(self.model, find_aifs_layer(self.model))
             let_gradients_through(self.model)
+            configs = [self._config(name) for name in self.peft_config]
+            if any(config.latents == MULTI and config.tunes_encoder for config in configs):
+                refuse_reentrant(self.model)
             unpack(self.model)
         return self
 

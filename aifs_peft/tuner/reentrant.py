@@ -21,6 +21,26 @@ NO_WAY = (
 )
 
 
+NO_WAY_FROM_BLOCKS = (
+    'latents="multi" reads blocks that this model recomputes with use_reentrant=True, so that no gradient would come '
+    "from there to the encoder's adapter; enable checkpointing with use_reentrant=False: "
+    'model.activation_checkpointing_enable({"use_reentrant": False})'
+)
+
+
+def refuse_reentrant(model: nn.Module) -> None:
+    """Refuse what keeps gradients from coming out of blocks whose outputs are read inside the encoder.
+
+    Args:
+        model: the base model with its adapters, in the modes of training.
+
+    Raises:
+        InvalidConfigError: if a layer is checkpointed in the reentrant way.
+    """
+    if any(module.training and is_reentrant(module) for module in model.modules()):
+        raise InvalidConfigError(NO_WAY_FROM_BLOCKS)
+
+
 def let_gradients_through(model: nn.Module) -> None:
     """Let the input embeddings need gradients where layers in training mode are checkpointed in the reentrant way.
 

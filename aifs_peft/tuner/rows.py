@@ -102,6 +102,12 @@ def _check(model: nn.Module, configs: Mapping[str, Any], names: list[str]) -> No
                 "works with LoRA, trained_modules and frozen encoders. Run each adapter's rows after "
                 "model.set_adapter(name)."
             )
+    joined = [name for name in used if configs[name].latents == "multi"]
+    if joined:
+        raise InvalidInputError(
+            f'adapter_names cannot name {joined}: with latents="multi" the blocks of the encoder are read for whole '
+            "batches. Run each adapter's rows after model.set_adapter(name)."
+        )
     classes = {name: configs[name].num_labels for name in used}
     if BASE in names:
         classes[BASE] = next(m.out_features for m in model.modules() if hasattr(m, "aifs_head"))

@@ -6,11 +6,13 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from aifs_peft.errors import HeadError, InvalidConfigError
 from aifs_peft.latent.heads import linear_layers
 from aifs_peft.tuner._peft import BaseTunerLayer
 from aifs_peft.tuner.heads import is_quantised, takes_sequence
+from aifs_peft.tuner.last_token import OTHER_POOLING, picks_last_token
 from aifs_peft.tuner.layer import AIFSLayer
 from aifs_peft.tuner.trial import decides, taking_part
 from aifs_peft.tuner.whole_layers import is_inside, matches
@@ -32,6 +34,8 @@ NO_GRADIENT = (
 )
 # Attention projections by family, all of them if present; checked in this order.
 _LORA_TARGETS = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"), ("qkv",), ("q", "v"))
+# Where the projections are one layer.
+_LORA_TARGETS_JOINED = (("query_key_value",), ("c_attn",), ("Wqkv",), ("qkv_proj",))
 _IA3_TARGETS = (
     (("k_proj", "v_proj"), ("fc2",)),
     (("key", "value"), ("output.dense",)),
@@ -99,6 +103,10 @@ def _check_head(model: nn.Module, key: str, head: nn.Module, config: AIFSConfig)
     last_word = decides(model, key)
     if last_word is None and key.rpartition(".")[2] == "score" and hasattr(model, "config"):
         last_word = False  # what decoders call a head that classifies every token
+    if last_word is not True and picks_last_token(model, key):
+        if config.pool not in ("auto", "last"):
+            raise HeadError(OTHER_POOLING.format(model=type(model).__name__, pool=config.pool))
+        return key
     if config.pool == "auto" and last_word is False:
         raise HeadError(NOT_THE_LAST_WORD.format(model=type(model).__name__, head=key))
     sequence = config.target_modules is None and not is_quantised(head) and takes_sequence(head)
@@ -169,7 +177,7 @@ def _ancestors(key: str) -> list[str]:
 
 
 def _default_targets(model: nn.Module, taken: list[str], inner: Any) -> None:
-    kinds = (nn.Linear, nn.MultiheadAttention, nn.Conv2d, BaseTunerLayer)
+    kinds = (nn.Linear, nn.MultiheadAttention, nn.Conv2d, Conv1D, BaseTunerLayer)
     keys = [k for k, m in model.named_modules() if isinstance(m, kinds) and not is_inside(k, taken)]
     used = taking_part(model, keys)
     if keys and not used:
@@ -186,6 +194,13 @@ def _default_targets(model: nn.Module, taken: list[str], inner: Any) -> None:
         found = next((names for names in (*_LORA_TARGETS, ("attn",)) if _all_there(used, names)), None)
         if found is not None:
             inner.target_modules = _narrow(keys, used, found)
+            return
+        joined = next((names for names in _LORA_TARGETS_JOINED if _all_there(used, names)), None)
+        if joined is not None:
+            inner.target_modules = _narrow(keys, used, joined)
+            if hasattr(inner, "fan_in_fan_out") and joined == ("c_attn",):
+                layers = [model.get_submodule(k) for k in used if matches(k, joined)]
+                inner.fan_in_fan_out = any(isinstance(layer, Conv1D) for layer in layers)  # as it stores its weight
             return
         plain = [k for k in used if _is_pointwise(model.get_submodule(k))]
         if plain:

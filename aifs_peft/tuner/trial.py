@@ -6,9 +6,11 @@ concluded.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -83,6 +85,116 @@ def decides(model: nn.Module, head: str) -> bool | None:
     return None
 
 
+def reads_last_token(model: nn.Module, head: str) -> bool | None:
+    """Whether a model's logits are those its head gives for the last token that is no padding, on either side.
+
+    Args:
+        model: any model; left as it is.
+        head: full name of the module.
+
+    Returns:
+        None where no trial worked.
+
+    Example:
+        >>> reads_last_token(nn.Sequential(nn.Linear(2, 2)), "0") is None  # takes no texts
+        True
+    """
+    given: list[Any] = []
+    handle = model.get_submodule(head).register_forward_hook(lambda _module, _inputs, output: given.append(output))
+    config: Any = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    pad, words = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None) or 0
+    tokens = [token for token in range(words) if token != pad][-_TOKENS:]  # special tokens come first
+    padded = [] if pad is None else [([*tokens[:5], pad, pad, pad], 4), ([pad, pad, pad, *tokens[:5]], 7)]
+    try:
+        with _trial(model) as examples:
+            if not any(True for _ in examples) or len(tokens) < _TOKENS:
+                return None
+            device = next(model.parameters()).device
+            for ids, last in [(tokens, 7), *padded]:
+                given.clear()
+                batch = torch.tensor([ids], device=device)
+                mask = (batch != pad).long() if pad is not None else torch.ones_like(batch)
+                logits = _logits(model, {"input_ids": batch, "attention_mask": mask})
+                if logits is None:
+                    return None
+                each = given[0] if len(given) == 1 and isinstance(given[0], Tensor) else None
+                if (
+                    each is None
+                    or each.dim() != 3
+                    or each.shape[:2] != batch.shape
+                    or each.shape[2] != logits.shape[-1]
+                ):
+                    return False
+                same = [torch.equal(row, logits[0]) for row in each[0]]
+                if not same[last] or sum(same) > 1:
+                    return False
+    finally:
+        handle.remove()
+    return True
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What modules were called with and gave in one forward pass.
+
+    Attributes:
+        rows: examples that were run.
+        has_mask: whether the model was handed an attention mask.
+        outputs: of each module that was asked about, one per call.
+        calls: module, positional and named arguments of each call of the modules around them, by full name.
+    """
+
+    rows: int
+    has_mask: bool
+    outputs: dict[str, list[Any]]
+    calls: dict[str, list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]]
+
+    def at(self, name: str) -> list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]:
+        """Calls of one module."""
+        return self.calls.get(name, [])
+
+
+def trial_of(model: nn.Module, names: list[str]) -> Trial | None:
+    """What some modules give for one example, and what the modules around them were called with.
+
+    Args:
+        model: any model; left as it is.
+        names: full names of modules.
+
+    Returns:
+        None where no trial worked.
+
+    Example:
+        >>> trial_of(nn.Sequential(nn.Linear(2, 2)), ["0"]) is None  # takes neither images nor texts
+        True
+    """
+    outputs: dict[str, list[Any]] = {name: [] for name in names}
+    calls: dict[str, list[tuple[nn.Module, tuple[Any, ...], dict[str, Any]]]] = {}
+    around = {".".join(name.split(".")[:i]) for name in names for i in range(1, name.count(".") + 1)}
+
+    def note(name: str) -> Any:
+        return lambda _module, _inputs, output: outputs[name].append(output)
+
+    def called(name: str) -> Any:
+        return lambda module, args, kwargs: calls.setdefault(name, []).append((module, args, kwargs))
+
+    with ExitStack() as hooks:
+        for name in names:
+            hooks.callback(model.get_submodule(name).register_forward_hook(note(name)).remove)
+        for name in around:
+            handle = model.get_submodule(name).register_forward_pre_hook(called(name), with_kwargs=True)
+            hooks.callback(handle.remove)
+        with _trial(model) as examples:
+            for inputs in examples:
+                for seen in (*outputs.values(), *calls.values()):
+                    seen.clear()
+                if _logits(model, inputs) is not None:
+                    rows = len(next(iter(inputs.values())))
+                    return Trial(rows, "attention_mask" in inputs, outputs, calls)
+    return None
+
+
 @contextmanager
 def _trial(model: nn.Module) -> Iterator[Iterator[dict[str, Tensor]]]:
     """Examples to try, with everything in evaluation mode and the random generators guarded."""
@@ -127,6 +239,13 @@ def _examples(model: nn.Module, reference: Tensor) -> Iterator[dict[str, Tensor]
     # Not zeros: two heads on a latent of zeros would agree.
     pixels = torch.randn(1, *_image_shape(model), generator=torch.Generator().manual_seed(0))
     images = {"pixel_values": pixels.to(reference)}
+    vision: Any = getattr(getattr(model, "config", None), "vision_config", getattr(model, "config", None))
+    if str(getattr(vision, "model_type", "")).startswith("siglip2"):  # patches of any grid, cut beforehand
+        patches = torch.randn(
+            1, 4, vision.num_channels * vision.patch_size**2, generator=torch.Generator().manual_seed(0)
+        )
+        grid = {"pixel_attention_mask": torch.ones(1, 4), "spatial_shapes": torch.full((1, 2), 2)}
+        images = {"pixel_values": patches.to(reference), **{k: v.to(reference.device) for k, v in grid.items()}}
     ids = torch.full((1, _TOKENS), _TOKEN, dtype=torch.long, device=reference.device)
     config = getattr(model, "config", None)
     end = getattr(config, "eos_token_id", None)
@@ -134,6 +253,10 @@ def _examples(model: nn.Module, reference: Tensor) -> Iterator[dict[str, Tensor]
         ids[:, -1] = end  # BART and its like read the last end of a sequence
     texts = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     examples = [images, texts]
+    columns = getattr(config, "num_features", None)
+    if isinstance(columns, int) and "features" in inspect.signature(model.forward).parameters:
+        features = {"features": torch.randn(1, columns, generator=torch.Generator().manual_seed(1)).to(reference)}
+        examples = [{**images, **features}, {**texts, **features}, features]
     yield from examples if getattr(model, "main_input_name", "") == "pixel_values" else reversed(examples)
 
 

@@ -4,13 +4,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.distributed as dist
 
 from aifs_peft import AIFSClassifier
 from aifs_peft.discovery import DiscoveryConfig, LatentBatches, ShardedLatents, discover
 from aifs_peft.discovery.config import InputConfig
-from aifs_peft.errors import InvalidInputError
+from aifs_peft.errors import InvalidConfigError, InvalidInputError
 
 N, SAMPLED = 20_000, DiscoveryConfig(inputs=InputConfig(held_rows=9000))
 
@@ -58,11 +59,11 @@ def main(out, processes):
     spoilt = Z[own].copy()
     spoilt[0, 0] = np.nan if rank == processes - 1 else 0.0
     for given, labels in ((spoilt, y[own]), (Z[own], y[own][: -1 - rank])):
-        try:
+        with pytest.raises(InvalidInputError):
             discover(ShardedLatents(given), labels)
-        except InvalidInputError:
-            continue
-        raise AssertionError("nothing was refused")
+    if processes > 1:
+        with pytest.raises(InvalidConfigError, match="trains on one process"):
+            AIFSClassifier("jtt", random_state=0).fit(ShardedLatents(Z[own]), y[own])
     same = [None] * processes
     if processes > 1:
         dist.all_gather_object(same, {key: value.numpy().tobytes() for key, value in results.items()})

@@ -64,8 +64,10 @@ def test_a_frozen_encoder_encodes_once_and_nothing_else_changes(
     np.testing.assert_allclose(quick.trainer.predict(test).predictions, expected, atol=1e-5)
 
 
-def test_the_saved_adapter_predicts_what_the_run_did(tmp_path: Path) -> None:
-    result = run_finetune(SCENES, arguments(tmp_path / "run"), [])
+@pytest.mark.parametrize("latents", ["last", "multi"])
+def test_the_saved_adapter_predicts_what_the_run_did(latents: str, tmp_path: Path) -> None:
+    result = run_finetune(replace(SCENES, latents=latents), arguments(tmp_path / "run"), [])
+    assert result.model.peft_config["default"].latents == latents
     result.model.save_pretrained(str(tmp_path / "adapter"), save_embedding_layers=False)
     fresh = load_model("tiny_clip", modality="image", label_names=result.summary["label_names"])
     loaded = PeftModel.from_pretrained(fresh, str(tmp_path / "adapter")).eval()

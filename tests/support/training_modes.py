@@ -14,11 +14,13 @@ One table, which `tests/training/test_training_modes.py` runs and `docs/compatib
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from peft import get_peft_model
+from torch.utils.data import IterableDataset
 from training_zoo import SIZES, lora, make_trainer, shortcut_data, trained
 from transformers import ViTConfig, ViTForImageClassification
 
@@ -44,6 +46,9 @@ REFITTED = 12.0
 BATCH = 16
 # Ten steps an epoch. (With 128 of these examples rounding decides between two answers of nearly the same evidence.)
 SIZE = 10 * BATCH
+# Of a frozen encoder; one that is trained is balanced by logits.
+DRAWS = "a streamed training set gives each example once per epoch, and method 'aifs' draws"
+TUNED = (("discovery", "frozen"), ("discovery", "LoRA"), ("paper", "LoRA"))
 REENTRANT = {"use_reentrant": True}
 
 
@@ -59,6 +64,7 @@ class Mode:
         attention: implementation of the encoder's attention, None for the default.
         cells: recipes and regimes in which the test runs it.
         slow: whether a cell takes more than some seconds.
+        streamed: whether the training set is an `IterableDataset`.
     """
 
     name: str
@@ -68,6 +74,7 @@ class Mode:
     attention: str | None = None
     cells: tuple[tuple[str, str], ...] = ALL
     slow: bool = False
+    streamed: bool = False
 
     def outcome(self, regime: str) -> float | str:
         """What comes of it in a regime."""
@@ -172,7 +179,47 @@ TABLES: dict[str, list[Mode]] = {
             AS_TRAINER,
         ),
     ],
+    "Streamed training sets": [
+        Mode("`IterableDataset` as training set", {}, DRAWS, AS_TRAINER, cells=TUNED, streamed=True),
+        Mode(
+            "... with `stream_shuffle_buffer=32`", {"stream_shuffle_buffer": 32}, DRAWS, AS_TRAINER, cells=TUNED,
+            streamed=True,
+        ),
+        Mode(
+            "... with `dataloader_num_workers=1`", {"dataloader_num_workers": 1}, DRAWS, AS_TRAINER, cells=TUNED,
+            streamed=True,
+        ),
+        Mode(
+            "... with `dataloader_num_workers=2`",
+            {"dataloader_num_workers": 2},
+            "dataloader_num_workers=2 with a streamed training set",
+            streamed=True,
+        ),
+        Mode(
+            "... with `cache_latents=True`",
+            {"cache_latents": True},
+            AMPLIFIED,
+            "cache_latents=True needs a frozen encoder",
+            cells=(("discovery", "frozen"), ("discovery", "LoRA")),
+            streamed=True,
+        ),
+    ],
     "Several devices": [
+        # Rows without cells are run by `test_training_distributed.py` and `test_training_sharding.py`.
+        Mode("DDP, 2 processes with half the batch each", {}, ROUNDING, cells=()),
+        Mode("... with `shard_base_model=True` (FSDP2 on the base), of DDP; 4 processes, too", {}, cells=()),
+        Mode(
+            "`shard_base_model=True`, one process",
+            {"shard_base_model": True},
+            "shard_base_model=True splits the base model over processes, and there is one",
+            cells=BOTH,
+        ),
+        Mode("`device_map` over several devices", {}, "the model is spread over the devices", cells=()),
+        Mode("`tp_plan`, `device_mesh`", {}, "the model is split over processes (tp_plan or device_mesh", cells=()),
+        Mode("several GPUs in one process (`DataParallel`)", {}, "2 GPUs in one process would mean", cells=()),
+        Mode("`parallelism_config`", {"parallelism_config": object()}, "parallelism_config=<object object", cells=BOTH),
+        Mode("FSDP by `accelerate launch`", {}, "FSDP is on (ACCELERATE_USE_FSDP", cells=()),
+        Mode("DeepSpeed by `accelerate launch`", {}, "DeepSpeed is on (ACCELERATE_USE_DEEPSPEED", cells=()),
         Mode("`fsdp`", {"fsdp": "full_shard"}, "fsdp='full_shard' splits parameters"),
         Mode(
             "`deepspeed`",
@@ -181,6 +228,20 @@ TABLES: dict[str, list[Mode]] = {
         ),
     ],
 }  # fmt: skip
+
+
+class Rows(IterableDataset[dict[str, Any]]):
+    """Examples that can only be read from the first one on.
+
+    Args:
+        rows: the examples.
+    """
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
 
 
 def model_for(recipe: str, regime: str, attention: str | None = None) -> torch.nn.Module:
@@ -203,7 +264,8 @@ def trainer_for(folder: str, recipe: str, regime: str, mode: Mode | None = None,
     settings = {"per_device_train_batch_size": BATCH, "per_device_eval_batch_size": BATCH, **options, **more}
     data = shortcut_data(SIZE + (8 if settings.get("dataloader_drop_last") else 0))
     held_out = shortcut_data(4 * BATCH, seed=1)
-    return make_trainer(folder, model=model, data=data, eval_dataset=held_out, **settings)
+    train = Rows(data) if mode is not None and mode.streamed else data
+    return make_trainer(folder, model=model, data=train, eval_dataset=held_out, **settings)
 
 
 def weights_of(recipe: str, regime: str, mode: Mode | None = None, **more: Any) -> dict[str, torch.Tensor]:

@@ -6,11 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.utils import gather_object
+from torch.utils.data import IterableDataset
 from training_zoo import lora, make_data, make_trainer, shortcut_data, trained
 
 from aifs_peft.errors import InvalidInputError
 from aifs_peft.training.parallel import close_process_group, digest, gather_rows, on_main
 from aifs_peft.tuner import AIFSConfig
+
+
+class Rows(IterableDataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __iter__(self):
+        return iter(self.rows)
 
 
 def run(folder, config, data, processes, resume=None, **options):
@@ -43,6 +52,17 @@ def main(out, processes, part="all"):
 
     two = run(out / "discovery", AIFSConfig(encoder_adapter=lora()), shortcut_data(), processes)
     results |= {f"discovery.{name}": value for name, value in trained(two.model).items()}
+
+    # Streams: each process reads all of them, and takes its part of each batch.
+    config = AIFSConfig(encoder_adapter=lora())
+    streamed = run(out / "stream", config, Rows(shortcut_data()), processes, stream_shuffle_buffer=32)
+    results |= {f"discovery.stream.{name}": value for name, value in trained(streamed.model).items()}
+    uneven = run(out / "uneven_stream", paper(), Rows(make_data(61)), processes, num_train_epochs=1)
+    assert [r["mask_samples"] for r in uneven.state.log_history if "mask_samples" in r] == [61.0]
+    if processes > 1:
+        share = Rows(make_data(32)[int(uneven.accelerator.process_index) :])
+        with pytest.raises(InvalidInputError, match="the streamed training set differs between processes"):
+            run(out / "shares", paper(), share, processes)
 
     three = run(out / "uneven", paper(), make_data(61), processes, num_train_epochs=1)
     counts = [row["mask_samples"] for row in three.state.log_history if "mask_samples" in row]

@@ -23,7 +23,16 @@ from aifs_peft.tuner.trial import decides, taking_part
 ALLOWED = ("equal", "refused: ", "not tried: ")
 SAMPLE = {
     "image": {"convnext": "equal", "regnet": "equal", "swin": "equal", "textnet": "equal", "swiftformer": "refused"},
-    "text": {"bart": "equal", "canine": "equal", "fnet": "equal", "t5": "equal", "xlnet": "equal", "opt": "refused"},
+    "text": {
+        "bart": "equal",
+        "canine": "equal",
+        "fnet": "equal",
+        "t5": "equal",
+        "xlnet": "equal",
+        "opt": "equal",
+        "qwen3": "equal",
+        "t5gemma": "refused",
+    },
 }
 
 

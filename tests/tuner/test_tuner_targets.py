@@ -51,12 +51,12 @@ def test_a_name_that_is_absent_ambiguous_or_no_head_is_an_error():
         get_peft_model(Net(), AIFSConfig(target_modules="body.1"))
 
 
-def test_a_decoders_score_head_is_refused():
-    config = hf.GPT2Config(vocab_size=40, n_embd=16, n_layer=1, n_head=2, num_labels=3, pad_token_id=1)
-    with pytest.raises(
-        HeadError, match=r"logits of this GPT2ForSequenceClassification are not what its head 'score' gives"
-    ):
-        get_peft_model(hf.GPT2ForSequenceClassification(config), AIFSConfig())
+def test_layers_of_gpt2_get_a_default_of_their_own():
+    ids = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
+    config = hf.GPT2Config(vocab_size=40, n_embd=16, n_layer=1, n_head=2, num_labels=3, **ids)
+    model = get_peft_model(hf.GPT2ForSequenceClassification(config), AIFSConfig(encoder_adapter=LoraConfig(r=2)))
+    adapted = [name for name, module in model.named_modules() if hasattr(module, "lora_A") and module.lora_A]
+    assert adapted == ["base_model.model.transformer.h.0.attn.c_attn"]
 
 
 def test_a_token_classifier_is_refused_when_it_runs():

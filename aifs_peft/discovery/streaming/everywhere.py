@@ -20,7 +20,7 @@ from aifs_peft.discovery.hints.known import Hint
 from aifs_peft.discovery.mixture.additive import AdditiveMoments, split_by_signal
 from aifs_peft.discovery.mixture.em import Mixture, Moments, partition_fit
 from aifs_peft.discovery.mixture.refine import Sharpened, sharpened
-from aifs_peft.discovery.principal_components import Reduction
+from aifs_peft.discovery.principal_components import Reduction, usable_components
 from aifs_peft.discovery.result import Discovery
 from aifs_peft.discovery.streaming.source import LatentSource
 
@@ -46,16 +46,18 @@ class _Rule:
 
     Args:
         model: The additive mixture, or the discriminant of a rough partition.
+        k: How many of the leading coordinates it reads.
         known: Of the hint that it came by: values `(n,)`, -1 where unknown, and how likely each is given the attribute,
             shape `(A, K)`.
     """
 
     model: Mixture | Sharpened
+    k: int
     known: tuple[IntArray, Array] | None
 
     def responsibilities(self, X: Array, y: IntArray, part: slice) -> Array:
         """Posterior of the attribute of the rows `part`, float32."""
-        R = self.model.responsibilities(X, y).astype(np.float32)
+        R = self.model.responsibilities(X[:, : self.k], y).astype(np.float32)
         if self.known is not None:
             values, table = self.known
             told = np.flatnonzero(values[part] >= 0)
@@ -116,16 +118,20 @@ def _rule(part: Discovery, held: HeldRows, labels: IntArray, hints: Sequence[Cla
     R, y = part.responsibilities_, labels[held.rows]
     K = R.shape[1]
     if part.rough_:
+        k = held.X.shape[1]
         model: Mixture | Sharpened = sharpened(held.X, y, R, config=config)
     else:
-        model = partition_fit(Moments.of(held.X, y, K), R, config=config.mixture)
+        # As in the search: with few conflicting examples their noise in many components hides the others.
+        own, conflicting = config.two_classes, int(np.count_nonzero(part.groups_ != y))
+        k = usable_components(own.components, held.X.shape[1], own.components_per_conflict * conflicting, 1)[-1]
+        model = partition_fit(Moments.of(np.ascontiguousarray(held.X[:, :k]), y, K), R, config=config.mixture)
     hint = next((h for h in hints if isinstance(h, Hint) and h.source == part.source_), None)
     if hint is None:
-        return _Rule(model, None)
+        return _Rule(model, k, None)
     values = hint.values[held.rows]
     told = values >= 0
     table = one_hot(values[told], hint.n_values).T @ R[told] + 1e-9
-    return _Rule(model, (hint.values, table / table.sum(axis=0)))
+    return _Rule(model, k, (hint.values, table / table.sum(axis=0)))
 
 
 def _assign_all(

@@ -144,6 +144,10 @@ class AIFSDiscovery(Intervening):
     reads_unlabelled: ClassVar[bool] = True
     Options: ClassVar[type[Any]] = AIFSOptions
     learns_first: ClassVar[tuple[str, ...]] = ("num_updates",)
+    draws: ClassVar[Literal["never", "balanced", "always"]] = "balanced"
+    without_draws: ClassVar[str] = (
+        'set method_options={"balance": "logits"}, which balances by the logits of training instead'
+    )
 
     def __init__(self, settings: MethodSettings) -> None:
         super().__init__(settings)
@@ -155,12 +159,20 @@ class AIFSDiscovery(Intervening):
     def prepare(self, context: EpochContext) -> None:
         """See `Method.prepare`; what the examples themselves weigh depends on what is trained."""
         self._labels, self._known, self._shares = context.labels, None, None
-        balance: str = self.options.balance
-        two_tuned = context.encoder_trains and context.num_labels == 2
-        by_logits = two_tuned if balance == "auto" else balance == "logits"
-        self._by_logits = by_logits and self.settings.balance_groups
+        self._by_logits = self._balances_by_logits(context.encoder_trains, context.num_labels)
         given: float | None = self.options.observed
         self._observed = given if given is not None else 1.0 if context.encoder_trains else OBSERVED_FROZEN
+
+    def _balances_by_logits(self, encoder_trains: bool, num_labels: int) -> bool:
+        balance: str = self.options.balance
+        two_tuned = encoder_trains and num_labels == 2
+        by_logits = two_tuned if balance == "auto" else balance == "logits"
+        return by_logits and self.settings.balance_groups
+
+    def draws_examples(self, *, encoder_trains: bool, num_labels: int) -> bool:
+        """See `Method.draws_examples`: unless logits balance."""
+        drawn = super().draws_examples(encoder_trains=encoder_trains, num_labels=num_labels)
+        return drawn and not self._balances_by_logits(encoder_trains, num_labels)
 
     def intervention(self, context: StepContext) -> Intervention | None:
         """See `Method.intervention`: a step to another attribute value that occurs, or noise along the directions."""

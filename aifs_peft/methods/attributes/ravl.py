@@ -132,6 +132,7 @@ class Ravl(Method):
     collects_latents: ClassVar[Phase] = "epoch"
     on_latents: ClassVar[bool] = False
     reads_tokens: ClassVar[bool] = True
+    draws: ClassVar[Literal["never", "balanced", "always"]] = "always"
 
     def check(self, setup: Setup) -> None:
         """See `Method.check`.
@@ -158,6 +159,11 @@ class Ravl(Method):
         """See `Method.collects`: regions are encoded when they are wanted, latents of the steps are not."""
         del state, encoder_trains
         return False
+
+    def draws_examples(self, *, encoder_trains: bool, num_labels: int) -> bool:
+        """See `Method.draws_examples`: unless it looks at the validation set."""
+        del encoder_trains, num_labels
+        return bool(self.options.source != "validation")
 
     def sampling(self, labels: Tensor, context: EpochContext) -> Sampling | None:
         """See `Method.sampling`: without the held-out examples until discovery has seen them."""

@@ -123,6 +123,7 @@ class Spume(Method):
     collects_latents: ClassVar[Phase] = "both"
     latent_head: ClassVar[Literal["linear", "mlp"]] = "mlp"
     learns_first: ClassVar[tuple[str, ...]] = ("memory",)
+    draws: ClassVar[Literal["never", "balanced", "always"]] = "always"
 
     _embeds: bool = True
     _attributes: Tensor | None = None

@@ -32,7 +32,7 @@ optional there and on here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -101,6 +101,7 @@ class AFR(Method):
     cost: ClassVar[str] = "one encoder pass and 500 steps on the last layer after training"
     Options: ClassVar[type[Any]] = AFROptions
     learns_first: ClassVar[tuple[str, ...]] = ("weights",)
+    draws: ClassVar[Literal["never", "balanced", "always"]] = "always"
 
     def check(self, setup: Setup) -> None:
         """See `Method.check`: a linear head."""

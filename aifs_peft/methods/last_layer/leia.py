@@ -34,7 +34,7 @@ conflicting examples alone. `held_out = 0.2` is this library's, as in `afr`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -99,6 +99,7 @@ class LEIA(Method):
     )
     cost: ClassVar[str] = "a fifth of the training set held out; one encoder pass and a small fit after training"
     Options: ClassVar[type[Any]] = LEIAOptions
+    draws: ClassVar[Literal["never", "balanced", "always"]] = "always"
     redraws_held_out = True
 
     def check(self, setup: Setup) -> None:

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -101,6 +101,7 @@ class NeuronTune(Method):
     )
     cost: ClassVar[str] = "a fifth of the training set held out; one encoder pass and a small fit after training"
     Options: ClassVar[type[Any]] = NeuronTuneOptions
+    draws: ClassVar[Literal["never", "balanced", "always"]] = "always"
     redraws_held_out = True
 
     def check(self, setup: Setup) -> None:

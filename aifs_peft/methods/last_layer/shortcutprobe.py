@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -122,6 +122,7 @@ class ShortcutProbe(Method):
     )
     cost: ClassVar[str] = "a fifth of the training set held out; one encoder pass and two small fits after training"
     Options: ClassVar[type[Any]] = ShortcutProbeOptions
+    draws: ClassVar[Literal["never", "balanced", "always"]] = "always"
     redraws_held_out = True
 
     def check(self, setup: Setup) -> None:

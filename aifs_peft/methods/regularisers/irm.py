@@ -45,7 +45,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -163,6 +163,8 @@ class IRM(Method):
     cost: ClassVar[str] = "one encoder pass and a linear fit before training; one number per example and step"
     Options: ClassVar[type[Any]] = IRMOptions
     learns_first: ClassVar[tuple[str, ...]] = ("groups",)
+    draws: ClassVar[Literal["never", "balanced", "always"]] = "balanced"
+    without_draws: ClassVar[str] = "set balance_groups=False, which takes them as they come"
 
     def __init__(self, settings: MethodSettings) -> None:
         super().__init__(settings)

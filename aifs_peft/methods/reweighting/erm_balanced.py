@@ -20,7 +20,7 @@ Defaults: no numbers of its own. `max_repeats = 20` is this library's.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -44,6 +44,7 @@ class BalancedERM(Method):
     name: ClassVar[str] = "erm-balanced"
     title: ClassVar[str] = "ERM, class-balanced"
     paper: ClassVar[str] = "folklore; as a baseline Idrissi et al. 2022, Simple Data Balancing (CLeaR)"
+    draws: ClassVar[Literal["never", "balanced", "always"]] = "always"
     differs: ClassVar[str] = "draws of one example per epoch are limited (`max_repeats`)"
 
     def check(self, setup: Setup) -> None:

@@ -89,6 +89,8 @@ class GroupDROOracle(Method):
     cost: ClassVar[str] = "none"
     Options: ClassVar[type[Any]] = GroupDROOptions
     learns_first: ClassVar[tuple[str, ...]] = ("memory",)
+    draws: ClassVar[Literal["never", "balanced", "always"]] = "balanced"
+    without_draws: ClassVar[str] = "set balance_groups=False, which takes them as they come"
 
     def columns(self) -> tuple[str, ...]:
         """See `Method.columns`."""

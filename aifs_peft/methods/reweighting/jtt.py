@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -96,6 +96,7 @@ class JTT(Method):
     Options: ClassVar[type[Any]] = JTTOptions
     collects_latents: ClassVar[Phase] = "initial"
     learns_first: ClassVar[tuple[str, ...]] = ("weights",)
+    draws: ClassVar[Literal["never", "balanced", "always"]] = "always"
 
     def idle(self, plan: TrainingPlan) -> str | None:
         """See `Method.idle`: mistakes that are not drawn more often than others change nothing."""

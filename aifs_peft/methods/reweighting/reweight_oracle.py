@@ -48,6 +48,7 @@ class ReweightOracle(Method):
     differs: ClassVar[str] = "draws of one example per epoch are limited (`max_repeats`)"
     supervision: ClassVar[Literal["none", "hints", "groups"]] = "groups"
     needs: ClassVar[tuple[str, ...]] = ("group labels (column `group`)",)
+    draws: ClassVar[Literal["never", "balanced", "always"]] = "always"
 
     def columns(self) -> tuple[str, ...]:
         """See `Method.columns`."""

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -84,6 +84,8 @@ class XRMGroupDRO(Method):
     cost: ClassVar[str] = "one encoder pass and pairs of linear classifiers before training"
     Options: ClassVar[type[Any]] = XRMOptions
     learns_first: ClassVar[tuple[str, ...]] = ("groups", "memory")
+    draws: ClassVar[Literal["never", "balanced", "always"]] = "balanced"
+    without_draws: ClassVar[str] = "set balance_groups=False, which takes them as they come"
 
     def prepare(self, context: EpochContext) -> None:
         """See `Method.prepare`: before the first step, infer every example's bit; group weights start equal."""

@@ -1,0 +1,77 @@
+"""Configurations for full size: each is read by the real parser, and its dry run tells time, memory and data."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import ViTConfig, ViTForImageClassification
+
+from aifs_peft.bench import full_size
+from aifs_peft.bench.full_size import ARCHITECTURES, SIZES, dry_run
+from aifs_peft.cli.options import parse
+from aifs_peft.errors import InvalidConfigError
+from aifs_peft.experiments import FinetuneSpec
+from aifs_peft.training import AIFSTrainingArguments
+
+CONFIGS = sorted((Path(__file__).parents[2] / "benchmarks" / "full_size").glob("*.yaml"))
+MILLIONS = {
+    "google/vit-base-patch16-224-in21k": 85.8,
+    "FacebookAI/roberta-base": 124.6,
+    "openai/clip-vit-base-patch16": 86.0,
+    "openai/clip-vit-large-patch14": 303.2,
+}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
+def test_the_parser_takes_them(path: Path, tmp_path: Path) -> None:
+    # bf16 is for the GPU that they are written for.
+    spec, args, _ = parse(
+        ["--config", str(path), "--use-cpu", "--bf16", "false", "--output-dir", str(tmp_path / "run")]
+    )
+    assert spec.model in ARCHITECTURES
+    assert any(name in spec.dataset for name in SIZES)
+    assert args.per_device_train_batch_size * args.gradient_accumulation_steps == 256
+    assert (args.num_train_epochs, args.lr_scheduler_type.value, args.optim.value) == (200, "cosine", "adamw_torch")
+    assert args.early_stopping_patience
+    assert f"--config benchmarks/full_size/{path.name}" in path.read_text()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_architectures_have_their_published_size(name: str) -> None:
+    with torch.device("meta"):
+        model = ARCHITECTURES[name][1](2)
+    # Encoder and head: of a CLIP the part that reads images, and what a model without a tower of its own has.
+    count = sum(v.numel() for n, v in model.named_parameters() if "text_model" not in n and "projection" not in n)
+    assert count / 1e6 == pytest.approx(MILLIONS[name], abs=1.0)
+
+
+def test_a_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(classes: int) -> ViTForImageClassification:
+        config = ViTConfig(hidden_size=192, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4)
+        config.num_labels = classes
+        return ViTForImageClassification(config)
+
+    monkeypatch.setitem(full_size.ARCHITECTURES, "tiny", ("image", build))
+    spec = FinetuneSpec(model="tiny", dataset="waterbirds", data_dir=str(tmp_path))
+    args = AIFSTrainingArguments(
+        output_dir=str(tmp_path / "run"), method="erm", num_train_epochs=3, per_device_train_batch_size=64, use_cpu=True
+    )
+    forecast = dry_run(spec, args, batches=(2, 24))
+    assert forecast.trained < forecast.parameters
+    assert forecast.seconds_per_example > 0
+    # An example of a batch keeps, in 4 layers of 197 tokens of width 192, some megabytes.
+    assert 1e6 < forecast.bytes_per_example < 1e8
+    assert forecast.peak_bytes > 64 * 1e6
+    assert not forecast.complete
+    told = forecast.describe()
+    assert "an epoch of 4,795 examples" in told
+    assert "metadata.csv" in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_dry_run_does_not_know(tmp_path: Path) -> None:
+    args = AIFSTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    with pytest.raises(InvalidConfigError, match="knows the architectures google/vit"):
+        dry_run(FinetuneSpec(model="tiny_clip"), args)
+    with pytest.raises(InvalidConfigError, match="knows how large celeba"):
+        dry_run(FinetuneSpec(model="FacebookAI/roberta-base", dataset="compas"), args)

@@ -1,0 +1,68 @@
+"""docs/theory.md, section 4: how many conflicting examples are enough."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+
+def effective(contrast: float, dimensions: int, minority: float) -> float:
+    """Contrast that is left where the attribute's offset is estimated from the minority."""
+    return contrast**2 / math.sqrt(contrast**2 + dimensions / minority)
+
+
+def needed(contrast: float, dimensions: int, effective_contrast: float) -> float:
+    """Conflicting examples that leave an effective contrast."""
+    z = effective_contrast
+    return dimensions * z**2 / (contrast**2 * (contrast**2 - z**2))
+
+
+@pytest.mark.parametrize(("contrast", "dimensions", "minority"), [(3.0, 64, 20), (4.0, 64, 10), (2.5, 16, 10)])
+def test_an_estimated_offset_tells_a_new_example_as_the_formula_says(
+    contrast: float, dimensions: int, minority: int
+) -> None:
+    """Unit covariance, a large majority whose mean is known, the minority's mean from `minority` examples."""
+    rng = np.random.default_rng(0)
+    beta = np.zeros(dimensions)
+    beta[0] = contrast
+    wrong, repeats, n = [], 300, 400
+    for _ in range(repeats):
+        estimate = beta + rng.normal(size=dimensions) / math.sqrt(minority)
+        # The threshold that evens out both errors; half of the estimate would be biased by the estimate's own length.
+        direction = estimate / np.linalg.norm(estimate)
+        scores = rng.normal(size=(n, dimensions)) @ direction
+        wrong.append(np.mean(scores > direction @ beta / 2))
+    expected = stats.norm.sf(effective(contrast, dimensions, minority) / 2)
+    assert np.mean(wrong) == pytest.approx(expected, rel=0.15)
+
+
+def test_the_smallest_minority_is_the_inverse_of_that() -> None:
+    for contrast, dimensions, z in ((3.0, 64, 2.0), (5.0, 256, 3.0)):
+        assert effective(contrast, dimensions, needed(contrast, dimensions, z)) == pytest.approx(z)
+    # Twice the dimensions want twice the examples; a higher contrast by far fewer.
+    assert needed(3.0, 128, 2.0) == pytest.approx(2 * needed(3.0, 64, 2.0))
+    assert needed(6.0, 64, 2.0) < needed(3.0, 64, 2.0) / 16
+    assert math.isinf(needed(2.0000001, 64, 2.0)) or needed(2.0000001, 64, 2.0) > 1e7
+
+
+@pytest.mark.parametrize("factor", [0.5, 3.0])
+def test_second_moments_of_a_class_show_it_above_a_threshold_only(factor: float) -> None:
+    """`pi (1 - pi) D^2` against `sqrt(k / n)`, and the squared cosine of the leading direction."""
+    rng = np.random.default_rng(0)
+    n, k, share = 2000, 200, 0.05
+    ratio = k / n
+    spike = factor * math.sqrt(ratio)
+    contrast = math.sqrt(spike / (share * (1 - share)))
+    beta = np.zeros(k)
+    beta[0] = contrast
+    cosines = []
+    for _ in range(5):
+        moved = rng.random(n) < share
+        Z = rng.normal(size=(n, k)) + moved[:, None] * beta
+        Z -= Z.mean(0)
+        leading = np.linalg.eigh(Z.T @ Z / n)[1][:, -1]
+        cosines.append(leading[0] ** 2)
+    expected = max(0.0, (1 - ratio / spike**2) / (1 + ratio / spike))
+    assert np.mean(cosines) == pytest.approx(expected, abs=0.08)
+    assert (expected > 0) == (factor > 1)
