@@ -279,8 +279,9 @@ def render(results: dict[str, Any]) -> None:
         "streaming_parts",
         [
             "What takes the time, in seconds of one thread per million examples of width 768 and 256 components: the",
-            f"projection on the components ({seconds['projection']}), the conversion from half precision",
-            f"({seconds['conversion']}), the sums of `k x k` products ({seconds['products']}), and reading the file twice.",
+            f"projection on the components ({seconds['projection']}), the conversion from half precision "
+            f"({seconds['conversion']}),",
+            f"the sums of `k x k` products ({seconds['products']}), and reading the file twice.",
         ],
     )
     heads = ["head that all rows choose", "fitted to all rows", "to a sample", "head that the sample chooses"]
