@@ -32,29 +32,37 @@ import numpy as np
 DIM = 768
 BLOCK = 8192
 NOISE_ROWS = 65_536
+REPEATED = 1_000_000
 OUT = Path("benchmarks/results/performance/discovery_streaming.json")
 PAGE = Path("docs/performance.md")
 
 
 def planted(n: int, seed: int, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Labels, and an attribute that goes with them for a share of the examples."""
+    """Labels, and an attribute that goes with them for a share of the examples; repeated after a million."""
     rng = np.random.default_rng(seed)
-    y = rng.integers(0, 2, n)
-    return y, np.where(rng.random(n) < share, y, 1 - y)
+    y = rng.integers(0, 2, min(n, REPEATED))
+    a = np.where(rng.random(len(y)) < share, y, 1 - y)
+    return np.resize(y, n), np.resize(a, n)
 
 
 def write_latents(path: Path, y: np.ndarray, a: np.ndarray, seed: int) -> None:
-    """A memory map of float16, block by block; the noise of a row is one of 65,536 rows with a random sign."""
+    """A memory map of float16, block by block; the noise of a row is one of 65,536 rows with a random sign.
+
+    The first million rows are repeated: time and memory do not depend on what they hold.
+    """
     rng = np.random.default_rng([seed, 1])
     noise = rng.standard_normal((NOISE_ROWS, DIM), dtype=np.float32)
     Z = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(len(y), DIM))
-    for start in range(0, len(y), BLOCK):
-        rows = slice(start, min(start + BLOCK, len(y)))
+    distinct = min(len(y), REPEATED)
+    for start in range(0, distinct, BLOCK):
+        rows = slice(start, min(start + BLOCK, distinct))
         m = rows.stop - rows.start
         block = noise[rng.integers(0, NOISE_ROWS, m)] * rng.choice([-1.0, 1.0], (m, 1)).astype(np.float32)
         block[:, 0] += 5.0 * a[rows]
         block[:, 1] += 2.0 * y[rows]
         Z[rows] = block
+    for start in range(distinct, len(y), distinct):
+        Z[start : start + distinct] = Z[: min(distinct, len(y) - start)]
     Z.flush()
 
 
