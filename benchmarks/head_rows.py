@@ -48,14 +48,16 @@ def worst(head, data, *, groups: bool) -> float:
 
 
 def main() -> None:
-    """One row per draw and head."""
+    """One row per draw and head; draws that the file holds already are left out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--rows", type=int, default=400_000)
     options = parser.parse_args()
     sizes = {"all": options.rows, "sample": DEFAULT_CONFIG.heads.fit_rows, "small": DEFAULT_CONFIG.heads.fit_rows // 5}
-    rows = []
-    for number in range(options.draws):
+    rows: list[dict[str, object]] = []
+    if RESULT.exists() and (before := json.loads(RESULT.read_text()))["arguments"] == vars(options):
+        rows = before["rows"]
+    for number in range(len(rows) // 3, options.draws):
         rng = np.random.default_rng([7, number])
         for rare, families in ((0.5, ("balanced", "counterfactual")), (0.1, ("even",))):
             train = draw(options.rows, 0.95, rare, rng)
@@ -76,6 +78,11 @@ def main() -> None:
                     row[size] = worst(head, test, groups=family != "even")
                 rows.append(row)
                 print(row, flush=True)
+        write(vars(options), sizes, rows)
+
+
+def write(arguments: dict[str, object], sizes: dict[str, int], rows: list[dict[str, object]]) -> None:
+    """The rows so far, and what is lost on average and at most."""
     summary = {
         family: {
             size: {"mean": float(np.mean(loss)), "largest": float(np.max(loss))}
@@ -84,9 +91,8 @@ def main() -> None:
         }
         for family in ("balanced", "counterfactual", "even")
     }
-    content = {"arguments": vars(options), "rows_of": sizes, "lost_worst_group": summary, "rows": rows}
+    content = {"arguments": arguments, "rows_of": sizes, "lost": summary, "rows": rows}
     RESULT.write_text(json.dumps(content, indent=1) + "\n")
-    print(json.dumps(summary, indent=1))
 
 
 if __name__ == "__main__":
