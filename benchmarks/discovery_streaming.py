@@ -45,14 +45,14 @@ def planted(n: int, seed: int, share: float) -> tuple[np.ndarray, np.ndarray]:
     return np.resize(y, n), np.resize(a, n)
 
 
-def write_latents(path: Path, y: np.ndarray, a: np.ndarray, seed: int) -> None:
+def write_latents(path: Path, y: np.ndarray, a: np.ndarray, seed: int, width: int = DIM) -> None:
     """A memory map of float16, block by block; the noise of a row is one of 65,536 rows with a random sign.
 
     The first million rows are repeated: time and memory do not depend on what they hold.
     """
     rng = np.random.default_rng([seed, 1])
-    noise = rng.standard_normal((NOISE_ROWS, DIM), dtype=np.float32)
-    Z = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(len(y), DIM))
+    noise = rng.standard_normal((NOISE_ROWS, width), dtype=np.float32)
+    Z = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=(len(y), width))
     distinct = min(len(y), REPEATED)
     for start in range(0, distinct, BLOCK):
         rows = slice(start, min(start + BLOCK, distinct))
@@ -91,11 +91,11 @@ class Peak(threading.Thread):
         return self.bytes
 
 
-def worst_group(predict: Any, seed: int, n: int = 20_000) -> float:
+def worst_group(predict: Any, seed: int, n: int = 20_000, width: int = DIM) -> float:
     """Accuracy in the worst of the four cells of label and attribute, in which all are as frequent."""
     rng = np.random.default_rng([seed, 2])
     y, a = rng.integers(0, 2, n), rng.integers(0, 2, n)
-    Z = rng.standard_normal((n, DIM), dtype=np.float32)
+    Z = rng.standard_normal((n, width), dtype=np.float32)
     Z[:, 0] += 5.0 * a
     Z[:, 1] += 2.0 * y
     hits = predict(Z) == y
@@ -125,7 +125,7 @@ def fit_one(path: Path, n: int, source: str, share: float) -> dict[str, Any]:
     found = clf.discovery_
     return {
         "n": n,
-        "d": DIM,
+        "d": Z.shape[1],
         "source": source,
         "share": share,
         "seconds": round(wall, 1),
@@ -134,7 +134,7 @@ def fit_one(path: Path, n: int, source: str, share: float) -> dict[str, Any]:
         "input_bytes": int(Z.nbytes),
         "found": bool(found.found),
         "groups_right": round(float(np.mean(found.groups_ == a)), 5) if found.found else None,
-        "worst_group": round(worst_group(clf.predict, 0), 4),
+        "worst_group": round(worst_group(clf.predict, 0, width=Z.shape[1]), 4),
         "load_average": round(load, 1),
         "threads": os.environ.get("OMP_NUM_THREADS", "default"),
     }
@@ -217,6 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100_000, 300_000, 1_000_000, 3_000_000])
     parser.add_argument("--sources", nargs="+", default=["memmap"], choices=["memmap", "batches", "array"])
+    parser.add_argument("--width", type=int, default=DIM, help="of the latents")
     parser.add_argument("--share", type=float, default=0.95, help="how often attribute and label agree; 0.5: none")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--accuracy", action="store_true")
@@ -244,18 +245,18 @@ def main() -> None:
                 keep(results, "accuracy", row, ("draw",))
         return
     for n in options.sizes:
-        key = {"n": n, "share": options.share}
+        key = {"n": n, "d": options.width, "share": options.share}
         there = [row["source"] for row in results["rows"] if key.items() <= row.items()]
         wanted = [source for source in options.sources if options.again or source not in there]
         if not wanted:
             continue
         path = options.folder / f"discovery_streaming_{os.getpid()}.npy"
         try:
-            write_latents(path, *planted(n, 0, options.share), seed=0)
+            write_latents(path, *planted(n, 0, options.share), seed=0, width=options.width)
             for source in wanted:
                 command = [sys.executable, __file__, "--sizes", str(n), "--share", str(options.share)]
                 done = subprocess.run([*command, "--one", str(path), source], check=True, stdout=subprocess.PIPE)
-                keep(results, "rows", json.loads(done.stdout.splitlines()[-1]), ("n", "source", "share"))
+                keep(results, "rows", json.loads(done.stdout.splitlines()[-1]), ("d", "n", "source", "share"))
         finally:
             path.unlink(missing_ok=True)
 
@@ -267,12 +268,13 @@ def read() -> dict[str, Any]:
 
 def render(results: dict[str, Any]) -> None:
     """Put both tables into the page, between their marks."""
-    heads = ["examples", "read from", "file, GB", "processor seconds", "seconds", "memory beside the file, GB"]
-    lines = [f"| {' | '.join(heads)} | values right |", "| ---: | --- | ---: | ---: | ---: | ---: | ---: |"]
+    heads = ["examples", "width", "read from", "file, GB", "processor seconds", "seconds", "memory beside the file, GB"]
+    lines = [f"| {' | '.join(heads)} | values right |", "| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |"]
     for row in results["rows"]:
         right = "none planted" if row["groups_right"] is None else f"{row['groups_right']:.4f}"
         cells = [
             f"{row['n']:,}",
+            str(row["d"]),
             row["source"],
             f"{row['input_bytes'] / 1e9:.2f}",
             str(row["cpu_seconds"]),
