@@ -25,8 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import make_pipeline
 from transformers import AutoImageProcessor
 
 from aifs_peft import AIFSClassifier, discover
@@ -76,21 +78,23 @@ def worst(y: NDArray[Any], a: NDArray[Any], predicted: NDArray[Any]) -> float:
 
 
 def oracle(Z: NDArray[Any], y: NDArray[Any], a: NDArray[Any]) -> Any:
-    """Logistic regression with evenly weighed true groups; latents have one scale, so no column is scaled."""
+    """Logistic regression with evenly weighed true groups, on whitened principal components."""
+    whitened = PCA(min(Z.shape[1] - 2, 256), whiten=True, random_state=0).fit(Z)
+    X = whitened.transform(Z)
     cell = 2 * y + a
     weights = len(y) / (4 * np.bincount(cell, minlength=4)[cell])
 
     def fit(rows: NDArray[Any], penalty: float) -> Any:
         model = LogisticRegression(C=penalty, max_iter=2000)
-        return model.fit(Z[rows], y[rows], sample_weight=weights[rows])
+        return model.fit(X[rows], y[rows], sample_weight=weights[rows])
 
     scores = []
     for penalty in PENALTIES:
         told = np.zeros_like(y)
-        for rows, held_out in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(Z, cell):
-            told[held_out] = fit(rows, penalty).predict(Z[held_out])
+        for rows, held_out in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(X, cell):
+            told[held_out] = fit(rows, penalty).predict(X[held_out])
         scores.append(worst(y, a, told))
-    return fit(np.arange(len(y)), PENALTIES[int(np.argmax(scores))])
+    return make_pipeline(whitened, fit(np.arange(len(y)), PENALTIES[int(np.argmax(scores))]))
 
 
 def right_values(found: Any, a: NDArray[Any]) -> float | None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import SequenceClassifierOutput
 
@@ -84,6 +84,9 @@ class FusedClassifier(PreTrainedModel):
         config: of both encoders.
         encoder: weights for the first; None draws them at random, or leaves them to `from_pretrained`.
 
+    Raises:
+        InvalidConfigError: for an encoder of a kind that transformers does not know.
+
     Example:
         >>> from transformers import ViTConfig
         >>> vit = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
@@ -104,7 +107,13 @@ class FusedClassifier(PreTrainedModel):
         self.num_labels = int(config.num_labels or 0)
         if encoder is None:
             described = dict(config.encoder)
-            made_of = AutoConfig.for_model(described.pop("model_type", ""), **described)
+            kind_of_model = described.pop("model_type", None)
+            if kind_of_model not in CONFIG_MAPPING:
+                raise InvalidConfigError(
+                    f"encoder must be a configuration of transformers; its model_type is {kind_of_model!r}. Build the "
+                    "model with FusedClassifier.for_examples, or load a saved one."
+                )
+            made_of = AutoConfig.for_model(kind_of_model, **described)
             kind = encoder_class(made_of)
             encoder = (kind.from_config if kind is AutoModel else kind._from_config)(made_of)
         self.encoder = encoder

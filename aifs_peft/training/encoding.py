@@ -142,17 +142,19 @@ class EncodingPasses:
             return
         labels = self.train.labels
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.seed))
-        rows = order[:SCALED_BY].sort().values
-        sample: Any = Subset(self.train.dataset, rows.tolist())
-        blocks.fit(self.latents_of(sample, labels[rows]).z)  # joined as they are, so far
+        sample = order[:SCALED_BY].sort().values.tolist()
+        blocks.fit(self.latents_of(self.train.dataset, labels, positions=sample).z)  # joined as they are, so far
 
-    def latents_of(self, dataset: Any, labels: Tensor, what: str = "training") -> Latents:
+    def latents_of(
+        self, dataset: Any, labels: Tensor, what: str = "training", positions: Sequence[int] | None = None
+    ) -> Latents:
         """Latents of any data set by the model as it is.
 
         Args:
-            dataset: map-style.
+            dataset: map-style, or a `Stream`.
             labels: its labels, `(n,)` int64.
             what: it is, for messages.
+            positions: of the examples to encode, increasing; None for all.
 
         Raises:
             NonFiniteError: if a latent is NaN or infinite.
@@ -162,7 +164,7 @@ class EncodingPasses:
         def keep(rows: Tensor, _inputs: dict[str, Any], _outputs: Any) -> None:
             store.add(rows, self.layer.take_output().z, labels[rows], step=0)
 
-        self._pass_over(dataset, range(len(labels)), keep)
+        self._pass_over(dataset, range(len(labels)) if positions is None else positions, keep)
         return store.gather(self.processes, self.layer.state.dim, what)
 
     def encode_regions(self, pool: RegionPool, index: Tensor | None) -> Regions:

@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from peft import get_peft_model
 from torch import nn
 
-from aifs_peft import AIFSTrainingArguments
+from aifs_peft import AIFSConfig, AIFSTrainingArguments
 from aifs_peft.data import load
 from aifs_peft.errors import InvalidInputError
 from aifs_peft.experiments import FinetuneSpec, encode, run_finetune
 from aifs_peft.experiments.latent_cache import LatentCache, latent_key
 from aifs_peft.experiments.prepare import ImageEncoder, PreparedDataset, TextEncoder, encode_features
 from aifs_peft.models import load_model, load_processor
+from aifs_peft.tuner import find_aifs_layer
 
 ROWS = {"features": [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], "label": [0, 1, 0]}
 
@@ -186,3 +188,18 @@ def test_encoding_by_name_says_nothing_of_a_head_that_nobody_reads(scenes, capsy
         encode("tiny_clip", scenes["test"])
     assert "MISSING" not in caplog.text
     assert "MISSING" not in capsys.readouterr().err
+
+
+def test_the_layers_that_are_read_and_their_scales_change_the_key(scenes):
+    data = PreparedDataset(scenes["test"], ImageEncoder(load_processor("tiny_clip", modality="image")), cache_bytes=0)
+
+    def adapted(latents):
+        return get_peft_model(
+            load_model("tiny_clip", modality="image", label_names=["a", "b"]), AIFSConfig(latents=latents)
+        )
+
+    last, multi, scaled = adapted("last"), adapted("multi"), adapted("multi")
+    blocks = find_aifs_layer(scaled).blocks
+    blocks.fit(torch.randn(9, blocks.dim, generator=torch.Generator().manual_seed(0)))
+    assert latent_key(multi, data) == latent_key(adapted("multi"), data)
+    assert len({latent_key(model, data) for model in (last, multi, scaled)}) == 3

@@ -149,5 +149,8 @@ def test_what_does_not_fit_is_refused() -> None:
         FusedClassifier.for_examples(encoder("vit"), {"pixel_values": PIXELS, "features": FEATURES[1:]}, ["a", "b"])
     with pytest.raises(InvalidConfigError, match="encoder must be one of 'mlp', 'identity'"):
         FusedConfig({"model_type": "vit"}, 3, tabular="tree")
+    for unknown in (FusedConfig(), FusedConfig({"model_type": "no such model"})):
+        with pytest.raises(InvalidConfigError, match="encoder must be a configuration of transformers"):
+            FusedClassifier(unknown)
     with pytest.raises(InvalidConfigError, match="dictionary with its model_type"):
         FusedConfig({}, 3)

@@ -45,6 +45,11 @@ def main(out, processes):
         "cached": (lambda: AIFSConfig(), shortcut_data(248), {"cache_latents": True}),  # 31 batches: not even
         "discovery": (lambda: AIFSConfig(encoder_adapter=lora()), shortcut_data(248), {}),
         "stream": (lambda: AIFSConfig(encoder_adapter=lora()), Rows(shortcut_data(248)), {}),
+        "multi": (
+            lambda: AIFSConfig(latents="multi", encoder_adapter=lora()),
+            shortcut_data(120),
+            {"num_train_epochs": 1},
+        ),
         "checkpointing": (paper, make_data(64), {"activation_checkpointing": True}),
         "bf16": (paper, make_data(64), {"bf16": True}),
         "accumulation": (paper, make_data(64), {"gradient_accumulation_steps": 2}),

@@ -6,10 +6,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 from peft import PeftModel
+from torch.utils.data import IterableDataset
 from training_zoo import assert_equal, lora, make_args, make_data, make_model, make_trainer, shortcut_data, trained
 
 from aifs_peft.errors import InvalidConfigError
-from aifs_peft.training import AIFSTrainer, EpochHook
+from aifs_peft.training import AIFSTrainer, EpochHook, encoding
 from aifs_peft.tuner import AIFSConfig, find_aifs_layer
 
 
@@ -95,3 +96,23 @@ def test_a_loop_of_ones_own_scales_them_too():
             optimizer.step()
             optimizer.zero_grad()
     assert hook.layer.state.dim == 48
+
+
+class Streamed(IterableDataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __iter__(self):
+        return iter(self.rows)
+
+
+def test_a_streamed_training_set_gives_the_same_scales(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding, "SCALED_BY", 100)
+    data, found = shortcut_data(), []
+    for name, rows in (("list", data), ("stream", Streamed(data))):
+        args = make_args(tmp_path / name, num_train_epochs=1)
+        trainer = AIFSTrainer(make_model(multi(encoder_adapter=lora())), args, train_dataset=rows)
+        trainer.train()
+        assert int(trainer.layer.blocks.examples) == 100
+        found.append(trainer.layer.blocks.state_dict())
+    torch.testing.assert_close(found[0], found[1])

@@ -28,6 +28,7 @@ import aifs_peft.training
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError, PushFailedError
 from aifs_peft.methods import get
 from aifs_peft.training import AIFSTrainer, peers
+from aifs_peft.training.sharding import check_shardable
 from aifs_peft.tuner import AIFSConfig
 
 FIELDS = [field.name for field in dataclasses.fields(TrainingArguments)]
@@ -112,11 +113,11 @@ INHERITED = {
     *("fsdp_config", "local_rank"),
     # options of what is refused or optional
     *("liger_kernel_config", "length_column_name", "optim_args", "optim_target_modules", "use_cache"),
-    *("torch_compile", "torch_compile_backend", "torch_compile_mode"),
+    *("torch_compile_backend", "torch_compile_mode"),
     *("gradient_checkpointing", "gradient_checkpointing_kwargs"),  # aliases of activation_checkpointing*
     # the process as a whole
     *("full_determinism", "enable_jit_checkpoint", "debug", "skip_memory_metrics"),
-    *("restore_callback_states_from_checkpoint", "dataloader_persistent_workers"),
+    "restore_callback_states_from_checkpoint",
     # the terminal and other services
     *("log_level", "log_level_replica", "disable_tqdm", "report_to", "run_name", "project"),
     *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
@@ -319,6 +320,28 @@ def check_order_of_workers(folder, monkeypatch):
     make_args(folder, dataloader_in_order=False, dataloader_num_workers=1)
     with pytest.raises(InvalidConfigError, match="dataloader_in_order=False with dataloader_num_workers=2"):
         make_args(folder, dataloader_in_order=False, dataloader_num_workers=2)
+
+
+@check("dataloader_persistent_workers")
+def check_persistent_workers(folder, monkeypatch):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(make_data(N))
+
+    for data, streamed in ((make_data(N), False), (Stream(), True)):
+        for persistent in (False, True):
+            options = {"dataloader_num_workers": 1, "dataloader_persistent_workers": persistent}
+            trainer = erm(folder, data=data, max_steps=1, **options)
+            assert trainer.get_train_dataloader().persistent_workers == persistent, streamed
+
+
+@check("torch_compile")
+def check_compiled(folder, monkeypatch):
+    args = make_args(
+        folder, torch_compile=True
+    )  # what compiles is upstream's; docs/compatibility.md has what comes of it
+    with pytest.raises(InvalidConfigError, match="shard_base_model=True and torch_compile"):
+        check_shardable(erm(folder, encoder=lora()).model, args, 2)
 
 
 @check("neftune_noise_alpha")

@@ -135,3 +135,33 @@ def test_a_quantised_block_cannot_be_copied_but_its_last_layer_can_be_replaced(t
         get_peft_model(base, AIFSConfig())
     model = get_peft_model(load("roberta", "4bit", tmp_path), AIFSConfig(head="linear"))
     assert logits(model, "roberta").shape == (4, 32)
+
+
+def test_a_decoder_in_4_bit_reads_its_last_token_trains_and_reloads(tmp_path):
+    ids = {"vocab_size": 64, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    torch.manual_seed(0)
+    hf.LlamaForSequenceClassification(hf.LlamaConfig(**{**WIDE, **ids})).save_pretrained(tmp_path / "base")
+
+    def load_base():
+        config = QUANTISATION["4bit"](bnb_4bit_compute_dtype=torch.float32)
+        return hf.LlamaForSequenceClassification.from_pretrained(tmp_path / "base", quantization_config=config)
+
+    tokens = torch.randint(3, 60, (4, 6), generator=torch.Generator().manual_seed(0))
+    tokens[0, 4:], tokens[1, :2] = 1, 1  # padding on either side
+    inputs = {"input_ids": tokens, "attention_mask": (tokens != 1).long()}
+    base = load_base()
+    with torch.no_grad():
+        reference = base.eval()(**inputs).logits
+    model = get_peft_model(base, AIFSConfig(encoder_adapter=LoraConfig(r=2, init_lora_weights=False)))
+    model.train()(**inputs, labels=torch.tensor([0, 1, 0, 1])).loss.backward()
+    assert not [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    with torch.no_grad():
+        trained = model.eval()(**inputs).logits
+        assert find_aifs_layer(model).take_output().z.shape == (4, 64)
+        with model.disable_adapter():
+            torch.testing.assert_close(model(**inputs).logits, reference)
+        model.save_pretrained(tmp_path / "adapter")
+        again = PeftModel.from_pretrained(load_base(), tmp_path / "adapter").eval()
+        torch.testing.assert_close(again(**inputs).logits, trained)
+    with pytest.raises(InvalidConfigError, match="quantised"):
+        model.merge_and_unload()
