@@ -371,7 +371,7 @@ def head_rows() -> str:
     measured = performance("head_rows")
     sizes = measured["rows_of"]
     rows = []
-    for family, lost in measured["lost_worst_group"].items():
+    for family, lost in measured["lost"].items():
         told = [f"{100 * lost[size]['mean']:+.2f} ({100 * lost[size]['largest']:+.2f})" for size in ("sample", "small")]
         rows.append([f"`{family}`", *told])
     draws = measured["arguments"]["draws"]
@@ -380,7 +380,7 @@ def head_rows() -> str:
 
 
 # Blocks that `discovery_streaming.py` fills.
-OTHERS = ("streaming", "streaming_accuracy")
+OTHERS = ("streaming", "streaming_parts", "streaming_accuracy", "weak_scaling")
 BLOCKS: dict[str, Callable[[], str]] = {
     "scaling": scaling,
     "attribution": attribution,

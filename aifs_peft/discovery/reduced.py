@@ -75,7 +75,11 @@ ReducedLatents = Array | ReducedRows
 
 
 def leading(X: ReducedLatents, k: int) -> ReducedLatents:
-    """The first `k` coordinates of reduced latents `X (n, >= k)`, without a copy.
+    """The first `k` coordinates of reduced latents, without a copy.
+
+    Args:
+        X: Reduced latents, shape `(n, k)` or wider.
+        k: Number of coordinates.
 
     Example:
         >>> leading(np.zeros((5, 3)), 2).shape

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 
 from aifs_peft.discovery import DiscoveryConfig, LatentBatches, LatentSource, ShardedLatents, discover, discover_stream
-from aifs_peft.discovery.config import InputConfig
+from aifs_peft.discovery.config import HintConfig, InputConfig
 from aifs_peft.discovery.streaming.arrays import ArrayLatents
 from aifs_peft.discovery.streaming.reading import as_source
 from aifs_peft.errors import InvalidInputError
@@ -173,21 +173,23 @@ def test_a_rough_partition_of_a_sample():
 
 @pytest.mark.parametrize("kind", ["groups", "metadata", "attributes", "few"])
 def test_hints_of_a_sample(kind):
-    Z, y, a = planted(strength=0.0)
+    Z, y, a = planted(8000, strength=0.0)
     Z[:, 0] += 2.2 * a
-    few = np.full(N, -1)
+    short = HintConfig(sweeps=80, chains=2, held_out_sweeps=40, held_out_chains=2)
+    config = DiscoveryConfig(inputs=InputConfig(held_rows=4000), hints=short)
+    few = np.full(8000, -1)
     for cell in range(4):
         rows = np.flatnonzero(2 * y + a == cell)[:40]
         few[rows] = a[rows]
-    wrong = np.where(np.random.default_rng(1).random(N) < 0.03, 1 - a, a)
+    wrong = np.where(np.random.default_rng(1).random(8000) < 0.03, 1 - a, a)
     hints = {
         "groups": {"groups": a},
         "metadata": {"metadata": {"scanner": wrong}},
         "attributes": {"attributes": {"scanner": np.eye(24)[0]}},
         "few": {"groups": few},
     }[kind]
-    assert not discover(Z, y, random_state=0, config=SAMPLED).found
-    found = discover(Z, y, random_state=0, config=SAMPLED, **hints)
+    assert not discover(Z, y, random_state=0, config=config).found
+    found = discover(Z, y, random_state=0, config=config, **hints)
     assert found.source_.startswith("hint:")
     # Values that are known of all rows count for rows that were not searched, too.
     right = {"groups": 1.0, "metadata": 0.985, "attributes": 0.95, "few": 0.95}[kind]

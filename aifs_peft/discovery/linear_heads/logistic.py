@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import softmax
 
 from aifs_peft.discovery.arrays import Array, IntArray
 
@@ -75,11 +74,13 @@ def fit_logistic(
 
     def objective(flat: Array) -> tuple[float, Array]:
         W = flat.reshape(rows, k + 1)
-        scores = X @ W[:, :k].T.astype(X.dtype) + W[:, k].astype(X.dtype)
+        # One row per class: sums over the classes then run along the examples.
+        scores = W[:, :k].astype(X.dtype) @ X.T
+        scores += W[:, k:].astype(X.dtype)
         loss, residual = loss_of(scores, y, w)
         gradient = np.empty_like(W)
-        gradient[:, :k] = residual.T @ X + penalty * W[:, :k]
-        gradient[:, k] = residual.sum(axis=0)
+        gradient[:, :k] = residual @ X + penalty * W[:, :k]
+        gradient[:, k] = residual.sum(axis=1)
         return loss + 0.5 * penalty * float(np.sum(W[:, :k] ** 2)), gradient.ravel()
 
     x0 = np.zeros((rows, k + 1))
@@ -129,17 +130,20 @@ def fit_on_common_scale(
 
 
 def _logistic_loss(scores: Array, y: IntArray, w: Array) -> tuple[float, Array]:
-    """Weighted loss of two classes from the score of the second, `(n, 1)`, and its gradient by the scores."""
+    """Weighted loss of two classes from the score of the second, `(1, n)`, and its gradient by the scores."""
     sign = (2 * y - 1).astype(scores.dtype)
-    margin = sign * scores[:, 0]
+    margin = sign * scores[0]
     loss = float(w @ np.logaddexp(0.0, -margin).astype(scores.dtype))
-    return loss, (-w * sign / (1.0 + np.exp(np.minimum(margin, 60.0))))[:, None]
+    return loss, (-w * sign / (1.0 + np.exp(np.minimum(margin, 60.0))))[None]
 
 
 def _softmax_loss(scores: Array, y: IntArray, w: Array) -> tuple[float, Array]:
-    """Weighted cross-entropy from the scores `(n, K)`, and its gradient by them."""
-    p = softmax(scores, axis=1)
+    """Weighted cross-entropy from the scores `(K, n)`, which are used up, and its gradient by them."""
+    scores -= scores.max(axis=0)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=0)
     index = np.arange(len(y))
-    loss = -float(w @ np.log(np.maximum(p[index, y], 1e-30)))
-    p[index, y] -= 1.0
-    return loss, p * w[:, None]
+    loss = -float(w @ np.log(np.maximum(scores[y, index], 1e-30)))
+    scores[y, index] -= 1.0
+    scores *= w
+    return loss, scores

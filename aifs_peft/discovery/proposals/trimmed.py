@@ -16,6 +16,7 @@ from scipy.linalg import cho_factor, cho_solve, eigh
 
 from aifs_peft.discovery.arrays import Array, BoolArray, IntArray
 from aifs_peft.discovery.config import ProposalConfig
+from aifs_peft.discovery.mixture.em import Moments
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,24 @@ def _nearest(V: Array, centres: Array) -> IntArray:
     return np.asarray(scores.argmax(axis=1))
 
 
-def _class_means(X: Array, y: IntArray, kept: BoolArray, n_classes: int) -> tuple[Array, Array, Array]:
-    """Means of the kept examples per class, their counts, and their uncentred second moment."""
-    onehot = np.zeros((len(y), n_classes), dtype=X.dtype)
-    onehot[np.flatnonzero(kept), y[kept]] = 1.0
-    counts = onehot.sum(axis=0, dtype=np.float64)
-    means = (onehot.T @ X).astype(np.float64) / np.maximum(counts, 1.0)[:, None]
-    inner = X[kept]
-    return means, counts, (inner.T @ inner).astype(np.float64)
+def _kept_moments(data: Moments, kept: BoolArray) -> tuple[Array, Array, Array]:
+    """Means of the kept examples per class, their counts, and their uncentred second moment.
+
+    Those of all examples less those of the few that are left out.
+    """
+    left = np.flatnonzero(~kept)
+    counts, sums, second = data.counts, data.sums, data.second
+    if len(left):
+        out = Moments.of(data.X[left], data.y[left], len(counts))
+        counts, sums, second = counts - out.counts, sums - out.sums, second - out.second
+    return sums / np.maximum(counts, 1.0)[:, None], counts, second
 
 
-def _discriminant(X: Array, y: IntArray, kept: BoolArray, n_classes: int, ridge: float) -> tuple[Array, Array]:
+def _discriminant(data: Moments, kept: BoolArray, ridge: float) -> tuple[Array, Array]:
     """Fisher's discriminant of the kept examples: projection `(k, r)` and class centres `(K, r)` in it."""
-    means, counts, second = _class_means(X, y, kept, n_classes)
-    n, k = max(counts.sum(), 1.0), X.shape[1]
+    means, counts, second = _kept_moments(data, kept)
+    n_classes = len(counts)
+    n, k = max(counts.sum(), 1.0), len(second)
     within = (second - (means * counts[:, None]).T @ means) / n
     within = 0.5 * (within + within.T) + (ridge * max(np.trace(within) / k, 1e-9)) * np.eye(k)
     contrast = means - means.mean(axis=0)
@@ -103,9 +108,9 @@ def trimmed_discriminant(
         >>> bool(np.mean(fit.attribute == a) > 0.99), fit.position > 0.7, fit.separation > 5
         (True, True, True)
     """
-    kept = np.ones(len(y), dtype=bool)
+    data, kept = Moments.of(X, y, n_classes), np.ones(len(y), dtype=bool)
     for _ in range(config.trimmed_rounds):
-        projection, centres = _discriminant(X, y, kept, n_classes, config.trimmed_ridge)
+        projection, centres = _discriminant(data, kept, config.trimmed_ridge)
         V = X @ projection.astype(X.dtype)
         distance = np.sum((V - centres[y].astype(V.dtype)) ** 2, axis=1)
         previous, kept = kept, np.ones(len(y), dtype=bool)
@@ -116,7 +121,7 @@ def trimmed_discriminant(
                 kept[rows[np.argpartition(distance[rows], len(rows) - leave)[len(rows) - leave :]]] = False
         if np.array_equal(previous, kept):
             break
-    projection, centres = _discriminant(X, y, kept, n_classes, config.trimmed_ridge)
+    projection, centres = _discriminant(data, kept, config.trimmed_ridge)
     V = X @ projection.astype(X.dtype)
     attribute = _nearest(V, centres)
     gaps = np.linalg.norm(centres[:, None] - centres[None], axis=2)

@@ -56,8 +56,9 @@ def search_pairs(
     """
     certainty, attribute, accepted = np.full(len(y), 0.5), y.copy(), 0
     pairs = chosen_pairs(n_classes, config.many_classes.pairs)
+    needed = min(config.gate.pairs, 1.0) * len(pairs)
     for place, pair in enumerate(pairs):
-        if accepted + len(pairs) - place < config.gate.pairs * len(pairs):
+        if accepted + len(pairs) - place < needed:
             break
         rows = np.flatnonzero(np.isin(y, pair))
         if len(rows) < config.inputs.min_rows:
