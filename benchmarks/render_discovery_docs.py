@@ -380,7 +380,7 @@ def head_rows() -> str:
 
 
 # Blocks that `discovery_streaming.py` fills.
-OTHERS = ("streaming", "streaming_parts", "streaming_accuracy")
+OTHERS = ("streaming", "streaming_parts", "streaming_accuracy", "weak_scaling")
 BLOCKS: dict[str, Callable[[], str]] = {
     "scaling": scaling,
     "attribution": attribution,
