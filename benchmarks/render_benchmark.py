@@ -7,6 +7,7 @@ Each block `<!-- bench:NAME -->` gets the tables of the experiment `benchmarks/e
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from aifs_peft.bench.tables import summarise
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, IMAGES = ROOT / "docs" / "benchmark.md", ROOT / "docs" / "img"
 EXPERIMENTS, RESULTS = ROOT / "benchmarks" / "experiments", ROOT / "benchmarks" / "results"
+PEERS = re.compile(r"<!-- peers -->\n.*?<!-- /peers -->", re.DOTALL)
 BLOCK = re.compile(r"<!-- bench:(\w+) -->\n.*?<!-- /bench:\1 -->", re.DOTALL)
+PEER_METRICS = ("worst_group_accuracy", "average_accuracy", "equal_opportunity_difference")
 TOP = "There are no results yet."
 
 
@@ -33,7 +36,31 @@ def render(text: str) -> str:
         report = markdown_report(experiment, found).rstrip() if found else TOP
         return f"<!-- bench:{match[1]} -->\n{told}{report}\n<!-- /bench:{match[1]} -->"
 
-    return BLOCK.sub(fill, text)
+    return PEERS.sub(f"<!-- peers -->\n{peers_table()}\n<!-- /peers -->", BLOCK.sub(fill, text))
+
+
+def peers_table() -> str:
+    """Other packages on the same latents, where `peers.py` has been run."""
+    file = RESULTS / "peers.json"
+    if not file.is_file():
+        return TOP
+    record = json.loads(file.read_text(encoding="utf-8"))
+    lines = [
+        "| data set | method | group labels | worst group | average | equal opportunity | processor seconds |",
+        "|---|---|---|---:|---:|---:|---:|",
+    ]
+    for cell, numbers in sorted(record["summary"].items(), key=lambda item: -item[1]["worst_group_accuracy"][0]):
+        data, name = cell.split("/")
+        shown = [_with_error(numbers[key]) for key in PEER_METRICS]
+        groups = record["group_labels"][name]
+        lines.append(f"| {data} | {name} | {groups} | {' | '.join(shown)} | {numbers['cpu_seconds'][0]:.1f} |")
+    seeds = min(numbers["seeds"] for numbers in record["summary"].values())
+    return "\n".join([*lines, "", f"At least {seeds} seeds in each row."])
+
+
+def _with_error(value: list[float | None]) -> str:
+    mean, _, high = value
+    return f"{mean:.3f}" if high is None or mean is None else f"{mean:.3f} ± {high - mean:.3f}"
 
 
 def draw(text: str) -> None:

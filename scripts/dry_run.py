@@ -13,12 +13,9 @@ from aifs_peft.cli.options import parse
 @command
 def main(argv: list[str]) -> int:
     """Print the forecast."""
-    import torch
-
+    spec, args, _ = parse(argv)
     from aifs_peft.bench.full_size import dry_run
 
-    # A configuration for a GPU is looked at here on what is there.
-    spec, args, _ = parse(argv if torch.cuda.is_available() else [*argv, "--use-cpu", "--bf16", "false"])
     forecast = dry_run(spec, args)
     print(forecast.describe())
     return 0 if forecast.complete else 1

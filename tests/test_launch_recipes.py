@@ -117,7 +117,7 @@ def test_a_slurm_job_that_reaches_its_limit_goes_on_as_if_it_had_not(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
     cut.mkdir()
-    assert start(tmp_path, whole).wait(150) == 0, (tmp_path / "output_whole").read_text()[-3000:]
+    assert start(tmp_path, whole).wait(300) == 0, (tmp_path / "output_whole").read_text()[-3000:]
     job = start(tmp_path, cut, SLOW="1")
     for _ in range(1200):
         if (cut / "started").exists():
@@ -125,11 +125,11 @@ def test_a_slurm_job_that_reaches_its_limit_goes_on_as_if_it_had_not(tmp_path):
         time.sleep(0.1)
     time.sleep(0.7)
     job.send_signal(signal.SIGTERM)  # to the script alone, as `--signal=B:` does
-    assert job.wait(90) == 0, (tmp_path / "output_cut").read_text()[-3000:]
+    assert job.wait(200) == 0, (tmp_path / "output_cut").read_text()[-3000:]
     assert (tmp_path / "queued").read_text() == "requeue 7\n"
     assert list(cut.glob("checkpoint-*"))
     assert not (cut / "r.pt").exists()
-    assert start(tmp_path, cut).wait(150) == 0, (tmp_path / "output_cut").read_text()[-3000:]
+    assert start(tmp_path, cut).wait(300) == 0, (tmp_path / "output_cut").read_text()[-3000:]
     one, other = (torch.load(folder / "r.pt", weights_only=True) for folder in (whole, cut))
     assert int(one["steps"]) == 24
     for name, value in one.items():

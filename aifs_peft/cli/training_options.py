@@ -59,6 +59,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("seed", "int", 42, "of every random draw", TRAINING, {"low": 0, "high": 2**32 - 1}),
     Option("use_cpu", "bool", False, "do not use an accelerator that is there", TRAINING),
     Option("dataloader_num_workers", "int", 0, "processes that load data beside the training", TRAINING, {"low": 0}),
+    Option("shard_base_model", "bool", False, "split the frozen base model over several processes (FSDP2)", TRAINING),
     Option("resume_from_checkpoint", "checkpoint", None, "go on from this checkpoint, or from the newest with true",
            TRAINING, optional=True),
     Option("resume_without_optimizer", "bool", False, "resume also where --save-only-model left out the optimizer",

@@ -24,10 +24,7 @@ MILLIONS = {
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
 def test_the_parser_takes_them(path: Path, tmp_path: Path) -> None:
-    # bf16 is for the GPU that they are written for.
-    spec, args, _ = parse(
-        ["--config", str(path), "--use-cpu", "--bf16", "false", "--output-dir", str(tmp_path / "run")]
-    )
+    spec, args, _ = parse(["--config", str(path), "--output-dir", str(tmp_path / "run")])
     assert spec.model in ARCHITECTURES
     assert any(name in spec.dataset for name in SIZES)
     assert args.per_device_train_batch_size * args.gradient_accumulation_steps == 256

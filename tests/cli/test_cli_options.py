@@ -81,6 +81,7 @@ def test_the_light_table_is_what_the_training_arguments_say() -> None:
             assert option.rules["choices"] == field.rules["choices"], option
     own = set(AIFSTrainingArguments.__annotations__) - {
         "cache_latents",  # `aifs finetune` encodes once by itself wherever that is possible
+        "stream_shuffle_buffer",  # its data sets are in memory
         "evaluation_columns", "logging_nan_inf_filter", "ddp_find_unused_parameters", "ddp_broadcast_buffers",
     }  # fmt: skip
     assert own <= {option.name for option in OPTIONS}, "an option of ours is missing from cli/training_options.py"

@@ -46,6 +46,7 @@ def understand(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(("page", "block"), SHELL, ids=[f"{page}:{block.line}" for page, block in SHELL])
 def test_commands_are_understood(page: str, block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")  # configurations that pages name
     for config in blocks(page, "yaml"):
         (tmp_path / "run.yaml").write_text(config.text)
     for words in commands(block):

@@ -1,6 +1,7 @@
 """docs/theory.md, section 4: how many conflicting examples are enough."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,3 +67,13 @@ def test_second_moments_of_a_class_show_it_above_a_threshold_only(factor: float)
     expected = max(0.0, (1 - ratio / spike**2) / (1 + ratio / spike))
     assert np.mean(cosines) == pytest.approx(expected, abs=0.08)
     assert (expected > 0) == (factor > 1)
+
+
+def test_the_table_of_the_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "theory.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ") and line[2].isdigit()]
+    assert len(rows) == 4
+    for contrast, *cells in rows:
+        assert [int(cell) for cell in cells] == [math.ceil(needed(float(contrast), k, 2.0)) for k in (16, 64, 256)]
+    assert math.sqrt(math.sqrt(256 / 2500) / (0.01 * 0.99)) == pytest.approx(5.7, abs=0.05)
+    assert "`D > 5.7`" in page

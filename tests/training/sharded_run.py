@@ -3,17 +3,20 @@
 import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1] / "support"))
 import pytest
 import torch
+from architectures import AUTO, config_for, inputs_for
 from distributed_run import Rows, run
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch.distributed.tensor import DTensor
 from training_zoo import lora, make_data, make_model, shortcut_data, trained
 from transformers import ViTConfig, ViTForImageClassification
 
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.training.parallel import close_process_group
-from aifs_peft.tuner import AIFSConfig
+from aifs_peft.training.sharding import shard_base
+from aifs_peft.tuner import AIFSConfig, find_aifs_layer
 
 
 def paper(dropout=0.0, encoder=True):
@@ -33,6 +36,30 @@ def assert_same(one, other, what):
     for name, value in one.items():
         assert not isinstance(other[name], DTensor), name
         assert torch.equal(value, other[name]), f"{what}: {name}"
+
+
+def check_architecture(kind, model_type):
+    """Logits and gradients of an encoder are the same before and after it is split."""
+    torch.manual_seed(0)
+    config = config_for(kind, model_type)
+    every = LoraConfig(r=2, target_modules="all-linear")
+    model = get_peft_model(AUTO[kind].from_config(config), AIFSConfig.paper(encoder_adapter=every)).eval()
+
+    def outcome():
+        model.zero_grad()
+        logits = model(**inputs_for(kind, config))["logits"]
+        logits.square().sum().backward()
+        return logits.detach().clone(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    logits, gradients = outcome()
+    shard_base(model, find_aifs_layer(model))
+    for _ in range(2):
+        again, others = outcome()
+        assert torch.equal(again, logits), model_type
+        assert others.keys() == gradients.keys(), model_type
+        assert all(torch.equal(value, others[name]) for name, value in gradients.items()), model_type
+    mine, whole = held(model)
+    assert mine < whole
 
 
 def main(out, processes):
@@ -85,6 +112,9 @@ def main(out, processes):
     with torch.no_grad():
         wanted = first.adapted(pixel_values=images)["logits"]
         torch.testing.assert_close(loaded(pixel_values=images)["logits"], wanted, atol=1e-6, rtol=1e-5)
+
+    for kind, model_type in (("image", "swin"), ("image", "clip"), ("text", "roberta"), ("text", "llama")):
+        check_architecture(kind, model_type)
 
     with pytest.raises(InvalidConfigError, match="torch_compile"):
         run(out / "compiled", paper(), make_data(64), processes, shard_base_model=True, torch_compile_backend="eager")

@@ -287,6 +287,12 @@ def test_random_augmentation_cannot_be_cached(tmp_path):
         train(tmp_path, Augmented(shortcut_data(32)), "paper", "frozen", cache_latents=True)
 
 
+def test_latents_of_several_layers_are_scaled_by_a_stream_as_in_memory(tmp_path, in_order):
+    rows, config = shortcut_data(64), AIFSConfig.paper(latents="multi", encoder_adapter=lora())
+    memory = train(tmp_path / "a", rows, model=make_model(config))
+    assert_same(memory, train(tmp_path / "b", Rows(rows), model=make_model(config)))
+
+
 def test_a_method_reads_its_columns_from_a_stream(tmp_path, in_order):
     """`gdro-oracle` without drawing: group labels come from the stream's column."""
     rows, config = shortcut_data(64), AIFSConfig(recipe="erm", encoder_adapter=lora())
