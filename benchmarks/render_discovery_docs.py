@@ -120,7 +120,7 @@ def trained() -> str:
 def hints() -> str:
     """Ten known values per cell."""
     rows = [
-        [name, pm(e, "erm"), f"**{pm(e, 'hint')}**", pm(e, "all_known"), pm(e, "oracle"),
+        [name, pm(e, "erm"), f"**{pm(e, 'hint')}**", pm(e, "all_known") if "all_known" in e else "-", pm(e, "oracle"),
          f"{e['recovered']:.2f} ± {e['recovered_se']:.2f}"]
         for name, e in result("hints")["summary"].items()
         if "recovered" in e
