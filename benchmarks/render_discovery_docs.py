@@ -379,8 +379,6 @@ def head_rows() -> str:
     return table([f"lost, mean of {draws} draws (largest)", *heads], rows)
 
 
-# Blocks that `discovery_streaming.py` fills.
-OTHERS = ("streaming", "streaming_parts", "streaming_accuracy", "weak_scaling")
 BLOCKS: dict[str, Callable[[], str]] = {
     "scaling": scaling,
     "attribution": attribution,
@@ -407,11 +405,11 @@ BLOCKS: dict[str, Callable[[], str]] = {
 }
 
 
-def fill(page: str) -> str:
-    """The page with each `<!-- NAME -->` block filled; an unknown name is an error."""
+def fill(page: str, *, shared: bool = False) -> str:
+    """The page with each `<!-- NAME -->` block filled; an unknown name is an error, unless scripts share the page."""
 
     def block(match: re.Match[str]) -> str:
-        if match[1] in OTHERS:
+        if shared and match[1] not in BLOCKS:
             return match[0]
         if match[1] not in BLOCKS:
             raise ValueError(f"nothing renders the block {match[1]!r}; known are {sorted(BLOCKS)}")
@@ -429,7 +427,7 @@ def main() -> None:
     options = parser.parse_args()
     for path in PAGES:
         before = path.read_text(encoding="utf-8")
-        after = fill(before)
+        after = fill(before, shared=path.name == "performance.md")
         if options.check and after != before:
             sys.exit(f"{path.name} is out of date: run benchmarks/render_discovery_docs.py")
         path.write_text(after, encoding="utf-8")
