@@ -334,6 +334,30 @@ def scaling() -> str:
     return table(["n", "d", "K", "aligned share", "found", "processor", "clock", "beside the input"], rows)
 
 
+def steps() -> str:
+    """A training step beside one of plain training by the same trainer."""
+    rows = []
+    for row in performance_rows("step_overhead"):
+        name = "plain `Trainer`" if row["method"] == "trainer" else f"`{row['method']}`"
+        rows.append([row["encoder"], {"lora": "LoRA, head", "frozen": "head"}[row["regime"]], name,
+                     f"{row['ratio_median']:.3f}", f"{row['ratio_min']:.3f} to {row['ratio_max']:.3f}",
+                     f"{row['seconds_per_step']:.2f}"])  # fmt: skip
+    return table(["encoder", "trained", "", "step / step of `erm`", "rounds, lowest to highest", "seconds"], rows)
+
+
+def step_parts() -> str:
+    """Where the time of a step goes."""
+    measured = performance_rows("step_parts")
+    rows = [[part, *(f"{row['seconds'][part] * 1000:,.1f}" for row in measured)] for part in measured[0]["seconds"]]
+    return table(["milliseconds", *(row["encoder"] for row in measured)], rows)
+
+
+def performance_rows(name: str) -> list[dict[str, Any]]:
+    """A committed result file of the folder `performance` that is a list of rows."""
+    rows: list[dict[str, Any]] = json.loads((RESULTS / "performance" / f"{name}.json").read_text())
+    return rows
+
+
 def attribution() -> str:
     """Attribution of a linear head."""
     rows = [
@@ -380,6 +404,8 @@ def head_rows() -> str:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
+    "steps": steps,
+    "step_parts": step_parts,
     "scaling": scaling,
     "attribution": attribution,
     "peers": peers,

@@ -33,16 +33,7 @@ def _dominoes(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _overhead(result: dict[str, Any]) -> str:
-    """Step time against plain training."""
-    lines = ["| method | step time / ERM | 95 % interval |", "|---|---:|---:|"]
-    for name, ratio in result["ratio_to_erm"].items():
-        lines.append(f"| `{name}` | {ratio['median']:.3f} | {ratio['low']:.3f} to {ratio['high']:.3f} |")
-    return "\n".join(lines)
-
-
 RENDERERS = {
-    "step_overhead": _overhead,
     "demo": markdown_table,
     "demo_8_epochs": markdown_table,
     "demo_other_seeds": markdown_table,
@@ -58,7 +49,7 @@ def render(text: str) -> str:
         summary = json.loads((RESULTS / f"{match[1]}.json").read_text())
         return f"<!-- table:{match[1]} -->\n{RENDERERS[match[1]](summary)}\n<!-- /table:{match[1]} -->"
 
-    return re.sub(r"<!-- table:(\w+) -->\n.*?<!-- /table:\1 -->", fill, text, flags=re.DOTALL)
+    return re.sub(r"<!-- table:([\w/]+) -->\n.*?<!-- /table:\1 -->", fill, text, flags=re.DOTALL)
 
 
 def main() -> int:
