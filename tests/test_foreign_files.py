@@ -15,6 +15,9 @@ LOADERS = {
 }  # fmt: skip
 # Calls whose source is a folder on disk, a name of ours, or pinned in another way: file -> code and reason.
 NOT_PINNED = {
+    "bench/sets.py": {
+        "load_dataset('parquet', data_files=str(file), split='train')": "a file on this machine",
+    },
     "experiments/saved.py": {"PeftModel.from_pretrained(base, str(path))": "a folder on this machine"},
     "models/latent_classifier.py": {
         "load_transformers(str(folder / 'encoder'), None, kwargs)": "the encoder in the folder of a saved classifier"

@@ -135,15 +135,15 @@ def _model(encoder: Encoder, modality: str, classes: list[str]) -> tuple[Any, Ca
     from aifs_peft.models.loading import load_model, load_processor
 
     name = where(encoder.model or "")
-    processor = load_processor(name, modality=modality)
+    processor = load_processor(name, modality=modality, revision=encoder.revision)
     if encoder.pooling == "mean":
         if modality != "text":
             raise InvalidInputError(f"pooling 'mean' is of tokens, and the data hold {modality} input")
         from transformers import AutoModel
 
-        model: Any = AutoModel.from_pretrained(name).eval()
+        model: Any = AutoModel.from_pretrained(name, revision=encoder.revision).eval()
     else:
-        model = load_model(name, modality=modality, label_names=classes).eval()
+        model = load_model(name, modality=modality, label_names=classes, revision=encoder.revision).eval()
     convert = make_encoder(processor, modality, max_length=encoder.max_length, model=model)
     if isinstance(convert, ImageEncoder) and encoder.image_size is not None:
         resize(convert.processor, encoder.image_size)

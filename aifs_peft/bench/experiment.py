@@ -41,6 +41,7 @@ class Encoder:
         max_length: tokens per text.
         lora_r: rank of LoRA, in the regime "lora".
         target_modules: last parts of the names of the modules that LoRA goes to; None chooses by architecture.
+        revision: branch, tag or commit of the model on the Hub; None takes the newest.
     """
 
     model: str | None = None
@@ -49,6 +50,7 @@ class Encoder:
     max_length: int = 64
     lora_r: int = 8
     target_modules: list[str] | None = None
+    revision: str | None = None
 
     def __post_init__(self) -> None:
         check_choice("pooling", self.pooling, POOLINGS)

@@ -55,7 +55,10 @@ def asked(experiment: Experiment, data: DataEntry, entry: MethodEntry) -> dict[s
         entry: the method.
     """
     common = {"regime": experiment.regime, "selection": experiment.selection, "schedule": experiment.schedule}
-    content = {"data": asdict(data), "method": asdict(entry), **common, "budget": experiment.budget}
+    about = asdict(data)
+    if data.encoder.revision is None:  # the newest, as in results that were made before a revision could be named
+        del about["encoder"]["revision"]
+    content = {"data": about, "method": asdict(entry), **common, "budget": experiment.budget}
     return dict(json.loads(json.dumps(content)))  # tuples as JSON has them
 
 

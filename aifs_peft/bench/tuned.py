@@ -43,8 +43,9 @@ def fit_tuned(data: DataEntry, entry: MethodEntry, draw: Draw, setting: Setting)
         raise InvalidConfigError(f"data set {data.name!r} has no encoder to tune; name its model, or leave it out")
     schedule = {_NAMES.get(name, name): value for name, value in {**DEFAULTS, **setting["schedule"]}.items()}
     spec = FinetuneSpec(
-        model=where(encoder.model), adapter="lora", lora_r=encoder.lora_r, lora_alpha=2 * encoder.lora_r,
-        target_modules=encoder.target_modules, max_length=encoder.max_length, baseline="none", audit=False,
+        model=where(encoder.model), revision=encoder.revision, adapter="lora", lora_r=encoder.lora_r,
+        lora_alpha=2 * encoder.lora_r, target_modules=encoder.target_modules,
+        max_length=encoder.max_length, baseline="none", audit=False,
         head="mlp" if get(entry.method).latent_head == "mlp" else "copy",
     )  # fmt: skip
     processor = _processor(data, modality_of(draw.splits["train"]))
@@ -70,6 +71,6 @@ def _processor(data: DataEntry, modality: str) -> Any:
     """The model's, for pictures of another size where the entry says one; None leaves it to the run."""
     if data.encoder.image_size is None or modality != "image":
         return None
-    processor = load_processor(where(data.encoder.model or ""), modality=modality)
+    processor = load_processor(where(data.encoder.model or ""), modality=modality, revision=data.encoder.revision)
     resize(processor, data.encoder.image_size)
     return processor

@@ -104,6 +104,17 @@ def refit_last_layer(groups: Tensor, penalty: float, context: EpochContext) -> L
 
     Returns:
         The latents, or None where the layer stays as it was trained, which is logged with its reason.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> y, a = torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([0, 0, 1, 1, 1, 0])
+        >>> latents = SimpleNamespace(z=torch.stack([y + 0.0, a + 0.0], dim=1), labels=y)
+        >>> head, on_main = torch.nn.Linear(2, 2), lambda work: work()
+        >>> context = SimpleNamespace(
+        ...     head=head, encode=lambda: latents, device="cpu", on_main=on_main, num_labels=2, seed=0
+        ... )
+        >>> refit_last_layer(a, 0.1, context) is latents, head(latents.z).argmax(dim=1).tolist()
+        (True, [0, 0, 0, 1, 1, 1])
     """
     assert context.encode is not None  # noqa: S101 - every trainer gives it
     latents, layer = context.encode(), last_linear(context.head)
