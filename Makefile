@@ -7,7 +7,7 @@ PYTEST_WORKERS ?= 2
 # Drawn per target by the fuzzer of `make soak`, within 25 minutes.
 FUZZ_CASES ?= 20000
 
-.PHONY: demo test soak lint security coverage mutants types layers examples notebooks docs clean
+.PHONY: demo test soak lint security coverage mutants performance types layers examples notebooks docs clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -56,6 +56,15 @@ coverage: $(VENV)/.installed-test
 # Small faults that are put into the mathematics, and the share of them that the tests notice.
 mutants: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutants.py $(MUTANTS_ARGS)
+
+# Every figure of docs/performance.md. About an hour on a quiet machine; the largest memory map takes 15 GB of disk.
+performance: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step_overhead.py --threads 1 --rounds 4
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/discovery_scaling.py --fresh
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/discovery_streaming.py --again --folder $${TMPDIR:-/tmp}
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/latent_cache.py
+	$(BIN)/python benchmarks/weak_scaling.py
+	$(BIN)/python benchmarks/render_discovery_docs.py
 
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
