@@ -151,7 +151,7 @@ class AIFSDiscovery(Intervening):
 
     def __init__(self, settings: MethodSettings) -> None:
         super().__init__(settings)
-        self._observed, self._by_logits = 1.0, False
+        self._observed, self._by_logits, self._evens_classes = 1.0, False, False
         self._labels: Tensor | None = None
         self._known: Partition | None = None
         self._shares: Tensor | None = None
@@ -159,6 +159,9 @@ class AIFSDiscovery(Intervening):
     def prepare(self, context: EpochContext) -> None:
         """See `Method.prepare`; what the examples themselves weigh depends on what is trained."""
         self._labels, self._known, self._shares = context.labels, None, None
+        # Looked at in every step, so counted here once.
+        unequal = context.labels is not None and len(torch.bincount(context.labels.cpu()).unique()) > 1
+        self._evens_classes = unequal and self.options.class_weight is not None
         self._by_logits = self._balances_by_logits(context.encoder_trains, context.num_labels)
         given: float | None = self.options.observed
         self._observed = given if given is not None else 1.0 if context.encoder_trains else OBSERVED_FROZEN
@@ -215,7 +218,7 @@ class AIFSDiscovery(Intervening):
     def cross_entropy(self, output: LatentOutput, labels: Tensor, context: StepContext) -> Tensor:
         """See `Method.cross_entropy`; on logits that carry the log shares of classes where these balance."""
         groups = context.groups
-        if not (self._by_logits if groups is not None else self._evens_classes()):
+        if not (self._by_logits if groups is not None else self._evens_classes):
             return super().cross_entropy(output, labels, context)
         if self._shares is None:
             assert self._labels is not None  # noqa: S101 - both training loops give them to `prepare`
@@ -226,14 +229,6 @@ class AIFSDiscovery(Intervening):
         if context.given_loss is not None:
             return context.given_loss(shift)
         return super().cross_entropy(replace(output, logits=output.logits.float() + shift), labels, context)
-
-    def _evens_classes(self) -> bool:
-        """Whether unequal classes count alike where no attribute was found."""
-        if self.options.class_weight is None:
-            return False
-        assert self._labels is not None  # noqa: S101 - both training loops give them to `prepare`
-        counts = torch.bincount(self._labels.cpu())
-        return bool((counts != counts[0]).any())
 
     def _partition(self, state: AIFSState) -> Partition:
         """Labels and inferred values of the training set, a function of both alone; computed once per discovery."""
@@ -341,7 +336,7 @@ class AIFSDiscovery(Intervening):
         state, dim = context.state, latents.z.shape[1]
         nothing = torch.zeros(0)
         if found is None:
-            evened = self._evens_classes()
+            evened = self._evens_classes
             what = "plain training, with classes that count alike" if evened else "plain training"
             logger.warning("no spurious direction found: from here on this is %s", what)
             state.update(
