@@ -70,18 +70,13 @@ def decides(model: nn.Module, head: str) -> bool | None:
         >>> decides(LatentClassifier(TabularEncoder(3, 8)), "classifier") is None  # takes features
         True
     """
-    given: list[Any] = []
-    handle = model.get_submodule(head).register_forward_hook(lambda _module, _inputs, output: given.append(output))
-    try:
-        with _trial(model) as examples:
-            for inputs in examples:
-                given.clear()
-                logits = _logits(model, inputs)
-                if logits is not None:
-                    same = [isinstance(g, Tensor) and g.shape == logits.shape and torch.equal(g, logits) for g in given]
-                    return same == [True]
-    finally:
-        handle.remove()
+    with _given_by(model, head) as given, _trial(model) as examples:
+        for inputs in examples:
+            given.clear()
+            logits = _logits(model, inputs)
+            if logits is not None:
+                same = [isinstance(g, Tensor) and g.shape == logits.shape and torch.equal(g, logits) for g in given]
+                return same == [True]
     return None
 
 
@@ -99,38 +94,28 @@ def reads_last_token(model: nn.Module, head: str) -> bool | None:
         >>> reads_last_token(nn.Sequential(nn.Linear(2, 2)), "0") is None  # takes no texts
         True
     """
-    given: list[Any] = []
-    handle = model.get_submodule(head).register_forward_hook(lambda _module, _inputs, output: given.append(output))
     config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     pad, words = getattr(text, "pad_token_id", None), getattr(text, "vocab_size", None) or 0
     tokens = [token for token in range(words) if token != pad][-_TOKENS:]  # special tokens come first
     padded = [] if pad is None else [([*tokens[:5], pad, pad, pad], 4), ([pad, pad, pad, *tokens[:5]], 7)]
-    try:
-        with _trial(model) as examples:
-            if not any(True for _ in examples) or len(tokens) < _TOKENS:
+    with _given_by(model, head) as given, _trial(model) as examples:
+        if not any(True for _ in examples) or len(tokens) < _TOKENS:
+            return None
+        device = next(model.parameters()).device
+        for ids, last in [(tokens, 7), *padded]:
+            given.clear()
+            batch = torch.tensor([ids], device=device)
+            mask = (batch != pad).long() if pad is not None else torch.ones_like(batch)
+            logits = _logits(model, {"input_ids": batch, "attention_mask": mask})
+            if logits is None:
                 return None
-            device = next(model.parameters()).device
-            for ids, last in [(tokens, 7), *padded]:
-                given.clear()
-                batch = torch.tensor([ids], device=device)
-                mask = (batch != pad).long() if pad is not None else torch.ones_like(batch)
-                logits = _logits(model, {"input_ids": batch, "attention_mask": mask})
-                if logits is None:
-                    return None
-                each = given[0] if len(given) == 1 and isinstance(given[0], Tensor) else None
-                if (
-                    each is None
-                    or each.dim() != 3
-                    or each.shape[:2] != batch.shape
-                    or each.shape[2] != logits.shape[-1]
-                ):
-                    return False
-                same = [torch.equal(row, logits[0]) for row in each[0]]
-                if not same[last] or sum(same) > 1:
-                    return False
-    finally:
-        handle.remove()
+            each = given[0] if len(given) == 1 and isinstance(given[0], Tensor) else None
+            if each is None or each.dim() != 3 or each.shape[:2] != batch.shape or each.shape[2] != logits.shape[-1]:
+                return False
+            same = [torch.equal(row, logits[0]) for row in each[0]]
+            if not same[last] or sum(same) > 1:
+                return False
     return True
 
 
@@ -193,6 +178,17 @@ def trial_of(model: nn.Module, names: list[str]) -> Trial | None:
                     rows = len(next(iter(inputs.values())))
                     return Trial(rows, "attention_mask" in inputs, outputs, calls)
     return None
+
+
+@contextmanager
+def _given_by(model: nn.Module, name: str) -> Iterator[list[Any]]:
+    """What a module gives in the forward passes within, one entry per call."""
+    given: list[Any] = []
+    handle = model.get_submodule(name).register_forward_hook(lambda _module, _inputs, output: given.append(output))
+    try:
+        yield given
+    finally:
+        handle.remove()
 
 
 @contextmanager
