@@ -21,11 +21,13 @@ class Measured:
 
     Args:
         seconds: by the clock.
+        cpu_seconds: of the processors, all threads together: what other work on the machine changes little.
         peak_memory_bytes: largest memory that the process held beyond what it held before (with CUDA: that tensors held
             on the device); None where the system does not tell.
     """
 
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     peak_memory_bytes: int | None = None
 
 
@@ -41,9 +43,9 @@ def measured() -> Iterator[Measured]:
     """
     took, cuda = Measured(), torch.cuda.is_available()
     before = _start_of_memory(cuda=cuda)
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     yield took
-    took.seconds = time.perf_counter() - started
+    took.seconds, took.cpu_seconds = time.perf_counter() - started, time.process_time() - worked
     if cuda:
         took.peak_memory_bytes = int(torch.cuda.max_memory_allocated())
     elif before is not None:

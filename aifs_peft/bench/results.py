@@ -23,8 +23,9 @@ _DIGITS = 6
 # What every result has, whether it failed or not.
 KEYS = (
     "format", "experiment", "dataset", "aligned_share", "encoder", "regime", "method", "supervision", "selection",
-    "seed", "asked", "failed", "chosen", "metrics", "oracle_selection", "wall_seconds", "peak_memory_bytes",
-    "run_seconds", "draw_seconds", "trials", "notes", "versions", "git", "hardware", "data_checksum",
+    "seed", "asked", "failed", "chosen", "metrics", "oracle_selection", "wall_seconds", "cpu_seconds",
+    "peak_memory_bytes", "run_seconds", "draw_seconds", "trials", "notes", "versions", "git", "hardware",
+    "data_checksum",
 )  # fmt: skip
 NOT_A_RESULT = "{path} is no result of `aifs bench`: {reason}"
 
@@ -95,6 +96,7 @@ def describe_run(
         "metrics": _tested(choice.best, draw),
         "oracle_selection": _of_oracle(choice, draw),
         "wall_seconds": _rounded(best.took.seconds) if best else None,
+        "cpu_seconds": _rounded(best.took.cpu_seconds) if best else None,
         "peak_memory_bytes": best.took.peak_memory_bytes if best else None,
         "run_seconds": _rounded(seconds),
         "trials": [{"setting": t.setting, "scores": _rounded(t.scores), "failed": t.failed} for t in choice.trials],

@@ -39,7 +39,7 @@ def content(experiment: Experiment, dataset: int, method: str, seed: int) -> dic
     known = {
         "format": 1, "experiment": experiment.name, "dataset": data.name, "method": method, "seed": seed,
         "supervision": "groups" if "oracle" in method else "none", "asked": asked(experiment, data, entry),
-        "failed": None, "metrics": metrics, "wall_seconds": 1.5, "peak_memory_bytes": 2_000_000,
+        "failed": None, "metrics": metrics, "wall_seconds": 1.5, "cpu_seconds": 1.5, "peak_memory_bytes": 2_000_000,
         "oracle_selection": {"metrics": {"worst_group_accuracy": worst + 0.005}},
     }  # fmt: skip
     return {**dict.fromkeys(KEYS), **known}
@@ -166,7 +166,13 @@ def test_failed_runs_are_named(folder: Path) -> None:
     found = results_of(folder)
     for run in found:
         if run["dataset"] == "one" and run["method"] == "elrep":
-            run |= {"failed": "too few examples", "metrics": None, "oracle_selection": None, "wall_seconds": None}
+            run |= {
+                "failed": "too few examples",
+                "metrics": None,
+                "oracle_selection": None,
+                "wall_seconds": None,
+                "cpu_seconds": None,
+            }
     report = markdown_report(experiment, found)
     assert "- one, `elrep`: 3 of 3 runs could not be done (too few examples)." in report
     assert "cannot be run" in markdown_table(summarise(found))
