@@ -14,14 +14,17 @@ PACKAGES = ("aifs_peft", "torch", "transformers", "peft", "accelerate", "dataset
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, commit (with a dirty flag, `None` outside a checkout) and hardware of this run.
+    """Versions, commit and hardware of this run.
+
+    `dirty`: the package has changes that are not committed. Outside a checkout, commit and flag are `None`.
 
     Example:
         >>> sorted(provenance())
         ['commit', 'dirty', 'hardware', 'versions']
     """
     commit = _git("rev-parse", "HEAD")
-    status = _git("status", "--porcelain")
+    # The package's own files alone: results that a benchmark writes into its checkout change nothing it measures.
+    status = _git("status", "--porcelain", "--", "aifs_peft")
     return {
         "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in PACKAGES}},
         "commit": commit,
