@@ -123,6 +123,8 @@ class InputConfig:
     min_per_class: int = 5  # by hand: `GateThresholds.min_conflicts` could not be met in a smaller class
     fit_rows: int = 10_000  # cost: candidates are fitted on a sample of this many rows, the assignment covers all
     fit_rows_per_class: int = 50  # by hand: rows that a rare class keeps in that sample
+    # Calibrated (two classes): a class this many times as frequent as the other is searched in a sample of equal size.
+    unequal: float = 1.5
     # Cost: beyond, search and heads use samples of this many rows, and all others are read in blocks (0.2 GB at 256).
     held_rows: int = 200_000
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -42,6 +42,16 @@ class Partition:
         R = self.mixture.responsibilities(leading(X, self.record.k), y).astype(np.float32, copy=False)
         R[rows] = self.responsibilities
         return R
+
+    def over(self, X: Array, y: IntArray) -> Partition:
+        """The same partition of other rows, as its mixture assigns them.
+
+        Args:
+            X: Their reduced latents, shape `(m, k)`.
+            y: Their labels, shape `(m,)`.
+        """
+        R = self.mixture.responsibilities(leading(X, self.record.k), y)
+        return replace(self, responsibilities=R.astype(np.float32, copy=False))
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,14 @@ precision: partitions by a natural style within the classes have a class contras
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from aifs_peft.discovery import gate as gates
 from aifs_peft.discovery.arrays import Array, IntArray, one_hot
 from aifs_peft.discovery.config import DiscoveryConfig
+from aifs_peft.discovery.inputs import even_rows
 from aifs_peft.discovery.mixture.crossfit import cross_fitted
 from aifs_peft.discovery.mixture.em import Moments, partition_fit
 from aifs_peft.discovery.principal_components import usable_components
@@ -41,11 +44,49 @@ def search_two_classes(
         >>> found.record.k, bool(np.mean(found.responsibilities.argmax(axis=1) == a) > 0.99)
         (32, True)
     """
-    partition, rivals, tried = find_partition(X[rows], y[rows], rng=rng, config=config)
-    if partition is None:
+    even = even_rows(y, rows, config.inputs, rng)
+    if len(even) < config.inputs.min_rows:
+        return Finding(why=f"{len(even) // 2} examples of the rarer class are too few to tell a minority")
+    partition, rivals, tried = find_partition(X[even], y[even], rng=rng, config=config)
+    if even is not rows:
+        rivals = [rival.over(X[rows], y[rows]) for rival in rivals]
+        if partition is not None:
+            partition = _of_all(partition, X, y, rows, even, rng=rng, config=config)
+            borne_out = partition.record.accepted
+            tried = [record if borne_out else _refused(record) for record in tried] + [partition.record]
+    if partition is None or not partition.record.accepted:
         return Finding(tried=tried, why=f"none of {len(tried)} candidates passed the gate", rivals=tuple(rivals))
     record = partition.record
     return Finding(partition.assign(X, y, rows), record, record.gain, tried, rivals=tuple(rivals))
+
+
+def _of_all(
+    found: Partition,
+    X: ReducedLatents,
+    y: IntArray,
+    rows: IntArray,
+    even: IntArray,
+    *,
+    rng: np.random.Generator,
+    config: DiscoveryConfig,
+) -> Partition:
+    """What even rows have shown, refined on all rows, which bear more components; it must pass the gate there, too."""
+    own, start = y[rows], found.assign(X, y, even)[rows].argmax(axis=1)
+    wanted = tuple(min(c, X.shape[1]) for c in config.two_classes.components)
+    k = usable_components(wanted, X.shape[1], len(rows), config.reduction.rows_per_component)[-1]
+    data = Moments.of(np.ascontiguousarray(X[rows][:, :k]), own, 2)
+    refined = _refine(data, Start(found.record.source, found.record.share, start), rng=rng, config=config)
+    moved = refined.responsibilities.argmax(axis=1) != own
+    if not refined.record.accepted or gates.jaccard(moved, start != own) >= config.gate.jaccard:
+        return refined
+    return replace(refined, record=_refused(refined.record))
+
+
+def _refused(record: Candidate) -> Candidate:
+    """A candidate that passes on as many examples of each class, or on all, but not on both."""
+    if not record.accepted:
+        return record
+    return replace(record, accepted=False, reason="not the same on all examples as on as many of each class")
 
 
 def find_partition(
