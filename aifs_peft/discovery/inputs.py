@@ -181,9 +181,8 @@ def fit_rows(y: IntArray, config: InputConfig, rng: np.random.Generator) -> IntA
 def even_rows(y: IntArray, rows: IntArray, config: InputConfig, rng: np.random.Generator) -> IntArray:
     """Rows that two classes are searched in: as many of each where one is clearly rarer than the other.
 
-    Where classes are unequal, EM moves the frequent class's spread to the rare one and calls it an attribute: of 24
-    draws of dominoes at 1:4 and 1:9 whose digit does not go with the class, 20 raised an alarm, and of even rows of
-    them one.
+    The gate was calibrated on classes of about equal size. Of 24 draws of dominoes at 1:4 and 1:9 whose digit does not
+    go with the class, 20 raised an alarm; among as many examples of each class one did.
 
     Args:
         y: Labels 0 and 1, shape `(n,)`.
