@@ -96,12 +96,13 @@ def _learned() -> str:
 
 
 def _kept() -> str:
-    questions = ("core share at the end", "spurious share at the end", "core share kept", "core accuracy at the end")
-    core, spurious, kept, right = (answer(question, "more", "less") for question in questions)
+    core, spurious = (answer(f"{name} share at the end", "larger", "smaller") for name in ("core", "spurious"))
+    kept = answer("core share kept", "more", "less")
+    right = answer("core accuracy at the end", "higher", "lower")
     return (
-        f"Beside `erm`, the core feature's share of the decisions at the end is {core}; the spurious one's is "
-        f"{spurious}. Of the largest share that the core feature had on the way, `aifs` keeps {kept}. The accuracy "
-        f"that the core feature alone gives at the end is {right}."
+        f"At the end, beside `erm`: the core feature's share of the decisions: {core}. The spurious one's: "
+        f"{spurious}. What is left of the largest share that the core feature had on the way: {kept}. The accuracy "
+        f"that the core feature alone gives: {right}."
     )
 
 
@@ -123,8 +124,8 @@ def _sharpness() -> str:
     along, top = "log curvature, spurious over core, erm", "log top curvature, aifs over erm"
     ratios, tops = ([math.exp(test_of(case, name)["difference"]) for case in cases()] for name in (along, top))
     return (
-        f"Beside the core direction it is {answer(along, 'sharper', 'flatter')}, with {_range(ratios)} times the "
-        "curvature. At the end the largest curvature is, beside that of `erm`, under `aifs` "
+        f"Beside the core direction: {answer(along, 'sharper', 'flatter')}, with {_range(ratios)} times the "
+        "curvature. The largest curvature at the end of `aifs`, beside that of `erm`: "
         f"{answer(top, 'larger', 'smaller')} ({_range(tops)} times)."
     )
 

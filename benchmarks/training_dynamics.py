@@ -304,8 +304,8 @@ def summarise(record: dict[str, Any]) -> None:
     record["masks"] = {}
     for case, methods in record["runs"].items():
         series = {m: [Series(one) for one in seeds.values()] for m, seeds in methods.items()}
-        if set(series) != set(METHODS):
-            continue
+        if set(series) != set(METHODS) or min(map(len, series.values())) < 2:
+            continue  # a case that is not complete yet
         for name, (a, b) in questions(series).items():
             mean, low, high, p = paired(a, b)
             tests.append({"case": case, "question": name, "first": float(np.mean(a)), "second": float(np.mean(b)),
