@@ -82,6 +82,8 @@ def answer(question: str, more: str, less: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
+    if len(names) > 1 and set(names) == set(cases()):
+        return "all of them"
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 

@@ -65,3 +65,12 @@ def test_what_the_page_says_of_flatness_holds() -> None:
         start = [render.series(case, "erm", f"curvature_{name}")[:, 0].mean() for name in ("spurious", "core")]
         assert start[0] > 2 * start[1]
         assert render.series(case, "erm", "curvature_top")[:, -1].mean() < start[0]
+
+
+def test_what_the_page_says_of_axes_holds() -> None:
+    """The same latents: no difference along axes, a clear one where they are turned."""
+    render = script("render_dynamics")
+    axes, turned = (render.test_of(f"{name} 0.95", "core learned later") for name in ("planted", "rotated"))
+    assert axes["corrected"] > 0.05
+    assert turned["corrected"] < 0.05
+    assert turned["difference"] > 1

@@ -79,7 +79,8 @@ def test_second_moments_of_a_class_show_it_above_a_threshold_only(factor: float)
 
 def test_the_table_of_the_page() -> None:
     page = (Path(__file__).parents[2] / "docs" / "theory.md").read_text(encoding="utf-8")
-    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ") and line[2].isdigit()]
+    told = page[: page.index("**Not told, by second moments.**")]
+    rows = [line.strip("| ").split(" | ") for line in told.splitlines() if line.startswith("| ") and line[2].isdigit()]
     assert len(rows) == 4
     for contrast, *cells in rows:
         assert [int(cell) for cell in cells] == [math.ceil(needed(float(contrast), k, 2.0)) for k in (16, 64, 256)]
