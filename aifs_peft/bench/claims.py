@@ -118,17 +118,22 @@ def _best(
     return max(found, key=lambda numbers: sum(numbers.values()) / len(numbers), default={})
 
 
-def claims_table(claims: Sequence[Claim]) -> str:
+def claims_table(claims: Sequence[Claim], found: Mapping[str, str] | None = None) -> str:
     """Data sets by claims, as Markdown: whether each holds, and the number in points.
 
     Args:
         claims: of `check_claims`.
+        found: by data set, in how many draws a shortcut was found; None leaves the column out.
     """
     texts, datasets = (list(dict.fromkeys(getattr(c, name) for c in claims)) for name in ("text", "dataset"))
     datasets = _as_first_seen(claims, datasets)
     cells = {(c.dataset, c.text): c for c in claims}
-    rows = [[dataset, *(_cell(cells.get((dataset, text))) for text in texts)] for dataset in datasets]
-    return table(["data set", *texts], rows)
+    more = [] if found is None else [{dataset: found.get(dataset, DASH) for dataset in datasets}]
+    rows = [
+        [dataset, *(column[dataset] for column in more), *(_cell(cells.get((dataset, text))) for text in texts)]
+        for dataset in datasets
+    ]
+    return table(["data set", *["shortcut found"] * len(more), *texts], rows)
 
 
 def _as_first_seen(claims: Sequence[Claim], datasets: list[str]) -> list[str]:

@@ -58,17 +58,20 @@ def best_of(rows: Sequence[Row], dataset: str, methods: Sequence[str]) -> str | 
 
 
 def ranks_of(rows: Sequence[Row]) -> Ranks | None:
-    """Ranks of methods over data sets by mean worst group.
+    """Ranks of methods over data sets by mean worst group; a data set where a method was not run yet is left aside.
 
     Args:
         rows: of `summarise`.
     """
+    ran: dict[str, set[str]] = {}
     means: dict[str, dict[str, float]] = {}
     for row in rows:
+        ran.setdefault(row.dataset, set()).add(row.method)
         means.setdefault(row.dataset, {})
         if WORST in row.values:
             means[row.dataset][row.method] = row.values[WORST].mean
-    return rank(means)
+    every = set().union(*ran.values())
+    return rank({dataset: of for dataset, of in means.items() if ran[dataset] == every})
 
 
 def label_free(rows: Sequence[Row]) -> list[str]:

@@ -114,7 +114,9 @@ def claims_part(report: Report) -> str:
     told = f"Of `{focus}` {_held(claims)}."
     for name in (n for n in OWN if n != focus and n in {row.method for row in report.rows}):
         told += f" With `{name}` in its place {_held(check_claims(report.found, name))}."
-    return f"{_bullets(claims_sentences(claims))}\n\n{told}\n\n{claims_table(claims)}"
+    found = {r.dataset: f"{r.found} of {r.seeds}" for r in report.rows if r.method == focus and r.found is not None}
+    shown = claims_table(claims, found or None)
+    return f"{_bullets(claims_sentences(claims))}\n\n{told}\n\n{shown}"
 
 
 def _held(claims: Sequence[Claim]) -> str:

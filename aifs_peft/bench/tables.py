@@ -53,6 +53,7 @@ class Row:
         oracle: worst group where the oracle's rule chose the setting.
         seconds: of the chosen fit, of the processor.
         megabytes: peak memory of it.
+        found: in how many of the runs discovery found a shortcut; None for methods without discovery.
     """
 
     dataset: str
@@ -64,6 +65,7 @@ class Row:
     oracle: Value | None
     seconds: Value | None
     megabytes: Value | None
+    found: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain JSON."""
@@ -90,6 +92,7 @@ def _row(runs: Sequence[Result]) -> Row:
         numbers = [number for run in done if (number := of(run)) is not None]
         return mean_over_seeds(numbers) if numbers else None
 
+    said = [run["notes"]["found"] for run in done if "found" in (run["notes"] or {})]
     named = {name: value(lambda run, n=name: run["metrics"][n]) for name in METRICS}  # type: ignore[misc]
     return Row(
         runs[0]["dataset"], runs[0]["method"], runs[0]["supervision"], len(done),
@@ -98,6 +101,7 @@ def _row(runs: Sequence[Result]) -> Row:
         value(lambda run: run["oracle_selection"]["metrics"]["worst_group_accuracy"]),
         value(lambda run: run["cpu_seconds"]),
         value(lambda run: None if run["peak_memory_bytes"] is None else run["peak_memory_bytes"] / 1e6),
+        sum(said) if said else None,
     )  # fmt: skip
 
 

@@ -52,6 +52,7 @@ def report_with(experiment: Experiment, worst: dict[tuple[str, str], float | dic
             run = {"dataset": dataset, "method": method, "seed": seed, "supervision": supervision(entries[method])}
             run |= {"failed": "too few" if value is None else None, "metrics": None if value is None else metrics}
             run |= {"oracle_selection": None if value is None else {"metrics": metrics}}
+            run["notes"] = {"found": seed > 0} if method == "aifs-closed" else {}
             found.append({**run, "cpu_seconds": 1.0, "wall_seconds": 1.0, "peak_memory_bytes": None})
     return report_of(experiment, found)
 
@@ -87,6 +88,10 @@ def test_the_table_has_average_ranks_where_there_are_enough_data_sets(tmp_path: 
     assert [line.split("|")[-2].strip() for line in overview_part(report).splitlines()[:5]] == [
         "average rank", "---:", "1.3", "1.7", "3.0",
     ]  # fmt: skip
+    assert "| a | 2 of 3 |" in claims_part(report)
+    report.rows[:] = [row for row in report.rows if (row.dataset, row.method) != ("c", "erm")]
+    assert "average rank" not in overview_part(report)  # two data sets are left where every method was run
+    report = report_with(experiment, worst)
     first = short_sentences(report)[0]
     assert first == (
         "Best worst group of the 3 methods without group labels: on 2 of 3 data sets; average rank 1.3 (of the others "
