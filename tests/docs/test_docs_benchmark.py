@@ -1,8 +1,11 @@
 """The tables of docs/benchmark.md are what the committed results say, and its figures are there."""
 
+import json
 import re
 import runpy
 from pathlib import Path
+
+from aifs_peft.bench import read_experiment
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "benchmark.md"
@@ -23,3 +26,22 @@ def test_the_page_is_rendered_from_the_results() -> None:
 def test_an_experiment_without_results_says_so(tmp_path: Path) -> None:
     text = SCRIPT["render"](PAGE.read_text(encoding="utf-8"), tmp_path)
     assert text.count("Not run yet.\n<!-- /") == len(SCRIPT["BLOCK"].findall(text)) + 1
+
+
+def test_what_is_said_of_the_main_experiment_is_so() -> None:
+    experiment = read_experiment(ROOT / "benchmarks" / "experiments" / "frozen.json")
+    assert (len(experiment.methods), len(experiment.data), len(experiment.seeds)) == (22, 11, 5)
+    for page in (PAGE, ROOT / "README.md"):
+        said = " ".join(page.read_text(encoding="utf-8").split())
+        assert "22 methods on eleven data sets with frozen encoders, five draws each" in said
+    for data in experiment.data:
+        assert f"`{data.name}`" in PAGE.read_text(encoding="utf-8")
+
+
+def test_other_packages_are_summed_up_from_their_rows() -> None:
+    record = json.loads((ROOT / "benchmarks" / "results" / "peers.json").read_text())
+    over_seeds = runpy.run_path(str(ROOT / "benchmarks" / "over_seeds.py"))["over_seeds"]
+    again = over_seeds(record["rows"], SCRIPT["PEER_METRICS"])
+    assert set(again) == set(record["summary"])
+    for cell, numbers in again.items():
+        assert {name: record["summary"][cell][name] for name in numbers} == numbers
