@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _DOTS = 110
 _WIDTH = 8.0
 _COLUMNS = 3
+PLAIN = "erm"
 # More methods than that in a panel: only some have their name beside the dot.
 _NAMED = 8
 
@@ -69,29 +70,42 @@ def worst_against_average(rows: Sequence[Row], path: Path, focus: str | None = N
     Args:
         rows: of `aifs_peft.bench.tables.summarise`.
         path: of the PNG file.
-        focus: a method that stands out. Of many methods it, plain training, the best of the others without group labels
-            and the best with them have their names.
+        focus: a method that stands out. Of many methods only the best of the others without group labels has its name.
     """
     datasets = list(dict.fromkeys(row.dataset for row in rows if row.seeds))
     figure, panels = _panels(len(datasets))
     free = label_free(rows)
+    kinds: dict[str, Any] = {}
     for panel, dataset in zip(panels, datasets, strict=False):
         here = [row for row in rows if row.dataset == dataset and row.seeds]
-        told = [row.method for row in here if row.method not in free]
-        others = [name for name in free if name != focus]
-        named = {focus, "erm", best_of(rows, dataset, others), best_of(rows, dataset, told)}
+        best = best_of(rows, dataset, [name for name in free if name not in (focus, PLAIN)])
         for row in here:
+            kind, colour = _kind(row.method, focus, free)
             x, y = row.values["average_accuracy"], row.values["worst_group_accuracy"]
-            colour = "tab:red" if row.method == focus else "tab:grey" if row.method not in free else "tab:blue"
-            panel.errorbar(
-                x.mean, y.mean, fmt="o", markersize=4, color=colour, elinewidth=0.7,
+            kinds[kind] = panel.errorbar(
+                x.mean, y.mean, fmt="o", markersize=4, color=colour, elinewidth=0.7, zorder=3 if kind == focus else 2,
                 xerr=None if x.high is None else x.high - x.mean, yerr=None if y.high is None else y.high - y.mean,
             )  # fmt: skip
-            if len(here) <= _NAMED or row.method in named:
-                panel.annotate(row.method, (x.mean, y.mean), xytext=(3, 3), textcoords="offset points", fontsize=7)
+            if len(here) <= _NAMED or row.method == best:
+                panel.annotate(
+                    row.method, (x.mean, y.mean), xytext=(-4, -3), textcoords="offset points", ha="right", va="top",
+                    fontsize=7,
+                )  # fmt: skip
         panel.set(title=dataset, xlabel="average accuracy", ylabel="worst-group accuracy")
+        panel.set(xlim=[max(-0.02, panel.get_xlim()[0]), min(1.02, panel.get_xlim()[1])])
+        panel.set(ylim=[max(-0.02, panel.get_ylim()[0]), min(1.02, panel.get_ylim()[1])])
+    figure.legend(kinds.values(), kinds.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     figure.savefig(path, dpi=_DOTS)
     return path
+
+
+def _kind(method: str, focus: str | None, free: Sequence[str]) -> tuple[str, str]:
+    """What a dot stands for, and its colour."""
+    if method == focus:
+        return method, "tab:red"
+    if method == PLAIN:
+        return "plain training", "black"
+    return ("without group labels", "tab:blue") if method in free else ("told group labels", "tab:grey")
 
 
 def strength_figure(curves: Sequence[Curve], path: Path) -> Path:

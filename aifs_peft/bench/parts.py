@@ -116,7 +116,26 @@ def claims_part(report: Report) -> str:
         told += f" With `{name}` in its place {_held(check_claims(report.found, name))}."
     found = {r.dataset: f"{r.found} of {r.seeds}" for r in report.rows if r.method == focus and r.found is not None}
     shown = claims_table(claims, found or None)
-    return f"{_bullets(claims_sentences(claims))}\n\n{told}\n\n{shown}"
+    sentences = [*found_sentences(report), *claims_sentences(claims)]
+    return f"{_bullets(sentences)}\n\n{told}\n\n{shown}"
+
+
+def found_sentences(report: Report) -> list[str]:
+    """On which data sets the focus finds a shortcut: one sentence, or none where it does not look for any.
+
+    Args:
+        report: of `read_report`.
+    """
+    rows = [row for row in report.rows if row.method == report.experiment.focus and row.found is not None and row.seeds]
+    if not rows:
+        return []
+    kinds = {
+        "in every draw": [row for row in rows if row.found == row.seeds],
+        "in some": [row for row in rows if row.found not in (0, row.seeds)],
+        "in none": [row for row in rows if not row.found],
+    }
+    told = [f"{kind} on {listed([row.dataset for row in of])}" for kind, of in kinds.items() if of]
+    return [f"Finds a shortcut {'; '.join(told)}."]
 
 
 def _held(claims: Sequence[Claim]) -> str:
@@ -249,7 +268,7 @@ def short_sentences(report: Report) -> list[str]:
         text += (
             f"; average rank {ranks.average[place]:.1f} (of the others the best, `{others[0][0]}`, {others[0][1]:.1f})"
         )
-    return [f"{text}.", *claims_sentences(claims)]
+    return [f"{text}.", *found_sentences(report), *claims_sentences(claims)]
 
 
 def _mean(rows: Sequence[Row], dataset: str, method: str) -> float | None:

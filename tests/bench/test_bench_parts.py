@@ -89,6 +89,7 @@ def test_the_table_has_average_ranks_where_there_are_enough_data_sets(tmp_path: 
         "average rank", "---:", "1.3", "1.7", "3.0",
     ]  # fmt: skip
     assert "| a | 2 of 3 |" in claims_part(report)
+    assert claims_part(report).startswith("- Finds a shortcut in some on a, b and c.\n- **")
     report.rows[:] = [row for row in report.rows if (row.dataset, row.method) != ("c", "erm")]
     assert "average rank" not in overview_part(report)  # two data sets are left where every method was run
     report = report_with(experiment, worst)
