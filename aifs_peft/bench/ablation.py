@@ -52,7 +52,7 @@ def ablation_table(experiment: Experiment, rows: Sequence[Row], comparisons: Seq
 
 
 def ablation_sentences(comparisons: Sequence[Comparison]) -> list[str]:
-    """Which changes cost, which gain, and which change nothing that the seeds could show.
+    """Which changes cost, which gain, which change nothing, and of which the seeds show neither.
 
     Args:
         comparisons: of the focus against its variants.
@@ -60,7 +60,7 @@ def ablation_sentences(comparisons: Sequence[Comparison]) -> list[str]:
     variants = list(dict.fromkeys(c.other for c in comparisons))
     costs: list[str] = []
     gains: list[str] = []
-    rest = []
+    alike, open_ = [], []
     for name in variants:
         of = [c for c in comparisons if c.other == name]
         lost = [c for c in of if differs(c) and c.difference > _WORTH]
@@ -69,15 +69,22 @@ def ablation_sentences(comparisons: Sequence[Comparison]) -> list[str]:
             if found:
                 texts.append(f"`{name}` on {_where(found, len(of))}")
         if not lost and not won:
-            rest.append(f"`{name}`")
+            (alike if all(map(_within, of)) else open_).append(f"`{name}`")
     sentences = []
     if costs:
         sentences.append(f"Costs more than 1 point of worst group: {'; '.join(costs)}.")
     if gains:
         sentences.append(f"Gains more than 1 point: {'; '.join(gains)}.")
-    if rest:
-        sentences.append(f"No change of more than 1 point that these seeds could show: {listed(rest)}.")
+    if alike:
+        sentences.append(f"Within 1 point on every data set, for the whole interval: {listed(alike)}.")
+    if open_:
+        sentences.append(f"Not shown either way by these seeds: {listed(open_)}.")
     return sentences
+
+
+def _within(comparison: Comparison) -> bool:
+    low, high = comparison.low, comparison.high
+    return low is not None and high is not None and -_WORTH <= low and high <= _WORTH
 
 
 def _where(found: Sequence[Comparison], n: int) -> str:

@@ -110,12 +110,12 @@ def test_without_results_every_part_says_so(tmp_path: Path) -> None:
 
 
 def test_what_a_part_is_worth_is_the_paired_difference_to_the_whole(tmp_path: Path) -> None:
-    names = ["aifs-closed", "without", "same", "better"]
+    names = ["aifs-closed", "without", "same", "better", "unsteady"]
     methods = ["aifs-closed", *({"name": n, "method": "aifs-closed", "tune": False} for n in names[1:])]
     experiment = experiment_of(tmp_path, methods, [{"name": "one"}, {"name": "two"}], focus="aifs-closed")
     own = {0: 0.70, 1: 0.75, 2: 0.80}
-    changed = {"without": {0: 0.60, 1: 0.64, 2: 0.70}, "same": {0: 0.71, 1: 0.75, 2: 0.79},
-               "better": {0: 0.75, 1: 0.80, 2: 0.85}}  # fmt: skip
+    changed = {"without": {0: 0.60, 1: 0.64, 2: 0.70}, "same": {0: 0.702, 1: 0.75, 2: 0.798},
+               "better": {0: 0.75, 1: 0.80, 2: 0.85}, "unsteady": {0: 0.9, 1: 0.7, 2: 0.5}}  # fmt: skip
     worst: dict[tuple[str, str], Any] = {("one", "aifs-closed"): own}
     worst |= {("one", name): values for name, values in changed.items()}
     text = ablation_part(report_with(experiment, worst))
@@ -127,7 +127,8 @@ def test_what_a_part_is_worth_is_the_paired_difference_to_the_whole(tmp_path: Pa
     assert text.index("`without` |") < text.index("`same` |") < text.index("`better` |")
     assert "- Costs more than 1 point of worst group: `without` on one (-10.3)." in text
     assert "- Gains more than 1 point: `better` on one (+5.0)." in text
-    assert "- No change of more than 1 point that these seeds could show: `same`." in text
+    assert "- Within 1 point on every data set, for the whole interval: `same`." in text
+    assert "- Not shown either way by these seeds: `unsteady`." in text
 
 
 def strengths(tmp_path: Path, curves: dict[str, dict[float, dict[int, float]]]) -> Report:
