@@ -60,7 +60,8 @@ def ablation_sentences(comparisons: Sequence[Comparison]) -> list[str]:
     variants = list(dict.fromkeys(c.other for c in comparisons))
     costs: list[str] = []
     gains: list[str] = []
-    alike, open_ = [], []
+    alike: list[str] = []
+    undecided: list[str] = []
     for name in variants:
         of = [c for c in comparisons if c.other == name]
         lost = [c for c in of if differs(c) and c.difference > _WORTH]
@@ -69,7 +70,7 @@ def ablation_sentences(comparisons: Sequence[Comparison]) -> list[str]:
             if found:
                 texts.append(f"`{name}` on {_where(found, len(of))}")
         if not lost and not won:
-            (alike if all(map(_within, of)) else open_).append(f"`{name}`")
+            (alike if all(map(_within, of)) else undecided).append(f"`{name}`")
     sentences = []
     if costs:
         sentences.append(f"Costs more than 1 point of worst group: {'; '.join(costs)}.")
@@ -77,14 +78,14 @@ def ablation_sentences(comparisons: Sequence[Comparison]) -> list[str]:
         sentences.append(f"Gains more than 1 point: {'; '.join(gains)}.")
     if alike:
         sentences.append(f"Within 1 point on every data set, for the whole interval: {listed(alike)}.")
-    if open_:
-        sentences.append(f"Not shown either way by these seeds: {listed(open_)}.")
+    if undecided:
+        sentences.append(f"Not shown either way by these seeds: {listed(undecided)}.")
     return sentences
 
 
 def _within(comparison: Comparison) -> bool:
     low, high = comparison.low, comparison.high
-    return low is not None and high is not None and -_WORTH <= low and high <= _WORTH
+    return low is not None and high is not None and low >= -_WORTH and high <= _WORTH
 
 
 def _where(found: Sequence[Comparison], n: int) -> str:
