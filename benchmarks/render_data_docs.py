@@ -249,13 +249,14 @@ def main() -> None:
     """Render, or check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--blocks", nargs="+", choices=list(BLOCKS), help="these alone, and no pictures")
     args = parser.parse_args()
     before = PAGE.read_text(encoding="utf-8")
-    after = fill(before, BLOCKS)
+    after = fill(before, {name: BLOCKS[name] for name in args.blocks or BLOCKS})
     if args.check:
         sys.exit(0 if before == after else "docs/data.md is out of date: run benchmarks/render_data_docs.py")
     PAGE.write_text(after, encoding="utf-8")
-    for picture, rows in GRIDS.items():
+    for picture, rows in () if args.blocks else GRIDS.items():
         side = 80 if picture == "dominoes" else 48  # two pictures high
         image_grid(rows(), size=side).save(ROOT / "docs" / "img" / f"{picture}.png")
 
