@@ -64,7 +64,7 @@ def gate() -> str:
             f">= {g.class_strength} and >= {g.class_errors:g} standard errors; below, where the attribute's values lie "
             f">= {n.strength:g} apart: ROC-AUC of the class among held-out examples of one value >= {n.area} by "
             f"{n.errors:g} standard errors",
-            "**mislabelled** examples: beside the true class nothing is left of the label; what holds most of them, too",
+            "**mislabelled** examples: beside the true class nothing is left of the label; what holds them, too",
         ],
         [
             "**relative strength**: attribute contrast over class contrast, chance taken out of both",
