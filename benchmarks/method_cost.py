@@ -1,6 +1,6 @@
 """What each method costs beside ERM: time and peak memory of a LoRA training of the embedded encoder, and its parts.
 
-    python benchmarks/method_cost.py                     # all methods; rounds that the file holds already are kept
+    python benchmarks/method_cost.py [--rounds 3]        # all methods; rounds that the file holds already are kept
     python benchmarks/method_cost.py --methods erm aifs --epochs 5 --rounds 5 \
         --output benchmarks/results/performance/whole_training.json
 
@@ -109,11 +109,11 @@ def main() -> None:
         print(json.dumps(one(options.one, options.epochs)))
         return
     held = {} if options.fresh or not options.output.exists() else json.loads(options.output.read_text())
-    same = held.get("epochs") == options.epochs
+    runs: dict[str, list[dict[str, float]]] = dict(held["runs"]) if held.get("epochs") == options.epochs else {}
     wanted = ["erm", *(name for name in options.methods if name != "erm")]
-    runs = {name: list(held["runs"].get(name, [])) if same else [] for name in wanted}
     for number in range(options.rounds):
-        for name, done in runs.items():
+        for name in wanted:
+            done = runs.setdefault(name, [])
             if len(done) > number:
                 continue
             command = [sys.executable, __file__, "--one", name, "--epochs", str(options.epochs)]
@@ -134,7 +134,7 @@ def write(output: Path, epochs: float, runs: dict[str, list[dict[str, float]]]) 
 
 def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     """Medians over rounds, and ratios to ERM's within each round."""
-    out: dict[str, Any] = {"rounds": min(len(done) for done in runs.values()), "methods": {}}
+    out: dict[str, Any] = {"rounds": min(len(done) for done in runs.values() if done), "methods": {}}
     for name, done in runs.items():
         if not done:
             continue
