@@ -139,7 +139,7 @@ def _of_folder(folder: Path) -> Rows:
 
 def _of_tables(folder: Path, tables: list[Path]) -> Rows:
     """One table, or one for each split; each may lie in several files with a number each."""
-    shards = _shards(folder, tables)
+    shards = shards_of(folder, tables)
     if len(shards) == 1:
         ((name, paths),) = shards.items()
         part = SPLITS.get(name, "")
@@ -164,7 +164,7 @@ def _of_tables(folder: Path, tables: list[Path]) -> Rows:
     )
 
 
-def _shards(folder: Path, tables: list[Path]) -> dict[str, list[Path]]:
+def shards_of(folder: Path, tables: list[Path]) -> dict[str, list[Path]]:
     """Files by the name of their table, in the order of their numbers: `train-00000-of-00002.parquet`, `part-0.csv`."""
     names = {path: path.name.partition(".")[0].lower() for path in tables}
     numbered = {path: found for path, name in names.items() if (found := _SHARD.fullmatch(name))}

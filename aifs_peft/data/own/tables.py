@@ -130,7 +130,7 @@ def _of_text(path: Path, separator: str) -> pd.DataFrame:
     separator = separator_of(path, separator)
     frame = read_csv(path, sep=separator, **_AS_TEXT)
     # Pandas gives a second column of the same name another one.
-    header = _header(path, separator)
+    header = header_of(path, separator)
     frame.columns = [str(name) if name else str(own) for name, own in zip(header, frame.columns, strict=True)]
     return _decimal_points(frame) if separator == ";" else frame
 
@@ -148,11 +148,17 @@ def separator_of(path: Path, usual: str = ",") -> str:
     Raises:
         InvalidInputError: its header cannot be read.
     """
-    widths = {mark: len(_header(path, mark)) for mark in dict.fromkeys((usual, *SEPARATORS))}
+    widths = {mark: len(header_of(path, mark)) for mark in dict.fromkeys((usual, *SEPARATORS))}
     return max(widths, key=lambda mark: widths[mark])
 
 
-def _header(path: Path, separator: str) -> list[Any]:
+def header_of(path: Path, separator: str) -> list[Any]:
+    """The names in the first line of a CSV file.
+
+    Args:
+        path: the file, compressed or not.
+        separator: of its columns.
+    """
     names: list[Any] = read_csv(path, header=None, nrows=1, sep=separator, **_AS_TEXT).iloc[0].tolist()
     return names
 
