@@ -16,7 +16,6 @@ from aifs_peft.experiments import FinetuneSpec, run_finetune
 from aifs_peft.experiments.streamed import PreparedStream, check_streaming
 from aifs_peft.training import AIFSTrainingArguments
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:.*fewer than 10 test examples")
 
 
