@@ -17,6 +17,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -122,6 +123,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--one", nargs=2, metavar=("FOLDER", "WHAT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    # Ended from outside, too, it deletes its folder.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if options.one:
         print(json.dumps(one(Path(options.one[0]), options.one[1])))
         return
