@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aifs_peft.data.notes import tell
 from aifs_peft.data.own.matrices import large_columns, parquet_matrix, read_array
 from aifs_peft.data.own.rows import Rows, single, stacked
 from aifs_peft.data.own.values import MISSING_WORDS
@@ -220,10 +221,15 @@ def with_arrays(rows: Rows, paths: list[Path]) -> Rows:
 
     Args:
         rows: the table.
-        paths: of the files; those that hold no matrix of that many rows, or are called as a column, are left out.
+        paths: of the files; those that hold no matrix of that many rows, or are called as a column, are left out, and
+            so are those that cannot be read, which is told.
     """
-    found = {path.stem: read_array(path) for path in paths}
-    known = set(rows.columns)
+    found, known = {}, set(rows.columns)
+    for path in paths:
+        try:
+            found[path.stem] = read_array(path)
+        except InvalidInputError as error:
+            tell(f"{path.name} beside the table is left out: {error}")
     rows.vectors |= {
         name: array
         for name, array in found.items()

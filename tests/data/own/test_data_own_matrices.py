@@ -55,6 +55,15 @@ def test_a_folder_of_arrays(kind: str, tmp_path: Path, small) -> None:
     assert splits["train"]["site"][:] == TABLE["site"].tolist()
 
 
+def test_what_is_no_matrix_beside_a_table_is_left_out(tmp_path: Path) -> None:
+    np.save(tmp_path / "Z.npy", Z)
+    np.save(tmp_path / "notes.npy", np.array([{}], dtype=object))
+    TABLE.to_csv(tmp_path / "rows.csv", index=False)
+    with pytest.warns(UserWarning, match=r"notes\.npy beside the table is left out"):
+        splits = load_own(tmp_path, split="none")
+    assert np.array_equal(features(splits)[0], Z)
+
+
 def test_arrays_of_single_precision_are_not_copied(tmp_path: Path) -> None:
     np.save(tmp_path / "Z.npy", Z)
     np.save(tmp_path / "y.npy", Y)
