@@ -45,7 +45,7 @@ def pm(entry: dict[str, Any], name: str) -> str:
 
 def gate() -> str:
     """The gate of two classes, from the thresholds that the code uses."""
-    g = DEFAULT_CONFIG.gate
+    g, n = DEFAULT_CONFIG.gate, DEFAULT_CONFIG.noisy_labels
     rows = [
         ["conflicting examples", f">= {g.min_conflicts}", "single oddities"],
         [
@@ -61,8 +61,10 @@ def gate() -> str:
         ],
         [
             "class contrast beside the attribute, chance taken out",
-            f">= {g.class_strength} and >= {g.class_errors:g} standard errors",
-            "**mislabelled** examples: beside the true class nothing of the label is left",
+            f">= {g.class_strength} and >= {g.class_errors:g} standard errors; below, where the attribute's values lie "
+            f">= {n.strength:g} apart: ROC-AUC of the class among held-out examples of one value >= {n.area} by "
+            f"{n.errors:g} standard errors",
+            "**mislabelled** examples: beside the true class nothing is left of the label; what holds them, too",
         ],
         [
             "**relative strength**: attribute contrast over class contrast, chance taken out of both",
@@ -403,7 +405,48 @@ def head_rows() -> str:
     return table([f"lost, mean of {draws} draws (largest)", *heads], rows)
 
 
+def whole_training() -> str:
+    """The parts of a whole training of `aifs` beside one of `erm`: medians over rounds."""
+    measured = performance("whole_training")
+    parts: dict[str, Callable[[dict[str, float]], float]] = {
+        "first pass of the encoder": lambda run: run.get("encoding_before", 0.0),
+        "search, before the first step": lambda run: run["before"] - run.get("encoding_before", 0.0),
+        "steps": lambda run: run["seconds"] - run["before"] - run["epochs_ends"] - run["after"],
+        "epochs' ends": lambda run: run["epochs_ends"],
+        "last pass of the encoder": lambda run: run.get("encoding_after", 0.0),
+        "new last layer": lambda run: run["after"] - run.get("encoding_after", 0.0),
+        "all": lambda run: run["seconds"],
+    }
+    rows = []
+    for name, part in parts.items():
+        rows.append([name, *(f"{np.median([part(run) for run in measured['runs'][m]]):.2f}" for m in ("erm", "aifs"))])
+    aifs = measured["methods"]["aifs"]
+    rows.append(["all, as a ratio", "1", f"{aifs['time_ratio']:.2f}"])
+    rows.append(["without the first pass", "1", f"{aifs['after_first_pass']:.2f}"])
+    heads = [
+        f"seconds of the processor, {measured['epochs']:.0f} epochs, rounds: {measured['rounds']}",
+        "`erm`",
+        "`aifs`",
+    ]
+    return table(heads, rows)
+
+
+def step_modes() -> str:
+    """Steps in bf16, with gradient checkpointing and compiled, beside plain ones."""
+    measured = performance("step_modes")
+    rows = []
+    for row in measured["rows"]:
+        between = f"{row['ratio_min']:.2f} to {row['ratio_max']:.2f}"
+        rows.append([row["mode"], f"{row['seconds']:.2f}", f"{row['ratio_median']:.2f} ({between})",
+                     f"{row['megabytes']:,} MB", f"{row['first_step_clock']:.0f}"])  # fmt: skip
+    shape = measured["shape"]
+    head = f"{shape['layers']} layers, batches of {shape['batch_size']}"
+    return table([head, "seconds", "step / plain step", "memory", "first step, clock"], rows)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
+    "whole_training": whole_training,
+    "step_modes": step_modes,
     "steps": steps,
     "step_parts": step_parts,
     "scaling": scaling,
