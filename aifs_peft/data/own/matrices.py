@@ -197,6 +197,22 @@ def large_columns(paths: Sequence[Path]) -> list[str]:
     return [name for name, size in sizes.items() if size >= LARGE]
 
 
+def parquet_batches(path: Path, columns: Sequence[str] | None, size: int) -> Iterator[pa.RecordBatch]:
+    """Rows of a Parquet file, group by group: asked for all groups at once, pyarrow reads far ahead and keeps it.
+
+    Args:
+        path: the file.
+        columns: which; None for all.
+        size: most rows at a time.
+    """
+    import pyarrow.parquet as pq
+
+    wanted = None if columns is None else list(columns)
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            yield from file.iter_batches(batch_size=size, row_groups=[group], columns=wanted)
+
+
 def parquet_matrix(paths: Sequence[Path], column: str) -> Single:
     """A column of vectors of Parquet files, read in blocks of rows.
 
@@ -208,8 +224,8 @@ def parquet_matrix(paths: Sequence[Path], column: str) -> Single:
 
     def blocks() -> Iterator[pa.Array]:
         for path in paths:
-            with reading(path, "a Parquet table"), pq.ParquetFile(path) as file:
-                for batch in file.iter_batches(batch_size=BLOCK, columns=[column]):
+            with reading(path, "a Parquet table"):
+                for batch in parquet_batches(path, [column], BLOCK):
                     yield batch.column(0)
 
     n = 0

@@ -22,6 +22,7 @@ from aifs_peft.data.notes import listed
 from aifs_peft.data.own.build import input_columns
 from aifs_peft.data.own.cuts import ORDER, SHARE, tell_small
 from aifs_peft.data.own.inputs import is_paths, picture_root, vectors
+from aifs_peft.data.own.matrices import parquet_batches
 from aifs_peft.data.own.prepare import complete, folder_of, missing_in, prepare
 from aifs_peft.data.own.roles import Roles, find_roles
 from aifs_peft.data.own.rows import Rows, single, stacked
@@ -219,11 +220,8 @@ def _csv(path: Path, columns: Sequence[str] | None, size: int) -> Iterator[pd.Da
 
 
 def _parquet(path: Path, columns: Sequence[str] | None, size: int) -> Iterator[pd.DataFrame]:
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=size, columns=None if columns is None else list(columns)):
-            yield batch.to_pandas().reset_index(drop=True)
+    for batch in parquet_batches(path, columns, size):
+        yield batch.to_pandas().reset_index(drop=True)
 
 
 def _json_lines(path: Path, columns: Sequence[str] | None, size: int) -> Iterator[pd.DataFrame]:
