@@ -66,6 +66,7 @@ performance: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/discovery_scaling.py --fresh
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/head_rows.py --fresh
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/discovery_streaming.py --again --folder $${TMPDIR:-/tmp}
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/audit_memory.py --again --folder $${TMPDIR:-/tmp}
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/latent_cache.py
 	$(BIN)/python benchmarks/weak_scaling.py
 	$(BIN)/python benchmarks/render_discovery_docs.py

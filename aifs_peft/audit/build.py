@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 
 from aifs_peft.audit.associations import associations
 from aifs_peft.audit.columns import Column, as_frame, read_columns
+from aifs_peft.audit.coordinates import Coordinates
 from aifs_peft.audit.even import even_classes
 from aifs_peft.audit.evidence import evidence_words
 from aifs_peft.audit.harm import GIVEN, PLAIN, Harm, measure_harm, plain_predictions
@@ -32,8 +33,9 @@ from aifs_peft.audit.result import Audit
 from aifs_peft.audit.tables import conflicting_table, groups_table
 from aifs_peft.audit.text import found_sentence, nothing_sentence, unlabelled_text
 from aifs_peft.discovery import Discovery, discover
-from aifs_peft.discovery.inputs import as_latents
-from aifs_peft.discovery.principal_components import principal_components
+from aifs_peft.discovery.config import DEFAULT_CONFIG
+from aifs_peft.discovery.streaming.reading import as_source
+from aifs_peft.discovery.streaming.source import check_finite
 from aifs_peft.discovery.unlabelled.words import rests_on_unlabelled
 from aifs_peft.errors import InvalidConfigError
 
@@ -81,17 +83,18 @@ def build_audit(
     seed = int(check_random_state(random_state).randint(2**31))
     rngs = dict(zip(STEPS, np.random.default_rng(seed).spawn(len(STEPS)), strict=True))
     if discovery is None:
-        discovery = discover(data.Z, data.classes[data.y], unlabelled=unlabelled, random_state=random_state)
+        discovery = discover(data.source, data.classes[data.y], unlabelled=unlabelled, random_state=random_state)
+    else:
+        check_finite(data.source)
     check_discovery(discovery, data)
     values, columns = data.value_names(discovery.responsibilities_.shape[1]), read_columns(frame)
-    reduction = principal_components(data.Z, rng=rngs["reduction"])
-    X = reduction.transform(data.Z)
-    along = axes(X, reduction, data.y, discovery)
+    coordinates = Coordinates.of(data.source, data.y, len(data.classes), rng=rngs["reduction"])
+    along = axes(coordinates, discovery)
     table = associations(columns, data.y, discovery.groups_, [str(v) for v in values], rng=rngs["associations"])
     words = word_scores if discovery.found else None
     names, alike = (None, None) if words is None else words(data.y, discovery.groups_, values, rngs["names"])
     plain, given = _harms(data, discovery, values, predicted, harm=harm, folds=folds, seed=seed, rngs=rngs)
-    looked = _looked_at(data, discovery, class_contrast(X, data.y, len(data.classes)), columns)
+    looked = _looked_at(data, discovery, class_contrast(coordinates), columns)
     looked["warnings"] += [UNUSED] if predicted is not None and not discovery.found else []
     each = [data.names[i] for i in data.y.tolist()], [values[a] for a in discovery.groups_.tolist()]
     word, noun, n = evidence_words(discovery), noun_of(held), len(data.y)
@@ -100,7 +103,7 @@ def build_audit(
         sentence = found_sentence(len(conflicting), n, noun, word, table, names, alike)
     else:
         sentence = nothing_sentence(discovery, n, noun)
-        even = even_classes(X, data.y, reduction.scale, rng=rngs["even"]) if harm and discovery.candidates_ else None
+        even = even_classes(coordinates, rng=rngs["even"]) if harm and discovery.candidates_ else None
         if even is not None:
             looked["even_classes"], sentence = even.to_dict(), f"{sentence} {even.sentence}"
     count = None if unlabelled is None else len(unlabelled)
@@ -143,7 +146,7 @@ def _harms(
     inferred, carries, names = discovery.groups_, data.carries(len(values)), (data.names, values)
     plain = given = None
     if harm:
-        rows, guessed = plain_predictions(data.Z, data.y, inferred, folds=folds, seed=seed)
+        rows, guessed = plain_predictions(data.source, data.y, inferred, folds=folds, seed=seed)
         plain = measure_harm(guessed, data.y[rows], inferred[rows], carries, names, source=PLAIN, rng=rngs["harm"])
     if predicted is not None:
         given = measure_harm(predicted, data.y, inferred, carries, names, source=GIVEN, rng=rngs["predictions"])
@@ -154,21 +157,23 @@ def scores_in(Z: Any, vocabulary: Mapping[str, Any]) -> WordScores:
     """Word scores by a vocabulary in the space of the latents.
 
     Args:
-        Z: latents, `(n, d)`.
+        Z: latents, `(n, d)`, whatever `discover` takes.
         vocabulary: words and their embeddings, `(d,)` each.
     """
 
     def scores(
         y: IntArray, inferred: IntArray, values: Sequence[Any], rng: np.random.Generator
     ) -> tuple[pd.DataFrame, None]:
-        latents = np.asarray(as_latents(Z), dtype=np.float32)
+        source = as_source(Z)
+        many = len(source) > DEFAULT_CONFIG.inputs.held_rows
+        latents = source if many else np.asarray(source.take(np.arange(len(source))), dtype=np.float32)
         return score_words(latents, y, inferred, vocabulary, values, rng=rng), None
 
     return scores
 
 
 def _looked_at(data: Data, discovery: Discovery, contrast: float, columns: Sequence[Column]) -> dict[str, Any]:
-    n, d = data.Z.shape
+    n, d = data.source.shape
     counts = np.bincount(data.y)
     seen = detectable(n, d, len(counts), int(counts.min()))
     warnings = []

@@ -31,7 +31,8 @@ def audit(
     """Look for a shortcut in latents and tell what it is and who is hurt. Nothing is trained but plain linear heads.
 
     Args:
-        Z: latents, `(n, d)`: array, tensor or `DataFrame`.
+        Z: latents, `(n, d)`: array, tensor or `DataFrame`; or what `discover` reads in blocks of rows: a memory map, a
+            column of a `datasets.Dataset` or of pyarrow, a `LatentSource`.
         y: labels, `(n,)`: integers or strings, in an array, a `Series`, a list or a column of a data set.
         metadata: what is known of each example, a `DataFrame`, a `datasets.Dataset` or a mapping of names to columns.
             Compared with what was found, never used to find it (for that, pass

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from aifs_peft.audit.coordinates import Coordinates
 from aifs_peft.discovery.linear_heads.plain import fit_even
 
 # The largest class over the smallest one; the examples of a class that folds are made of.
@@ -36,30 +36,30 @@ class EvenClasses:
         return asdict(self)
 
 
-def even_classes(
-    X: NDArray[np.floating], y: NDArray[np.integer], scale: NDArray[np.floating], *, rng: np.random.Generator
-) -> EvenClasses | None:
+def even_classes(coordinates: Coordinates, *, rng: np.random.Generator) -> EvenClasses | None:
     """Compare evenly weighted classes with plain training, as `AIFSClassifier` does; None where that says nothing.
 
     That is where classes are about equal, one has too few examples, or both are right for the same per cent.
 
     Args:
-        X: reduced latents `(n, k)`.
-        y: labels in `0..classes-1`, `(n,)`.
-        scale: standard deviations of the reduced latents before they were whitened, `(k,)`.
-        rng: source of the folds.
+        coordinates: of the latents; where not all are held, a sample of as many rows is looked at.
+        rng: source of the sample and of the folds.
 
     Example:
+        >>> from aifs_peft.discovery.streaming.arrays import ArrayLatents
         >>> rng = np.random.default_rng(0)
         >>> y = (rng.random(2000) < 0.1).astype(int); X = rng.normal(size=(2000, 2)); X[:, 0] += 2 * y
-        >>> even = even_classes(X, y, np.ones(2), rng=rng)
+        >>> even = even_classes(Coordinates.of(ArrayLatents(X), y, 2, rng=rng), rng=rng)
         >>> bool(even.worst > even.plain_worst + 0.2), even.average < even.plain_average
         (True, True)
     """
-    counts = np.bincount(y)
+    counts = np.bincount(coordinates.y)
     if len(counts) < 2 or counts.min() < FEWEST or counts.max() < UNEQUAL * counts.min():
         return None
-    fit = fit_even(X, y, len(counts), rng=rng, weights=len(y) / (len(counts) * counts[y]), scale=scale)
+    rows = coordinates.sample(rng)
+    X, y = coordinates.rows(rows), coordinates.y[rows]
+    weights = len(coordinates.y) / (len(counts) * counts[y])
+    fit = fit_even(X, y, len(counts), rng=rng, weights=weights, scale=coordinates.reduction.scale)
     if not fit.differs:
         return None
     (worst, average), (plain_worst, plain_average) = fit.held_out, fit.plain

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
+from aifs_peft.discovery.streaming.reading import as_source
 from aifs_peft.metrics import clopper_pearson
 
 IntArray = NDArray[np.integer]
@@ -241,13 +242,11 @@ def percent(share: float) -> str:
     return {"0.0": "under 0.1", "100.0": "over 99.9"}.get(tenths, tenths)
 
 
-def plain_predictions(
-    Z: NDArray[np.floating], y: IntArray, inferred: IntArray, *, folds: int, seed: int
-) -> tuple[IntArray, IntArray]:
+def plain_predictions(Z: Any, y: IntArray, inferred: IntArray, *, folds: int, seed: int) -> tuple[IntArray, IntArray]:
     """What plain logistic regression predicts for examples that it was not trained on.
 
     Args:
-        Z: latents `(n, d)`.
+        Z: latents `(n, d)`, whatever `discover` takes.
         y: classes `(n,)`.
         inferred: attribute values `(n,)`; every fold gets its share of each cell of class and value.
         folds: how many, fewer where a class has fewer examples.
@@ -266,6 +265,7 @@ def plain_predictions(
     small = np.bincount(cells)[cells] < folds
     cells = np.where(small, y[rows] * width + y[rows], cells)
     folds = max(2, min(folds, int(np.unique(cells, return_counts=True)[1].min())))
-    splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(Z[rows], cells))
-    predicted = cross_val_predict(AIFSClassifier("erm", random_state=seed), Z[rows], y[rows], cv=splits)
+    latents = np.asarray(as_source(Z).take(rows))
+    splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(rows, cells))
+    predicted = cross_val_predict(AIFSClassifier("erm", random_state=seed), latents, y[rows], cv=splits)
     return rows, np.asarray(predicted, dtype=np.int64)

@@ -17,6 +17,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from aifs_peft.discovery import embed_prompts
+from aifs_peft.discovery.arrays import row_chunks
+from aifs_peft.discovery.streaming.source import LatentSource
 from aifs_peft.errors import InvalidInputError
 
 Array = NDArray[np.floating]
@@ -64,7 +66,7 @@ def embed_words(
 
 
 def score_words(
-    Z: Array,
+    Z: Array | LatentSource,
     y: IntArray,
     inferred: IntArray,
     vocabulary: Mapping[str, ArrayLike],
@@ -75,7 +77,7 @@ def score_words(
     """Words by how well they tell the examples of an inferred attribute value from others of their class.
 
     Args:
-        Z: latents in the space of the words, `(n, d)`.
+        Z: latents in the space of the words, `(n, d)`; a source is read in blocks of rows.
         y: class of each example, `(n,)`.
         inferred: attribute value of each, `(n,)`.
         vocabulary: words and their embeddings, `(d,)` each; at least two.
@@ -126,17 +128,15 @@ def score_words(
     return table.sort_values("score", ascending=False, kind="stable").reset_index(drop=True)
 
 
-def contrasts(Z: Array, y: IntArray, inferred: IntArray, W: Array) -> tuple[IntArray, Array, Array]:
+def contrasts(Z: Array | LatentSource, y: IntArray, inferred: IntArray, W: Array) -> tuple[IntArray, Array, Array]:
     """Values that can be compared `(v,)`, differences of the words' products `(v, words)`, their covariance in cells.
 
     For each value, within each class that has examples with and without it; classes count by how precise they are.
     """
-    products = np.asarray(Z @ W.T, dtype=np.float64)
     cells, code = np.unique(np.stack([y, inferred]), axis=1, return_inverse=True)
     counts = np.bincount(code)
-    means = np.stack([products[code == i].mean(axis=0) for i in range(len(counts))])
-    residual = products - means[code]
-    spread = residual.T @ residual / max(len(y) - len(counts), 1)
+    means, squares = _moments_of_products(Z, W, code, counts)
+    spread = squares / max(len(y) - len(counts), 1)
     values, delta = [], []
     for a in np.unique(cells[1]):
         total, weights = np.zeros(len(W)), 0.0
@@ -153,6 +153,23 @@ def contrasts(Z: Array, y: IntArray, inferred: IntArray, W: Array) -> tuple[IntA
             values.append(int(a))
             delta.append(total / weights)
     return np.array(values, dtype=np.int64), np.array(delta).reshape(-1, len(W)), spread
+
+
+def _moments_of_products(Z: Array | LatentSource, W: Array, code: IntArray, counts: IntArray) -> tuple[Array, Array]:
+    """Means in each cell, `(cells, words)`, of the words' products with latents; their products around those means."""
+    if not isinstance(Z, LatentSource):
+        products = np.asarray(Z @ W.T, dtype=np.float64)
+        means = np.stack([products[code == i].mean(axis=0) for i in range(len(counts))])
+        for part in row_chunks(len(products)):  # in place: a second array of this size is not needed
+            products[part] -= means[code[part]]
+        return means, products.T @ products
+    sums, squares = np.zeros((len(counts), len(W))), np.zeros((len(W), len(W)))
+    for part, block in Z.blocks():
+        products = np.asarray(block, dtype=np.float32) @ W.T
+        np.add.at(sums, code[part], products)
+        squares += products.T @ products
+    means = sums / counts[:, None]
+    return means, squares - (means * counts[:, None]).T @ means
 
 
 def best_scores(delta: Array, spread: Array, rng: np.random.Generator) -> tuple[IntArray, Array, float]:

@@ -13,13 +13,10 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from aifs_peft.audit.coordinates import Coordinates
 from aifs_peft.audit.within import WithinClasses
 from aifs_peft.discovery.config import DEFAULT_CONFIG
-
-Array = NDArray[np.floating]
-IntArray = NDArray[np.integer]
 
 # Seen in at least this share of the draws, at this strength and at every greater one.
 RELIABLE = 0.9
@@ -105,26 +102,25 @@ def _of_row(row: dict[str, Any], draws: int) -> Detectable:
     return Detectable(row["share"], contrast, seen, draws, row["n"], row["width"], row["classes"])
 
 
-def class_contrast(X: Array, y: IntArray, n_classes: int) -> float:
+def class_contrast(coordinates: Coordinates) -> float:
     """Distance between class means, in standard deviations within classes, without what chance gives.
 
     A shortcut that was not found is part of it.
 
     Args:
-        X: principal components of the latents, `(n, k)`.
-        y: classes `(n,)` in `0..n_classes-1`.
-        n_classes: `K`.
+        coordinates: of the latents.
 
     Example:
+        >>> from aifs_peft.discovery.streaming.arrays import ArrayLatents
         >>> rng = np.random.default_rng(0)
         >>> y = rng.integers(0, 2, 4000); X = rng.normal(size=(4000, 8)); X[:, 0] += 3 * y
-        >>> bool(abs(class_contrast(X, y, 2) - 3.0) < 0.15)
+        >>> bool(abs(class_contrast(Coordinates.of(ArrayLatents(X), y, 2, rng=rng)) - 3.0) < 0.15)
         True
     """
-    n = len(y)
-    k = max(1, min(X.shape[1], MAX_COMPONENTS, n // ROWS_PER_COMPONENT))
-    means = WithinClasses.of(X[:, :k], y, n_classes).means
-    counts = np.bincount(y, minlength=n_classes)
+    n, n_classes = len(coordinates.y), coordinates.n_classes
+    k = max(1, min(coordinates.width, MAX_COMPONENTS, n // ROWS_PER_COMPONENT))
+    means = WithinClasses.of(coordinates.moments(k)).means
+    counts = np.bincount(coordinates.y, minlength=n_classes)
     squares = 2.0 * float(np.sum(means**2)) / (n_classes - 1)
     chance = 2.0 * k * float(np.mean(1.0 / np.maximum(counts, 1)))
     return float(np.sqrt(max(squares - chance, 0.0)))

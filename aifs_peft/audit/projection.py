@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from aifs_peft.audit.coordinates import Coordinates
 from aifs_peft.audit.within import WithinClasses
 from aifs_peft.discovery import Discovery
-from aifs_peft.discovery.principal_components import Reduction
 
 Array = NDArray[np.floating]
 IntArray = NDArray[np.integer]
@@ -20,43 +20,51 @@ MAX_POINTS = 3000
 ROWS_PER_COMPONENT = 5
 
 
-def axes(X: Array, reduction: Reduction, y: IntArray, discovery: Discovery) -> Array:
+def axes(coordinates: Coordinates, discovery: Discovery) -> Array:
     """Coordinates of every example along class and attribute, `(n, 2)`, mean 0, in standard deviations within groups.
 
     Each axis is the leading discriminant of the offsets that were found. Where nothing was found, the first is the
     leading discriminant of the classes, and the second the first principal component within them.
 
     Args:
-        X: reduced latents `(n, k)`.
-        reduction: of the latents.
-        y: classes `(n,)`.
+        coordinates: of the latents.
         discovery: what was found.
 
     Example:
         >>> from aifs_peft.discovery import discover
-        >>> from aifs_peft.discovery.principal_components import principal_components
+        >>> from aifs_peft.discovery.streaming.arrays import ArrayLatents
         >>> rng = np.random.default_rng(0)
         >>> y = rng.integers(0, 2, 400); Z = rng.normal(size=(400, 4)); Z[:, 0] += 6 * y
-        >>> reduction = principal_components(Z, 4, rng=rng)
-        >>> along = axes(reduction.transform(Z), reduction, y, discover(Z, y, random_state=0))
+        >>> along = axes(Coordinates.of(ArrayLatents(Z), y, 2, rng=rng), discover(Z, y, random_state=0))
         >>> bool(abs(np.corrcoef(along[:, 0], y)[0, 1]) > 0.9)
         True
     """
-    K, k = len(discovery.classes_), max(2, min(X.shape[1], len(y) // ROWS_PER_COMPONENT))
-    within = WithinClasses.of(X[:, :k], y, K)
-    places = within.white(X[:, :k])
+    y, reduction = coordinates.y, coordinates.reduction
+    k = max(2, min(coordinates.width, len(y) // ROWS_PER_COMPONENT))
+    within = WithinClasses.of(coordinates.moments(k))
     if discovery.found:
-        alpha = within.white(_centred(reduction.project(discovery.class_displacements_)[:, :k]))
-        attribute = places @ _leading(within.white(_centred(reduction.project(discovery.displacements_)[:, :k])))
+        offsets = (discovery.class_displacements_, discovery.displacements_)
+        white = [within.white(_centred(reduction.project(part)[:, :k])) for part in offsets]
+        along = _along(coordinates, within, k, np.stack([_leading(part) for part in white]))
     else:
-        alpha = within.means
-        attribute = X[:, 0].astype(np.float64) - within.centres[y, 0]
-    along = np.stack([places @ _leading(alpha), attribute], axis=1)
-    cell = np.unique(np.stack([y, discovery.groups_]), axis=1, return_inverse=True)[1]
+        along = _along(coordinates, within, k, _leading(within.means)[None], first=True)
+        along[:, 1] -= within.centres[y, 0]
+    cell = np.unique(y * discovery.responsibilities_.shape[1] + discovery.groups_, return_inverse=True)[1]
     counts = np.bincount(cell)
     means = np.stack([np.bincount(cell, column) for column in along.T], axis=1) / counts[:, None]
     spread = np.sqrt(np.mean((along - means[cell]) ** 2, axis=0))
     return np.asarray((along - along.mean(axis=0)) / np.maximum(spread, 1e-12))
+
+
+def _along(coordinates: Coordinates, within: WithinClasses, k: int, directions: Array, *, first: bool = False) -> Array:
+    """Every row along unit directions `(m, k)` of the white coordinates, and with `first` its first coordinate."""
+    X = coordinates.held
+    if X is None:
+        readers = within.reading(directions)
+        return coordinates.products(np.hstack([readers, np.eye(len(readers), 1)]) if first else readers)
+    places = within.white(X[:, :k])
+    columns = [places @ direction for direction in directions]
+    return np.stack([*columns, *([X[:, 0].astype(np.float64)] if first else [])], axis=1)
 
 
 def _centred(offsets: Array) -> Array:

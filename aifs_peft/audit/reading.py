@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 
 from aifs_peft._checks import to_numpy
 from aifs_peft.discovery import Discovery
-from aifs_peft.discovery.inputs import as_latents, encode_labels
+from aifs_peft.discovery.inputs import encode_labels
 from aifs_peft.discovery.mixture.joint import count_attributes, joint_values
+from aifs_peft.discovery.streaming.columns import as_values
+from aifs_peft.discovery.streaming.reading import as_source
+from aifs_peft.discovery.streaming.source import LatentSource
 from aifs_peft.errors import InvalidInputError
 
 IntArray = NDArray[np.integer]
@@ -26,13 +29,13 @@ class Data:
     """What is audited.
 
     Args:
-        Z: latents `(n, d)`.
+        source: latents `(n, d)`, read in blocks of rows.
         y: class of each example, index into `classes`, `(n,)`.
         classes: distinct labels, sorted, `(K,)`.
         names: what the classes are called, in that order; the labels themselves where no names were given.
     """
 
-    Z: NDArray[np.floating]
+    source: LatentSource
     y: IntArray
     classes: NDArray[Any]
     names: tuple[Any, ...]
@@ -57,7 +60,8 @@ def read_data(Z: Any, y: Any, class_names: Any = None) -> Data:
     """Latents and labels, checked.
 
     Args:
-        Z: array, tensor, `DataFrame` or list of rows, `(n, d)`.
+        Z: array, tensor, `DataFrame`, list of rows or what is read in blocks, `(n, d)`. Whether its values are finite
+            is not looked at here.
         y: labels `(n,)`: array, tensor, `Series`, list or column of a data set; integers or strings.
         class_names: names in the order of the labels, or a mapping of labels to names.
 
@@ -69,8 +73,13 @@ def read_data(Z: Any, y: Any, class_names: Any = None) -> Data:
         ('cat', 'dog')
     """
     check_same_order(Z, y, "y")
-    latents = as_latents(Z.to_numpy() if isinstance(Z, pd.DataFrame) else Z)
-    labels = to_array(y)
+    source = as_source(Z.to_numpy() if isinstance(Z, pd.DataFrame) else Z)
+    if source.processes.count > 1:
+        raise InvalidInputError(
+            f"Latents that lie on {source.processes.count} processes were given; an audit looks at single examples of "
+            "all of them. Call discover with ShardedLatents on all processes, and audit where all latents can be read."
+        )
+    labels = to_array(as_values(y))
     missing = int(pd.isna(labels).sum()) if labels.dtype.kind in "Of" else 0
     if missing:
         raise InvalidInputError(
@@ -81,8 +90,8 @@ def read_data(Z: Any, y: Any, class_names: Any = None) -> Data:
         if len(kinds) > 1:
             raise InvalidInputError(f"labels are of several types, {', '.join(sorted(kinds))}; give one, such as str.")
         labels = np.asarray(labels.tolist())
-    classes, index = encode_labels(labels, len(latents))
-    return Data(latents, index, classes, _class_names(classes, class_names))
+    classes, index = encode_labels(labels, len(source))
+    return Data(source, index, classes, _class_names(classes, class_names))
 
 
 def to_array(values: Any) -> NDArray[Any]:
@@ -185,11 +194,11 @@ def check_discovery(discovery: Discovery, data: Data) -> None:
     Raises:
         InvalidInputError: If it is of another number of examples, another width, or other labels.
     """
-    same = len(discovery.groups_) == len(data.y) and discovery.displacements_.shape[1] == data.Z.shape[1]
+    same = len(discovery.groups_) == len(data.y) and discovery.displacements_.shape[1] == data.source.shape[1]
     if not same or discovery.classes_.tolist() != data.classes.tolist():
         raise InvalidInputError(
             f"discovery is of {len(discovery.groups_)} examples of width {discovery.displacements_.shape[1]} and the "
-            f"labels {discovery.classes_.tolist()[:10]}; audited are {len(data.y)} of width {data.Z.shape[1]} and "
+            f"labels {discovery.classes_.tolist()[:10]}; audited are {len(data.y)} of width {data.source.shape[1]} and "
             f"{data.classes.tolist()[:10]}. Pass discover(Z, y, ...) of the same data, or leave it out."
         )
 

@@ -85,6 +85,7 @@ def _audit(spec: FinetuneSpec, rows: Dataset, given: Any, say: Progress) -> Audi
 
     from aifs_peft.audit import audit, audit_model
     from aifs_peft.audit.columns import metadata_columns
+    from aifs_peft.discovery.streaming.columns import ColumnLatents
     from aifs_peft.experiments.build import base_model
     from aifs_peft.experiments.latents import INPUTS
     from aifs_peft.experiments.prepare import label_names, modality_of
@@ -98,8 +99,11 @@ def _audit(spec: FinetuneSpec, rows: Dataset, given: Any, say: Progress) -> Audi
     if modality == "features" and spec.model in (None, "identity"):
         say(f"auditing {len(rows):,} rows of features{beside}")
         names = dict(enumerate(label_names(rows)))
-        unlabelled = None if pool is None else pool["features"][:]
-        return audit(rows["features"][:], rows["label"][:], metadata=metadata, class_names=names, unlabelled=unlabelled,
+        # In double precision, block by block: sums of features as they stand in a table are then exact.
+        latents, unlabelled = (
+            None if part is None else ColumnLatents(part["features"], dtype="float64") for part in (rows, pool)
+        )
+        return audit(latents, rows["label"][:], metadata=metadata, class_names=names, unlabelled=unlabelled,
                      random_state=given.seed, harm=given.harm)  # fmt: skip
     name = spec.model or default_model(modality)
     say(f"encoding {len(rows):,} examples{beside} with {name}, and auditing their latents")

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from aifs_peft.data.groups import GroupSpec, describe_spec
 from aifs_peft.errors import InvalidInputError
 
+LARGE = 1 << 26
+"""Tables of more bytes get a random fingerprint."""
+
 
 def encode_png(images: Iterable[NDArray[np.uint8]]) -> list[bytes]:
     """Encode images as PNG, losslessly.
@@ -64,6 +67,7 @@ def build_split(columns: Mapping[str, Any], features: Any) -> Any:
         InvalidInputError: names or lengths do not fit.
     """
     from datasets import Dataset
+    from datasets.fingerprint import generate_random_fingerprint
 
     if set(columns) != set(features):
         raise InvalidInputError(f"columns {sorted(columns)} and features {sorted(features)} differ")
@@ -72,7 +76,10 @@ def build_split(columns: Mapping[str, Any], features: Any) -> Any:
         raise InvalidInputError(f"columns of different lengths: {lengths}")
     schema = features.arrow_schema
     arrays = [_column(columns[field.name], field) for field in schema]
-    return Dataset(pa.Table.from_arrays(arrays, schema=schema))
+    table = pa.Table.from_arrays(arrays, schema=schema)
+    # Else `datasets` makes one from all values, of which it takes a copy.
+    large = generate_random_fingerprint() if table.nbytes > LARGE else None
+    return Dataset(table, fingerprint=large)
 
 
 def _column(values: Any, field: pa.Field) -> pa.Array:

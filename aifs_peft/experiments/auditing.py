@@ -29,7 +29,7 @@ def audit_rows(
         unlabelled: latents of examples without labels, `(m, dim)`.
 
     Returns:
-        The audit; its conflicting examples are named by file or text where the rows have one.
+        The audit; its conflicting examples are named by file or text where the rows have one (streamed ones do not).
     """
     from aifs_peft.audit import audit
     from aifs_peft.audit.columns import metadata_columns
@@ -39,7 +39,7 @@ def audit_rows(
         Z.numpy(),
         np.asarray(plain["label"][:]),
         metadata=plain.select_columns(rest) if rest else None,
-        inputs=None if modality == "features" else plain[modality],
+        inputs=None if modality == "features" or modality not in plain.column_names else plain[modality],
         unlabelled=None if unlabelled is None else unlabelled.numpy(),
         class_names=dict(enumerate(names)),
         random_state=seed,

@@ -7,32 +7,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import torch
 from peft import get_peft_model
 from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from aifs_peft import data
 from aifs_peft._checks import check_count, check_names, parse_json_object
+from aifs_peft.data.own.matrices import dataset_matrix
 from aifs_peft.errors import AIFSError, InvalidConfigError, InvalidInputError
 from aifs_peft.experiments.prepare import (
     CACHE_BYTES,
     MODALITIES,
     PreparedDataset,
+    encode_features,
     label_names,
     make_encoder,
     modality_of,
 )
 from aifs_peft.experiments.spec import FinetuneSpec
+from aifs_peft.experiments.streamed import Prepared, PreparedStream, check_streaming, load_streamed
 from aifs_peft.experiments.unlabelled import UNLABELLED, check_method, load_unlabelled
 from aifs_peft.methods import get, make
 from aifs_peft.models.loading import default_model, load_model, load_processor
 from aifs_peft.models.tabular import ENCODERS
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
+from aifs_peft.training.streams import Stream
 from aifs_peft.tuner import AIFSConfig
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
-    from torch import nn
+    from torch import Tensor, nn
 
 NOT_OWN = (
     "these options are for your own data: {names}; {dataset!r} is a known data set: leave them out, or give "
@@ -44,6 +49,8 @@ NO_SPLIT = (
 )
 DOES_NOT_FIT = "The adapter {adapter!r} does not fit the model {model!r}: {reason}"
 REFUSED = "The training arguments cannot be used here: {reason}"
+# Examples of a streamed training set that are shuffled at a time, where the arguments do not say.
+SHUFFLED = 1000
 # What a run gives to `discover` itself, or what cannot be written as JSON.
 _NOT_OPTIONS = ("groups", "random_state", "gate", "config")
 
@@ -55,7 +62,7 @@ class Assembled:
     Args:
         trainer: with model, training and validation set.
         processor: image processor or tokenizer of the base model; `None` for tables.
-        splits: the data set as it was loaded.
+        splits: the data set as it was loaded; of a streamed training split what is beside its inputs.
         prepared: the splits as the model takes them.
         modality: which input column is read.
         name: of the base model.
@@ -68,7 +75,7 @@ class Assembled:
     trainer: AIFSTrainer
     processor: Any
     splits: DatasetDict
-    prepared: dict[str, PreparedDataset]
+    prepared: dict[str, Prepared]
     modality: str
     name: str
     config: AIFSConfig
@@ -131,12 +138,19 @@ def build_trainer(
     check_discovery_options(parse_json_object("discovery_options", args.discovery_options))
     settings = make(method, method_options=parse_json_object("method_options", args.method_options))
     check_method(spec, settings)
+    if spec.streaming:
+        check_streaming(spec)
     set_seed(args.seed)
-    splits = load_data(spec) if splits is None else splits
     # A model of tables reads the features of a set that has pictures as well.
-    modality = modality_of(splits["train"], ("features",) if spec.model in ENCODERS else MODALITIES)
+    known = ("features",) if spec.model in ENCODERS else MODALITIES
+    streamed = load_streamed(spec, data_options(spec), known) if spec.streaming and splits is None else None
+    splits = streamed.splits if streamed is not None else load_data(spec) if splits is None else splits
+    modality = modality_of(splits["train"], known) if streamed is None else streamed.modality
     name = spec.model or default_model(modality)
-    model = _adapted(base_model(name, spec, splits["train"], modality), config, spec, name)
+    values = None
+    if streamed is not None and name in ENCODERS:
+        values = torch.cat([encode_features(part)["features"] for part in streamed.inputs()])
+    model = _adapted(base_model(name, spec, splits["train"], modality, values), config, spec, name)
     processor = processor or load_processor(name, modality=modality, revision=spec.revision)
     encode = make_encoder(processor, modality, max_length=spec.max_length, model=model)
     reads = {
@@ -144,13 +158,22 @@ def build_trainer(
         "validation": settings.validation_columns(),
     }
     once = spec.adapter == "none" and not settings.reads_tokens
-    prepared = {
+    prepared: dict[str, Prepared] = {
         split: PreparedDataset(rows, encode, 0 if once else CACHE_BYTES, modality, reads.get(split, ()), split)
         for split, rows in splits.items()
+        if streamed is None or split != "train"
     }
+    if streamed is not None:
+        prepared["train"] = PreparedStream(splits["train"], streamed.inputs, encode, modality, reads["train"])
     rows = load_unlabelled(spec, splits["train"], modality)
     pool = None if rows is None else PreparedDataset(rows, encode, 0 if once else CACHE_BYTES, modality, (), UNLABELLED)
-    trainer = make_trainer(model, args, prepared["train"], prepared["validation"], callbacks, pool)
+    if streamed is not None and not args.stream_shuffle_buffer:
+        args.stream_shuffle_buffer = SHUFFLED
+    # On latents, which are held, any method trains: one that a stream would be refused for is not refused then.
+    first = prepared["validation" if streamed is not None and once else "train"]
+    trainer = make_trainer(model, args, first, prepared["validation"], callbacks, pool)
+    if first is not prepared["train"]:
+        trainer.train_dataset = Stream(prepared["train"], seed=args.seed)
     return Assembled(
         trainer, processor, splits, prepared, modality, name, config, once, pool, latent_cache=spec.latent_cache
     )
@@ -204,7 +227,7 @@ def load_data(spec: FinetuneSpec, needed: Sequence[str] = ("train", "validation"
         InvalidInputError: an unknown data set, missing splits, or data that cannot be read.
         DataNotFoundError: a file is missing.
     """
-    splits = data.load(spec.dataset, spec.data_dir, **{**own_options(spec), **spec.dataset_options})
+    splits = data.load(spec.dataset, spec.data_dir, **data_options(spec))
     if not set(needed) <= set(splits):
         raise InvalidInputError(NO_SPLIT.format(name=spec.dataset, given=sorted(splits), needed=list(needed)))
     return splits
@@ -221,6 +244,15 @@ def is_own_data(dataset: str) -> bool:
         (False, True)
     """
     return dataset not in data.names() and data.is_own(dataset)
+
+
+def data_options(spec: FinetuneSpec) -> dict[str, Any]:
+    """What the loader of a data set is told.
+
+    Args:
+        spec: which data.
+    """
+    return {**own_options(spec), **spec.dataset_options}
 
 
 def own_options(spec: FinetuneSpec) -> dict[str, Any]:
@@ -244,7 +276,9 @@ def own_options(spec: FinetuneSpec) -> dict[str, Any]:
     return {}
 
 
-def base_model(name: str, spec: FinetuneSpec, train: Dataset, modality: str) -> nn.Module:
+def base_model(
+    name: str, spec: FinetuneSpec, train: Dataset, modality: str, features: Tensor | None = None
+) -> nn.Module:
     """The classifier that the adapter goes on; a fresh one standardises by the training features.
 
     Args:
@@ -252,12 +286,14 @@ def base_model(name: str, spec: FinetuneSpec, train: Dataset, modality: str) -> 
         spec: for its revision and precision.
         train: training split, for its classes.
         modality: which input it reads.
+        features: training features, `(n, d)`; None reads them off `train`.
     """
-    fresh = name in ENCODERS
+    if name in ENCODERS and features is None:
+        features = torch.from_numpy(dataset_matrix(train, "features", "the training split"))
     return load_model(
         name, modality=modality, label_names=label_names(train), revision=spec.revision,
         trust_remote_code=spec.trust_remote_code, quantization=spec.quantization,
-        train_features=make_encoder(None, "features")(train["features"][:])["features"] if fresh else None,
+        train_features=features,
     )  # fmt: skip
 
 

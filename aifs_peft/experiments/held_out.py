@@ -11,7 +11,8 @@ from aifs_peft.experiments.baseline import FROZEN, Plain
 from aifs_peft.experiments.comparison import Cells, cells_of_classes, cells_of_groups, cells_of_inferred
 from aifs_peft.experiments.highlighting import positions
 from aifs_peft.experiments.latents import latents_of
-from aifs_peft.experiments.prepare import PreparedDataset, label_names
+from aifs_peft.experiments.prepare import label_names
+from aifs_peft.experiments.streamed import Prepared
 from aifs_peft.experiments.toggling import Attribute, LatentModel, toggle, values_of_audit
 from aifs_peft.explain import infer_values
 from aifs_peft.training.adapter import head_on_latents
@@ -100,7 +101,7 @@ def toggled_test(
 
 
 def latent_model(
-    trainer: AIFSTrainer, prepared: Mapping[str, PreparedDataset], kept: Mapping[str, Tensor] | None = None
+    trainer: AIFSTrainer, prepared: Mapping[str, Prepared], kept: Mapping[str, Tensor] | None = None
 ) -> LatentModel:
     """The trained head of a run and the latents it reads.
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from aifs_peft.experiments.streamed import PreparedStream
 from aifs_peft.explain import Highlight, choose_references, fit_reader, highlight_inputs
 from aifs_peft.latent._support import evaluating
 from aifs_peft.tuner import find_aifs_layer, initial_encoder
@@ -55,12 +56,14 @@ def highlight_run(result: FinetuneResult, rows: Sequence[int]) -> list[Highlight
         rows: of the training set; the first 12 are taken.
 
     Returns:
-        One highlight per row; empty for tables, and where there is nothing to highlight.
+        One highlight per row; empty for tables and a streamed training set, and where there is nothing to highlight.
 
     Raises:
         AIFSError: for a model whose inputs cannot be followed.
     """
     train, reader = result.prepared.get("train"), result.reader
+    if isinstance(train, PreparedStream):
+        return []  # its examples are not at hand
     if result.audit is None or reader is None or train is None or train.column not in ("image", "text") or not rows:
         return []
     chosen = list(rows)[:MOST]

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from aifs_peft.errors import HeadError, InvalidInputError, NonFiniteError
+from aifs_peft.errors import HeadError, InvalidConfigError, InvalidInputError, NonFiniteError
 from aifs_peft.experiments.latent_cache import LatentCache
 from aifs_peft.experiments.prepare import PreparedDataset, make_encoder, modality_of
+from aifs_peft.experiments.streamed import CACHED, Prepared, PreparedStream
 from aifs_peft.latent._support import evaluating
 from aifs_peft.latent.pooling import pool_latent
 from aifs_peft.training.parallel import gather_rows
@@ -127,7 +128,7 @@ def _with_latents(rows: Dataset, Z: Tensor) -> Dataset:
 
 def latents_of(
     model: nn.Module,
-    data: PreparedDataset,
+    data: Prepared,
     *,
     batch_size: int = BATCH,
     accelerator: Accelerator | None = None,
@@ -155,13 +156,15 @@ def latents_of(
     def encode() -> Tensor:
         return _encoded(model, head, data, batch_size, accelerator)
 
-    return encode() if cache_dir is None else LatentCache(Path(cache_dir)).get(model, data, encode, accelerator, head)
+    if cache_dir is None:
+        return encode()
+    if isinstance(data, PreparedStream):
+        raise InvalidConfigError(CACHED)
+    return LatentCache(Path(cache_dir)).get(model, data, encode, accelerator, head)
 
 
 @torch.no_grad()
-def _encoded(
-    model: nn.Module, head: str, data: PreparedDataset, batch_size: int, accelerator: Accelerator | None
-) -> Tensor:
+def _encoded(model: nn.Module, head: str, data: Prepared, batch_size: int, accelerator: Accelerator | None) -> Tensor:
     """The pass of the encoder; latents are what its AIFS layer pools, or what its head is fed."""
     layers = [module for module in model.modules() if isinstance(module, AIFSLayer)]
     reader = layers[0] if layers else model.get_submodule(head)

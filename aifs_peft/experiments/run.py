@@ -35,8 +35,9 @@ from aifs_peft.experiments.evaluation import evaluate_groups
 from aifs_peft.experiments.held_out import cells_of_test, latent_model, toggled_test, values_of_test
 from aifs_peft.experiments.highlighting import reader_of_audit
 from aifs_peft.experiments.latents import latents_of
-from aifs_peft.experiments.prepare import PreparedDataset, label_names
+from aifs_peft.experiments.prepare import label_names
 from aifs_peft.experiments.provenance import provenance
+from aifs_peft.experiments.streamed import Prepared
 from aifs_peft.experiments.toggling import LatentModel, toggled_or_reason
 from aifs_peft.training.frozen import LatentDataset, on_latents
 from aifs_peft.training.labels import without_labels
@@ -84,7 +85,7 @@ class FinetuneResult:
     logits: NDArray[np.float64]
     audit: Audit | None = None
     what_if: dict[str, Any] = field(default_factory=dict)
-    prepared: dict[str, PreparedDataset] = field(default_factory=dict)
+    prepared: dict[str, Prepared] = field(default_factory=dict)
     reader: Tensor | None = None
 
 
@@ -191,7 +192,7 @@ def encode_splits(run: Assembled, say: Callable[[str], None], splits: Sequence[s
     return {name: _untuned(run, part) for name, part in parts.items()}
 
 
-def _untuned(run: Assembled, part: PreparedDataset) -> Tensor:
+def _untuned(run: Assembled, part: Prepared) -> Tensor:
     """Latents of one split before training, from the cache's folder where they are there."""
     return latents_of(run.trainer.adapted, part, accelerator=run.trainer.accelerator, cache_dir=run.latent_cache)
 

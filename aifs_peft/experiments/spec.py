@@ -46,6 +46,8 @@ class FinetuneSpec:
             (see `aifs_peft.data.load_own`).
         data_dir: folder of a local copy in the data set's official layout.
         dataset_options: options of the data set's `load`, such as `{"aligned_share": 0.95}`.
+        streaming: read the training split from its beginning in each epoch, and hold its labels and metadata alone; for
+            data that come with their splits, see `aifs_peft.data.own.streaming`.
         adapter: how the encoder is tuned: `none` (frozen), `lora`, `dora`, `rslora`, `ia3`, or `full` (every linear
             layer is trained whole and saved in the adapter).
         lora_r: rank of LoRA.
@@ -103,6 +105,10 @@ class FinetuneSpec:
         default_factory=dict,
         metadata={"help": "options of the data set, a JSON object such as '{\"aligned_share\": 0.9}'", "group": _WHAT},
     )
+    streaming: bool = _option(
+        False, _WHAT, "read the training split from its beginning in each epoch and never hold it; own data come as a "
+        "folder or a Hub name with the splits train, validation and test",
+    )  # fmt: skip
     adapter: str = _option(
         "lora", _ADAPTER, "how the encoder is tuned; none keeps it frozen and trains the head alone", choices=ADAPTERS
     )

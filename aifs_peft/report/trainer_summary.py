@@ -116,8 +116,10 @@ def _label_names(base: Any, num_labels: int) -> list[str]:
 
 
 def _has_column(data: Any, name: str) -> bool:
+    from aifs_peft.training.streams import is_stream
+
     known = getattr(data, "columns", None) or getattr(data, "column_names", None)
-    if known is None and data is not None and len(data):
+    if known is None and data is not None and not is_stream(data) and len(data):
         known = data[0]
     return known is not None and name in known
 

@@ -24,8 +24,8 @@ DEPTHS = (0.25, 0.5, 0.75)
 LAST, MULTI = "last", "multi"
 _CANNOT = 'latents="multi" does not know the blocks of this {model}: {why}. Leave latents at "last".'
 _NO_TRIAL = (
-    "it takes other inputs than pixel_values or input_ids, or its weights are quantised, sharded or not loaded, so "
-    "that no trial shows what its blocks give"
+    "it takes other inputs than pixel_values or input_ids, or its weights are sharded or not loaded, so that no trial "
+    "shows what its blocks give"
 )
 _NO_LIST = "no list of at least two blocks (nn.ModuleList or nn.Sequential) runs once per example"
 _TIE = "it has several lists of blocks of the same length ({names}), as an encoder with a decoder has"

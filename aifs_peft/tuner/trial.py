@@ -1,7 +1,7 @@
 """A trial run of a base model on one made-up example: what its predictions depend on, and whether its head decides.
 
-Nothing is known where no trial works (a model that takes other inputs, quantised or sharded weights); then nothing is
-concluded.
+Nothing is known where no trial works (a model that takes other inputs, sharded weights; quantised ones, where gradients
+are asked for); then nothing is concluded.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def trial_of(model: nn.Module, names: list[str]) -> Trial | None:
         for name in around:
             handle = model.get_submodule(name).register_forward_pre_hook(called(name), with_kwargs=True)
             hooks.callback(handle.remove)
-        with _trial(model) as examples:
+        with _trial(model, quantised=True) as examples:
             for inputs in examples:
                 for seen in (*outputs.values(), *calls.values()):
                     seen.clear()
@@ -192,10 +192,15 @@ def _given_by(model: nn.Module, name: str) -> Iterator[list[Any]]:
 
 
 @contextmanager
-def _trial(model: nn.Module) -> Iterator[Iterator[dict[str, Tensor]]]:
-    """Examples to try, with everything in evaluation mode and the random generators guarded."""
-    parameters = list(model.parameters())
-    if not parameters or any(p.is_meta or not p.is_floating_point() or hasattr(p, "ds_id") for p in parameters):
+def _trial(model: nn.Module, *, quantised: bool = False) -> Iterator[Iterator[dict[str, Tensor]]]:
+    """Examples to try, with everything in evaluation mode and the random generators guarded.
+
+    Of a quantised model none without `quantised`: its forward pass runs, and no gradient reaches its weights.
+    """
+    every = list(model.parameters())
+    parameters = [p for p in every if p.is_floating_point()]
+    whole = quantised or len(parameters) == len(every)
+    if not parameters or not whole or any(p.is_meta or hasattr(p, "ds_id") for p in every):
         yield iter(())  # not loaded yet, quantised or sharded
         return
     devices = [parameters[0].device] if parameters[0].device.type == "cuda" else []

@@ -9,8 +9,11 @@ import pytest
 from planted_audit import planted
 
 from aifs_peft import audit, discover
+from aifs_peft.audit.coordinates import Coordinates
 from aifs_peft.audit.evidence import BINARY_CUTS, HINT_CUTS, MIXTURE_CUTS, REFINED_CUTS, ROUGH_CUTS, evidence_words
 from aifs_peft.audit.power import class_contrast, detectable, power_sentence, power_table
+from aifs_peft.discovery.principal_components import Reduction
+from aifs_peft.discovery.streaming.reading import as_source
 
 RECORD = json.loads((Path(__file__).parents[2] / "benchmarks" / "results" / "audit_power.json").read_text())
 
@@ -110,5 +113,8 @@ def test_sentences_are_true_of_their_numbers():
 @pytest.mark.parametrize("classes", [2, 4])
 def test_class_contrast_is_the_distance_of_the_means(classes):
     Z, y, _ = planted(n=6000, classes=classes, aligned=1 / classes, contrast=0.0, core=3.0)
-    assert class_contrast(Z, y, classes) == pytest.approx(3.0, abs=0.15)
-    assert class_contrast(Z, np.random.default_rng(0).permutation(y), classes) < 0.3
+    shuffled = np.random.default_rng(0).permutation(y)
+    as_they_are = Reduction(np.zeros(Z.shape[1]), np.eye(Z.shape[1]), np.ones(Z.shape[1]))
+    own, other = (Coordinates(as_source(Z), as_they_are, labels, classes, Z) for labels in (y, shuffled))
+    assert class_contrast(own) == pytest.approx(3.0, abs=0.15)
+    assert class_contrast(other) < 0.3

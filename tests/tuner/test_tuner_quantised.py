@@ -165,3 +165,52 @@ def test_a_decoder_in_4_bit_reads_its_last_token_trains_and_reloads(tmp_path):
         torch.testing.assert_close(again(**inputs).logits, trained)
     with pytest.raises(InvalidConfigError, match="quantised"):
         model.merge_and_unload()
+
+
+@pytest.mark.parametrize("name", ["vit", "roberta"])
+@pytest.mark.parametrize("bits", QUANTISATION)
+def test_several_layers_of_a_quantised_base(bits, name, tmp_path):
+    """The blocks are those of the base in full precision, found without a change; what they give is its, rounded."""
+    skip = ["classifier"]
+    reference = logits(load(name, bits, tmp_path, skip), name)
+    base = load(name, bits, tmp_path, skip)
+    model = get_peft_model(base, AIFSConfig(latents="multi", encoder_adapter=LoraConfig(r=2, init_lora_weights=False)))
+    full = get_peft_model(build(name), AIFSConfig(latents="multi"))
+    assert model.peft_config["default"].latent_blocks == full.peft_config["default"].latent_blocks
+    with model.disable_adapter():
+        assert torch.equal(logits(model, name), reference)
+    latents = []
+    for each in (get_peft_model(load(name, bits, tmp_path, skip), AIFSConfig(latents="multi")), full):
+        layer, seen = find_aifs_layer(each), []
+        layer.register_forward_pre_hook(lambda _m, args, layer=layer, seen=seen: seen.append(layer.pool(args[0])))
+        logits(each, name)
+        latents.append(seen[-1].detach().float())
+    assert latents[0].shape == latents[1].shape
+    rounded = (latents[0] - latents[1]).norm() / latents[1].norm()
+    assert 0.0 < rounded < 0.25, rounded
+    find_aifs_layer(model).blocks.fit(torch.randn(64, find_aifs_layer(model).blocks.dim))
+    model.train()
+    loss = model(**batch(name), labels=torch.tensor([0, 1, 2, 0])).loss
+    loss.backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    trained = logits(model, name)
+    model.save_pretrained(tmp_path / "adapter")
+    again = PeftModel.from_pretrained(load(name, bits, tmp_path, skip), tmp_path / "adapter")
+    assert torch.equal(logits(again, name), trained)
+    with pytest.raises(InvalidConfigError, match="merg"):
+        model.merge_and_unload()
+
+
+@pytest.mark.parametrize("bits", QUANTISATION)
+def test_the_trainer_trains_on_several_layers_of_a_quantised_base(bits, tmp_path):
+    rows = [{"pixel_values": image, "label": i % 3} for i, image in enumerate(batch("vit", 24)["pixel_values"])]
+    args = AIFSTrainingArguments(str(tmp_path / "run"), num_train_epochs=1, per_device_train_batch_size=8,
+                                 report_to="none", use_cpu=True, disable_tqdm=True, cache_latents=True)  # fmt: skip
+    model = get_peft_model(load("vit", bits, tmp_path, ["classifier"]), AIFSConfig(latents="multi"))
+    trainer = AIFSTrainer(model, args, train_dataset=rows)
+    trainer.train()
+    assert find_aifs_layer(model).blocks.fitted
+    trained = logits(model.eval(), "vit")
+    trainer.save_model(str(tmp_path / "adapter"))
+    again = PeftModel.from_pretrained(load("vit", bits, tmp_path, ["classifier"]), tmp_path / "adapter")
+    assert torch.equal(logits(again.eval(), "vit"), trained)

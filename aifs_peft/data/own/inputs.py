@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from aifs_peft.data.images import to_rgb
 from aifs_peft.data.notes import listed, shown
+from aifs_peft.data.own.matrices import beside, empty_matrix, parts_of, single, unfinite
 from aifs_peft.data.own.rows import Rows
 from aifs_peft.data.own.values import MISSING_WORDS, is_missing
 from aifs_peft.data.reading import inside
@@ -145,13 +146,13 @@ def vectors(rows: Rows, columns: Sequence[str]) -> tuple[NDArray[np.float32], ND
     Raises:
         InvalidInputError: values that are no numbers, or vectors of different lengths.
     """
-    parts = [_matrix(rows, column) for column in columns]
-    values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    values = beside([_matrix(rows, column) for column in columns])
     if not values.shape[1]:
         raise InvalidInputError(f"{rows.where}: column {columns[0]!r} holds vectors of length 0")
-    with np.errstate(over="ignore"):
-        single = values.astype(np.float32, copy=False)
-    return single, np.asarray(~np.isfinite(single).all(axis=1), dtype=bool)
+    numbers = single(values)
+    if len(columns) == 1 and columns[0] in rows.vectors:
+        rows.vectors[columns[0]] = numbers  # converted once
+    return numbers, unfinite(numbers)
 
 
 def _matrix(rows: Rows, column: str) -> NDArray[Any]:
@@ -164,6 +165,8 @@ def _matrix(rows: Rows, column: str) -> NDArray[Any]:
 
     if pd.api.types.is_datetime64_any_dtype(rows.frame[column]):
         raise InvalidInputError(f"{rows.where}: column {column!r} holds dates; features must be numbers")
+    if rows.frame[column].dtype.kind in "fiub" and isinstance(rows.frame[column].dtype, np.dtype):
+        return np.asarray(rows.frame[column], dtype=np.float64)[:, None]
     cells = [_number(value) for value in values]
     odd = np.asarray([cell is None for cell in cells], dtype=bool)
     if odd.any():
@@ -191,7 +194,7 @@ def _is_truth(value: Any) -> bool:
     return isinstance(value, str) and value.strip().lower() in ("true", "false")
 
 
-def _stacked(rows: Rows, column: str, values: list[Any]) -> NDArray[np.float64]:
+def _stacked(rows: Rows, column: str, values: list[Any]) -> NDArray[np.float32]:
     lengths = [len(value) if isinstance(value, list | tuple | np.ndarray) else -1 for value in values]
     odd = np.asarray([length != lengths[0] for length in lengths], dtype=bool)
     if odd.any() or lengths[0] < 0:
@@ -200,7 +203,12 @@ def _stacked(rows: Rows, column: str, values: list[Any]) -> NDArray[np.float64]:
             f"{rows.where}: column {column!r} needs vectors of one length; it has the lengths {listed(found)} "
             f"(-1: no vector; {rows.at(odd)})"
         )
+    out = empty_matrix(len(values), lengths[0])
     try:
-        return np.asarray([np.asarray(value, dtype=np.float64) for value in values]).reshape(len(values), lengths[0])
+        with np.errstate(over="ignore"):
+            for part in parts_of(len(values)):
+                block = np.asarray([np.asarray(value, dtype=np.float64) for value in values[part]])
+                out[part] = block.reshape(part.stop - part.start, lengths[0])
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"{rows.where}: column {column!r} needs vectors of numbers: {shown(error)}") from error
+    return out

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifs_peft.data.notes import listed
+from aifs_peft.data.own.matrices import below, chosen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +69,7 @@ class Rows:
         return Rows(
             self.where, self.frame.iloc[index].reset_index(drop=True), self.parts[index], self.numbers[index],
             None if self.pictures is None else self.pictures.select(index),
-            {name: values[index] for name, values in self.vectors.items()},
+            {name: chosen(values, index) for name, values in self.vectors.items()},
             self.folder, self.confined, self.class_names, self.paths,
         )  # fmt: skip
 
@@ -111,6 +112,6 @@ def stacked(where: str, tables: list[Rows]) -> Rows:
     return Rows(
         where, pd.concat([t.frame for t in tables], ignore_index=True), np.concatenate([t.parts for t in tables]),
         np.concatenate([t.numbers for t in tables]), pictures,
-        {name: np.concatenate([t.vectors[name] for t in tables]) for name in first.vectors},
+        {name: below([t.vectors[name] for t in tables]) for name in first.vectors},
         first.folder, first.confined, first.class_names, first.paths,
     )  # fmt: skip

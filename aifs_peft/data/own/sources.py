@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aifs_peft._hub import expecting_answers
 from aifs_peft.data.notes import listed, tell
+from aifs_peft.data.own.matrices import LARGE, dataset_matrix, is_vector_type
 from aifs_peft.data.own.rows import Rows, single, stacked
-from aifs_peft.data.own.tables import TABLES, read_file
+from aifs_peft.data.own.tables import TABLES, read_arrays, read_file, read_shards, with_arrays
 from aifs_peft.errors import DataNotFoundError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -23,10 +26,12 @@ SPLITS = {
 PICTURES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2", ".avif"}
 )
+_SHARD = re.compile(r"(?P<name>.*?[^0-9_-])[-_](?P<number>\d+)(-of-(?P<of>\d+))?")
 _SAVED = ("dataset_dict.json", "state.json")
 KINDS = (
-    "a table (CSV, TSV, Parquet, JSON, JSON lines, npz), a folder with a table beside the pictures, a folder of class "
-    "folders, a data set of the Hub (OWNER/NAME), a pandas DataFrame, or a Dataset or DatasetDict of datasets"
+    "a table (CSV, TSV, Parquet, JSON, JSON lines, npz), a folder with a table beside the pictures, a folder of "
+    "NumPy arrays (Z.npy, y.npy), a folder of class folders, a data set of the Hub (OWNER/NAME), a pandas DataFrame or "
+    "a Dataset or DatasetDict of datasets"
 )
 
 
@@ -120,8 +125,12 @@ def _of_folder(folder: Path) -> Rows:
     if any((folder / name).is_file() for name in _SAVED):
         return _saved(folder)
     tables = sorted(p for p in folder.iterdir() if p.is_file() and suffix(p) in TABLES)
+    arrays = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix == ".npy")
     if tables:
-        return _of_tables(folder, tables)
+        found = _of_tables(folder, tables)
+        return with_arrays(found, arrays) if arrays and len(tables) == 1 else found
+    if arrays:
+        return read_arrays(folder, arrays)
     rows = _of_class_folders(folder)
     if rows is not None:
         return rows
@@ -129,11 +138,13 @@ def _of_folder(folder: Path) -> Rows:
 
 
 def _of_tables(folder: Path, tables: list[Path]) -> Rows:
-    """One table, or one for each split."""
-    if len(tables) == 1:
-        part = SPLITS.get(tables[0].name.partition(".")[0].lower(), "")
-        return read_file(tables[0], part)
-    named = {path: SPLITS.get(path.name.partition(".")[0].lower(), "") for path in tables}
+    """One table, or one for each split; each may lie in several files with a number each."""
+    shards = shards_of(folder, tables)
+    if len(shards) == 1:
+        ((name, paths),) = shards.items()
+        part = SPLITS.get(name, "")
+        return read_file(paths[0], part) if len(paths) == 1 else read_shards(paths, part)
+    named = {paths[0]: SPLITS.get(name, "") for name, paths in shards.items()}
     parts = {path: part for path, part in named.items() if part}
     if not parts or len(set(parts.values())) < len(parts):
         raise InvalidInputError(
@@ -143,7 +154,36 @@ def _of_tables(folder: Path, tables: list[Path]) -> Rows:
     rest = [path.name for path, part in named.items() if not part]
     if rest:
         tell(f"{folder}: {listed(rest)} left out, beside the tables of the splits")
-    return stacked(str(folder), [read_file(path, part) for path, part in parts.items()])
+    files = {paths[0]: paths for paths in shards.values()}
+    return stacked(
+        str(folder),
+        [
+            read_shards(files[path], part) if len(files[path]) > 1 else read_file(path, part)
+            for path, part in parts.items()
+        ],
+    )
+
+
+def shards_of(folder: Path, tables: list[Path]) -> dict[str, list[Path]]:
+    """Files by the name of their table, in the order of their numbers: `train-00000-of-00002.parquet`, `part-0.csv`."""
+    names = {path: path.name.partition(".")[0].lower() for path in tables}
+    numbered = {path: found for path, name in names.items() if (found := _SHARD.fullmatch(name))}
+    together = Counter((found["name"], found["of"]) for found in numbered.values())
+    files: dict[str, list[Path]] = {}
+    for path in sorted(tables, key=lambda path: int(numbered[path]["number"]) if path in numbered else -1):
+        found = numbered.get(path)
+        shard = found is not None and (found["of"] is not None or together[found["name"], None] > 1)
+        files.setdefault(found["name"] if found is not None and shard else names[path], []).append(path)
+    for name, paths in files.items():
+        total = {int(numbered[path]["of"] or 0) for path in paths if path in numbered}
+        if total and max(total) not in (0, len(paths)):
+            raise InvalidInputError(
+                f"{folder}: {len(paths)} of {max(total)} files of the table {name!r} are there "
+                f"({listed([path.name for path in paths])}); get the others, or name one file to read it alone"
+            )
+        if total == {0} and len(paths) > 1:
+            tell(f"{folder}: {listed([path.name for path in paths])} read as one table, one below the other")
+    return files
 
 
 def _of_class_folders(folder: Path) -> Rows | None:
@@ -229,9 +269,22 @@ def _of_dataset(dataset: Any, where: str, part: str) -> Rows:
 
     plain = dataset.with_format(None)
     images = [name for name, feature in plain.features.items() if isinstance(feature, Image)]
-    frame = plain.remove_columns(images).to_pandas() if images else plain.to_pandas()
-    if len(images) == len(plain.features):  # nothing is left that knows the number of rows
+    large = _large_columns(plain)
+    aside = [*images, *large]
+    frame = plain.remove_columns(aside).to_pandas() if aside else plain.to_pandas()
+    if len(aside) == len(plain.features):  # nothing is left that knows the number of rows
         frame = frame.reindex(range(len(plain)))
     names = {name: list(feature.names) for name, feature in plain.features.items() if isinstance(feature, ClassLabel)}
     pictures = plain.select_columns(images) if images else None
-    return single(where, frame.rename(columns=str), part, class_names=names, pictures=pictures)
+    vectors = {name: dataset_matrix(plain, name, where) for name in large}
+    return single(where, frame.rename(columns=str), part, class_names=names, pictures=pictures, vectors=vectors)
+
+
+def _large_columns(dataset: Any) -> list[str]:
+    """Columns of vectors that hold `LARGE` numbers or more, by the first row."""
+    kinds = dataset.features.arrow_schema
+    lists = [field.name for field in kinds if is_vector_type(field.type)]
+    if not lists or not len(dataset):
+        return []
+    first = dataset.select(range(1)).select_columns(lists)[0]
+    return [name for name in lists if len(first[name] or ()) * len(dataset) >= LARGE]

@@ -77,6 +77,7 @@ def _of_all(
     k = usable_components(wanted, X.shape[1], len(rows), config.reduction.rows_per_component)[-1]
     data = Moments.of(np.ascontiguousarray(X[rows][:, :k]), own, 2)
     refined = _refine(data, Start(found.record.source, found.record.share, start), rng=rng, config=config)
+    refined = judge_again([refined], data.X, own, [], config=config)[0][0]
     moved = refined.responsibilities.argmax(axis=1) != own
     if not refined.record.accepted or gates.jaccard(moved, start != own) >= config.gate.jaccard:
         return refined

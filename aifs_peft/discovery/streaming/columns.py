@@ -18,6 +18,7 @@ class ColumnLatents(LatentSource):
     Args:
         column: `dataset["latents"]` of a `datasets.Dataset`, also of a shuffled, sharded or selected one; or
             `table["latents"]` of pyarrow, a `ChunkedArray` of lists.
+        dtype: Precision in which blocks are given, a floating type; `None` for that of the column.
 
     Raises:
         InvalidInputError: Where the column holds no vectors of one length, or misses some.
@@ -29,7 +30,8 @@ class ColumnLatents(LatentSource):
         [[2.0, 3.0]]
     """
 
-    def __init__(self, column: Any) -> None:
+    def __init__(self, column: Any, dtype: Any = None) -> None:
+        self._given: np.dtype[Any] | None = None if dtype is None else np.dtype(dtype)
         self._slice = _DatasetColumn(column) if is_dataset_column(column) else column
         self._width = 0
         if len(column) == 0:
@@ -73,7 +75,8 @@ class ColumnLatents(LatentSource):
         block: Array = values.to_numpy(zero_copy_only=False).reshape(len(chunk), width)
         if block.dtype.kind not in "fiub":
             raise InvalidInputError(f"Latents of dtype {block.dtype} were given; needed is a real number type.")
-        return block if block.dtype.kind == "f" else block.astype(np.float32)
+        kept = block.dtype if block.dtype.kind == "f" else np.dtype(np.float32)
+        return block.astype(self._given or kept, copy=False)
 
 
 def is_dataset_column(column: Any) -> bool:

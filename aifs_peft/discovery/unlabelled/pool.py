@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from aifs_peft.discovery.arrays import Array
+from aifs_peft.discovery.arrays import Array, IntArray
 from aifs_peft.discovery.config import DiscoveryConfig
 from aifs_peft.discovery.inputs import as_latents
 from aifs_peft.discovery.principal_components import Reduction
+from aifs_peft.discovery.streaming.columns import is_column
+from aifs_peft.discovery.streaming.reading import as_source
+from aifs_peft.discovery.streaming.source import LatentSource, check_finite
 from aifs_peft.errors import InvalidInputError
 
 UNLABELLED = "hint:unlabelled"
@@ -44,7 +47,7 @@ def as_pool(unlabelled: Any, reduction: Reduction, *, config: DiscoveryConfig) -
     """Unlabelled latents, checked and reduced.
 
     Args:
-        unlabelled: Latents, shape `(m, d)`, NumPy or torch.
+        unlabelled: Latents, shape `(m, d)`, NumPy, torch, or a source that is read in blocks.
         reduction: Of the training set, whose latents have width `d`.
         config: Fewest rows, and most that are looked at.
 
@@ -59,7 +62,7 @@ def as_pool(unlabelled: Any, reduction: Reduction, *, config: DiscoveryConfig) -
         (60, 3)
     """
     try:
-        latents = as_latents(unlabelled)
+        latents = as_latents(_rows_of(unlabelled, config.inputs.fit_rows))
     except InvalidInputError as error:
         raise InvalidInputError(f"unlabelled: {error}") from error
     width, least = reduction.components.shape[1], config.unlabelled.min_rows
@@ -75,5 +78,18 @@ def as_pool(unlabelled: Any, reduction: Reduction, *, config: DiscoveryConfig) -
         )
     if len(latents) > config.inputs.fit_rows:
         # Evenly spaced rows, not a draw: no source of chance is touched by a pool.
-        latents = latents[np.linspace(0, len(latents) - 1, config.inputs.fit_rows).astype(np.int64)]
+        latents = latents[_evenly(len(latents), config.inputs.fit_rows)]
     return Pool(reduction.transform(latents))
+
+
+def _evenly(m: int, most: int) -> IntArray:
+    return np.linspace(0, m - 1, most).astype(np.int64)
+
+
+def _rows_of(unlabelled: Any, most: int) -> Any:
+    """Of a source that is read in blocks the rows that are looked at, once all were seen to be finite."""
+    if not (isinstance(unlabelled, LatentSource) or is_column(unlabelled)):
+        return unlabelled
+    source = as_source(unlabelled)
+    check_finite(source)
+    return source.take(np.arange(len(source)) if len(source) <= most else _evenly(len(source), most))
