@@ -103,3 +103,11 @@ def test_the_area_is_of_the_class_beside_the_attribute():
     assert abs(only - 0.5) < 4 * error
     assert 0 < error < 0.05
     assert true.shape == y.shape
+
+
+def test_unequal_classes_with_wrong_labels():
+    Z, y, a, _ = draw(0, n=4000, core=1.5)
+    keep = np.flatnonzero((y == 0) | (np.random.default_rng(1).random(len(y)) < 0.5))  # one class twice as frequent
+    found = discover(Z[keep], y[keep], random_state=0)
+    assert found.found
+    assert np.mean((a != y)[keep][found.conflicting_]) > 0.95
