@@ -62,6 +62,15 @@ def reach(
         seed: Of the folds of `held_out_gain`, the same for all ends that are compared.
         rng: Source of the folds of the refinement.
         config: All settings.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(0, 3, 1500); a = np.where(rng.random(1500) < 0.8, y, rng.integers(0, 3, 1500))
+        >>> X = rng.normal(size=(1500, 8)); X[:, :3] += 5 * np.eye(3)[a]; X[:, 3:6] += 3 * np.eye(3)[y]
+        >>> start = Start("half", 0.5, np.where(rng.random(1500) < 0.5, a, y))
+        >>> end = reach(X, y, start, 3, seed=0, rng=rng, config=DiscoveryConfig())
+        >>> bool(np.mean(end.responsibilities.argmax(axis=1) == a) > 0.98), end.explained > 0.5
+        (True, True)
     """
     R = refine_until_stable(X, y, start.attribute, n_classes, rng=rng, config=config)
     explained = held_out_gain(X, y, R, rng=np.random.default_rng(seed), config=config)
