@@ -81,10 +81,8 @@ def solve(
     moments = Moments.of(data, y, n_classes)
     solutions = []
     for place, end in enumerate(ends):
-        support = _support(end, ends, y, config)
-        alone = place == 0 and end.explained >= config.gate.explained
-        needed = 0.0 if alone else config.gate.support
-        record = _judged(moments, end.start, end.responsibilities, support, needed, rng, config)
+        support, alone = _support(end, ends, y, config), place == 0 and end.explained >= config.gate.explained
+        record = _judged(moments, end.start, end.responsibilities, support, config.gate.support, rng, config, alone)
         solutions.append(Solution(record, end.responsibilities, end.explained))
     return solutions
 
@@ -189,8 +187,9 @@ def _judged(
     needed: float,
     rng: np.random.Generator,
     config: DiscoveryConfig,
+    alone: bool = False,
 ) -> Candidate:
-    """The gate's word on one solution."""
+    """The gate's word on one solution; with `alone` it may do without support."""
     y, K, gate = data.y, len(data.counts), config.gate
     k = judged_components(data.X.shape[1], len(y), config)
     part = Moments(np.ascontiguousarray(data.X[:, :k]), y, data.counts, data.sums[:, :k], data.second[:k, :k])
@@ -198,7 +197,8 @@ def _judged(
     shape = gates.geometry(partition_fit(part, R, config=config.mixture))
     relative = gates.relative_strength(shape, attribute, y, k, gate)
     verdict = _verdict(relative, shape, attribute, y, gate)
-    if verdict == "accepted" and support < needed:
+    alone = alone and shape.cosine > gate.explained_cosine
+    if verdict == "accepted" and support < needed and not alone:
         what = "pairs of classes show it" if start.source == "pairs" else "other starts end there"
         verdict = f"only {support:.0%} of the {what} (needs {needed:.0%})"
     if verdict == "accepted":
