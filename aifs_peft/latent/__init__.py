@@ -13,6 +13,7 @@ from aifs_peft.latent.attribution.scores import (
     integrated_gradients,
     integrated_gradients_linear,
     lrp,
+    smoothgrad,
 )
 from aifs_peft.latent.heads import MLPHead, linear_parameters
 from aifs_peft.latent.intervention import counterfactual, intervene
@@ -38,5 +39,6 @@ __all__ = [
     "mask_from_attribution",
     "sample_noise",
     "sensitivity_loss",
+    "smoothgrad",
     "sphere_radius",
 ]

@@ -34,8 +34,8 @@ class MethodSettings:
         gamma: sharpness of the mask.
         eps0: floor of the attribution.
         sensitivity_sign: -1 (published formula: reward reliance) or +1 (published text: penalise it).
-        attribution: "gradient_x_input" (published formula), "ig" (published name) or "lrp".
-        attribution_steps: quadrature steps of integrated gradients.
+        attribution: "gradient_x_input" (published formula), "ig" (published name), "smoothgrad" or "lrp".
+        attribution_steps: quadrature steps of integrated gradients, or draws of noise of SmoothGrad.
         top_k: classes whose attributions are added up; None for all.
         class_weights: weights of these classes, one number per class; "probability" for each example's own
             probabilities, None for equal weights.

@@ -8,7 +8,7 @@ and the checks are those of `AIFSTrainer`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from aifs_peft._checks import check_number
 from aifs_peft.errors import InvalidConfigError
+from aifs_peft.latent._support import evaluating
 from aifs_peft.latent.heads import MLPHead
 from aifs_peft.latent.output import LatentOutput
 from aifs_peft.latent.state import AIFSState
@@ -33,6 +34,9 @@ REMEDY = "lower the learning rate or the method's weights, and check that the la
 
 Validation = tuple[Tensor, Tensor, Mapping[str, Tensor]]
 """Latents `(m, dim)`, labels `(m,)` and columns of a validation set."""
+
+Watch = Callable[[int, nn.Module, AIFSState], Mapping[str, float]]
+"""Called with epochs completed, the head and the state; gives numbers for the history."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class LatentFit:
     Attributes:
         head: latents `(batch, dim)` to logits.
         state: buffers the method filled, as in an adapter.
-        history: one dictionary per epoch: mean of each term of the loss, and what the method reported.
+        history: one dictionary per epoch: mean of each term of the loss, what the method reported, what `watch` gave.
     """
 
     head: nn.Module
@@ -100,6 +104,7 @@ def fit_on_latents(
     schedule: LatentSchedule | None = None,
     columns: Mapping[str, Tensor] | None = None,
     validation: Validation | None = None,
+    watch: Watch | None = None,
 ) -> LatentFit:
     """Train a head on latents with one of `aifs_peft.methods.names()`.
 
@@ -112,6 +117,9 @@ def fit_on_latents(
         schedule: the optimisation; None takes the defaults.
         columns: what the method reads beside labels, by name, each `(n, ...)` integers.
         validation: latents, labels and columns of a validation set, for methods that fit on one.
+        watch: called before the first step and after every epoch with the number of epochs completed, the head in
+            evaluation mode and the state, without gradients, to look at and not to change; the numbers it returns go
+            into the history.
 
     Returns:
         Head, state and history. Nothing is drawn from global generators.
@@ -128,11 +136,19 @@ def fit_on_latents(
         >>> fit = fit_on_latents("erm", Z, y, num_labels=2, schedule=LatentSchedule(epochs=30, learning_rate=0.05))
         >>> bool((fit.head(Z).argmax(1) == y).float().mean() > 0.85)
         True
+
+        How training went, by a function of one's own:
+
+        >>> def accuracy(epoch, head, state):
+        ...     return {"accuracy": float((head(Z).argmax(1) == y).float().mean())}
+        >>> fit = fit_on_latents("erm", Z, y, num_labels=2, schedule=LatentSchedule(epochs=2), watch=accuracy)
+        >>> [row["epoch"] for row in fit.history], sorted(fit.history[-1])
+        ([0.0, 1.0, 2.0], ['accuracy', 'cross_entropy', 'epoch'])
     """
     check_labels(y, num_labels)
     made = get(method)(settings or MethodSettings.for_method(method))
     run = _LatentTrainer(made, Z.float(), y, num_labels, schedule or LatentSchedule(), dict(columns or {}), validation)
-    return run.train()
+    return run.train(watch)
 
 
 def cosine_decay(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LambdaLR:
@@ -227,23 +243,31 @@ class _LatentTrainer:
             head.bias.zero_()
         return head
 
-    def train(self) -> LatentFit:
+    def train(self, watch: Watch | None = None) -> LatentFit:
         """Run all epochs."""
         runner, epochs = self.runner, self.schedule.epochs
         optimizer = self._optimizer()
         schedule = cosine_decay(optimizer, epochs * self.steps_per_epoch)
         history = []
         numbers = runner.begin_training(TrainingPlan(epochs * self.steps_per_epoch, self.steps_per_epoch))
-        if self.method.collects_latents in ("initial", "both"):
+        if watch is not None:
+            numbers = {**numbers, **self._watched(watch, 0)}
+        if watch is not None or self.method.collects_latents in ("initial", "both"):
             history.append({"epoch": 0.0, **numbers})
         for epoch in range(epochs):
             runner.begin_epoch(epoch)
             self._epoch(epoch, optimizer, schedule)
             history.append({"epoch": epoch + 1.0, **self.terms.drain(), **runner.finish_epoch(epoch + 1)})
+            if watch is not None:
+                history[-1] |= self._watched(watch, epoch + 1)
         finished = runner.finish_training(epochs)
         history += [{"epoch": float(epochs), **finished}] if finished else []
         head = self.contexts.head.requires_grad_(requires_grad=False).eval()
         return LatentFit(head, self.contexts.state, history)
+
+    def _watched(self, watch: Watch, epoch: int) -> Mapping[str, float]:
+        with torch.no_grad(), evaluating(self.contexts.head):
+            return watch(epoch, self.contexts.head, self.contexts.state)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         plan, second = self.schedule, self.contexts.auxiliary

@@ -31,7 +31,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "mask_rule": ("inverse", "inverse_relative", "direct"),
     "mask_scale": ("sum", "max", "mean"),
     "sensitivity_sign": (-1, 1),
-    "attribution": ("ig", "lrp", "gradient_x_input"),
+    "attribution": ("ig", "lrp", "gradient_x_input", "smoothgrad"),
     "head": ("copy", "linear", "mlp"),
     "auxiliary": ("none", "linear", "mlp"),
     "pool": ("auto", "cls", "mean", "last"),
@@ -69,8 +69,8 @@ class AIFSConfig(PeftConfig):
         sensitivity_sign: `1` penalises, `-1` (literal) rewards reliance on dimensions with a high mask.
         use_basis: intervene in the basis of discovered directions rather than on single dimensions.
         attribution: `"gradient_x_input"` (the printed formula: the gradient at the latent itself), `"ig"` (integrated
-            gradients: its average over the path from zero) or `"lrp"`.
-        attribution_steps: steps of the path integral of `"ig"`.
+            gradients: its average over the path from zero), `"smoothgrad"` (its average over noise) or `"lrp"`.
+        attribution_steps: steps of the path integral of `"ig"`, or draws of noise of `"smoothgrad"`.
         top_k: how many classes are attributed, each example's most probable ones; None takes all.
         class_weights: what each attributed class weighs, `w_k` of the formula: one number per class, or `"probability"`
             for each example's own class probabilities; None weighs them alike.
@@ -121,7 +121,7 @@ class AIFSConfig(PeftConfig):
     eps0: float = Recipe.eps0
     sensitivity_sign: int | None = None
     use_basis: bool | None = None
-    attribution: Literal["ig", "lrp", "gradient_x_input"] | None = None
+    attribution: Literal["ig", "lrp", "gradient_x_input", "smoothgrad"] | None = None
     attribution_steps: int = Recipe.attribution_steps
     top_k: int | None = Recipe.top_k
     class_weights: list[float] | Literal["probability"] | None = None

@@ -109,7 +109,7 @@ def test_gradient_x_input_formula_and_its_incompleteness() -> None:
         gradient_x_input(head, z, top_k=None, baseline=base, tolerance=0.01)
 
 
-@pytest.mark.parametrize("method", ["ig", "gradient_x_input"])
+@pytest.mark.parametrize("method", ["ig", "gradient_x_input", "smoothgrad"])
 @pytest.mark.parametrize("chunk", [1, 3, 7, 50, 100_000])
 def test_chunked_equals_unchunked(method: str, chunk: int) -> None:
     z, base = normal(7, 6), normal(7, 6, seed=5)
@@ -139,7 +139,7 @@ NO_MEMORY = (
 
 
 @pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("method", ["ig", "gradient_x_input"])
+@pytest.mark.parametrize("method", ["ig", "gradient_x_input", "smoothgrad"])
 def test_out_of_memory_halves_the_chunk_and_gives_the_same_result(method: str, error: Exception) -> None:
     head, refused = mlp(), []
 
@@ -210,7 +210,7 @@ class LargeTensors(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("method", ["ig", "lrp", "gradient_x_input"])
+@pytest.mark.parametrize("method", ["ig", "lrp", "gradient_x_input", "smoothgrad"])
 def test_beside_latents_and_scores_memory_holds_a_chunk(method: str) -> None:
     head, z = linear(), normal(400, 6)
     with LargeTensors(z.numel()) as large:
@@ -295,7 +295,7 @@ def test_rejects() -> None:
         integrated_gradients_linear(head.weight[:, :5], head.bias, z)
     with pytest.raises(InvalidInputError, match="bias must have shape"):
         integrated_gradients_linear(head.weight, head.bias[:2], z)
-    for method in ("ig", "gradient_x_input"):
+    for method in ("ig", "gradient_x_input", "smoothgrad"):
         with pytest.raises(HeadError, match="do not depend on z"):
             attribute(lambda x: torch.ones(len(x), 3), z, method)
         with pytest.raises(HeadError, match="one row of logits per example"):

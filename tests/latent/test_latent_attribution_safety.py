@@ -11,7 +11,7 @@ from aifs_peft.errors import NonFiniteError
 from aifs_peft.latent import attribute, integrated_gradients
 
 
-@pytest.mark.parametrize("method", ["ig", "gradient_x_input", "lrp"])
+@pytest.mark.parametrize("method", ["ig", "gradient_x_input", "smoothgrad", "lrp"])
 def test_nothing_is_left_behind(method: str) -> None:
     head = mlp(dropout=0.5).train()
     head[0].eval()
@@ -40,7 +40,7 @@ def test_batch_norm_statistics_are_frozen() -> None:
     torch.testing.assert_close(found.scores[:1], alone.scores)
 
 
-@pytest.mark.parametrize("method", ["ig", "gradient_x_input"])
+@pytest.mark.parametrize("method", ["ig", "gradient_x_input", "smoothgrad"])
 def test_modes_are_restored_after_an_exception_in_the_head(method: str) -> None:
     class Failing(nn.Module):
         def __init__(self) -> None:
@@ -77,7 +77,7 @@ def test_bound_method_of_a_module_is_evaluated_in_evaluation_mode() -> None:
     assert layer.head.training
 
 
-@pytest.mark.parametrize("method", ["ig", "gradient_x_input", "lrp"])
+@pytest.mark.parametrize("method", ["ig", "gradient_x_input", "smoothgrad", "lrp"])
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_under_disabled_gradients(method: str, context: Callable[[], torch.no_grad]) -> None:
     for head in (mlp(), linear()):
@@ -87,7 +87,7 @@ def test_under_disabled_gradients(method: str, context: Callable[[], torch.no_gr
         torch.testing.assert_close(got, expected)
 
 
-@pytest.mark.parametrize("method", ["ig", "gradient_x_input", "lrp"])
+@pytest.mark.parametrize("method", ["ig", "gradient_x_input", "smoothgrad", "lrp"])
 def test_half_precision_and_autocast(method: str) -> None:
     for head in (mlp(), linear()):
         half, z = head.to(torch.bfloat16), normal(4, 6).to(torch.bfloat16)
@@ -102,7 +102,7 @@ def test_extreme_latents_stay_finite() -> None:
     head = linear().float()
     for scale in (1e-30, 1e6):
         z = normal(5, 6, dtype=torch.float32) * scale
-        for method in ("ig", "gradient_x_input", "lrp"):
+        for method in ("ig", "gradient_x_input", "smoothgrad", "lrp"):
             assert bool(torch.isfinite(attribute(head, z, method).scores).all())
     with pytest.raises(NonFiniteError, match="NaN or infinite"):
         attribute(head, torch.full((2, 6), float("inf")))

@@ -122,3 +122,23 @@ def test_class_weights_that_are_none_are_refused(tmp_path):
     for given in ("equal", "{}", [], ["a"]):
         with pytest.raises(InvalidConfigError, match="class_weights must be one number per class"):
             make_trainer("aifs-paper", "table", "frozen", tmp_path, class_weights=given)
+
+
+def test_training_on_latents_can_be_watched():
+    Z, y, _ = planted(400)
+    schedule, seen = LatentSchedule(epochs=3, learning_rate=0.01), []
+
+    def watch(epoch, head, state):
+        assert not head.training
+        assert not torch.is_grad_enabled()
+        seen.append((epoch, head.weight.detach().clone(), int(state.num_updates)))
+        return {"length": float(head.weight.norm())}
+
+    watched = fit_on_latents("aifs-paper", Z, y, num_labels=2, schedule=schedule, watch=watch)
+    alone = fit_on_latents("aifs-paper", Z, y, num_labels=2, schedule=schedule)
+    assert torch.equal(watched.head.weight, alone.head.weight)
+    assert [epoch for epoch, *_ in seen] == [row["epoch"] for row in watched.history] == [0, 1, 2, 3]
+    assert [updates for *_, updates in seen] == [0, 1, 2, 3]
+    assert torch.equal(seen[-1][1], watched.head.weight)
+    assert [row["length"] for row in watched.history] == [float(weight.norm()) for _, weight, _ in seen]
+    assert [row["epoch"] for row in alone.history] == [1, 2, 3]

@@ -1,11 +1,19 @@
 """docs/theory.md, section 4: how many conflicting examples are enough."""
 
 import math
+import runpy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
+
+from aifs_peft import discover
+from aifs_peft.discovery.config import DEFAULT_CONFIG
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "sample_sizes.py"
+SIZES: dict[str, Any] = runpy.run_path(str(SCRIPT), run_name="sample_sizes")
 
 
 def effective(contrast: float, dimensions: int, minority: float) -> float:
@@ -71,9 +79,60 @@ def test_second_moments_of_a_class_show_it_above_a_threshold_only(factor: float)
 
 def test_the_table_of_the_page() -> None:
     page = (Path(__file__).parents[2] / "docs" / "theory.md").read_text(encoding="utf-8")
-    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ") and line[2].isdigit()]
+    told = page[: page.index("**Not told, by second moments.**")]
+    rows = [line.strip("| ").split(" | ") for line in told.splitlines() if line.startswith("| ") and line[2].isdigit()]
     assert len(rows) == 4
     for contrast, *cells in rows:
         assert [int(cell) for cell in cells] == [math.ceil(needed(float(contrast), k, 2.0)) for k in (16, 64, 256)]
     assert math.sqrt(math.sqrt(256 / 2500) / (0.01 * 0.99)) == pytest.approx(5.7, abs=0.05)
     assert "`D > 5.7`" in page
+
+
+@pytest.mark.parametrize(("contrast", "k", "minority"), [(3.0, 16, 4), (5.0, 64, 8)])
+def test_offset_of_known_examples_has_the_cosine_that_the_measurement_is_held_against(
+    contrast: float, k: int, minority: int
+) -> None:
+    """The minority of either class, against majorities whose means are known well."""
+    cosines = []
+    for seed in range(40):
+        Z, y, a = SIZES["draw"](contrast, k, minority, seed)
+        assert [int(((a != y) & (y == label)).sum()) for label in (0, 1)] == [minority, minority]
+        means = np.array([[Z[(y == label) & (a == value)].mean(0) for value in (0, 1)] for label in (0, 1)])
+        offset = (means[:, 1] - means[:, 0]).mean(0)
+        cosines.append(offset[1] ** 2 / (offset @ offset))
+    assert np.mean(cosines) == pytest.approx(SIZES["told"](contrast, k, minority), abs=0.03)
+    means = np.array([Z[y == label].mean(0) for label in (0, 1)])
+    difference = means[1] - means[0]
+    assert difference[1] ** 2 / (difference @ difference) < 0.85  # 0.8, less what conflicts
+
+
+def test_sizes_are_the_inverses_of_the_rules() -> None:
+    for contrast, k in ((3.0, 16), (5.0, 64)):
+        assert SIZES["told"](contrast, k, SIZES["needed_when_told"](contrast, k)) == pytest.approx(0.9)
+        assert SIZES["moments"](contrast, k, SIZES["needed_by_moments"](contrast, k)) == pytest.approx(0.9)
+        # Half of what the threshold asks for: the leading component knows nothing of it.
+        assert SIZES["moments"](contrast, k, k * 0.02 / (0.02 * 0.98 * contrast**2) ** 2 / 2) == 0
+    assert SIZES["half_found"]({1: 0.0, 2: 0.25, 4: 0.75, 8: 1.0}) == pytest.approx(2 * math.sqrt(2))
+    assert SIZES["half_found"]({1: 0.0, 2: 0.8, 4: 0.4}) is None
+    assert SIZES["half_found"]({1: 0.9, 2: 1.0}) == 1
+
+
+def test_the_gate_stops_a_contrast_of_three_at_any_size_and_not_one_of_six() -> None:
+    assert SIZES["found_cosine"](6.0, 16, 20, 0, None) > 0.9
+    assert SIZES["found_cosine"](3.0, 16, 40, 0, SIZES["OPEN"]) > 0.9
+    assert SIZES["found_cosine"](3.0, 16, 40, 0, None) == 0.0
+
+
+def reported(contrast: float) -> float:
+    """What the gate makes of it: the length of both offsets, in a shrunk covariance of whitened components."""
+    return contrast / math.sqrt(2 * (0.95 + 0.05 * (1 + contrast**2 / 4)))
+
+
+@pytest.mark.parametrize("contrast", [4.0, 6.0])
+def test_the_gate_counts_a_contrast_as_the_page_says(contrast: float) -> None:
+    Z, y, _ = SIZES["draw"](contrast, 16, 60, 0)
+    candidates = discover(Z, y, random_state=0, gate=SIZES["OPEN"], max_attributes=1).candidates_
+    taken = max((c for c in candidates if c.accepted), key=lambda c: c.strength)
+    assert taken.strength == pytest.approx(reported(contrast), rel=0.06)
+    assert DEFAULT_CONFIG.gate.refined_strength == pytest.approx(reported(4.6), abs=0.02)
+    assert DEFAULT_CONFIG.mixture.shrinkage == 0.05

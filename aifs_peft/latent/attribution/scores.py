@@ -1,8 +1,9 @@
-"""Attribution of a head's prediction to latent dimensions: Integrated Gradients, LRP, gradient x input.
+"""Attribution of a head's prediction to latent dimensions: Integrated Gradients, SmoothGrad, LRP, gradient x input.
 
 What is attributed is `F(z) = sum_k w_k log p(y_k|z)` over the top-K classes at `z`. Gradient x input is the formula
 that AIFS prints, `(z - base) * dF/dz` at `z` itself; Integrated Gradients (Sundararajan et al. 2017, "Axiomatic
-Attribution for Deep Networks", equation 1) averages `dF/dz` over the path from `base` to `z`.
+Attribution for Deep Networks", equation 1) averages `dF/dz` over the path from `base` to `z`. LRP and SmoothGrad have
+modules of their own.
 
 Every function works with gradients switched off around it, leaves no gradient on the head's parameters and puts the
 head's training modes back, also after an exception in the head.
@@ -19,6 +20,7 @@ from aifs_peft.latent._support import Head
 from aifs_peft.latent.attribution._autograd import Target, attribute_by_autograd
 from aifs_peft.latent.attribution.linear import integrated_gradients_linear
 from aifs_peft.latent.attribution.lrp import lrp
+from aifs_peft.latent.attribution.smoothgrad import NOISE, smoothgrad
 from aifs_peft.latent.attribution.targets import Attribution, CompletenessError
 from aifs_peft.latent.heads import linear_parameters
 
@@ -31,9 +33,10 @@ __all__ = [
     "integrated_gradients",
     "integrated_gradients_linear",
     "lrp",
+    "smoothgrad",
 ]
 
-METHODS = ("ig", "lrp", "gradient_x_input")
+METHODS = ("ig", "lrp", "gradient_x_input", "smoothgrad")
 
 
 def integrated_gradients(
@@ -175,6 +178,8 @@ def attribute(
     class_weights: Tensor | str | None = None,
     steps: int = 32,
     epsilon: float = 1e-6,
+    noise: float = NOISE,
+    seed: int = 0,
     chunk_size: int = 4096,
     tolerance: float | None = None,
 ) -> Attribution:
@@ -185,12 +190,15 @@ def attribute(
     Args:
         head: callable, latents `(batch, dim)` to logits `(batch, classes)`, examples independent.
         z: latents `(batch, dim)`.
-        method: "ig" (integrated gradients), "gradient_x_input" (the formula that AIFS prints) or "lrp".
+        method: "ig" (integrated gradients), "gradient_x_input" (the formula that AIFS prints), "smoothgrad" (the same
+            formula, its gradient averaged over noise) or "lrp".
         baseline: `(dim,)` or `(batch, dim)`, zeros when None; "lrp" has none.
         top_k: number of leading classes, None for all.
         class_weights: as for `integrated_gradients`.
-        steps: points on the path, for "ig".
+        steps: points on the path, for "ig"; draws of noise, for "smoothgrad".
         epsilon: stabiliser of "lrp".
+        noise: level of the noise of "smoothgrad".
+        seed: of that noise.
         chunk_size: bound on what is in memory at once; does not change the result.
         tolerance: the largest completeness error to accept, None for any.
 
@@ -220,6 +228,19 @@ def attribute(
             top_k=top_k,
             class_weights=class_weights,
             epsilon=epsilon,
+            chunk_size=chunk_size,
+            tolerance=tolerance,
+        )
+    if method == "smoothgrad":
+        return smoothgrad(
+            head,
+            z,
+            baseline=baseline,
+            top_k=top_k,
+            class_weights=class_weights,
+            samples=steps,
+            noise=noise,
+            seed=seed,
             chunk_size=chunk_size,
             tolerance=tolerance,
         )

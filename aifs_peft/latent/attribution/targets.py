@@ -63,7 +63,7 @@ def summarise(scores: Tensor, residual: Tensor, change: Tensor, tolerance: float
         raise CompletenessError(
             f"completeness error {error:.3g} is above the tolerance {tolerance:.3g}: the attributions do not "
             "add up to the change of the head's output. Use more steps, another method than "
-            "gradient_x_input, or a higher tolerance"
+            "gradient_x_input and smoothgrad, or a higher tolerance"
         )
     return Attribution(scores, residual, error)
 

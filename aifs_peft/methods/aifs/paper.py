@@ -132,7 +132,7 @@ class AIFSPaper(Intervening):
         total = torch.zeros(latents.z.shape[1] + 2, dtype=torch.float64, device=context.device)
         if len(share):
             weights = settings.class_weights
-            options: dict[str, Any] = {"steps": settings.attribution_steps} if settings.attribution == "ig" else {}
+            options: dict[str, Any] = {"steps": settings.attribution_steps, "seed": settings.seed}
             result = attribute(
                 context.head,
                 share,
