@@ -45,7 +45,7 @@ def pm(entry: dict[str, Any], name: str) -> str:
 
 def gate() -> str:
     """The gate of two classes, from the thresholds that the code uses."""
-    g = DEFAULT_CONFIG.gate
+    g, n = DEFAULT_CONFIG.gate, DEFAULT_CONFIG.noisy_labels
     rows = [
         ["conflicting examples", f">= {g.min_conflicts}", "single oddities"],
         [
@@ -61,8 +61,10 @@ def gate() -> str:
         ],
         [
             "class contrast beside the attribute, chance taken out",
-            f">= {g.class_strength} and >= {g.class_errors:g} standard errors",
-            "**mislabelled** examples: beside the true class nothing of the label is left",
+            f">= {g.class_strength} and >= {g.class_errors:g} standard errors; below, where the attribute's values lie "
+            f">= {n.strength:g} apart: ROC-AUC of the class among held-out examples of one value >= {n.area} by "
+            f"{n.errors:g} standard errors",
+            "**mislabelled** examples: beside the true class nothing is left of the label; what holds them, too",
         ],
         [
             "**relative strength**: attribute contrast over class contrast, chance taken out of both",

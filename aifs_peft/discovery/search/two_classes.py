@@ -19,6 +19,7 @@ from aifs_peft.discovery.proposals.starts import Start, propose_starts
 from aifs_peft.discovery.reduced import ReducedLatents
 from aifs_peft.discovery.result import Candidate
 from aifs_peft.discovery.search.finding import Finding, Partition
+from aifs_peft.discovery.search.noisy_labels import judge_again
 
 
 def search_two_classes(
@@ -77,10 +78,13 @@ def find_partition(
     records: list[Candidate] = []
     best: Partition | None = None
     rivals: list[Partition] = []
+    wrong: list[Partition] = []
     wanted = tuple(min(c, X.shape[1]) for c in own.components)
     for k in sorted(set(usable_components(wanted, X.shape[1], len(y), per_component)), reverse=True):
         data = Moments.of(np.ascontiguousarray(X[:, :k]), y, 2)
         refined = [_refine(data, start, rng=rng, config=config) for start in starts]
+        refined, more = judge_again(refined, data.X, y, wrong, config=config)
+        wrong += more
         records += [partition.record for partition in refined]
         passed = [p for p in refined if p.record.accepted]
         best = max(passed, key=lambda p: p.record.gain) if passed else best

@@ -1,0 +1,135 @@
+"""Wrong labels and a shortcut look alike: examples at the other class's place. What tells them apart is the class.
+
+Under a shortcut the class can still be told among examples of one attribute value; where labels are wrong, the value
+*is* the class, and nothing tells the label beside it. The gate measures that by a contrast (`class_verdict`), which
+labels with errors make small: with a quarter of them wrong, half of it is left. So where the values lie so far apart
+that no example between the classes can be among the conflicting ones, held-out examples are asked instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from sklearn.linear_model import Ridge
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+
+from aifs_peft.discovery import gate as gates
+from aifs_peft.discovery.arrays import Array, IntArray
+from aifs_peft.discovery.config import DiscoveryConfig
+from aifs_peft.discovery.search.finding import Partition
+
+MISLABELLED = "holds the examples of a clearer partition with nothing of the class beside it: mislabelled?"
+"""Why a partition that passes is none: most of what it calls conflicting are wrong labels."""
+
+
+def class_beside(X: Array, y: IntArray, attribute: IntArray, *, config: DiscoveryConfig) -> tuple[float, float]:
+    """How well held-out examples of one attribute value are told apart by class.
+
+    Least squares with all four cells of class and attribute weighing the same, out of fold; ROC-AUC within each value.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`.
+        y: Labels 0 and 1, shape `(n,)`.
+        attribute: Values 0 and 1, likewise; each of the four cells has at least as many examples as there are folds.
+        config: Its `noisy_labels`.
+
+    Returns:
+        The mean of both areas, and its standard error if there was nothing to tell.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(0, 2, 2000); a = np.where(rng.random(2000) < 0.8, y, 1 - y)
+        >>> X = rng.normal(size=(2000, 8)); X[:, 0] += 6 * a
+        >>> area, error = class_beside(X, y, a, config=DiscoveryConfig())
+        >>> abs(area - 0.5) < 3 * error
+        True
+        >>> X[:, 1] += y
+        >>> area, error = class_beside(X, y, a, config=DiscoveryConfig())
+        >>> area > 0.5 + 10 * error
+        True
+    """
+    own = config.noisy_labels
+    cell = 2 * y + attribute
+    weights = len(y) / (4.0 * np.bincount(cell, minlength=4)[cell])
+    # The attribute is told, so that the fit owes it nothing; its own column is left out of the score.
+    told = np.column_stack([X / X.std(axis=0), 2.0 * attribute - 1.0])
+    score = np.zeros(len(y))
+    for rest, held in StratifiedKFold(own.folds).split(told, cell):
+        ridge = Ridge(alpha=own.ridge * len(rest)).fit(told[rest], 2.0 * y[rest] - 1.0, sample_weight=weights[rest])
+        score[held] = told[held, :-1] @ ridge.coef_[:-1]
+    areas, variances = [], []
+    for value in (0, 1):
+        own_class = y[attribute == value]
+        ones = float(own_class.sum())
+        zeros = len(own_class) - ones
+        areas.append(float(roc_auc_score(own_class, score[attribute == value])))
+        variances.append((ones + zeros + 1.0) / (12.0 * ones * zeros))  # of the Mann-Whitney statistic by chance
+    return float(np.mean(areas)), float(np.sqrt(np.sum(variances))) / 2.0
+
+
+def judge_again(
+    partitions: Sequence[Partition], X: Array, y: IntArray, clearer: Sequence[Partition], *, config: DiscoveryConfig
+) -> tuple[list[Partition], list[Partition]]:
+    """Ask held-out examples where the gate saw too little of the class, and refuse what holds wrong labels.
+
+    Args:
+        partitions: Refined at one number of components, with the gate's word.
+        X: Those components, shape `(n, k)`.
+        y: Labels 0 and 1, shape `(n,)`.
+        clearer: Mislabelled examples that other numbers of components have shown.
+        config: All settings.
+
+    Returns:
+        The partitions, and those of them that are wrong labels.
+    """
+    heard: dict[bytes, bool] = {}
+    judged, wrong = [], []
+    for partition in partitions:
+        if not _apart(partition, y, config):
+            judged.append(partition)
+            continue
+        attribute = np.asarray(partition.responsibilities.argmax(axis=1))
+        key = np.packbits(attribute.astype(np.bool_)).tobytes()
+        if key not in heard:
+            heard[key] = _told(X, y, attribute, config)
+        if heard[key]:
+            judged.append(replace(partition, record=replace(partition.record, accepted=True, reason="accepted")))
+        else:
+            judged.append(partition)
+            wrong.append(partition)
+    return [_without_wrong(p, [*clearer, *wrong], y, config) for p in judged], wrong
+
+
+def _apart(partition: Partition, y: IntArray, config: DiscoveryConfig) -> bool:
+    """Whether only the class is missing, and the attribute's values are too far apart for hard examples."""
+    record, own = partition.record, config.noisy_labels
+    if not record.reason.startswith(gates.NO_CLASS) or record.gain < 0.0 or record.association < own.association:
+        return False
+    attribute = np.asarray(partition.responsibilities.argmax(axis=1))
+    noise, _ = gates.class_noise(attribute, y, 2, record.k)
+    return record.strength**2 - noise >= own.strength**2
+
+
+def _told(X: Array, y: IntArray, attribute: IntArray, config: DiscoveryConfig) -> bool:
+    own = config.noisy_labels
+    if int(np.bincount(2 * y + attribute, minlength=4).min()) < own.folds:
+        return False
+    area, error = class_beside(X, y, attribute, config=config)
+    return area - own.errors * error >= own.area
+
+
+def _without_wrong(partition: Partition, wrong: Sequence[Partition], y: IntArray, config: DiscoveryConfig) -> Partition:
+    """The partition, refused where a clearer one shows that most of its conflicting examples are wrong labels."""
+    if not (partition.record.accepted or partition.close):
+        return partition
+    moved = partition.responsibilities.argmax(axis=1) != y
+    for other in wrong:
+        theirs = other.responsibilities.argmax(axis=1) != y
+        held = np.count_nonzero(moved & theirs) / np.count_nonzero(theirs)
+        if other.record.gain > partition.record.gain and held >= config.noisy_labels.held:
+            refused = replace(partition.record, accepted=False, reason=MISLABELLED)
+            return replace(partition, record=refused, close=False)
+    return partition
