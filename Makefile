@@ -60,7 +60,11 @@ mutants: $(VENV)/.installed-test
 # Every figure of docs/performance.md. About an hour on a quiet machine; the largest memory map takes 15 GB of disk.
 performance: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step_overhead.py --threads 1 --rounds 4
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step_modes.py --fresh
+	$(BIN)/python benchmarks/method_cost.py --fresh --methods erm aifs --epochs 5 --rounds 5 \
+		--output benchmarks/results/performance/whole_training.json
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/discovery_scaling.py --fresh
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/head_rows.py --fresh
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/discovery_streaming.py --again --folder $${TMPDIR:-/tmp}
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/latent_cache.py
 	$(BIN)/python benchmarks/weak_scaling.py

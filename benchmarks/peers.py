@@ -1,6 +1,6 @@
 """The same latents and splits through other packages: fairlearn's reductions, and scikit-learn.
 
-    AIFS_SHARED=DIR python benchmarks/peers.py [--experiment benchmarks/experiments/dominoes.json] [--minutes 4]
+    AIFS_SHARED=DIR python benchmarks/peers.py [--data dominoes] [--minutes 4]
 
 Draws, latents and metrics are those of `aifs bench`; every peer sees the principal coordinates in which the own
 methods are trained on latents, and has its own defaults (logistic regression: C by the worst class on three
@@ -24,6 +24,7 @@ import numpy as np
 from fairlearn.postprocessing import ThresholdOptimizer
 from fairlearn.reductions import DemographicParity, EqualizedOdds, ExponentiatedGradient
 from numpy.typing import NDArray
+from over_seeds import over_seeds
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -36,7 +37,6 @@ from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.discovery.principal_components import principal_components
 from aifs_peft.experiments import provenance
 from aifs_peft.experiments.evaluation import evaluate_groups
-from aifs_peft.metrics import mean_interval
 
 HERE = Path(__file__).parent
 SHOWN = ("worst_group_accuracy", "average_accuracy", "equal_opportunity_difference")
@@ -132,37 +132,24 @@ def one(name: str, draw: Draw, X: dict[str, Array]) -> dict[str, float]:
     }
 
 
-def summarise(rows: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
-    """Mean and 95 % interval over seeds."""
-    cells: dict[str, list[dict[str, float]]] = {}
-    for key, row in rows.items():
-        cells.setdefault(key.rsplit("/", 1)[0], []).append(row)
-    out: dict[str, dict[str, Any]] = {}
-    for cell, drawn in cells.items():
-        out[cell] = {"seeds": len(drawn)}
-        for name in (*SHOWN, "seconds", "cpu_seconds"):
-            values = [row[name] for row in drawn]
-            mean, low, high = mean_interval(values) if len(values) > 1 else (values[0], None, None)
-            out[cell][name] = [None if v is None else round(v, 4) for v in (mean, low, high)]
-    return out
-
-
 def write(record: dict[str, Any], path: Path) -> None:
     """The file, with what is derived of its rows."""
     labels = {name: groups for name, (groups, _) in PEERS.items()} | dict.fromkeys(OURS, "none")
-    record |= {"group_labels": labels, "summary": summarise(record["rows"])}
+    names = (*SHOWN, "seconds", "cpu_seconds")
+    record |= {"group_labels": labels, "summary": over_seeds(record["rows"], names)}
     path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 
 def main() -> None:
     """Do the rows that are missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--experiment", type=Path, default=HERE / "experiments" / "dominoes.json")
+    parser.add_argument("--experiment", type=Path, default=HERE / "experiments" / "frozen.json")
+    parser.add_argument("--data", nargs="+", default=["dominoes"], help="data sets of the experiment")
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--cache", type=Path, default=Path("runs/bench_latents"))
     parser.add_argument("--out", type=Path, default=HERE / "results" / "peers.json")
     options = parser.parse_args()
-    experiment = read_experiment(options.experiment)
+    experiment = read_experiment(options.experiment).only(options.data)
     record = json.loads(options.out.read_text()) if options.out.is_file() else {"rows": {}}
     ends = time.monotonic() + 60 * options.minutes
     for data in experiment.data:

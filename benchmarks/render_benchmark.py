@@ -1,7 +1,8 @@
 """Fill `docs/benchmark.md` from the results of `aifs bench`: `python benchmarks/render_benchmark.py [--check]`.
 
-Each block `<!-- bench:NAME -->` gets the tables of the experiment `benchmarks/experiments/NAME.json`, and
-`docs/img/bench_NAME.png` its figure of worst group against average.
+A block `<!-- bench:NAME:PART -->` gets that part of what the experiment `benchmarks/experiments/NAME.json` has to say,
+with its figures as `docs/img/bench_NAME_FIGURE.png`; the block `<!-- peers -->` gets the table of other packages. An
+experiment without results says so. `--results DIR` reads another folder of results.
 """
 
 from __future__ import annotations
@@ -9,82 +10,104 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
-from aifs_peft.bench import read_experiment, read_results
-from aifs_peft.bench.figures import worst_against_average
-from aifs_peft.bench.rendering import markdown_report
-from aifs_peft.bench.tables import summarise
+from aifs_peft.bench import read_experiment
+from aifs_peft.bench.formatting import percent, table
+from aifs_peft.bench.parts import (
+    NOTHING,
+    Report,
+    ablation_part,
+    claims_part,
+    curves_part,
+    overview_part,
+    read_report,
+    tables_part,
+    told_progress,
+)
+from aifs_peft.bench.rendering import FIGURES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, IMAGES = ROOT / "docs" / "benchmark.md", ROOT / "docs" / "img"
 EXPERIMENTS, RESULTS = ROOT / "benchmarks" / "experiments", ROOT / "benchmarks" / "results"
 PEERS = re.compile(r"<!-- peers -->\n.*?<!-- /peers -->", re.DOTALL)
-BLOCK = re.compile(r"<!-- bench:(\w+) -->\n.*?<!-- /bench:\1 -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- bench:(\w+):(\w+) -->\n.*?<!-- /bench:\1:\2 -->", re.DOTALL)
 PEER_METRICS = ("worst_group_accuracy", "average_accuracy", "equal_opportunity_difference")
-TOP = "There are no results yet."
+# Part -> what is said, and the figures that go with it.
+PARTS: dict[str, tuple[Callable[[Report], str], tuple[str, ...]]] = {
+    "overview": (overview_part, ("critical_difference", "worst_average")),
+    "claims": (claims_part, ()),
+    "ablation": (ablation_part, ()),
+    "curves": (curves_part, ("strength", "group_labels")),
+    "tables": (tables_part, ()),
+}
 
 
-def render(text: str) -> str:
+def reports(text: str, results: Path = RESULTS) -> dict[str, Report]:
+    """What the experiments of a page have by now, read once each."""
+    names = dict.fromkeys(match[1] for match in BLOCK.finditer(text))
+    return {name: read_report(read_experiment(EXPERIMENTS / f"{name}.json"), results) for name in names}
+
+
+def render(text: str, results: Path = RESULTS) -> str:
     """The page's text with its blocks filled."""
+    known = reports(text, results)
 
     def fill(match: re.Match[str]) -> str:
-        experiment = read_experiment(EXPERIMENTS / f"{match[1]}.json")
-        found = read_results(RESULTS, experiment)
-        asked = len(experiment.data) * len(experiment.methods) * len(experiment.seeds)
-        told = f"{len(found)} of {asked} runs are done.\n\n" if len(found) < asked else ""
-        report = markdown_report(experiment, found).rstrip() if found else TOP
-        return f"<!-- bench:{match[1]} -->\n{told}{report}\n<!-- /bench:{match[1]} -->"
+        report = known[match[1]]
+        said, figures = PARTS[match[2]]
+        shown = [f"![{FIGURES[f].caption}](img/{image(match[1], f)})" for f in figures if FIGURES[f].has(report)]
+        lines = [told_progress(report), said(report), *shown] if report.found else [NOTHING]
+        filled = "\n\n".join(line for line in lines if line) or NOTHING
+        return f"<!-- bench:{match[1]}:{match[2]} -->\n{filled}\n<!-- /bench:{match[1]}:{match[2]} -->"
 
-    return PEERS.sub(f"<!-- peers -->\n{peers_table()}\n<!-- /peers -->", BLOCK.sub(fill, text))
+    return PEERS.sub(f"<!-- peers -->\n{peers_table(results)}\n<!-- /peers -->", BLOCK.sub(fill, text))
 
 
-def peers_table() -> str:
+def image(experiment: str, figure: str) -> str:
+    """Name of a figure's file."""
+    return f"bench_{experiment}_{figure}.png"
+
+
+def peers_table(results: Path = RESULTS) -> str:
     """Other packages on the same latents, where `peers.py` has been run."""
-    file = RESULTS / "peers.json"
+    file = results / "peers.json"
     if not file.is_file():
-        return TOP
+        return NOTHING
     record = json.loads(file.read_text(encoding="utf-8"))
-    lines = [
-        "| data set | method | group labels | worst group | average | equal opportunity | processor seconds |",
-        "|---|---|---|---:|---:|---:|---:|",
-    ]
+    rows = []
     for cell, numbers in sorted(record["summary"].items(), key=lambda item: -item[1]["worst_group_accuracy"][0]):
         data, name = cell.split("/")
-        shown = [_with_error(numbers[key]) for key in PEER_METRICS]
-        groups = record["group_labels"][name]
-        lines.append(f"| {data} | {name} | {groups} | {' | '.join(shown)} | {numbers['cpu_seconds'][0]:.1f} |")
+        shown = [percent(numbers[key][0], numbers[key][2]) for key in PEER_METRICS]
+        rows.append([data, name, record["group_labels"][name], *shown, f"{numbers['cpu_seconds'][0]:.1f}"])
+    head = ["data set", "method", "group labels", "worst group", "average", "equal opportunity", "processor seconds"]
     seeds = min(numbers["seeds"] for numbers in record["summary"].values())
-    return "\n".join([*lines, "", f"At least {seeds} seeds in each row."])
+    return f"{table(head, rows, texts=3)}\n\nAt least {seeds} seeds in each row."
 
 
-def _with_error(value: list[float | None]) -> str:
-    mean, _, high = value
-    return f"{mean:.3f}" if high is None or mean is None else f"{mean:.3f} ± {high - mean:.3f}"
-
-
-def draw(text: str) -> None:
-    """The figures of the blocks that have results."""
+def draw(text: str, results: Path = RESULTS) -> None:
+    """The figures that the page shows."""
+    known = reports(text, results)
     for match in BLOCK.finditer(text):
-        experiment = read_experiment(EXPERIMENTS / f"{match[1]}.json")
-        rows = summarise(read_results(RESULTS, experiment))
-        image = IMAGES / f"bench_{match[1]}.png"
-        if any(row.seeds for row in rows) and f"img/{image.name}" in text:
-            worst_against_average(rows, image, experiment.focus)
+        for figure in PARTS[match[2]][1]:
+            if FIGURES[figure].has(known[match[1]]):
+                FIGURES[figure].draw(known[match[1]], IMAGES / image(match[1], figure))
 
 
 def main() -> None:
     """Write the page, or check that it is what would be written."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
-    check = parser.parse_args().check
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    given = parser.parse_args()
     before = PAGE.read_text(encoding="utf-8")
-    after = render(before)
-    if check and after != before:
+    after = render(before, given.results)
+    if given.check and after != before:
         raise SystemExit("docs/benchmark.md is not what the results say: run python benchmarks/render_benchmark.py")
-    if not check:
+    if not given.check:
         PAGE.write_text(after, encoding="utf-8")
-        draw(after)
+        draw(after, given.results)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,10 @@ import pandas as pd
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
+from aifs_peft.bench import read_experiment, read_results
+from aifs_peft.bench.formatting import percent, table
+from aifs_peft.bench.overview import WORST
+from aifs_peft.bench.tables import summarise
 from aifs_peft.data import describe, group_spec, load, names
 from aifs_peft.data import images as image_rules
 from aifs_peft.data.preview import image_grid
@@ -33,6 +37,8 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "data.md"
 RESULTS = ROOT / "benchmarks" / "results"
 WORLDS = ("clinic", "factory", "shapes")
+# Methods that say how hard a data set is: without group labels, and told the group of every training example.
+DIFFICULTY = ("erm-closed", "erm", "reweight-oracle")
 
 
 def small_digits() -> tuple[np.ndarray, np.ndarray]:
@@ -165,19 +171,18 @@ def options() -> str:
     return "\n".join(lines)
 
 
-def difficulty() -> str:
-    """Worst-group accuracy per world: mean over the seeds with its 95 % interval."""
-    result = json.loads((RESULTS / "scenes_difficulty.json").read_text(encoding="utf-8"))
-    rows = ["| world | seeds | ERM, worst group | oracle, worst group |", "|---|---:|---:|---:|"]
-    for world, runs in result["worlds"].items():
-        if not runs:
-            continue
-        cells = []
-        for method in ("erm", "oracle"):
-            mean, low, high = mean_interval([run[f"{method}_worst_group"] for run in runs])
-            cells.append(f"{mean:.3f} ({low:.3f} to {high:.3f})")
-        rows.append(f"| {world} | {len(runs)} | {cells[0]} | {cells[1]} |")
-    return "\n".join(rows)
+def difficulty(results: Path = RESULTS) -> str:
+    """Worst group of plain training and of an oracle on generated data, from the benchmark of frozen encoders."""
+    experiment = read_experiment(ROOT / "benchmarks" / "experiments" / "frozen.json")
+    asked = experiment.only(
+        data=[*(f"scenes_{world}" for world in WORLDS), "digits_on_scenes"], methods=list(DIFFICULTY)
+    )
+    rows = {(row.dataset, row.method): row for row in summarise(read_results(results, asked))}
+    lines = []
+    for data in asked.data:
+        found = [rows[data.name, name].values.get(WORST) if (data.name, name) in rows else None for name in DIFFICULTY]
+        lines.append([data.name, *("not run yet" if v is None else percent(v.mean, v.high) for v in found)])
+    return table(["worst group, %", *(f"`{name}`" for name in DIFFICULTY)], lines)
 
 
 def tabular() -> str:
@@ -244,13 +249,14 @@ def main() -> None:
     """Render, or check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--blocks", nargs="+", choices=list(BLOCKS), help="these alone, and no pictures")
     args = parser.parse_args()
     before = PAGE.read_text(encoding="utf-8")
-    after = fill(before, BLOCKS)
+    after = fill(before, {name: BLOCKS[name] for name in args.blocks or BLOCKS})
     if args.check:
         sys.exit(0 if before == after else "docs/data.md is out of date: run benchmarks/render_data_docs.py")
     PAGE.write_text(after, encoding="utf-8")
-    for picture, rows in GRIDS.items():
+    for picture, rows in () if args.blocks else GRIDS.items():
         side = 80 if picture == "dominoes" else 48  # two pictures high
         image_grid(rows(), size=side).save(ROOT / "docs" / "img" / f"{picture}.png")
 

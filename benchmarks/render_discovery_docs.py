@@ -104,21 +104,6 @@ def alarms() -> str:
     )
 
 
-def trained() -> str:
-    """Heads trained by gradient against the closed ones."""
-    names = {
-        "oracle": "tuned oracle (logistic, **true** groups)",
-        "aifs": "closed: `AIFSClassifier()`",
-        "linear_no_synthetic": "trained, linear, without synthetic examples",
-        "linear_synthetic": "**trained, linear**",
-        "mlp_no_synthetic": "trained, MLP, without synthetic examples",
-        "mlp_synthetic": "**trained, MLP**",
-    }
-    summary = result("trained")["summary"]
-    rows = [[name, *[pm(entry, key) for entry in summary.values()]] for key, name in names.items()]
-    return table(["head", *[case.removeprefix("dominoes/") for case in summary]], rows)
-
-
 def hints() -> str:
     """Ten known values per cell."""
     rows = [
@@ -204,36 +189,6 @@ def many_alarms() -> str:
     e = result("many_nulls")
     share = e["alarms"] / e["n"]
     return f"{e['n']} draws with three to ten classes and no shortcut raised {e['alarms']} alarms ({share:.1%})."
-
-
-def colored_mnist() -> str:
-    """Ten classes."""
-    (e,) = result("colored_mnist")["summary"].values()
-    names = {"erm": "ERM", "aifs": "**AIFS, label-free**", "oracle": "tuned oracle"}
-    rows = [[name, pm(e, key), pm(e, f"{key}_balanced"), ""] for key, name in names.items()]
-    rows[1][3] = f"{e['precision']:.2f} / {e['recall']:.2f}"
-    return table(["", "worst group", "balanced accuracy", "exact value, precision / recall"], rows)
-
-
-def fallback() -> str:
-    """Evenly weighted classes where nothing is found."""
-    summary = result("fallback")["summary"]
-    names = {"compas": "COMPAS, race, 90 % aligned", "tweets": "tweets, dialect, MiniLM"}
-    rows = []
-    for case, name in names.items():
-        if case in summary:
-            e = summary[case]
-            pairs = [[f"{e[f'{clf}_{score}']:.3f}" for clf in ("erm", "aifs")] for score in ("worst_class", "average")]
-            rows.append(
-                [name, pm(e, "erm_worst_group"), pm(e, "aifs_worst_group"), *[" / ".join(pair) for pair in pairs]]
-            )
-    head = ["", "worst group: plain", "even classes", "worst class: plain / even", "average: plain / even"]
-    null = summary["null"]
-    told = (
-        f"{null['draws']} draws without a shortcut (held-out 30 %): the worst class gains {null['gain']:.4f} ± "
-        f"{null['gain_se']:.4f}, {null['smallest']:.3f} to {null['largest']:.3f}."
-    )
-    return f"{table(head, rows)}\n\n{told}"
 
 
 def _unlabelled_rows(only: tuple[str, str] | None = None) -> list[list[str]]:
@@ -405,7 +360,48 @@ def head_rows() -> str:
     return table([f"lost, mean of {draws} draws (largest)", *heads], rows)
 
 
+def whole_training() -> str:
+    """The parts of a whole training of `aifs` beside one of `erm`: medians over rounds."""
+    measured = performance("whole_training")
+    parts: dict[str, Callable[[dict[str, float]], float]] = {
+        "first pass of the encoder": lambda run: run.get("encoding_before", 0.0),
+        "search, before the first step": lambda run: run["before"] - run.get("encoding_before", 0.0),
+        "steps": lambda run: run["seconds"] - run["before"] - run["epochs_ends"] - run["after"],
+        "epochs' ends": lambda run: run["epochs_ends"],
+        "last pass of the encoder": lambda run: run.get("encoding_after", 0.0),
+        "new last layer": lambda run: run["after"] - run.get("encoding_after", 0.0),
+        "all": lambda run: run["seconds"],
+    }
+    rows = []
+    for name, part in parts.items():
+        rows.append([name, *(f"{np.median([part(run) for run in measured['runs'][m]]):.2f}" for m in ("erm", "aifs"))])
+    aifs = measured["methods"]["aifs"]
+    rows.append(["all, as a ratio", "1", f"{aifs['time_ratio']:.2f}"])
+    rows.append(["without the first pass", "1", f"{aifs['after_first_pass']:.2f}"])
+    heads = [
+        f"seconds of the processor, {measured['epochs']:.0f} epochs, rounds: {measured['rounds']}",
+        "`erm`",
+        "`aifs`",
+    ]
+    return table(heads, rows)
+
+
+def step_modes() -> str:
+    """Steps in bf16, with gradient checkpointing and compiled, beside plain ones."""
+    measured = performance("step_modes")
+    rows = []
+    for row in measured["rows"]:
+        between = f"{row['ratio_min']:.2f} to {row['ratio_max']:.2f}"
+        rows.append([row["mode"], f"{row['seconds']:.2f}", f"{row['ratio_median']:.2f} ({between})",
+                     f"{row['megabytes']:,} MB", f"{row['first_step_clock']:.0f}"])  # fmt: skip
+    shape = measured["shape"]
+    head = f"{shape['layers']} layers, batches of {shape['batch_size']}"
+    return table([head, "seconds", "step / plain step", "memory", "first step, clock"], rows)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
+    "whole_training": whole_training,
+    "step_modes": step_modes,
     "steps": steps,
     "step_parts": step_parts,
     "scaling": scaling,
@@ -418,14 +414,11 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "dominoes": dominoes,
     "dominoes_short": dominoes_short,
     "alarms": alarms,
-    "trained": trained,
     "hints": hints,
     "hinted_two": hinted_two,
     "two_attributes": two_attributes,
     "many_classes": many_classes,
     "many_alarms": many_alarms,
-    "colored_mnist": colored_mnist,
-    "fallback": fallback,
     "unlabelled": unlabelled,
     "unlabelled_short": unlabelled_short,
     "unlabelled_nulls": unlabelled_nulls,

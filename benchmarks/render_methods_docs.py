@@ -1,8 +1,9 @@
 """Write the pages on methods from code and committed results: `python benchmarks/render_methods_docs.py [--check]`.
 
 `docs/methods.md` is the page of choices: which method for which data, the table that `aifs methods` prints, and the
-worst-group accuracy of each. `docs/methods/` has a page per family, made of the modules' texts and their options, and
-`results.md` with costs and accuracies from `benchmarks/results/`. The tables of `docs/paper.md` are filled in.
+worst-group accuracy of each in the benchmark. `docs/methods/` has a page per family, made of the modules' texts, their
+options and their numbers in the benchmark, and `results.md` with the benchmark's whole tables and with costs. The block
+of `docs/paper.md` is filled in. `--results DIR` reads another folder of results.
 """
 
 from __future__ import annotations
@@ -16,12 +17,19 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from aifs_peft.bench import read_experiment
+from aifs_peft.bench.ablation import ablation_sentences
+from aifs_peft.bench.formatting import differs, listed, percent, points
+from aifs_peft.bench.formatting import table as markdown_table
+from aifs_peft.bench.overview import WORST, best_of, label_free, overview_table, ranks_of
+from aifs_peft.bench.parts import OWN, Report, read_report, tables_part, told_progress, values_of
+from aifs_peft.bench.statistics import compare
 from aifs_peft.experiments.methods import markdown, table
 from aifs_peft.methods import get, names
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-RESULTS = ROOT / "benchmarks" / "results"
+EXPERIMENTS, RESULTS = ROOT / "benchmarks" / "experiments", ROOT / "benchmarks" / "results"
 NOTICE = "<!-- Written by benchmarks/render_methods_docs.py; change the modules' texts or the script instead. -->\n"
 FAMILIES = {
     "aifs": "AIFS",
@@ -51,17 +59,17 @@ CHOICES = (
     (
         "classes of unequal size, and discovery finds nothing",
         "`erm-balanced`",
-        "on `compas` below it doubles the worst group of plain training",
+        "every class counts alike",
     ),
     (
         "the same, and you still suspect a shortcut",
         "`xrm-gdro`",
-        "the best baseline without group labels on most of the data sets below",
+        "groups that two classifiers infer, then group DRO over them",
     ),
     (
         "the group of every training example",
         "`reweight-oracle`",
-        "about as good as `gdro-oracle` and simpler; `gdro-oracle` with `adjustment` for rare groups",
+        "simpler than `gdro-oracle`, whose `adjustment` helps rare groups",
     ),
     (
         "the group of the validation examples alone",
@@ -117,66 +125,84 @@ TABLE = """
 supervision, limits, cost, where its default numbers come from.
 
 """
-WORST = """
+COMPARISON = """
 ## How they compare
 
-Worst-group accuracy on frozen latents: mean of 5 draws, the same budget of {budget} settings for each method, chosen
-without group labels. Methods that end in `-oracle` are given the groups in training, `-closed` are `AIFSClassifier()`
-and its plain logistic regression. A dash: not applicable there. On `compas` discovery finds no shortcut. Intervals,
-averages, other rules of choice, tuned encoders and costs are on the page [Results](methods/results.md).
+Worst-group accuracy in percent on latents of frozen encoders, mean over five draws ± half the 95 % interval; bold: the
+best without group labels. Names that end in `-oracle` are told the groups, `aifs-closed` is `AIFSClassifier()`,
+`erm-closed` its plain logistic regression. How the numbers come about, and what they do not show:
+[Benchmark](benchmark.md). Other metrics, tuned encoders and costs: [Results](methods/results.md).
 
 """
-# What the latents are, see `methods_data.py`.
-CAPTIONS = {
-    "dominoes": "MNIST-CIFAR dominoes, frozen MobileNetV2, 95 % aligned, n = 5,000.",
-    "colored_mnist": "Ten digits coloured by class, frozen MobileNetV2, 95 % aligned, n = 5,000; 100 groups.",
-    "compas": "COMPAS, two races, the features as latents, training subsampled to 90 % aligned; tested as it is. "
-    "Discovery finds no shortcut here, so that `aifs` is plain training.",
-    "spurious_scenes": "SpuriousScenes, world `clinic`, frozen MobileNetV2 at 96 px, 95 % aligned, n = 2,000.",
-}
-RULES = """\
-Each method has {budget} random settings (schedule and its own numbers, its defaults first), of which
-development draws choose one by the worst *inferred* group (XRM's bit, one run per draw, shared by all
-methods); 5 test draws, mean and 95 % interval, sorted by the worst group (`benchmarks/methods.py`). Where a
-cell of the validation set has fewer than 10 examples, as all conflicting ones of Colored MNIST, the rule
-sees little. The last two columns choose by the worst class, and by true validation groups, which is a
-bound. `aifs-closed` is `AIFSClassifier()`, which has nothing to choose, and `erm-closed` the plain logistic
-regression beside it; `-oracle` methods read true groups in training. `ravl` needs patches: see the next
-section.
+FROZEN = """
+## Frozen encoders
+
+Every method with the same budget of settings, chosen without group labels; see [Benchmark](../benchmark.md). "Minus
+it" is `AIFSClassifier()` minus the method, paired by draw, bold where it is there after Holm's correction.
+{left}
+"""
+TUNED = """
+## Encoders tuned by LoRA
+
+Every method at its defaults; the closed heads are fitted on the untuned encoder. "Minus it" is `aifs` minus the method.
 """
 
 
-def _result(name: str) -> dict[str, Any] | None:
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+def read(name: str, results: Path = RESULTS) -> Report:
+    """What an experiment of the benchmark has by now."""
+    return read_report(read_experiment(EXPERIMENTS / f"{name}.json"), results)
 
 
-def _worst(cell: dict[str, Any]) -> float:
-    return float(cell["summary"]["worst_inferred_group/worst"]["mean"]) if "summary" in cell else -1.0
+def measured_reasons(frozen: Report) -> dict[str, str]:
+    """What the benchmark adds to the reasons of `CHOICES`, by method; nothing where it has no numbers."""
+    rows, found = frozen.rows, {}
+    mean = {(row.dataset, row.method): row.values[WORST].mean for row in rows if WORST in row.values}
+    if ("compas", "erm-balanced") in mean and ("compas", "erm") in mean:
+        pair = [percent(mean["compas", name]) for name in ("erm-balanced", "erm")]
+        found["`erm-balanced`"] = f"on `compas` a worst group of {pair[0]} % where plain training has {pair[1]} %"
+    own = [d for d, name in mean if name == "aifs-closed"]
+    if own:
+        best = sum(best_of(rows, dataset, label_free(rows)) == "aifs-closed" for dataset in own)
+        found["`AIFSClassifier()`"] = f"the best without group labels on {best} of {len(own)} data sets below"
+    baselines = [name for name in label_free(rows) if name not in OWN]
+    asked = [d for d, name in mean if name == "xrm-gdro"]
+    if asked:
+        best = sum(best_of(rows, dataset, baselines) == "xrm-gdro" for dataset in asked)
+        found["`xrm-gdro`"] = f"the best baseline without group labels on {best} of {len(asked)} data sets below"
+        ranks = ranks_of(rows)
+        first = next((name for name in ranks.methods if name in baselines), "xrm-gdro") if ranks else "xrm-gdro"
+        if first != "xrm-gdro":
+            found["`xrm-gdro`"] += f" (best average rank: `{first}`)"
+    both = [d for d, name in mean if name == "reweight-oracle" and (d, "gdro-oracle") in mean]
+    if both:
+        gap = sum(mean[d, "reweight-oracle"] - mean[d, "gdro-oracle"] for d in both) / len(both)
+        found["`reweight-oracle`"] = (
+            f"its worst group minus that of `gdro-oracle`: {points(gap)} points on average below"
+        )
+    return found
 
 
-def worst_group_table(record: dict[str, Any]) -> str:
-    """Worst group of every method on every data set, sorted by the sum; a data set it cannot work on counts 0."""
-    data = list(dict.fromkeys(key.split("/")[0] for key in record["results"]))
-    worst: dict[str, dict[str, float]] = {}
-    for key, cell in record["results"].items():
-        where, name = key.split("/")
-        worst.setdefault(name, {})
-        if "summary" in cell:
-            worst[name][where] = _worst(cell)
-    lines = ["| method | " + " | ".join(data) + " |", "|---|" + "---:|" * len(data)]
-    for name in sorted(worst, key=lambda n: (-sum(worst[n].values()), n)):
-        missing = ["-" if f"{d}/{name}" in record["results"] else "not run" for d in data]
-        cells = [f"{worst[name][d]:.3f}" if d in worst[name] else said for d, said in zip(data, missing, strict=True)]
-        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def choices(frozen: Report) -> str:
+    """The rows of the table of choices."""
+    more = measured_reasons(frozen)
+    return "\n".join(
+        f"| {what} | {method} | {why}{'; ' + more[method] if method in more else ''} |" for what, method, why in CHOICES
+    )
+
+
+def not_compared(frozen: Report) -> str:
+    """Methods that have no row in the tables of frozen encoders."""
+    there = {entry.method for entry in frozen.experiment.methods}
+    left = [f"`{name}`" for name in names() if name not in there and not name.startswith("doctest-")]
+    return f"\nNot in these tables: {listed(left)}.\n" if left else ""
 
 
 def cost_table() -> str:
     """Time and memory against plain training, where `method_cost.py` has been run."""
-    record = _result("method_cost")
-    if record is None:
+    file = RESULTS / "method_cost.json"
+    if not file.is_file():
         return ""
+    record = json.loads(file.read_text())
     lines = [
         "\n## Cost\n",
         "LoRA on the embedded encoder, *digits on scenes*: time of the whole training as a ratio to `erm`'s",
@@ -193,124 +219,56 @@ def cost_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def accuracy_tables() -> str:
-    """Worst-group and mean accuracy on latents, where `methods.py` has been run."""
-    record = _result("methods")
-    if record is None:
+def results_page(frozen: Report, tuned: Report) -> str:
+    """The whole tables of the benchmark, and costs."""
+    first = [f"{NOTICE}# Results\n", FROZEN.format(left=not_compared(frozen))]
+    parts = [*first, told_progress(frozen), tables_part(frozen), TUNED, told_progress(tuned), tables_part(tuned)]
+    return "\n\n".join([*parts, cost_table()])
+
+
+def in_the_benchmark(name: str, frozen: Report, tuned: Report) -> str:
+    """A method's worst groups in the benchmark, a sentence; empty where it has none."""
+    sentences = []
+    for report, where in ((frozen, "frozen encoders"), (tuned, "encoders tuned by LoRA")):
+        of = [row for row in report.rows if row.method == name and WORST in row.values]
+        if of:
+            shown = ", ".join(f"{r.dataset} {percent(r.values[WORST].mean, r.values[WORST].high)}" for r in of)
+            sentences.append(f"{where}: {shown}")
+    if not sentences:
         return ""
-    out = ["\n## Accuracy on frozen latents\n", RULES.format(budget=record["budget"])]
-    for data in dict.fromkeys(key.split("/")[0] for key in record["results"]):
-        out += [f"\n### {data}\n", CAPTIONS[data] + "\n"]
-        out += [
-            "| method | worst group | mean over groups | by worst class | by true groups |",
-            "|---|---:|---:|---:|---:|",
-        ]
-        cells = {key.split("/")[1]: cell for key, cell in record["results"].items() if key.split("/")[0] == data}
-        out += [_accuracy_row(name, cells[name]) for name in sorted(cells, key=lambda n: (-_worst(cells[n]), n))]
-    for data in dict.fromkeys(key.split("/")[0] for key in record["results"]):
-        waiting = [
-            f"`{name}`"
-            for name in names()
-            if get(name).on_latents and f"{data}/{name}" not in record["results"] and "doctest" not in name
-        ]
-        if waiting:
-            out.append(f"\nNot run on `{data}` yet: {', '.join(waiting)}.")
-    return "\n".join(out) + "\n"
+    return f"**In the benchmark**, worst group in percent; {'; '.join(sentences)} ([all numbers](results.md)).\n"
 
 
-def image_table() -> str:
-    """Methods trained through the trainer on images, where `methods_images.py` has been run."""
-    record = _result("methods_images")
-    if record is None:
-        return ""
-    out = [
-        "\n## Accuracy with a tuned encoder\n",
-        "`tiny_clip` with LoRA r = 8 through the trainer, every method at its defaults; 5 seeds, mean and 95 %",
-        "interval (`benchmarks/methods_images.py`). The epoch is chosen by the worst inferred group where a method",
-        "infers groups (`aifs`), else by the worst class: part of a difference can come from that. Two and ten",
-        "classes.\n",
-        "| data | method | worst group | average |",
-        "|---|---|---:|---:|",
-    ]
-    for key, cell in record["summary"].items():
-        data, method = key.split("/")
-        worst, average = (_interval(*cell[name]) for name in ("worst", "average"))
-        out.append(f"| {data} | `{method}` | {worst} | {average} |")
-    return "\n".join(out) + "\n"
-
-
-def _interval(mean: float, low: float, high: float) -> str:
-    low, high = (min(max(bound, 0.0), 1.0) for bound in (low, high))
-    return f"{mean:.3f} ({low:.3f} to {high:.3f})"
-
-
-def _accuracy_row(name: str, cell: dict[str, Any]) -> str:
-    if "summary" not in cell:
-        return f"| `{name}` | not applicable: {re.split('[:;] ', cell['failed'])[0]} | | | |"
-    summary = cell["summary"]
-    chosen = summary["worst_inferred_group/worst"]
-    others = [summary[key]["mean"] for key in ("worst_inferred_group/balanced", "worst_class/worst", "oracle/worst")]
-    return (
-        f"| `{name}` | {_interval(chosen['mean'], *chosen['interval'])} | "
-        + " | ".join(f"{v:.3f}" for v in others)
-        + " |"
-    )
-
-
-def readings_table() -> str:
-    """Accuracy of every reading of the published formulas, where `paper_readings.py` has been run."""
-    record = _result("paper_readings")
-    if record is None:
-        return ""
-    rows = record["latents"]
-    lines = ["| training | worst group | mean over groups |", "|---|---:|---:|"]
-    lines += [
-        f"| {name} | {rows[key]['worst_group']:.3f} | {rows[key]['mean_over_groups']:.3f} |"
-        for name, key in (
-            ("plain, `erm`", "erm"),
-            ("`aifs`", "aifs"),
-            ("balanced by the true groups, `reweight-oracle`", "reweight-oracle"),
-            ('`mask_scale="max"`, `beta=0`: invariance alone', "invariance alone"),
-            ('`mask_scale="max"`, `alpha=0`: sensitivity alone, printed sign', "sensitivity alone"),
+def readings(results: Path) -> str:
+    """The published recipe beside plain training, and its readings beside what is printed."""
+    frozen, recipe = read("frozen", results), read("ablate_recipe", results)
+    lines = []
+    pairs = [c for c in compare(values_of(frozen.found), "aifs-paper") if c.other == "erm"]
+    if pairs:
+        low, high = (pick(c.difference for c in pairs) for pick in (min, max))
+        apart = [c.dataset for c in pairs if differs(c)]
+        said = f"on {listed(apart)}" if apart else "on none of them"
+        lines.append(
+            f"- As printed, `aifs-paper` minus plain training `erm`, with one budget for both: {points(low)} to "
+            f"{points(high)} points of worst group on {len(pairs)} data sets; there after Holm's correction {said}."
         )
+    lines += [f"- Beside the recipe as printed: {text}" for text in ablation_sentences(recipe.comparisons)]
+    where = [d.name for d in recipe.experiment.data if any(row.dataset == d.name for row in frozen.rows)]
+    means = {(row.dataset, row.method): row.values[WORST] for row in frozen.rows if WORST in row.values}
+    shown = [
+        [f"`{name}`", *(percent(v.mean, v.high) if (v := means.get((d, name))) else "not run yet" for d in where)]
+        for name in ("erm", "aifs-paper", "aifs", "reweight-oracle")
     ]
-    lines += [
-        "",
-        "Worst group (and mean over groups) of every reading; the first row with sign -1 is what is printed:",
-        "",
-        "| attribution | mask rule | mask scale | sign -1 | sign +1 | noise |",
-        "|---|---|---|---:|---:|---:|",
-    ]
-    for key in dict.fromkeys(name.rpartition("/")[0] for name in rows if "/" in name):
-        cells = [f"`{part}`" for part in key.split("/")]
-        for row in (rows[f"{key}/-1"], rows[f"{key}/+1"]):
-            cells.append(f"{row['worst_group']:.3f} ({row['mean_over_groups']:.3f})")
-        lines.append(f"| {' | '.join(cells)} | {rows[f'{key}/-1']['noise_share']:.3f} |")
-    return "\n".join(lines) + "\n"
+    told = "\n".join(lines)
+    body = f"{told}\n\n{markdown_table(['worst group, %', *where], shown)}" if where else told
+    return (body or "Not run yet.") + "\n"
 
 
-def readings_demo_table() -> str:
-    """Both attributions on the demo's data, one number per seed."""
-    record = _result("paper_readings")
-    if record is None or "demo" not in record:
-        return ""
-    lines = ["| attribution | mask scale | worst group, by seed | average, by seed |", "|---|---|---|---|"]
-    for key, row in record["demo"].items():
-        kind, _, scale = key.partition("/")
-        first = f"`{kind}` | `{scale}`" if scale else "plain training | -"
-        cells = (", ".join(f"{value:.4f}" for value in row[name]) for name in ("worst_group", "average"))
-        lines.append(f"| {first} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def filled(text: str) -> str:
-    """A page of prose with its `<!-- table:NAME -->` blocks filled."""
-    tables = {"readings": readings_table, "readings_demo": readings_demo_table}
-    for name, make in tables.items():
-        block = rf"<!-- table:{name} -->\n.*?<!-- /table:{name} -->"
-        new = f"<!-- table:{name} -->\n{make()}<!-- /table:{name} -->"
-        text = re.sub(block, lambda _, new=new: new, text, flags=re.DOTALL)
-    return text
+def filled(text: str, results: Path = RESULTS) -> str:
+    """The page on the published formulas with its block filled."""
+    block = r"<!-- table:readings -->\n.*?<!-- /table:readings -->"
+    new = f"<!-- table:readings -->\n{readings(results)}<!-- /table:readings -->"
+    return re.sub(block, lambda _: new, text, flags=re.DOTALL)
 
 
 def family_of(name: str) -> str:
@@ -318,8 +276,8 @@ def family_of(name: str) -> str:
     return get(name).__module__.split(".")[-2]
 
 
-def section(name: str) -> str:
-    """A method's text from its module, and its options."""
+def section(name: str, frozen: Report, tuned: Report) -> str:
+    """A method's text from its module, its options, and its numbers."""
     method = get(name)
     text = inspect.cleandoc(inspect.getmodule(method).__doc__ or "")
     paragraphs = [re.sub(rf"^({'|'.join(LABELS)})\b", r"**\1**", part) for part in text.split("\n\n")]
@@ -327,6 +285,7 @@ def section(name: str) -> str:
     options = [(f.name, f.default) for f in fields(method.Options)]
     if options:
         lines += ["**Options**: " + ", ".join(f"`{n}` = {_shown(value)}" for n, value in options) + ".", ""]
+    lines += [text for text in [in_the_benchmark(name, frozen, tuned)] if text]
     return "\n".join(lines)
 
 
@@ -336,24 +295,23 @@ def _shown(value: Any) -> str:
     return f"`{value:.4g}`" if isinstance(value, float) else f"`{value!r}`"
 
 
-def render() -> dict[str, str]:
+def render(results: Path = RESULTS) -> dict[str, str]:
     """Every page by its path below `docs/`."""
     rows = [row for row in table() if not row["name"].startswith("doctest-")]
-    record = _result("methods")
+    frozen, tuned = read("frozen", results), read("lora", results)
     linked = markdown(rows)
     for row in rows:
         target = f"methods/{family_of(row['name'])}.md#{row['name']}"
         linked = linked.replace(f"| `{row['name']}` |", f"| [`{row['name']}`]({target}) |")
-    choices = "\n".join(f"| {' | '.join(row)} |" for row in CHOICES)
-    pages = {"methods.md": NOTICE + PAGE.replace("{choices}", choices) + TABLE + linked + "\n"}
-    if record is not None:
-        pages["methods.md"] += WORST.format(budget=record["budget"]) + worst_group_table(record)
+    pages = {"methods.md": NOTICE + PAGE.replace("{choices}", choices(frozen)) + TABLE + linked + "\n" + COMPARISON}
+    compared = overview_table(frozen.experiment, frozen.rows) if frozen.rows else "Not run yet."
+    pages["methods.md"] += "\n\n".join(text for text in (told_progress(frozen), compared) if text) + "\n"
     for family, title in FAMILIES.items():
         intro = (importlib.import_module(f"aifs_peft.methods.{family}").__doc__ or "").strip()
-        mine = [row["name"] for row in rows if family_of(row["name"]) == family]
-        pages[f"methods/{family}.md"] = f"{NOTICE}# {title}\n\n{intro}\n" + "".join(map(section, mine))
-    pages["paper.md"] = filled((DOCS / "paper.md").read_text())
-    pages["methods/results.md"] = f"{NOTICE}# Results\n" + accuracy_tables() + image_table() + cost_table()
+        mine = [section(row["name"], frozen, tuned) for row in rows if family_of(row["name"]) == family]
+        pages[f"methods/{family}.md"] = f"{NOTICE}# {title}\n\n{intro}\n" + "".join(mine)
+    pages["paper.md"] = filled((DOCS / "paper.md").read_text(), results)
+    pages["methods/results.md"] = results_page(frozen, tuned)
     return {name: re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n" for name, text in pages.items()}
 
 
@@ -361,8 +319,10 @@ def main() -> int:
     """Write the pages, or with `--check` only say which are not up to date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
-    check, stale = parser.parse_args().check, 0
-    for name, text in render().items():
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    check, stale = given.check, 0
+    for name, text in render(given.results).items():
         path = DOCS / name
         if not check:
             path.parent.mkdir(exist_ok=True)

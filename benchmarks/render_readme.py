@@ -6,60 +6,44 @@ import argparse
 import json
 import re
 from pathlib import Path
-from typing import Any
 
+from aifs_peft.bench import read_experiment
+from aifs_peft.bench.parts import NOTHING, read_report, short_sentences, told_progress
 from aifs_peft.experiments import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def _difficulty(result: dict[str, Any]) -> str:
-    """Plain training against the group-label oracle on the embedded data."""
-    names = {"probe": "frozen encoder, linear probe", "lora": "LoRA"}
-    lines = ["| encoder | plain, worst group | group-label oracle, worst group |", "|---|---:|---:|"]
-    for key, name in names.items():
-        cells = [result["summary"][entry]["worst_group"] for entry in (key, f"{key}_oracle")]
-        lines.append(f"| {name} | " + " | ".join(f"{c['mean']:.3f} ± {c['std']:.3f}" for c in cells) + " |")
-    return "\n".join(lines)
+def benchmark(results: Path = RESULTS) -> str:
+    """What the benchmark of frozen encoders says, a line per claim."""
+    report = read_report(read_experiment(ROOT / "benchmarks" / "experiments" / "frozen.json"), results)
+    told = [text for text in [told_progress(report)] if text] if report.found else []
+    return "\n\n".join([*told, "\n".join(f"- {text}" for text in short_sentences(report)) or NOTHING])
 
 
-def _dominoes(result: dict[str, Any]) -> str:
-    """ERM, the tuned oracle and AIFS at each aligned share."""
-    lines = ["| aligned share | ERM | tuned group-label oracle | AIFS, label-free |", "|---|---:|---:|---:|"]
-    for name, entry in sorted(result["summary"].items()):
-        cells = [f"{entry[key]:.3f} ± {entry[f'{key}_se']:.3f}" for key in ("erm", "oracle", "aifs")]
-        lines.append(f"| {name.removeprefix('dominoes/')} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-RENDERERS = {
-    "demo": markdown_table,
-    "demo_8_epochs": markdown_table,
-    "demo_other_seeds": markdown_table,
-    "digits_on_scenes_difficulty": _difficulty,
-    "discovery_dominoes": _dominoes,
-}
-
-
-def render(text: str) -> str:
-    """The README's text with each `<!-- table:NAME -->` block filled from `results/NAME.json`."""
+def render(text: str, results: Path = RESULTS) -> str:
+    """The README's text with each `<!-- table:NAME -->` block filled from `results/NAME.json`, and the benchmark's."""
 
     def fill(match: re.Match[str]) -> str:
         summary = json.loads((RESULTS / f"{match[1]}.json").read_text())
-        return f"<!-- table:{match[1]} -->\n{RENDERERS[match[1]](summary)}\n<!-- /table:{match[1]} -->"
+        return f"<!-- table:{match[1]} -->\n{markdown_table(summary)}\n<!-- /table:{match[1]} -->"
 
-    return re.sub(r"<!-- table:([\w/]+) -->\n.*?<!-- /table:\1 -->", fill, text, flags=re.DOTALL)
+    text = re.sub(r"<!-- table:([\w/]+) -->\n.*?<!-- /table:\1 -->", fill, text, flags=re.DOTALL)
+    said = f"<!-- benchmark -->\n{benchmark(results)}\n<!-- /benchmark -->"
+    return re.sub(r"<!-- benchmark -->\n.*?<!-- /benchmark -->", lambda _: said, text, flags=re.DOTALL)
 
 
 def main() -> int:
     """Write the README, or with `--check` only say whether it is up to date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    given = parser.parse_args()
     readme = ROOT / "README.md"
     text = readme.read_text()
-    rendered = render(text)
-    if parser.parse_args().check:
+    rendered = render(text, given.results)
+    if given.check:
         if rendered != text:
             print("README.md is not what the results say; run: python benchmarks/render_readme.py")
         return int(rendered != text)

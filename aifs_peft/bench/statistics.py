@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from aifs_peft.metrics import mean_interval
+
 LEVEL = 0.05
 # Data sets and methods that a test over data sets needs at least.
 _LEAST_SETS, _LEAST_METHODS = 3, 3
@@ -68,6 +70,22 @@ def paired(a: Sequence[float], b: Sequence[float]) -> tuple[float, float | None,
         return mean, mean, mean, 1.0 if abs(mean) < 1e-12 else 0.0
     half = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * error
     return mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, n - 1))
+
+
+def mean_interval_of(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Mean over seeds with its 95 % interval by Student's t, of which one seed has none.
+
+    Args:
+        values: one per seed.
+
+    Example:
+        >>> mean_interval_of([0.5])
+        (0.5, None, None)
+    """
+    if len(values) < 2:
+        return float(values[0]), None, None
+    mean, low, high = (float(part) for part in mean_interval(values))
+    return mean, low, high
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

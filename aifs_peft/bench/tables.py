@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from aifs_peft._plain import plain
-from aifs_peft.bench.statistics import LEVEL, Comparison
-from aifs_peft.metrics import mean_interval
+from aifs_peft.bench.formatting import DASH, difference, table
+from aifs_peft.bench.statistics import Comparison, mean_interval_of
 
 Result = dict[str, Any]
 # Column -> heading; all of them means over seeds.
@@ -24,7 +22,6 @@ METRICS = {
     "equal_opportunity_difference": "equal opportunity",
 }
 ORACLE_COLUMN = "worst group, chosen by the oracle"
-DASH = "-"
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,7 @@ class Row:
         oracle: worst group where the oracle's rule chose the setting.
         seconds: of the chosen fit, of the processor.
         megabytes: peak memory of it.
+        found: in how many of the runs discovery found a shortcut; None for methods without discovery.
     """
 
     dataset: str
@@ -67,6 +65,7 @@ class Row:
     oracle: Value | None
     seconds: Value | None
     megabytes: Value | None
+    found: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain JSON."""
@@ -93,6 +92,7 @@ def _row(runs: Sequence[Result]) -> Row:
         numbers = [number for run in done if (number := of(run)) is not None]
         return mean_over_seeds(numbers) if numbers else None
 
+    said = [run["notes"]["found"] for run in done if "found" in (run["notes"] or {})]
     named = {name: value(lambda run, n=name: run["metrics"][n]) for name in METRICS}  # type: ignore[misc]
     return Row(
         runs[0]["dataset"], runs[0]["method"], runs[0]["supervision"], len(done),
@@ -101,6 +101,7 @@ def _row(runs: Sequence[Result]) -> Row:
         value(lambda run: run["oracle_selection"]["metrics"]["worst_group_accuracy"]),
         value(lambda run: run["cpu_seconds"]),
         value(lambda run: None if run["peak_memory_bytes"] is None else run["peak_memory_bytes"] / 1e6),
+        sum(said) if said else None,
     )  # fmt: skip
 
 
@@ -114,24 +115,39 @@ def mean_over_seeds(numbers: Sequence[float]) -> Value:
         >>> mean_over_seeds([0.5]).low is None
         True
     """
-    if len(numbers) < 2:
-        return Value(float(np.mean(numbers)))
-    return Value(*(float(part) for part in mean_interval(numbers)))
+    return Value(*mean_interval_of(numbers))
 
 
-def markdown_table(rows: Sequence[Row]) -> str:
+def markdown_table(rows: Sequence[Row], comparisons: Sequence[Comparison] = ()) -> str:
     """One table per data set, best worst group first.
 
     Args:
         rows: of `summarise`.
+        comparisons: of `aifs_peft.bench.statistics.compare`: the focus minus each method gets a column.
     """
-    parts = []
-    for dataset in dict.fromkeys(row.dataset for row in rows):
-        table = _cells([row for row in rows if row.dataset == dataset])
-        lines = ["| " + " | ".join(table[0]) + " |", "|---|---|" + "---:|" * (len(table[0]) - 2)]
-        lines += ["| " + " | ".join([f"`{cells[0]}`", *cells[1:]]) + " |" for cells in table[1:]]
-        parts.append(f"**{dataset}**\n\n" + "\n".join(lines))
+    parts = [
+        f"**{dataset}**\n\n{dataset_table([row for row in rows if row.dataset == dataset], comparisons)}"
+        for dataset in dict.fromkeys(row.dataset for row in rows)
+    ]
     return "\n\n".join(parts) if parts else "There are no results yet."
+
+
+def dataset_table(rows: Sequence[Row], comparisons: Sequence[Comparison] = ()) -> str:
+    """The table of one data set.
+
+    Args:
+        rows: of it.
+        comparisons: as for `markdown_table`; those of other data sets are left aside.
+    """
+    against = {(c.dataset, c.other): c for c in comparisons}
+    focus = next((c.focus for c in comparisons), "")
+    head, *body = _cells(rows)
+    lines = []
+    for cells, row in zip(body, _ordered(rows), strict=True):
+        found = against.get((row.dataset, row.method))
+        extra = [DASH if found is None else difference(found)] if comparisons else []
+        lines.append([f"`{cells[0]}`", *cells[1:3], *extra, *cells[3:]])
+    return table([*head[:3], *([f"`{focus}` minus it, points"] if comparisons else []), *head[3:]], lines, texts=2)
 
 
 def latex_table(rows: Sequence[Row]) -> str:
@@ -171,36 +187,14 @@ def csv_table(results: Sequence[Result]) -> str:
     return out.getvalue()
 
 
-def comparison_table(comparisons: Sequence[Comparison]) -> str:
-    """Paired differences of the focus to the others, as Markdown.
-
-    Args:
-        comparisons: of `aifs_peft.bench.statistics.compare`.
-    """
-    lines = [
-        "| data set | other method | seeds | difference | 95 % interval | p | p, Holm |",
-        "|---|---|" + "---:|" * 5,
-    ]
-    for c in comparisons:
-        interval = DASH if c.low is None or c.high is None else f"{100 * c.low:+.1f} to {100 * c.high:+.1f}"
-        p, corrected = (DASH if value is None else _p(value) for value in (c.p, c.corrected))
-        mark = "**" if c.corrected is not None and c.corrected < LEVEL else ""
-        lines.append(
-            f"| {c.dataset} | `{c.other}` | {c.seeds} | {mark}{100 * c.difference:+.1f}{mark} | {interval} | {p} | "
-            f"{corrected} |"
-        )
-    return "\n".join(lines)
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
 def _cells(rows: Sequence[Row]) -> list[list[str]]:
     """Headings and cells of one data set."""
     head = ["method", "group labels", *METRICS.values(), ORACLE_COLUMN, "processor seconds", "MB"]
-    ordered = sorted(rows, key=lambda row: -_sorted_by(row))
-    return [head, *([row.method, _supervision(row), *_numbers(row)] for row in ordered)]
+    return [head, *([row.method, _supervision(row), *_numbers(row)] for row in _ordered(rows))]
+
+
+def _ordered(rows: Sequence[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: -_sorted_by(row))
 
 
 def _sorted_by(row: Row) -> float:

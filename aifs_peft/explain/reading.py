@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import log_softmax
 from torch import Tensor
 
 from aifs_peft.discovery.principal_components import principal_components
@@ -78,7 +77,7 @@ def fit_reader(z: Tensor, labels: Tensor, values: Tensor, displacements: Tensor)
     down = reduction.components.T
     X, R, shifts = latents @ down, rest @ down, offsets[occurring] @ down
     ridge, temperature = _chosen(X, R, shifts, y, np.searchsorted(occurring, a))
-    weights, bias = _discriminant(R, weight, shifts, ridge)
+    weights, bias = _discriminant(*_moments(R, weight), shifts, ridge)
     reader = np.zeros((len(beta), z.shape[1] + 1))
     reader[:, -1] = _NEVER
     reader[occurring, :-1] = temperature * weights @ down.T
@@ -180,28 +179,35 @@ def _cell_weights(cells: Ints) -> Array:
     return np.asarray(1.0 / (len(counts) * counts[place]), dtype=np.float64)
 
 
-def _discriminant(R: Array, weight: Array, shifts: Array, ridge: float) -> tuple[Array, Array]:
-    """Weights `(V, k)` and biases `(V,)` of the values, whose clusters lie at `shifts` around the middle of `R`."""
+def _moments(R: Array, weight: Array) -> tuple[Array, Array]:
+    """Weighted mean `(k,)` and covariance `(k, k)`."""
     middle = weight @ R
     centred = R - middle
-    covariance = (centred * weight[:, None]).T @ centred
-    covariance += ridge * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    weights = np.linalg.solve(covariance, shifts.T).T
+    return middle, (centred * weight[:, None]).T @ centred
+
+
+def _discriminant(middle: Array, covariance: Array, shifts: Array, ridge: float) -> tuple[Array, Array]:
+    """Weights `(V, k)` and biases `(V,)` of the values, whose clusters lie at `shifts` around `middle`."""
+    size = len(covariance)
+    weights = np.linalg.solve(covariance + ridge * np.trace(covariance) / size * np.eye(size), shifts.T).T
     return weights, -weights @ middle - 0.5 * np.sum(weights * shifts, axis=1)
 
 
 def _chosen(X: Array, R: Array, shifts: Array, y: Ints, value: Ints) -> tuple[float, float]:
     """Ridge and temperature with the best held-out log-likelihood, cells of label and value counted alike."""
     fold = np.random.default_rng(0).permutation(len(y)) % FOLDS
-    cell = _cell_weights(y * len(shifts) + value)
+    cell, rows = _cell_weights(y * len(shifts) + value), np.arange(len(y))
+    held_out = [X[fold == k] for k in range(FOLDS)]
+    moments = [_moments(R[fold != k], _cell_weights(y[fold != k])) for k in range(FOLDS)]
     best = (np.inf, RIDGES[-1], TEMPERATURES[0])
     for ridge in RIDGES:
         scores = np.empty((len(y), len(shifts)))
         for k in range(FOLDS):
-            inside, outside = fold != k, fold == k
-            weights, bias = _discriminant(R[inside], _cell_weights(y[inside]), shifts, ridge)
-            scores[outside] = X[outside] @ weights.T + bias
+            weights, bias = _discriminant(*moments[k], shifts, ridge)
+            scores[fold == k] = held_out[k] @ weights.T + bias
+        scores -= scores.max(axis=1, keepdims=True)
+        own = scores[rows, value]
         for temperature in TEMPERATURES:
-            told = log_softmax(temperature * scores, axis=1)[np.arange(len(y)), value]
+            told = temperature * own - np.log(np.exp(temperature * scores).sum(axis=1))
             best = min(best, (float(-cell @ told), ridge, temperature))
     return best[1], best[2]

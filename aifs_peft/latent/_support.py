@@ -7,7 +7,8 @@ precision, so all of it is done in float32, or in float64 for float64 latents, w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +24,11 @@ def work_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
 
 
-def no_autocast(device: torch.device) -> torch.autocast:
-    """A context in which autocast is off for `device`."""
-    return torch.autocast(device_type=device.type, enabled=False)
+def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """A context in which autocast is off for `device`; nothing where it is off already, which is most often."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device_type=device.type, enabled=False)
+    return nullcontext()
 
 
 @contextmanager

@@ -117,7 +117,6 @@ def counterfactual(
     values = displacements.shape[0] if isinstance(displacements, Tensor) and displacements.ndim == 2 else 1
     check_shape(displacements, (values, z.shape[1]), "displacements", "attribute values by latent dimensions")
     check_indices(attribute, z.shape[0], values, "attribute")
-    attribute = attribute.to(z.device, torch.int64)
     if target is None:
         if values < 2:
             raise InvalidInputError(
@@ -126,10 +125,32 @@ def counterfactual(
             )
         device = z.device if generator is None else generator.device
         shift = torch.randint(1, values, (z.shape[0],), generator=generator, device=device)
-        target = (attribute + shift.to(z.device)) % values
+        target = (attribute.to(z.device, torch.int64) + shift.to(z.device)) % values
     else:
         check_indices(target, z.shape[0], values, "target")
-        target = target.to(z.device, torch.int64)
+    return displaced(z, attribute, target, displacements)
+
+
+def displaced(z: Tensor, attribute: Tensor, target: Tensor, displacements: Tensor) -> Tensor:
+    """`counterfactual` with a target, of values that are known to be in range: without a look at them.
+
+    A look at the values of a tensor costs as much as the displacement itself, and on a GPU makes the step wait.
+
+    Args:
+        z: latents `(batch, dim)`.
+        attribute: `a`, integers `(batch,)` in `[0, A)`.
+        target: `a'`, likewise.
+        displacements: `beta`, `(A, dim)`.
+
+    Returns:
+        `z + beta_{a'} - beta_a`, in the type of `z`.
+
+    Example:
+        >>> import torch
+        >>> displaced(torch.tensor([[5.0]]), torch.tensor([0]), torch.tensor([1]), torch.tensor([[0.0], [2.0]]))
+        tensor([[7.]])
+    """
     dtype = work_dtype(z)
     beta = displacements.to(z.device, dtype)
-    return (z.to(dtype) + (beta[target] - beta[attribute])).to(z.dtype)
+    move = beta[target.to(z.device, torch.int64)] - beta[attribute.to(z.device, torch.int64)]
+    return (z.to(dtype) + move).to(z.dtype)

@@ -13,12 +13,14 @@ from PIL import Image
 from scipy import stats
 
 from aifs_peft.bench import read_experiment, read_results
-from aifs_peft.bench.claims import check_claims, claims_table
+from aifs_peft.bench.claims import check_claims, claims_sentences, claims_table
 from aifs_peft.bench.experiment import Experiment
-from aifs_peft.bench.rendering import markdown_report, ranks_of, ranks_sentence, render
+from aifs_peft.bench.overview import ranks_of
+from aifs_peft.bench.parts import markdown_report, ranks_sentence, read_report, report_of
+from aifs_peft.bench.rendering import render
 from aifs_peft.bench.results import KEYS, asked, result_path, write_result
 from aifs_peft.bench.statistics import compare, holm, paired, rank
-from aifs_peft.bench.tables import comparison_table, csv_table, latex_table, markdown_table, summarise
+from aifs_peft.bench.tables import csv_table, latex_table, markdown_table, summarise
 from aifs_peft.errors import DataNotFoundError
 from aifs_peft.metrics import mean_interval
 
@@ -128,19 +130,38 @@ def test_tables_hold_the_means_and_intervals_of_the_files(folder: Path) -> None:
 
 def test_claims_are_held_against_the_numbers(folder: Path) -> None:
     found = results_of(folder)
-    claims = {(c.text, c.dataset): c for c in check_claims(summarise(found), "aifs-closed")}
+    claims = {(c.text, c.dataset): c for c in check_claims(found, "aifs-closed")}
     assert len(claims) == 4 * 3
-    assert all(c.holds for c in claims.values())
+    assert all(c.holds and c.sure for c in claims.values())
+    assert claims_sentences(list(claims.values()))[0] == (
+        "**Above `elrep` by more than 2 points**: holds on all 3 data sets."
+    )
     for run in found:
         if run["method"] == "gdro-oracle" and run["dataset"] == "two":
             run["oracle_selection"]["metrics"]["worst_group_accuracy"] = 0.95
         if run["method"] == "elrep" and run["dataset"] == "one":
             run["metrics"]["worst_group_accuracy"] = 0.795
-    told = check_claims(summarise(found), "aifs-closed")
+    told = check_claims(found, "aifs-closed")
     broken = {(c.text, c.dataset) for c in told if not c.holds}
-    assert broken == {("within 1 point of the tuned oracle", "two"), ("above elrep by more than 2 points", "one")}
-    assert "10 of 12 hold." in claims_table(told)
+    assert broken == {("within 1 point of the tuned oracle", "two"), ("above `elrep` by more than 2 points", "one")}
     assert claims_table(told).count("**no**") == 2
+    assert claims_table(told).splitlines()[2].startswith("| one | **no**, +")
+    failed = next(text for text in claims_sentences(told) if "oracle" in text)
+    assert failed.startswith("**Within 1 point of the tuned oracle**: holds on 2 of 3 data sets; not on two (-14.")
+    assert failed.endswith("(worst group minus the oracle's, in points).")
+
+
+def test_a_claim_is_paired_by_seed_and_says_whether_its_whole_interval_agrees(folder: Path) -> None:
+    found = results_of(folder)
+    for run in found:
+        if run["dataset"] == "one" and run["method"] in ("aifs-closed", "erm"):
+            level = {0: 0.5, 1: 0.6, 2: 0.7}[run["seed"]]
+            run["metrics"]["worst_group_accuracy"] = level + (0.0 if run["method"] == "erm" else 0.02 * run["seed"])
+    claim = next(c for c in check_claims(found, "aifs-closed") if c.text.startswith("not below") and c.dataset == "one")
+    interval = stats.ttest_rel([0.5, 0.62, 0.74], [0.5, 0.6, 0.7]).confidence_interval(0.95)
+    assert (claim.value, claim.low, claim.high) == pytest.approx((0.02, interval.low, interval.high))
+    assert claim.holds
+    assert not claim.sure
 
 
 def test_everything_is_rendered_from_the_files_alone(folder: Path) -> None:
@@ -154,10 +175,12 @@ def test_everything_is_rendered_from_the_files_alone(folder: Path) -> None:
             colours = Image.open(path).convert("L").getextrema()
             assert colours[0] < 100 < colours[1]
     report = (folder / "out" / "toy.md").read_text()
-    assert report == markdown_report(experiment, results_of(folder))
-    assert "12 of 12 hold." in report
-    comparisons = comparison_table(compare({"d": {"a": {0: 0.9, 1: 0.8}, "b": {0: 0.5, 1: 0.41}}}, "a"))
-    assert "| `b` | 2 | **+39.5** |" in comparisons
+    assert report == markdown_report(read_report(experiment, folder / "results"))
+    assert "Of `aifs-closed` 12 of 12 hold, 12 of them for the whole interval." in report
+    comparisons = compare({"one": {"aifs-closed": {0: 0.9, 1: 0.8}, "erm": {0: 0.5, 1: 0.41}}}, "aifs-closed")
+    shown = markdown_table(summarise(results_of(folder)), comparisons)
+    assert "| method | group labels | worst group | `aifs-closed` minus it, points |" in shown
+    assert shown.count("| **+39.5 ± 6.4** |") == 1
     assert ranks_of(summarise(results_of(folder))).methods[0] == "aifs-closed"
 
 
@@ -173,7 +196,7 @@ def test_failed_runs_are_named(folder: Path) -> None:
                 "wall_seconds": None,
                 "cpu_seconds": None,
             }
-    report = markdown_report(experiment, found)
+    report = markdown_report(report_of(experiment, found))
     assert "- one, `elrep`: 3 of 3 runs could not be done (too few examples)." in report
     assert "cannot be run" in markdown_table(summarise(found))
     assert "Not ranked, since a data set lacks them: `elrep`" in report

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from methods_zoo import METHODS
 
+from aifs_peft.bench.results import KEYS, asked, result_path, supervision, write_result
 from aifs_peft.cli import main
 from aifs_peft.experiments.methods import markdown, table
 from aifs_peft.methods import get
@@ -43,12 +44,35 @@ def test_methods_that_are_advised_exist():
             assert name in METHODS
 
 
-def test_results_cover_the_methods_on_latents():
+def test_results_name_the_methods_that_have_no_rows():
     results = RENDERER["render"]()["methods/results.md"]
-    waiting = re.search(r"Not in this comparison yet: (.*)\.", results)
-    for name in METHODS:
-        told = f"| `{name}` |" in results or (waiting is not None and f"`{name}`" in waiting[1])
-        assert told or not get(name).on_latents
+    waiting = re.search(r"Not in these tables: (.*)\.", results)
+    there = {entry.method for entry in RENDERER["read"]("frozen").experiment.methods}
+    assert set(re.findall(r"`([^`]+)`", waiting[1])) == set(METHODS) - there
+
+
+def test_numbers_of_the_benchmark_reach_the_pages(tmp_path):
+    """Results of one data set: the comparison, a text of a method, the reasons of choices, the published formulas."""
+    experiment = RENDERER["read"]("frozen").experiment.only(data=["compas"])
+    worst = {"erm": 0.2, "erm-balanced": 0.4, "xrm-gdro": 0.45, "aifs-paper": 0.21, "reweight-oracle": 0.6}
+    for name, level in (worst | {"gdro-oracle": 0.5}).items():
+        entry = next(entry for entry in experiment.methods if entry.name == name)
+        for seed in (0, 1):
+            metrics = {"worst_group_accuracy": level, "average_accuracy": 0.8, "worst_group_roc_auc": None}
+            metrics |= {"adjusted_average_accuracy": 0.8, "equal_opportunity_difference": 0.1}
+            known = {"format": 1, "dataset": "compas", "method": name, "seed": seed, "metrics": metrics}
+            known |= {"asked": asked(experiment, experiment.data[0], entry), "supervision": supervision(entry)}
+            known |= {"oracle_selection": {"metrics": metrics}, "cpu_seconds": 1.0}
+            path = result_path(tmp_path, "frozen", "compas", name, seed)
+            write_result(path, {**dict.fromkeys(KEYS), **known})
+    pages = RENDERER["render"](tmp_path)
+    assert "on `compas` a worst group of 40.0 % where plain training has 20.0" in pages["methods.md"]
+    assert "the best baseline without group labels on 1 of 1 data sets below" in pages["methods.md"]
+    assert "its worst group minus that of `gdro-oracle`: +10.0 points on average below" in pages["methods.md"]
+    assert "| `xrm-gdro` | **45.0 ± 0.0** |" in pages["methods.md"]
+    assert "frozen encoders: compas 45.0 ± 0.0 ([all numbers](results.md))." in pages["methods/reweighting.md"]
+    assert "| `xrm-gdro` | none | 0.450 ± 0.000 |" in pages["methods/results.md"]
+    assert "with one budget for both: +1.0 to +1.0 points of worst group on 1 data sets" in pages["paper.md"]
 
 
 @pytest.mark.parametrize("name", METHODS)

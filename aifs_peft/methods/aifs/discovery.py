@@ -54,8 +54,8 @@ from aifs_peft.discovery.mixture.joint import count_attributes, most_attributes,
 from aifs_peft.errors import InvalidConfigError
 from aifs_peft.explain.reading import fit_reader
 from aifs_peft.explain.share import mean_share
-from aifs_peft.latent import counterfactual
 from aifs_peft.latent._support import run_head
+from aifs_peft.latent.intervention import displaced
 from aifs_peft.latent.output import Intervention, LatentOutput
 from aifs_peft.latent.state import AIFSState
 from aifs_peft.methods.aifs.intervention import Intervening
@@ -193,7 +193,7 @@ class AIFSDiscovery(Intervening):
         target, displacements = partition.other_values(groups, uniform), context.state.displacements.clone()
 
         def apply(z: Tensor) -> Tensor:
-            return counterfactual(z, groups, displacements, target=target)
+            return displaced(z, groups, target, displacements)
 
         return apply
 
@@ -253,7 +253,7 @@ class AIFSDiscovery(Intervening):
         # The first number of an example and step already chooses its counterfactual.
         uniform = torch.special.ndtr(context.draw(3, "gaussian")[:, 1:]).to(z.device)
         label, value = self._partition(state).cells(uniform)
-        return counterfactual(counterfactual(z, labels, alpha, target=label), groups, beta, target=value), label
+        return displaced(displaced(z, labels, label, alpha), groups, value, beta), label
 
     def collects(self, state: AIFSState, encoder_trains: bool) -> bool:
         """See `Method.collects`: a set without directions has nothing to say."""

@@ -36,9 +36,8 @@ found the 5 % conflicting examples with precision 0.92 and recall 0.95; at 1e-3,
 
 Measured: `benchmarks/irm_colored_mnist.py`, the paper's Colored MNIST with given environments and its published
 hyper-parameters, 5 seeds: accuracy in the reversed environment 66.5 % (standard deviation 2.4), plain training 14.3 %.
-`benchmarks/xrm_dominoes.py`, dominoes latents with 5 % conflicting, worst group over 5 draws: IRM-EIIL 0.73, IRM-XRM
-0.68 (standard error 0.03), plain training 0.28, XRM + group DRO 0.74. The batches balanced over the two environments do
-it, not the penalty: with `penalty = 0` IRM-EIIL gave 0.73 and 0.71 on the first two draws, with 100 0.71 and 0.72.
+On dominoes latents with 5 % conflicting examples the batches balanced over the two environments do it, not the penalty:
+with `penalty = 0` IRM-EIIL gave 0.73 and 0.71 on two draws, with 100 0.71 and 0.72.
 """
 
 from __future__ import annotations

@@ -27,8 +27,7 @@ Defaults: `eta = 0.01` and no adjustment, `adjustment = 0`, are those of the aut
 trainer's; the paper's strong settings are learning rate 1e-5 with decay 1 (Waterbirds) or 0.1 (CelebA).
 
 Measured: on dominoes latents with the default schedule the worst group is at 0.66, with `adjustment = 4` at 0.77 (three
-draws); a schedule chosen by true validation groups gives 0.76 without it (`benchmarks/weighting_dominoes.py`, five
-draws).
+draws); a schedule chosen by true validation groups gives 0.76 without it (five draws).
 """
 
 from __future__ import annotations
