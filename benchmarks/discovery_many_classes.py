@@ -1,13 +1,17 @@
 """Discovery with three to twenty classes: subsets of Colored MNIST, composed pictures, planted latents.
 
-    python benchmarks/discovery_many_classes.py --set colored_mnist_4 --n 2000 --mnist CACHE_DIR
-    python benchmarks/discovery_many_classes.py --set framed_4 --n 1600 --composites CACHE_DIR
+    python benchmarks/discovery_many_classes.py --mnist DIR --composites DIR --baselines OLD.json --out NEW.json
+    python benchmarks/discovery_many_classes.py --set colored_mnist_4 --n 2000 --mnist DIR
+    python benchmarks/discovery_many_classes.py --set framed_4 --n 1600 --composites DIR
     python benchmarks/discovery_many_classes.py --set planted_20 --n 8000
 
 Sets: `colored_mnist_K`, digits drawn at random per seed, coloured by class, conflicting examples in another one of the
-colours (latents by `discovery_encode_mnist.py`); `framed_K` and `marked_K`, the first K classes of the composed
-pictures (`discovery_encode_composites.py`); `planted_K`, Gaussians of 64 dimensions, classes 3 and values 5 standard
-deviations from the middle. Rows that the output file holds already are not computed again; with `--again` AIFS is.
+colours (latents by `discovery_encode_mnist.py`); `unequal_mnist_K`, the same with classes of falling size, the last one
+a quarter of the first; `framed_K` and `marked_K`, the first K classes of the composed pictures
+(`discovery_encode_composites.py`); `planted_K`, Gaussians of 64 dimensions, classes 3 and values 5 standard deviations
+from the middle. Without `--set` all rows of the plan are computed, draw by draw; the first command, again and again,
+measures AIFS by one version of the code and takes all else from rows that are there. Rows that the output file holds
+already are not computed again; with `--again` AIFS is.
 
 Oracle: logistic regression that weighs the true cells evenly, its penalty and its smallest cell weight the best of the
 grid *with hindsight on the test set*. XRM: the recipe `xrm-gdro` with its defaults. Seeds from 100 are for development:
@@ -18,6 +22,7 @@ none of their own, only other draws.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from pathlib import Path
@@ -32,10 +37,17 @@ from aifs_peft.discovery.principal_components import principal_components
 RESULT = Path(__file__).parent / "results" / "discovery_many_classes.json"
 DEVELOPMENT = 100
 FLOORS = (5.0, 30.0)
+PLAN = (
+    ("colored_mnist_4", 2000), ("framed_4", 1600), ("colored_mnist_5", 2000), ("colored_mnist_10", 2000),
+    ("framed_3", 1200), ("framed_6", 2400), ("unequal_mnist_4", 2000), ("planted_20", 8000),
+    ("colored_mnist_4", 8000), ("colored_mnist_10", 8000),
+)  # fmt: skip
 Row = dict[str, float | bool | str]
 
 
-def colored_mnist(cache: Path, n_classes: int, share: float, seed: int, n: int) -> tuple[Split, Split]:
+def colored_mnist(
+    cache: Path, n_classes: int, share: float, seed: int, n: int, unequal: bool = False
+) -> tuple[Split, Split]:
     """Train on `n` images of `n_classes` random digits, test on those in one of their colours."""
     with np.load(cache / "aligned.npz") as file:
         aligned, y = file["z"], file["y"].astype(np.int64)
@@ -48,7 +60,11 @@ def colored_mnist(cache: Path, n_classes: int, share: float, seed: int, n: int) 
     # Every image has one other colour, which is one of the chosen only for some: those are drawn more often.
     probability = (1.0 - share) * np.count_nonzero(inside) / np.count_nonzero(movable)
     moved = movable & (rng.random(len(y)) < probability)
-    rows = rng.permutation(np.flatnonzero(inside))[:n]
+    rows = rng.permutation(np.flatnonzero(inside))
+    if unequal:
+        kept_share = 0.25 ** (np.searchsorted(chosen, y[rows]) / (n_classes - 1))
+        rows = rows[rng.random(len(rows)) < kept_share]
+    rows = rows[:n]
     z, a = np.where(moved[rows, None], other[rows], aligned[rows]).astype(np.float32), np.where(moved, colour, y)[rows]
     with np.load(cache / "test.npz") as file:
         test_z, test_y, test_a = file["z"].astype(np.float32), file["y"].astype(np.int64), file["a"].astype(np.int64)
@@ -138,40 +154,48 @@ def evaluate(train: Split, test: Split, n_classes: int) -> Row:
     return row
 
 
+def draw(name: str, n: int, share: float, seed: int, mnist: Path, pictures: Path) -> tuple[Split, Split, int]:
+    """Training and test examples of a set, and its number of classes."""
+    kind, _, number = name.rpartition("_")
+    K = int(number)
+    if kind in ("colored_mnist", "unequal_mnist"):
+        return *colored_mnist(mnist, K, share, seed, n, unequal=kind == "unequal_mnist"), K
+    if kind == "planted":
+        return *planted(K, share, seed, n), K
+    return *composites(pictures, kind, K, share, seed, n), K
+
+
 def main() -> None:
     """Run the missing rows and write the file after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", required=True, help="colored_mnist_K, framed_K, marked_K or planted_K")
+    parser.add_argument("--set", help="colored_mnist_K, unequal_mnist_K, framed_K, marked_K or planted_K")
     parser.add_argument("--n", type=int, default=2000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--shares", type=float, nargs="+", default=[0.7, 0.9, 0.95])
     parser.add_argument("--mnist", type=Path)
     parser.add_argument("--composites", type=Path)
     parser.add_argument("--again", action="store_true", help="measure AIFS again in rows that are there")
+    parser.add_argument("--baselines", type=Path, help="a result file; of its rows only AIFS is computed anew")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no further row after so long")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    name, _, number = options.set.rpartition("_")
-    n_classes = int(number)
-    for seed in options.seeds:
-        for share in options.shares:
-            record = json.loads(options.out.read_text()) if options.out.is_file() else {"rows": {}}
-            key = f"{options.set}, n={options.n}/{share:g}/{seed}"
-            old = record["rows"].get(key)
-            if old and not options.again:
-                continue
-            if name == "colored_mnist":
-                draw = colored_mnist(options.mnist, n_classes, share, seed, options.n)
-            elif name == "planted":
-                draw = planted(n_classes, share, seed, options.n)
-            else:
-                draw = composites(options.composites, name, n_classes, share, seed, options.n)
-            ours = evaluate(*draw, n_classes)
-            base = {k: v for k, v in old.items() if k not in ours} if old else baselines(*draw, n_classes)
-            record["rows"][key] = {**base, **ours}
-            record["summary"] = summarise(record["rows"])
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(record, indent=1) + "\n")
-            print(key, record["rows"][key], flush=True)
+    plan = ((options.set, options.n),) if options.set else PLAN
+    known = json.loads(options.baselines.read_text())["rows"] if options.baselines else {}
+    start = time.monotonic()
+    for seed, (name, n), share in itertools.product(options.seeds, plan, options.shares):
+        record = json.loads(options.out.read_text()) if options.out.is_file() else {"rows": {}}
+        key = f"{name}, n={n}/{share:g}/{seed}"
+        old = record["rows"].get(key) or known.get(key)
+        if (key in record["rows"] and not options.again) or time.monotonic() - start > options.seconds:
+            continue
+        splits = draw(name, n, share, seed, options.mnist, options.composites)
+        ours = evaluate(*splits)
+        base = {k: v for k, v in old.items() if k not in ours} if old else baselines(*splits)
+        record["rows"][key] = {**base, **ours}
+        record["summary"] = summarise(record["rows"])
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(record, indent=1) + "\n")
+        print(key, record["rows"][key], flush=True)
 
 
 if __name__ == "__main__":

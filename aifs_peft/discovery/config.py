@@ -50,7 +50,11 @@ class GateThresholds:
         many_association: The same as `association`, for refined partitions of more than two classes.
         many_relative: The same as `relative`, for them. Lower than for two classes: every value must fit all classes,
             and other starts or pairs of classes must bear it out.
-        support: Share of the other starts whose refinement must end at such a partition.
+        support: Share of the other starts whose refinement must end at such a partition, unless it is the one that
+            explains held-out examples best.
+        explained: By how much, in nats per example, that one must explain them better than no attribute does: natural
+            styles reached 1.2, shortcuts with which a third conflicts 1.3 to 2.
+        explained_cosine: The same as `cosine`, for that one: such shortcuts lie above -0.3, styles at -0.4 to -0.7.
         pairs: Share of the pairs of classes in which the search with two classes must find an attribute, where it
             stands for the support of other starts.
         agreement: Conflicting sets at least this similar (Jaccard) are the same end.
@@ -96,6 +100,8 @@ class GateThresholds:
     many_association: float = 0.4
     many_relative: float = 0.95
     support: float = 0.5
+    explained: float = 1.2
+    explained_cosine: float = -0.4
     pairs: float = 0.5
     agreement: float = 0.6
     jaccard: float = 0.5
@@ -148,6 +154,7 @@ class ProposalConfig:
     trimmed_ridge: float = 0.02  # prototype: share of the mean variance added to the within-class scatter
     trimmed_rounds: int = 8  # prototype: alternations of trimming and fitting; most data settle before
     margin_folds: int = 5  # convention
+    skew_steps: int = 15  # cost: most directions settle in ten
     margin_l2: float = 0.1  # prototype: strong on unit variance, so that the head follows the easiest features
     margin_tolerance: float = 1e-3  # cost: the order of the margins settles long before the optimum
 
@@ -213,6 +220,13 @@ class ManyClassConfig:
     solved_components: tuple[int, ...] = (8, 16, 32, 64, 128)  # cost
     judged_components: tuple[int, ...] = (8, 16, 32, 64, 128)  # by hand: at which contrasts are compared ...
     borne_out: float = 0.9  # measured: a mixture less similar (Jaccard) to the refined starts is 3 to 10 points worse
+    skewed_components: tuple[int, ...] = (4, 8, 16, 32)  # measured on four digits: each is the best in some draw
+    children: int = 16  # cost: ends that are put together, at most; measured: four digits gain little after ten
+    patience: int = 8  # cost: ... in a row without a better one
+    parents: int = 5  # by hand: the best ends so far, of which two are put together
+    least_gain: float = 0.005  # by hand, nats per example: less is no better
+    gain_folds: int = 5  # convention
+    least_share: float = 1e-4  # by hand: of a value in a class that is taken not to have it
     pairs: int = 15  # cost: of classes, that are looked at one by one; all of up to six classes
     judged_rows: int = 12  # ... with at least so many examples per component: fewer make every contrast larger
 

@@ -84,15 +84,25 @@ def test_an_independent_attribute_is_not_found():
 
 def test_a_solution_that_one_start_reaches_is_not_accepted():
     X, y, _ = planted()
-    strict = replace(DEFAULT_CONFIG, gate=GateThresholds(support=1.01))
+    strict = replace(DEFAULT_CONFIG, gate=GateThresholds(support=1.01, explained=100.0))
     found = best(X, y, 4, strict)
     assert not found.record.accepted
     assert "other starts" in found.record.reason
 
 
+def test_of_all_solutions_only_the_one_that_explains_the_most_may_stand_alone():
+    X, y, a = planted()
+    strict = replace(DEFAULT_CONFIG, gate=GateThresholds(support=1.01, explained=0.5))
+    solutions = solve(X, y, 4, rng=np.random.default_rng(0), config=strict)
+    explained = [solution.explained for solution in solutions]
+    assert explained == sorted(explained, reverse=True)
+    assert [solution.record.accepted for solution in solutions] == [True] + [False] * (len(solutions) - 1)
+    assert min(quality(solutions[0].responsibilities.argmax(axis=1), y, a)) > 0.85
+
+
 def test_pairs_of_classes_stand_for_other_starts():
     X, y, a = planted(k=32, spurious=5.0, core=1.5)
-    strict = GateThresholds(support=1.01, trimmed_score=100.0)
+    strict = GateThresholds(support=1.01, explained=100.0, trimmed_score=100.0)
     found = discover(X, y, random_state=0, gate=strict)
     assert found.found
     assert found.source_ == "pairs+refined"

@@ -17,6 +17,7 @@ from operator import add
 
 import numpy as np
 
+from aifs_peft.discovery import gate as gates
 from aifs_peft.discovery.arrays import Array, IntArray, one_hot, random_folds, row_chunks
 from aifs_peft.discovery.config import DiscoveryConfig, MixtureConfig, RefinementConfig
 from aifs_peft.discovery.mixture.additive import AdditiveModel, AdditiveMoments, additive_model, split_by_signal
@@ -76,6 +77,43 @@ def refine_attribute(
         R = _assign(ratio, position, y, most, even=step < own.even_rounds, config=own)
         history = [*history[1 - own.averaged :], R]
     return np.asarray(np.mean(history, axis=0))
+
+
+def refine_until_stable(
+    X: Array, y: IntArray, attribute: IntArray, n_classes: int, *, rng: np.random.Generator, config: DiscoveryConfig
+) -> Array:
+    """`refine_attribute` again and again, as each pass can at most double the share of conflicting examples.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`.
+        y: Labels in `0..n_classes-1`, shape `(n,)`.
+        attribute: Attribute value of each example to start from, shape `(n,)`.
+        n_classes: `K`.
+        rng: Source of the folds.
+        config: Its `refinement` says how often, and when the conflicting set counts as stable.
+
+    Returns:
+        Weights of the attribute values, shape `(n, K)`.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(0, 4, 4000); a = np.where(rng.random(4000) < 0.7, y, rng.integers(0, 4, 4000))
+        >>> X = rng.normal(size=(4000, 12)); X[:, :4] += 5 * np.eye(4)[a]; X[:, 4:8] += 3 * np.eye(4)[y]
+        >>> rough = np.where(rng.random(4000) < 0.2, a, y)  # four fifths of the conflicting examples missed
+        >>> R = refine_until_stable(X, y, rough, 4, rng=rng, config=DiscoveryConfig())
+        >>> bool(np.mean(rough == a) < 0.85), bool(np.mean(R.argmax(axis=1) == a) > 0.97)
+        (True, True)
+    """
+    own = config.refinement
+    R = one_hot(attribute, n_classes, X.dtype)
+    for _ in range(own.repeats):
+        if not (attribute != y).any():
+            break
+        R = refine_attribute(X, y, attribute, n_classes, rng=rng, config=config)
+        previous, attribute = attribute, np.asarray(R.argmax(axis=1))
+        if gates.jaccard(previous != y, attribute != y) >= own.stable:
+            break
+    return R
 
 
 def refined_everywhere(X: ReducedLatents, y: IntArray, rows: IntArray, R: Array, *, config: DiscoveryConfig) -> Array:

@@ -1,8 +1,10 @@
-"""More than two classes: what refinements from different starts agree on.
+"""More than two classes: what refinements from different starts agree on, or what explains the latents best.
 
 The out-of-fold refinement is drawn to an attribute that is there from nearly any rough start, and a natural style
 within the classes from few. So every start is refined, and a solution counts that several of them reach, and whose
-attribute is nearly as strong as the class beside it or stronger.
+attribute is nearly as strong as the class beside it or stronger. Where class and attribute are equally strong, starts
+end between the two; what ends have found is put together then, and of all of them the one that explains held-out
+examples best counts as well. A style that is as strong as the class only for a few examples explains little.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from aifs_peft.discovery.arrays import Array, BoolArray, IntArray, one_hot
 from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
 from aifs_peft.discovery.mixture.crossfit import cross_fitted
 from aifs_peft.discovery.mixture.em import Moments, partition_fit
-from aifs_peft.discovery.mixture.refine import refine_attribute
+from aifs_peft.discovery.mixture.refine import refine_until_stable
 from aifs_peft.discovery.principal_components import usable_components
-from aifs_peft.discovery.proposals.many_starts import propose_many
+from aifs_peft.discovery.proposals.many_starts import propose_many, propose_skewed
 from aifs_peft.discovery.proposals.starts import Start
 from aifs_peft.discovery.result import Candidate
 from aifs_peft.discovery.search.pairs import search_pairs
+from aifs_peft.discovery.search.recombine import End, reach, recombine
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,12 @@ class Solution:
     Args:
         record: What the gate saw.
         responsibilities: Weights of the attribute values, shape `(n, K)`.
+        explained: How much better it explains held-out examples than no attribute does, in nats per example.
     """
 
     record: Candidate
     responsibilities: Array
+    explained: float = float("nan")
 
 
 def solve(
@@ -52,7 +57,7 @@ def solve(
         config: All settings.
 
     Returns:
-        One solution per start, the strongest (relative to the class) first.
+        One solution per start, and what recombining them gave; that which explains held-out examples best is first.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -64,15 +69,29 @@ def solve(
     """
     data = solved_components(X, config)
     starts, times = _distinct(propose_many(data, y, n_classes, rng=rng, config=config), y, config)
-    ends = [refine_until_stable(data, y, start.attribute, n_classes, rng=rng, config=config) for start in starts]
-    moved = [R.argmax(axis=1) != y for R in ends]
+    seed = int(rng.spawn(1)[0].integers(2**31))  # the folds on which all ends are compared
+    ends = [
+        reach(data, y, start, n_classes, times=count, seed=seed, rng=rng, config=config)
+        for start, count in zip(starts, times, strict=True)
+    ]
+    further = propose_skewed(data, y, n_classes, config=config)
+    ends += [reach(data, y, start, n_classes, seed=seed, rng=rng, config=config) for start in further]
+    ends += recombine(data, y, ends, n_classes, seed=seed, rng=rng, config=config)
+    ends.sort(key=lambda end: -end.explained)
     moments = Moments.of(data, y, n_classes)
     solutions = []
-    for start, R, mine in zip(starts, ends, moved, strict=True):
-        same = [count for count, other in zip(times, moved, strict=True) if _same(mine, other, config)]
-        support = max(sum(same) - 1, 0) / max(sum(times) - 1, 1)
-        solutions.append(Solution(_judged(moments, start, R, support, config.gate.support, rng, config), R))
-    return sorted(solutions, key=lambda solution: -solution.record.gain)
+    for place, end in enumerate(ends):
+        support, alone = _support(end, ends, y, config), place == 0 and end.explained >= config.gate.explained
+        record = _judged(moments, end.start, end.responsibilities, support, config.gate.support, rng, config, alone)
+        solutions.append(Solution(record, end.responsibilities, end.explained))
+    return solutions
+
+
+def _support(end: End, ends: list[End], y: IntArray, config: DiscoveryConfig) -> float:
+    """Share of the starts, without its own, that end where this one does."""
+    mine, own = end.moved(y), min(end.times, 1)
+    same = sum(other.times for other in ends if other.times and _same(mine, other.moved(y), config))
+    return max(same - own, 0) / max(sum(other.times for other in ends) - own, 1)
 
 
 def _same(first: BoolArray, second: BoolArray, config: DiscoveryConfig) -> bool:
@@ -160,43 +179,6 @@ def judged_components(width: int, n: int, config: DiscoveryConfig) -> int:
     return usable_components(own.judged_components, width, n, own.judged_rows)[-1]
 
 
-def refine_until_stable(
-    X: Array, y: IntArray, attribute: IntArray, n_classes: int, *, rng: np.random.Generator, config: DiscoveryConfig
-) -> Array:
-    """`refine_attribute` again and again, as each pass can at most double the share of conflicting examples.
-
-    Args:
-        X: Reduced latents, shape `(n, k)`.
-        y: Labels in `0..n_classes-1`, shape `(n,)`.
-        attribute: Attribute value of each example to start from, shape `(n,)`.
-        n_classes: `K`.
-        rng: Source of the folds.
-        config: Its `refinement` says how often, and when the conflicting set counts as stable.
-
-    Returns:
-        Weights of the attribute values, shape `(n, K)`.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> y = rng.integers(0, 4, 4000); a = np.where(rng.random(4000) < 0.7, y, rng.integers(0, 4, 4000))
-        >>> X = rng.normal(size=(4000, 12)); X[:, :4] += 5 * np.eye(4)[a]; X[:, 4:8] += 3 * np.eye(4)[y]
-        >>> rough = np.where(rng.random(4000) < 0.2, a, y)  # four fifths of the conflicting examples missed
-        >>> R = refine_until_stable(X, y, rough, 4, rng=rng, config=DiscoveryConfig())
-        >>> bool(np.mean(rough == a) < 0.85), bool(np.mean(R.argmax(axis=1) == a) > 0.97)
-        (True, True)
-    """
-    own = config.refinement
-    R = one_hot(attribute, n_classes, X.dtype)
-    for _ in range(own.repeats):
-        if not (attribute != y).any():
-            break
-        R = refine_attribute(X, y, attribute, n_classes, rng=rng, config=config)
-        previous, attribute = attribute, np.asarray(R.argmax(axis=1))
-        if gates.jaccard(previous != y, attribute != y) >= own.stable:
-            break
-    return R
-
-
 def _judged(
     data: Moments,
     start: Start,
@@ -205,8 +187,9 @@ def _judged(
     needed: float,
     rng: np.random.Generator,
     config: DiscoveryConfig,
+    alone: bool = False,
 ) -> Candidate:
-    """The gate's word on one solution."""
+    """The gate's word on one solution; with `alone` it may do without support."""
     y, K, gate = data.y, len(data.counts), config.gate
     k = judged_components(data.X.shape[1], len(y), config)
     part = Moments(np.ascontiguousarray(data.X[:, :k]), y, data.counts, data.sums[:, :k], data.second[:k, :k])
@@ -214,7 +197,8 @@ def _judged(
     shape = gates.geometry(partition_fit(part, R, config=config.mixture))
     relative = gates.relative_strength(shape, attribute, y, k, gate)
     verdict = _verdict(relative, shape, attribute, y, gate)
-    if verdict == "accepted" and support < needed:
+    alone = alone and shape.cosine > gate.explained_cosine
+    if verdict == "accepted" and support < needed and not alone:
         what = "pairs of classes show it" if start.source == "pairs" else "other starts end there"
         verdict = f"only {support:.0%} of the {what} (needs {needed:.0%})"
     if verdict == "accepted":

@@ -15,7 +15,7 @@ from aifs_peft.discovery import gate as gates
 from aifs_peft.discovery.arrays import Array, IntArray, one_hot
 from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
 from aifs_peft.discovery.mixture.em import Mixture, Moments, fit_mixture, null_log_likelihood, partition_fit
-from aifs_peft.discovery.mixture.refine import refined_everywhere
+from aifs_peft.discovery.mixture.refine import refine_until_stable, refined_everywhere
 from aifs_peft.discovery.principal_components import usable_components
 from aifs_peft.discovery.proposals.trimmed import TrimmedDiscriminant, trimmed_discriminant
 from aifs_peft.discovery.reduced import ReducedLatents, leading
@@ -23,7 +23,6 @@ from aifs_peft.discovery.result import Candidate
 from aifs_peft.discovery.search.consensus import (
     Solution,
     judged_components,
-    refine_until_stable,
     solve,
     solve_by_pairs,
     solved_components,
