@@ -206,13 +206,16 @@ def _sampling_error(parts: Array, signs: Array) -> tuple[float, Array]:
     one part in `K`.
     """
     _, K, m = parts.shape
-    inverse = np.zeros((m + 1, m + 1))
-    for (aligned, conflicting), products in zip(np.maximum(parts, 1.0).swapaxes(0, 1), signs, strict=True):
-        gram = np.empty((m + 1, m + 1))
-        gram[1:, 1:] = products
-        gram[0, 1:] = gram[1:, 0] = aligned - conflicting
-        gram[np.diag_indices(m + 1)] = np.r_[(aligned + conflicting).mean(), aligned + conflicting]
-        inverse += np.linalg.pinv(gram, hermitian=True) / K
+    parts = np.maximum(parts, 1.0)
+    both, apart = parts[0] + parts[1], parts[0] - parts[1]
+    grams = np.empty((K, m + 1, m + 1))
+    grams[:, 1:, 1:] = signs
+    grams[:, 0, 1:] = grams[:, 1:, 0] = apart
+    grams[:, 0, 0] = both.mean(axis=1)
+    inner = np.arange(1, m + 1)
+    grams[:, inner, inner] = both
+    # All classes in one call: they are tiny, and this is done in every round of every start.
+    inverse = (np.linalg.pinv(grams, hermitian=True) / K).sum(axis=0)
     carried = np.maximum(-inverse[0, 1:], 0.0)
     total = float(carried.sum())
     shares = carried / total if total > 0.0 else np.full(m, 1.0 / m)
