@@ -13,6 +13,7 @@ MODULES = sorted(info.name for info in pkgutil.walk_packages(aifs_peft.discovery
 # They work on the results of whole searches: tests of those cover them.
 WITHOUT_EXAMPLE = {
     "found_by_hint",
+    "judge_again",
     "found_partition",
     "join",
     "joined",

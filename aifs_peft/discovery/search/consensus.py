@@ -9,7 +9,7 @@ examples best counts as well. A style that is as strong as the class only for a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -84,7 +84,30 @@ def solve(
         support, alone = _support(end, ends, y, config), place == 0 and end.explained >= config.gate.explained
         record = _judged(moments, end.start, end.responsibilities, support, config.gate.support, rng, config, alone)
         solutions.append(Solution(record, end.responsibilities, end.explained))
-    return solutions
+    return [_unless_mislabelled(solution, solutions, y, config) for solution in solutions]
+
+
+def _unless_mislabelled(
+    solution: Solution, solutions: list[Solution], y: IntArray, config: DiscoveryConfig
+) -> Solution:
+    """The solution, refused where as many as pass were refused as mislabelled: of those alike, or that hold it.
+
+    With few conflicting examples the class's contrast beside them is uncertain, and one of many ends passes by chance.
+    """
+    if not solution.record.accepted:
+        return solution
+    mine = solution.responsibilities.argmax(axis=1) != y
+    passed, refused, wrong = 0, 0, ""
+    for other in solutions:
+        theirs = other.responsibilities.argmax(axis=1) != y
+        holds = np.count_nonzero(mine & theirs) >= config.noisy_labels.held * np.count_nonzero(mine)
+        if _same(mine, theirs, config) or (holds and other.explained > solution.explained):
+            passed += other is not solution and other.record.accepted
+            if other.record.reason.startswith(gates.NO_CLASS):
+                refused, wrong = refused + 1, other.record.reason
+    if not refused or refused < passed:
+        return solution
+    return replace(solution, record=replace(solution.record, accepted=False, reason=wrong))
 
 
 def _support(end: End, ends: list[End], y: IntArray, config: DiscoveryConfig) -> float:
