@@ -12,9 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from sklearn.linear_model import Ridge
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold
 
 from aifs_peft.discovery import gate as gates
 from aifs_peft.discovery.arrays import Array, IntArray
@@ -51,6 +48,11 @@ def class_beside(X: Array, y: IntArray, attribute: IntArray, *, config: Discover
         >>> area > 0.5 + 10 * error
         True
     """
+    # Here: at import they would draw from Python's random numbers (scikit-learn's progress bars do).
+    from sklearn.linear_model import Ridge
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedKFold
+
     own = config.noisy_labels
     cell = 2 * y + attribute
     weights = len(y) / (4.0 * np.bincount(cell, minlength=4)[cell])
