@@ -26,8 +26,7 @@ from sklearn.datasets import load_digits, load_sample_image
 
 from aifs_peft.bench import read_experiment, read_results
 from aifs_peft.bench.formatting import percent, table
-from aifs_peft.bench.overview import WORST
-from aifs_peft.bench.tables import summarise
+from aifs_peft.bench.tables import WORST, summarise
 from aifs_peft.data import describe, group_spec, load, names
 from aifs_peft.data import images as image_rules
 from aifs_peft.data.preview import image_grid

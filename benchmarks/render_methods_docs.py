@@ -21,9 +21,10 @@ from aifs_peft.bench import read_experiment
 from aifs_peft.bench.ablation import ablation_sentences
 from aifs_peft.bench.formatting import differs, listed, percent, points
 from aifs_peft.bench.formatting import table as markdown_table
-from aifs_peft.bench.overview import WORST, best_of, label_free, overview_table, ranks_of
+from aifs_peft.bench.overview import best_of, label_free, overview_table, ranks_of
 from aifs_peft.bench.parts import OWN, Report, read_report, tables_part, told_progress, values_of
 from aifs_peft.bench.statistics import compare
+from aifs_peft.bench.tables import WORST
 from aifs_peft.experiments.methods import markdown, table
 from aifs_peft.methods import get, names
 

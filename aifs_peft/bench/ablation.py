@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from aifs_peft.bench.experiment import Experiment
 from aifs_peft.bench.formatting import differs, listed, percent, points, table
-from aifs_peft.bench.overview import FAILED, NOT_RUN, WORST
+from aifs_peft.bench.overview import FAILED, NOT_RUN
 from aifs_peft.bench.statistics import Comparison
-from aifs_peft.bench.tables import Row
+from aifs_peft.bench.tables import WORST, Row
 
 # What a sentence calls a loss or a gain, beside being there after the correction.
 _WORTH = 0.01

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from aifs_peft.bench.experiment import Experiment
+from aifs_peft.bench.tables import AVERAGE, WORST
 
-WORST, AVERAGE = "worst_group_accuracy", "average_accuracy"
 _LEAST_POINTS = 3
 
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from aifs_peft.bench.experiment import Experiment
 from aifs_peft.bench.formatting import DASH, percent, table
 from aifs_peft.bench.statistics import Ranks, rank
-from aifs_peft.bench.tables import Row
+from aifs_peft.bench.tables import WORST, Row
 
-WORST = "worst_group_accuracy"
 NOT_RUN, FAILED = "not run yet", "cannot be run"
 APART = "*told group labels:*"
 # Supervision of methods that see no true group here: `spume`, which can read attributes, gets none.

@@ -13,11 +13,11 @@ from aifs_peft.bench.curves import label_curves, strength_curves
 from aifs_peft.bench.experiment import PACKAGE, DataEntry, Experiment
 from aifs_peft.bench.formatting import listed
 from aifs_peft.bench.group_labels import label_sentences, label_table
-from aifs_peft.bench.overview import WORST, label_free, overview_table, ranks_of
+from aifs_peft.bench.overview import label_free, overview_table, ranks_of
 from aifs_peft.bench.results import read_results
 from aifs_peft.bench.statistics import Comparison, Ranks, compare
 from aifs_peft.bench.strength import strength_sentences, strength_table
-from aifs_peft.bench.tables import Row, dataset_table, markdown_table, summarise
+from aifs_peft.bench.tables import WORST, Row, dataset_table, markdown_table, summarise
 
 NOTHING = "Not run yet."
 # This library's methods without group labels.

@@ -13,11 +13,12 @@ from aifs_peft.bench.formatting import DASH, difference, table
 from aifs_peft.bench.statistics import Comparison, mean_interval_of
 
 Result = dict[str, Any]
+WORST, AVERAGE = "worst_group_accuracy", "average_accuracy"
 # Column -> heading; all of them means over seeds.
 METRICS = {
-    "worst_group_accuracy": "worst group",
+    WORST: "worst group",
     "worst_group_roc_auc": "worst AUC",
-    "average_accuracy": "average",
+    AVERAGE: "average",
     "adjusted_average_accuracy": "adjusted average",
     "equal_opportunity_difference": "equal opportunity",
 }

@@ -47,6 +47,20 @@ def one_hot(values: IntArray, n_values: int, dtype: Any = np.float64) -> Array:
     return out
 
 
+def conflicting(R: Array, y: IntArray) -> BoolArray:
+    """Which examples most probably carry the attribute value of another class than their own.
+
+    Args:
+        R: Weights of the attribute values, shape `(n, K)`.
+        y: Labels in `0..K-1`, shape `(n,)`.
+
+    Example:
+        >>> conflicting(np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 1])).tolist()
+        [False, True]
+    """
+    return np.asarray(R.argmax(axis=1) != y)
+
+
 def softmax_in_place(logits: Array) -> float:
     """Turn `logits (n, K)` into row-wise probabilities, in place, and return the sum of the rows' log normalisers.
 

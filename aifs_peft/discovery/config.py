@@ -191,7 +191,7 @@ class TwoClassConfig:
 
 @dataclass(frozen=True)
 class NoisyLabelConfig:
-    """Two classes: wrong labels or a shortcut? Asked where the contrast of the class is below the gate's."""
+    """Wrong labels or a shortcut? With two classes, asked where the contrast of the class is below the gate's."""
 
     # Calibrated: classes with 10 % wrong labels gave up to 3.8, and hard examples among the conflicting ones; beyond,
     # there were none. Shortcuts with a quarter of the labels wrong gave 4.0 to 5.2. Without what chance gives.
@@ -201,7 +201,7 @@ class NoisyLabelConfig:
     ridge: float = 0.3  # by hand: of columns of unit variance, per example
     area: float = 0.55  # calibrated: wrong labels gave 0.44 to 0.57, by chance; shortcuts 0.59 to 0.70
     errors: float = 3.0  # by hand: standard errors by which the area must exceed it
-    held: float = 0.8  # by hand: share of a clearer partition's wrong labels
+    held: float = 0.8  # by hand: share of a partition's conflicting examples that another holds; for many classes, too
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from aifs_peft.discovery import gate as gates
-from aifs_peft.discovery.arrays import Array, BoolArray, IntArray, one_hot
+from aifs_peft.discovery.arrays import Array, BoolArray, IntArray, conflicting, one_hot
 from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
 from aifs_peft.discovery.mixture.crossfit import cross_fitted
 from aifs_peft.discovery.mixture.em import Moments, partition_fit
@@ -96,18 +96,18 @@ def _unless_mislabelled(
     """
     if not solution.record.accepted:
         return solution
-    mine = solution.responsibilities.argmax(axis=1) != y
-    passed, refused, wrong = 0, 0, ""
-    for other in solutions:
-        theirs = other.responsibilities.argmax(axis=1) != y
+    mine = conflicting(solution.responsibilities, y)
+
+    def near(other: Solution) -> bool:
+        theirs = conflicting(other.responsibilities, y)
         holds = np.count_nonzero(mine & theirs) >= config.noisy_labels.held * np.count_nonzero(mine)
-        if _same(mine, theirs, config) or (holds and other.explained > solution.explained):
-            passed += other is not solution and other.record.accepted
-            if other.record.reason.startswith(gates.NO_CLASS):
-                refused, wrong = refused + 1, other.record.reason
-    if not refused or refused < passed:
+        return _same(mine, theirs, config) or bool(holds and other.explained > solution.explained)
+
+    records = [other.record for other in solutions if other is not solution and near(other)]
+    wrong = [record.reason for record in records if record.reason.startswith(gates.NO_CLASS)]
+    if len(wrong) < max(1, sum(record.accepted for record in records)):
         return solution
-    return replace(solution, record=replace(solution.record, accepted=False, reason=wrong))
+    return replace(solution, record=replace(solution.record, accepted=False, reason=wrong[-1]))
 
 
 def _support(end: End, ends: list[End], y: IntArray, config: DiscoveryConfig) -> float:

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from aifs_peft.discovery import gate as gates
-from aifs_peft.discovery.arrays import Array, IntArray
+from aifs_peft.discovery.arrays import Array, IntArray, conflicting
 from aifs_peft.discovery.config import DiscoveryConfig
 from aifs_peft.discovery.search.finding import Partition
 
@@ -127,9 +127,9 @@ def _without_wrong(partition: Partition, wrong: Sequence[Partition], y: IntArray
     """The partition, refused where a clearer one shows that most of its conflicting examples are wrong labels."""
     if not (partition.record.accepted or partition.close):
         return partition
-    moved = partition.responsibilities.argmax(axis=1) != y
+    moved = conflicting(partition.responsibilities, y)
     for other in wrong:
-        theirs = other.responsibilities.argmax(axis=1) != y
+        theirs = conflicting(other.responsibilities, y)
         held = np.count_nonzero(moved & theirs) / np.count_nonzero(theirs)
         if other.record.gain > partition.record.gain and held >= config.noisy_labels.held:
             refused = replace(partition.record, accepted=False, reason=MISLABELLED)

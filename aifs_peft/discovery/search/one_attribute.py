@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifs_peft.discovery import gate as gates
-from aifs_peft.discovery.arrays import Array, IntArray
+from aifs_peft.discovery.arrays import Array, IntArray, conflicting
 from aifs_peft.discovery.assemble import found_by_hint, found_partition, nothing_found
 from aifs_peft.discovery.claims import Claim
 from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
@@ -134,7 +134,7 @@ def _preferred(hinted: list[Hinted], own: Finding, y: IntArray, rows: IntArray, 
 
 def _same(first: Array, second: Array, y: IntArray, rows: IntArray, gate: GateThresholds) -> bool:
     """Whether the conflicting examples of two partitions are the same."""
-    moved, found = (R[rows].argmax(axis=1) != y[rows] for R in (first, second))
+    moved, found = (conflicting(R[rows], y[rows]) for R in (first, second))
     return gates.jaccard(moved, found) >= gate.jaccard
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from aifs_peft.discovery import gate as gates
-from aifs_peft.discovery.arrays import Array, BoolArray, IntArray
+from aifs_peft.discovery.arrays import Array, BoolArray, IntArray, conflicting
 from aifs_peft.discovery.config import DiscoveryConfig
 from aifs_peft.discovery.mixture.predictive import held_out_gain
 from aifs_peft.discovery.mixture.refine import refine_until_stable
@@ -37,7 +37,7 @@ class End:
 
     def moved(self, y: IntArray) -> BoolArray:
         """Which examples conflict, shape `(n,)`."""
-        return np.asarray(self.responsibilities.argmax(axis=1) != y)
+        return conflicting(self.responsibilities, y)
 
 
 def reach(

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from aifs_peft.discovery import gate as gates
-from aifs_peft.discovery.arrays import Array, IntArray, one_hot
+from aifs_peft.discovery.arrays import Array, IntArray, conflicting, one_hot
 from aifs_peft.discovery.config import DiscoveryConfig
 from aifs_peft.discovery.inputs import even_rows
 from aifs_peft.discovery.mixture.crossfit import cross_fitted
@@ -78,7 +78,7 @@ def _of_all(
     data = Moments.of(np.ascontiguousarray(X[rows][:, :k]), own, 2)
     refined = _refine(data, Start(found.record.source, found.record.share, start), rng=rng, config=config)
     refined = judge_again([refined], data.X, own, [], config=config)[0][0]
-    moved = refined.responsibilities.argmax(axis=1) != own
+    moved = conflicting(refined.responsibilities, own)
     if not refined.record.accepted or gates.jaccard(moved, start != own) >= config.gate.jaccard:
         return refined
     return replace(refined, record=_refused(refined.record))
@@ -141,8 +141,8 @@ def _distinct(rivals: list[Partition], best: Partition | None, y: IntArray, conf
     kept = [] if best is None else [best]
     wanted = config.two_classes.rivals + len(kept)
     for rival in sorted(rivals, key=lambda p: -p.record.gain):
-        moved = rival.responsibilities.argmax(axis=1) != y
-        others = (other.responsibilities.argmax(axis=1) != y for other in kept)
+        moved = conflicting(rival.responsibilities, y)
+        others = (conflicting(other.responsibilities, y) for other in kept)
         if len(kept) < wanted and all(gates.jaccard(moved, other) < config.gate.jaccard for other in others):
             kept.append(rival)
     return kept if best is None else kept[1:]
