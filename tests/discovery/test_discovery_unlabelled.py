@@ -223,6 +223,13 @@ def test_class_and_attribute_are_told_apart_from_either_start():
         # The folds find the same two directions, whichever of them they call the class.
         told = held_out(solution, data, rng=np.random.default_rng(0), config=own, gate=gate)
         assert told.agreement > 0.9
+        assert best.clear
+        # Asked a second time, in rounds and under a weaker prior, it is told more clearly, but never called clear.
+        second = in_order(solution, own, replace(gate, unlabelled_order=np.inf))
+        assert best.nats < second.nats < np.inf
+        assert not second.clear
+        assert second.settled
+        assert np.sum(second.cells.offsets()[1] * best.cells.offsets()[1]) > 0
     other = exchanged(found.model, 0.02)
     np.testing.assert_allclose(exchanged(other, 0.02).beta, found.model.beta, atol=1e-9)
 
