@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -83,6 +84,7 @@ class Forecast:
         parameters: of the model with its adapter.
         trained: of those, how many are trained.
         seconds_per_example: of a training step, on this machine.
+        cpu_seconds_per_example: the same of the processors, all threads together, which other work changes little.
         fixed_bytes: of memory: weights, gradients, optimizer.
         bytes_per_example: of memory, for each example of a batch.
         examples: of the training split.
@@ -96,6 +98,7 @@ class Forecast:
     parameters: int
     trained: int
     seconds_per_example: float
+    cpu_seconds_per_example: float
     fixed_bytes: float
     bytes_per_example: float
     examples: int
@@ -171,6 +174,7 @@ def dry_run(
         first.parameters,
         first.trained,
         second.seconds / other,
+        second.cpu_seconds / other,
         max(first.memory - slope * size, 0.0) + first.weights,
         slope,
         examples,
@@ -184,9 +188,10 @@ def dry_run(
 
 @dataclass(frozen=True)
 class _Taken:
-    """What two steps took: memory beyond the weights, and seconds of the last step."""
+    """What two steps took: memory beyond the weights, and the last step, by the clock and of the processors."""
 
     seconds: float
+    cpu_seconds: float
     memory: float
     weights: float
     parameters: int
@@ -197,19 +202,16 @@ class _LastStep(TrainerCallback):
     """Times the last step; the first one also makes buffers."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.seconds = self.cpu_seconds = 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        import time
-
-        self._started = time.perf_counter()
+        self._started, self._worked = time.perf_counter(), time.process_time()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        import time
-
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.seconds = time.perf_counter() - self._started
+        self.cpu_seconds = time.process_time() - self._worked
 
 
 class _Random(torch.utils.data.Dataset[dict[str, Tensor]]):
@@ -251,7 +253,8 @@ def _steps(spec: FinetuneSpec, args: AIFSTrainingArguments, size: int, classes: 
     counts = [(value.numel(), value.requires_grad, value.element_size()) for value in model.parameters()]
     weights = 0.0 if cuda else float(sum(n * size_of for n, _, size_of in counts))  # those on the device are counted
     memory = float(took.peak_memory_bytes or 0)
-    return _Taken(last.seconds, memory, weights, sum(n for n, _, _ in counts), sum(n for n, on, _ in counts if on))
+    parameters, trained = sum(n for n, _, _ in counts), sum(n for n, on, _ in counts if on)
+    return _Taken(last.seconds, last.cpu_seconds, memory, weights, parameters, trained)
 
 
 def _data(spec: FinetuneSpec) -> tuple[DataReport | None, str]:
