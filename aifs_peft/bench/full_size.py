@@ -87,7 +87,8 @@ class Forecast:
         cpu_seconds_per_example: the same of the processors, all threads together, which other work changes little.
         fixed_bytes: of memory: weights, gradients, optimizer.
         bytes_per_example: of memory, for each example of a batch.
-        examples: of the training split.
+        examples: of the training split: of the data folder where it can be read, else as published.
+        published: examples of the published training split.
         batch: examples per step and device.
         epochs: at most.
         data: what was found of the data folder; None where nothing was looked at, with the reason in `data_problem`.
@@ -102,6 +103,7 @@ class Forecast:
     fixed_bytes: float
     bytes_per_example: float
     examples: int
+    published: int
     batch: int
     epochs: float
     data: DataReport | None
@@ -134,7 +136,8 @@ class Forecast:
             f"({self.fixed_bytes / 1e9:.2f} GB and {self.bytes_per_example / 1e6:.0f} MB per example)",
         ]
         if self.complete:
-            return "\n".join([*lines, "data: complete"])
+            fewer = f", but its training split has {self.examples:,} examples, and the published one {self.published:,}"
+            return "\n".join([*lines, f"data: complete{fewer if self.examples != self.published else ''}"])
         problems = [self.data_problem] if self.data is None else list(self.data.problems)
         return "\n".join([*lines, *(f"data: {problem}" for problem in problems)])
 
@@ -177,6 +180,7 @@ def dry_run(
         second.cpu_seconds / other,
         max(first.memory - slope * size, 0.0) + first.weights,
         slope,
+        report.examples.get("train", examples) if report else examples,
         examples,
         args.per_device_train_batch_size,
         float(args.num_train_epochs),
