@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 from aifs_peft.bench.full_size import dry_run
 from aifs_peft.cli.options import parse
+from aifs_peft.cli.screen import quiet_libraries
 from aifs_peft.experiments import provenance
 
 HERE = Path(__file__).parent
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="forecast again what the file holds")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    transformers.logging.set_verbosity_error()
+    quiet_libraries()
     record: dict[str, Any] = json.loads(options.out.read_text()) if options.out.is_file() else {"rows": {}}
     for config in sorted(CONFIGS.glob("*.yaml")):
         name = config.stem

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -237,6 +239,18 @@ class _Random(torch.utils.data.Dataset[dict[str, Tensor]]):
         return {**{name: values[index] for name, values in self.inputs.items()}, "labels": self.labels[index]}
 
 
+@contextmanager
+def _unsaid() -> Iterator[None]:
+    """Without what a method says of data that are random: nothing can be found in them."""
+    logger = logging.getLogger("aifs_peft.methods")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _steps(spec: FinetuneSpec, args: AIFSTrainingArguments, size: int, classes: int) -> _Taken:
     """Two steps of a batch size."""
     modality, build = ARCHITECTURES[spec.model or ""]
@@ -252,7 +266,7 @@ def _steps(spec: FinetuneSpec, args: AIFSTrainingArguments, size: int, classes: 
         )  # fmt: skip
         last = _LastStep()
         trainer = make_trainer(model, small, data, None, [last])
-        with measured() as took:
+        with _unsaid(), measured() as took:
             trainer.train()
     counts = [(value.numel(), value.requires_grad, value.element_size()) for value in model.parameters()]
     weights = 0.0 if cuda else float(sum(n * size_of for n, _, size_of in counts))  # those on the device are counted
