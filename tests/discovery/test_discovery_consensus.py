@@ -11,7 +11,8 @@ from aifs_peft.discovery.linear_heads.families import balanced_weights
 from aifs_peft.discovery.linear_heads.logistic import fit_logistic, fit_on_common_scale
 from aifs_peft.discovery.linear_heads.plain import fit_plain
 from aifs_peft.discovery.mixture.refine import _assign
-from aifs_peft.discovery.search.consensus import solve, solve_by_pairs
+from aifs_peft.discovery.result import Candidate
+from aifs_peft.discovery.search.consensus import Solution, clearest, solve, solve_by_pairs
 from aifs_peft.discovery.search.pairs import chosen_pairs, search_pairs
 
 
@@ -210,3 +211,28 @@ def test_pairs_say_nothing_where_nothing_is():
     X, y = styles()
     found = solve_by_pairs(X, y, 4, rng=np.random.default_rng(0), config=DEFAULT_CONFIG)
     assert found is None or not found.record.accepted
+
+
+def ended(attribute, *, relative, support, accepted=True):
+    record = Candidate(
+        source="margins+refined", k=8, share=0.1, gain=relative, cosine=0.0, strength=4.0, class_strength=2.0,
+        association=0.8, conflicts=0.1, support=support, accepted=accepted, reason="",
+    )  # fmt: skip
+    return Solution(record, np.eye(3)[attribute])
+
+
+def test_of_ends_that_bear_each_other_out_the_strongest_attribute_is_taken():
+    y = np.repeat([0, 1, 2], 100)
+    one, other = y.copy(), y.copy()
+    one[:20], other[:18], other[200:] = 1, 1, 0
+    first, same = ended(one, relative=10.0, support=0.8), ended(one, relative=20.0, support=0.8)
+    # Neither what ends elsewhere, nor what other starts do not reach, nor what the gate refuses.
+    others = [
+        ended(other, relative=50.0, support=0.8),
+        ended(one, relative=50.0, support=0.2),
+        ended(one, relative=50.0, support=0.8, accepted=False),
+    ]
+    assert clearest([first, same, *others], y, DEFAULT_CONFIG) is same
+    assert clearest(others[2:], y, DEFAULT_CONFIG) is None
+    alone = ended(one, relative=10.0, support=0.1)  # accepted, for it explains the latents best
+    assert clearest([alone, same, *others], y, DEFAULT_CONFIG) is alone

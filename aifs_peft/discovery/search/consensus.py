@@ -90,6 +90,34 @@ def solve(
     return [_unless_mislabelled(solution, solutions, y, config) for solution in solutions]
 
 
+def clearest(solutions: list[Solution], y: IntArray, config: DiscoveryConfig) -> Solution | None:
+    """The solution to use, or `None` where the gate accepts none.
+
+    Ends that bear each other out differ in a few examples. The one that explains the latents best has taken in most
+    styles of the classes; the one whose attribute is strongest beside the class has the fewest of them. What stands
+    alone, for it explains the latents best, stays what it is.
+
+    Args:
+        solutions: By falling `explained`, see `solve`.
+        y: Labels in `0..K-1`, shape `(n,)`.
+        config: Its `gate` says which ends are the same.
+
+    Example:
+        >>> from aifs_peft.discovery.config import DEFAULT_CONFIG
+        >>> clearest([], np.array([0, 1, 2]), DEFAULT_CONFIG) is None
+        True
+    """
+    accepted = [solution for solution in solutions if solution.record.accepted]
+    if not accepted:
+        return None
+    first, needed = accepted[0], config.gate.support
+    if first.record.support < needed:
+        return first
+    mine = conflicting(first.responsibilities, y)
+    same = [s for s in accepted if s is first or _same(mine, conflicting(s.responsibilities, y), config)]
+    return max((s for s in same if s.record.support >= needed), key=lambda s: s.record.gain)
+
+
 def _unless_mislabelled(
     solution: Solution, solutions: list[Solution], y: IntArray, config: DiscoveryConfig
 ) -> Solution:
