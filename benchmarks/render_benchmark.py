@@ -1,8 +1,9 @@
 """Fill `docs/benchmark.md` from the results of `aifs bench`: `python benchmarks/render_benchmark.py [--check]`.
 
 A block `<!-- bench:NAME:PART -->` gets that part of what the experiment `benchmarks/experiments/NAME.json` has to say,
-with its figures as `docs/img/bench_NAME_FIGURE.png`; the block `<!-- peers -->` gets the table of other packages. An
-experiment without results says so. `--results DIR` reads another folder of results.
+with its figures as `docs/img/bench_NAME_FIGURE.png`; the block `<!-- peers -->` gets the table of other packages,
+`<!-- full_size -->` the forecasts of `full_size_forecasts.py`. An experiment without results says so. `--results DIR`
+reads another folder of results.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from aifs_peft.bench.rendering import FIGURES
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, IMAGES = ROOT / "docs" / "benchmark.md", ROOT / "docs" / "img"
 EXPERIMENTS, RESULTS = ROOT / "benchmarks" / "experiments", ROOT / "benchmarks" / "results"
-PEERS = re.compile(r"<!-- peers -->\n.*?<!-- /peers -->", re.DOTALL)
+TABLE = re.compile(r"<!-- (peers|full_size) -->\n.*?<!-- /\1 -->", re.DOTALL)
 BLOCK = re.compile(r"<!-- bench:(\w+):(\w+) -->\n.*?<!-- /bench:\1:\2 -->", re.DOTALL)
 PEER_METRICS = ("worst_group_accuracy", "average_accuracy", "equal_opportunity_difference")
 # Part -> what is said, and the figures that go with it.
@@ -62,7 +63,10 @@ def render(text: str, results: Path = RESULTS) -> str:
         filled = "\n\n".join(line for line in lines if line) or NOTHING
         return f"<!-- bench:{match[1]}:{match[2]} -->\n{filled}\n<!-- /bench:{match[1]}:{match[2]} -->"
 
-    return PEERS.sub(f"<!-- peers -->\n{peers_table(results)}\n<!-- /peers -->", BLOCK.sub(fill, text))
+    def fill_table(match: re.Match[str]) -> str:
+        return f"<!-- {match[1]} -->\n{TABLES[match[1]](results)}\n<!-- /{match[1]} -->"
+
+    return TABLE.sub(fill_table, BLOCK.sub(fill, text))
 
 
 def image(experiment: str, figure: str) -> str:
@@ -84,6 +88,34 @@ def peers_table(results: Path = RESULTS) -> str:
     head = ["data set", "method", "group labels", "worst group", "average", "equal opportunity", "processor seconds"]
     seeds = min(numbers["seeds"] for numbers in record["summary"].values())
     return f"{table(head, rows, texts=3)}\n\nAt least {seeds} seeds in each row."
+
+
+def full_size_table(results: Path = RESULTS) -> str:
+    """What trainings at full size would take on one core, where `full_size_forecasts.py` has been run."""
+    file = results / "performance" / "full_size.json"
+    if not file.is_file():
+        return NOTHING
+    rows = []
+    record = json.loads(file.read_text(encoding="utf-8"))
+    for name, row in record["rows"].items():
+        seconds, batch, epoch = row["cpu_seconds_per_step"], row["batch"], row["examples"] / row["batch"] / 3600
+        numbers = [f"{row['parameters'] / 1e6:.0f} M", f"{row['trained'] / row['parameters']:.2%}", f"{seconds:,.0f}"]
+        memory = f"{row['peak_bytes'] / 1e9:.0f} GB at {row['per_device_batch']}"
+        rows.append([f"`{name}`", *numbers, f"{seconds * epoch:,.0f}", memory])
+        if batch != 256:
+            raise ValueError(f"{name} has batches of {batch}, and the table says 256")
+    head = [
+        "configuration",
+        "parameters",
+        "of them trained",
+        "seconds for a step of 256",
+        "hours for an epoch",
+        "memory",
+    ]
+    return table(head, rows, texts=1)
+
+
+TABLES: dict[str, Callable[[Path], str]] = {"peers": peers_table, "full_size": full_size_table}
 
 
 def draw(text: str, results: Path = RESULTS) -> None:

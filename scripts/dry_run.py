@@ -8,12 +8,14 @@ import sys
 
 from aifs_peft.cli.mistakes import command
 from aifs_peft.cli.options import parse
+from aifs_peft.cli.screen import quiet_libraries
 
 
 @command
 def main(argv: list[str]) -> int:
     """Print the forecast."""
     spec, args, _ = parse(argv)
+    quiet_libraries()
     from aifs_peft.bench.full_size import dry_run
 
     forecast = dry_run(spec, args)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,9 +87,11 @@ class Forecast:
         parameters: of the model with its adapter.
         trained: of those, how many are trained.
         seconds_per_example: of a training step, on this machine.
+        cpu_seconds_per_example: the same of the processors, all threads together, which other work changes little.
         fixed_bytes: of memory: weights, gradients, optimizer.
         bytes_per_example: of memory, for each example of a batch.
-        examples: of the training split.
+        examples: of the training split: of the data folder where it can be read, else as published.
+        published: examples of the published training split.
         batch: examples per step and device.
         epochs: at most.
         data: what was found of the data folder; None where nothing was looked at, with the reason in `data_problem`.
@@ -97,9 +102,11 @@ class Forecast:
     parameters: int
     trained: int
     seconds_per_example: float
+    cpu_seconds_per_example: float
     fixed_bytes: float
     bytes_per_example: float
     examples: int
+    published: int
     batch: int
     epochs: float
     data: DataReport | None
@@ -132,7 +139,8 @@ class Forecast:
             f"({self.fixed_bytes / 1e9:.2f} GB and {self.bytes_per_example / 1e6:.0f} MB per example)",
         ]
         if self.complete:
-            return "\n".join([*lines, "data: complete"])
+            fewer = f", but its training split has {self.examples:,} examples, and the published one {self.published:,}"
+            return "\n".join([*lines, f"data: complete{fewer if self.examples != self.published else ''}"])
         problems = [self.data_problem] if self.data is None else list(self.data.problems)
         return "\n".join([*lines, *(f"data: {problem}" for problem in problems)])
 
@@ -172,8 +180,10 @@ def dry_run(
         first.parameters,
         first.trained,
         second.seconds / other,
+        second.cpu_seconds / other,
         max(first.memory - slope * size, 0.0) + first.weights,
         slope,
+        report.examples.get("train", examples) if report else examples,
         examples,
         args.per_device_train_batch_size,
         float(args.num_train_epochs),
@@ -185,9 +195,10 @@ def dry_run(
 
 @dataclass(frozen=True)
 class _Taken:
-    """What two steps took: memory beyond the weights, and seconds of the last step."""
+    """What two steps took: memory beyond the weights, and the last step, by the clock and of the processors."""
 
     seconds: float
+    cpu_seconds: float
     memory: float
     weights: float
     parameters: int
@@ -198,19 +209,16 @@ class _LastStep(TrainerCallback):
     """Times the last step; the first one also makes buffers."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.seconds = self.cpu_seconds = 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        import time
-
-        self._started = time.perf_counter()
+        self._started, self._worked = time.perf_counter(), time.process_time()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        import time
-
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.seconds = time.perf_counter() - self._started
+        self.cpu_seconds = time.process_time() - self._worked
 
 
 class _Random(torch.utils.data.Dataset[dict[str, Tensor]]):
@@ -232,6 +240,18 @@ class _Random(torch.utils.data.Dataset[dict[str, Tensor]]):
         return {**{name: values[index] for name, values in self.inputs.items()}, "labels": self.labels[index]}
 
 
+@contextmanager
+def _unsaid() -> Iterator[None]:
+    """Without what a method says of data that are random: nothing can be found in them."""
+    logger = logging.getLogger("aifs_peft.methods")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _steps(spec: FinetuneSpec, args: AIFSTrainingArguments, size: int, classes: int) -> _Taken:
     """Two steps of a batch size."""
     modality, build = ARCHITECTURES[spec.model or ""]
@@ -247,12 +267,13 @@ def _steps(spec: FinetuneSpec, args: AIFSTrainingArguments, size: int, classes: 
         )  # fmt: skip
         last = _LastStep()
         trainer = make_trainer(model, small, data, None, [last])
-        with measured() as took:
+        with _unsaid(), measured() as took:
             trainer.train()
     counts = [(value.numel(), value.requires_grad, value.element_size()) for value in model.parameters()]
     weights = 0.0 if cuda else float(sum(n * size_of for n, _, size_of in counts))  # those on the device are counted
     memory = float(took.peak_memory_bytes or 0)
-    return _Taken(last.seconds, memory, weights, sum(n for n, _, _ in counts), sum(n for n, on, _ in counts if on))
+    parameters, trained = sum(n for n, _, _ in counts), sum(n for n, on, _ in counts if on)
+    return _Taken(last.seconds, last.cpu_seconds, memory, weights, parameters, trained)
 
 
 def _data(spec: FinetuneSpec) -> tuple[DataReport | None, str]:

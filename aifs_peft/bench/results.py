@@ -17,7 +17,11 @@ from aifs_peft.experiments.evaluation import evaluate_groups
 from aifs_peft.experiments.provenance import provenance
 from aifs_peft.methods import get
 
+# What the keys of a result mean. It is raised where a key goes or comes to mean something else, not where one is added
+# that a file can do without: readers of before overlook it, and this one fills it in (`ADDED`).
 FORMAT = 1
+# Keys that results had from later on, and what is said where a result lacks one.
+ADDED: dict[str, Any] = {"cpu_seconds": None}
 # Digits of the numbers in a file: a ten-thousandth of a point.
 _DIGITS = 6
 # What every result has, whether it failed or not.
@@ -28,6 +32,10 @@ KEYS = (
     "data_checksum",
 )  # fmt: skip
 NOT_A_RESULT = "{path} is no result of `aifs bench`: {reason}"
+NEWER = (
+    "{path} was made by a newer version of aifs_peft: its format is {given}, and this version reads up to {known}; "
+    "update aifs_peft, or run the experiment again into another folder"
+)
 
 
 def result_path(results: str | Path, experiment: str, data: str, method: str, seed: int) -> Path:
@@ -176,9 +184,12 @@ def read_result(path: str | Path) -> dict[str, Any]:
     Args:
         path: of its file.
 
+    Returns:
+        Its content, with every key of `KEYS`; one that came later than the file is None.
+
     Raises:
         DataNotFoundError: there is none.
-        InvalidInputError: it is none.
+        InvalidInputError: it is none, or of a newer version.
     """
     path = Path(path)
     if not path.is_file():
@@ -187,12 +198,18 @@ def read_result(path: str | Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InvalidInputError(NOT_A_RESULT.format(path=path, reason=f"no JSON ({error})")) from error
-    missing = [key for key in KEYS if not isinstance(content, dict) or key not in content]
+    # The format first: of one that this version does not know, nothing is said about what it lacks.
+    kind = content.get("format") if isinstance(content, dict) else None
+    if kind is None:
+        raise InvalidInputError(NOT_A_RESULT.format(path=path, reason="it lacks 'format'"))
+    if type(kind) is int and kind > FORMAT:
+        raise InvalidInputError(NEWER.format(path=path, given=kind, known=FORMAT))
+    if kind != FORMAT:
+        raise InvalidInputError(NOT_A_RESULT.format(path=path, reason=f"its format is {kind!r}, not {FORMAT}"))
+    content = ADDED | content
+    missing = [key for key in KEYS if key not in content]
     if missing:
         raise InvalidInputError(NOT_A_RESULT.format(path=path, reason=f"it lacks {missing[0]!r}"))
-    if content["format"] != FORMAT:
-        reason = f"its format is {content['format']!r}, and this version reads {FORMAT}"
-        raise InvalidInputError(NOT_A_RESULT.format(path=path, reason=reason))
     return dict(content)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +37,14 @@ class DataReport:
         table: counts per group and split, empty when it could not be loaded.
         problems: what must be mended, each with its remedy.
         notes: what one should know, such as checksums that agree and groups without examples.
+        examples: how many each split has; empty when it could not be loaded.
     """
 
     card: DataCard
     table: str
     problems: tuple[str, ...]
     notes: tuple[str, ...]
+    examples: dict[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -100,7 +102,8 @@ def check_data_set(name: str, data_dir: str | Path | None = None, **options: Any
     grouped = find_spec(data) is not None
     notes += _group_notes(data) if grouped else []
     table = group_spec(data).table(data) if grouped else _class_table(data)
-    return DataReport(card, table, tuple(problems), tuple(notes))
+    examples = {split: len(part) for split, part in data.items()}
+    return DataReport(card, table, tuple(problems), tuple(notes), examples)
 
 
 def _own_card(name: str) -> DataCard:

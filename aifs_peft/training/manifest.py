@@ -69,7 +69,7 @@ def _parse(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
         digest = content.pop("sha256")
-        whole = digest == _digest(content) and content["format"] == FORMAT
+        whole, kind = digest == _digest(content), content["format"]
     except FileNotFoundError:
         raise CheckpointMismatchError(
             f"there is no {file}: the checkpoint is not whole, or of another trainer or an earlier release"
@@ -78,6 +78,11 @@ def _parse(folder: Path) -> dict[str, Any]:
         raise CheckpointMismatchError(f"{file} cannot be read ({type(error).__name__}: {error})") from error
     if not whole:
         raise CheckpointMismatchError(f"the content of {file} has changed since it was saved")
+    if kind != FORMAT:
+        raise CheckpointMismatchError(
+            f"{file} has format {kind!r}, and this version of aifs_peft reads {FORMAT}: resume with the version that "
+            "saved the checkpoint"
+        )
     return dict(content)
 
 

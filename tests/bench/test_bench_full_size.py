@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification
 
 from aifs_peft.bench import full_size
@@ -42,20 +43,31 @@ def test_the_architectures_have_their_published_size(name: str) -> None:
     assert count / 1e6 == pytest.approx(MILLIONS[name], abs=1.0)
 
 
-def test_a_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[FinetuneSpec, AIFSTrainingArguments]:
+    """A run of an architecture that is small, on a folder of Waterbirds that is not there yet."""
+
     def build(classes: int) -> ViTForImageClassification:
         config = ViTConfig(hidden_size=192, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4)
         config.num_labels = classes
         return ViTForImageClassification(config)
 
     monkeypatch.setitem(full_size.ARCHITECTURES, "tiny", ("image", build))
-    spec = FinetuneSpec(model="tiny", dataset="waterbirds", data_dir=str(tmp_path))
     args = AIFSTrainingArguments(
         output_dir=str(tmp_path / "run"), method="erm", num_train_epochs=3, per_device_train_batch_size=64, use_cpu=True
     )
-    forecast = dry_run(spec, args, batches=(2, 24))
+    return FinetuneSpec(model="tiny", dataset="waterbirds", data_dir=str(tmp_path)), args
+
+
+def test_a_dry_run(
+    tiny: tuple[FinetuneSpec, AIFSTrainingArguments], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny[1].method = "aifs"
+    forecast = dry_run(*tiny, batches=(2, 24))
+    assert "no spurious direction found" not in caplog.text  # of random pictures it says nothing
     assert forecast.trained < forecast.parameters
     assert forecast.seconds_per_example > 0
+    assert forecast.cpu_seconds_per_example > 0
     # An example of a batch keeps, in 4 layers of 197 tokens of width 192, some megabytes.
     assert 1e6 < forecast.bytes_per_example < 1e8
     assert forecast.peak_bytes > 64 * 1e6
@@ -64,6 +76,23 @@ def test_a_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "an epoch of 4,795 examples" in told
     assert "metadata.csv" in told
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_on_a_folder_that_is_there(tiny: tuple[FinetuneSpec, AIFSTrainingArguments], tmp_path: Path) -> None:
+    folder = tmp_path / "waterbird_complete95_forest2water2"
+    folder.mkdir()
+    rows = [f"{i},{i}.jpg,{i % 2},{i // 6},{i // 3 % 2},place.jpg" for i in range(18)]
+    (folder / "metadata.csv").write_text("img_id,img_filename,y,split,place,place_filename\n" + "\n".join(rows))
+    for i in range(18):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(folder / f"{i}.jpg")
+    forecast = dry_run(*tiny, batches=(1, 2))
+    assert forecast.complete
+    assert "an epoch of 6 examples" in forecast.describe()
+    assert forecast.describe().endswith("complete, but its training split has 6 examples, and the published one 4,795")
+    (folder / "17.jpg").unlink()
+    broken = dry_run(*tiny, batches=(1, 2))
+    assert not broken.complete
+    assert "17.jpg is missing" in broken.describe()
 
 
 def test_what_a_dry_run_does_not_know(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from aifs_peft.bench import plan, read_experiment, read_results, reproduce, run_
 from aifs_peft.bench.draws import load_draw
 from aifs_peft.bench.experiment import MethodEntry, data_entry_of
 from aifs_peft.bench.frozen import fit_frozen
-from aifs_peft.bench.results import KEYS, read_result, result_path
+from aifs_peft.bench.results import ADDED, FORMAT, KEYS, read_result, result_path
+from aifs_peft.bench.tables import summarise
 from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.errors import DataNotFoundError, InvalidInputError
 from aifs_peft.metrics import group_metrics
@@ -143,6 +144,34 @@ def test_files_that_are_no_results(tmp_path: Path) -> None:
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(InvalidInputError, match=said):
             read_result(tmp_path / "x.json")
+
+
+def test_a_result_of_before_a_key_was_added_is_read(done: Path, tmp_path: Path) -> None:
+    path = result_path(done / "results", "toy", "toy", "erm", 0)
+    content = json.loads(path.read_text())
+    assert content["cpu_seconds"] > 0
+    for key in ADDED:
+        del content[key]
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    assert read_result(tmp_path / "old.json") == {**read_result(path), **ADDED}
+    assert reproduce(tmp_path / "old.json").agrees
+    rows = summarise([read_result(tmp_path / "old.json")])
+    assert [row.seconds for row in rows] == [None]
+
+
+def test_a_result_of_a_newer_version_is_named_as_that(done: Path, tmp_path: Path) -> None:
+    path = result_path(done / "results", "toy", "toy", "erm", 0)
+    newer = tmp_path / "newer.json"
+    # Whatever else has changed in it, a key that is gone say.
+    newer.write_text(json.dumps({"format": FORMAT + 1, "metric": {}}))
+    with pytest.raises(InvalidInputError, match=f"newer version of aifs_peft: its format is {FORMAT + 1}.*update"):
+        read_result(newer)
+    newer.write_text(json.dumps({**json.loads(path.read_text()), "format": "one"}))
+    with pytest.raises(InvalidInputError, match="its format is 'one', not 1"):
+        read_result(newer)
+    extended = {**json.loads(path.read_text()), "energy": 1.0}
+    newer.write_text(json.dumps(extended))
+    assert read_result(newer) == extended
 
 
 def test_few_labelled_groups(done: Path) -> None:

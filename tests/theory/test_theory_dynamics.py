@@ -1,8 +1,6 @@
 """docs/theory.md, section 5: what a linear head learns first, and where its loss is sharp; and what measures them."""
 
-import runpy
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -10,7 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ROOT = Path(__file__).parents[2]
-SCRIPT: dict[str, Any] = runpy.run_path(str(ROOT / "benchmarks" / "training_dynamics.py"), run_name="training_dynamics")
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(ROOT / "benchmarks"))
+    import dynamics_cases
+    import dynamics_curvature
+    import dynamics_series
 WIDTH = 6
 
 
@@ -32,33 +34,32 @@ def test_curvature_along_a_direction_is_its_second_moment_weighted_by_doubt(axis
     z, y, at = problem()
     hessian = torch.autograd.functional.hessian(lambda p: loss_of(z, y, p), at)
     u = F.normalize(torch.eye(WIDTH, dtype=torch.float64)[axis] + 0.3, dim=0)
-    change = SCRIPT["along"](u)
+    change = dynamics_curvature.along(u)
     assert float(change.norm()) == pytest.approx(1)
     weight, bias = at[:-2].view(2, WIDTH), at[-2:]
     margin = z @ (weight[1] - weight[0]) + bias[1] - bias[0]
-    assert SCRIPT["curvature_along"](margin, z @ u) == pytest.approx(float(change @ hessian @ change))
+    assert dynamics_curvature.curvature_along(margin, z @ u) == pytest.approx(float(change @ hessian @ change))
     # Undecided, it is half of the second moment.
-    assert SCRIPT["curvature_along"](0 * margin, z @ u) == pytest.approx(float((z @ u).square().mean()) / 2)
+    assert dynamics_curvature.curvature_along(0 * margin, z @ u) == pytest.approx(float((z @ u).square().mean()) / 2)
 
 
 def test_power_iteration_gives_the_top_of_the_hessian() -> None:
     z, y, at = problem()
     values, vectors = torch.linalg.eigh(torch.autograd.functional.hessian(lambda p: loss_of(z, y, p), at))
     gradient = torch.func.grad(lambda p: loss_of(z, y, p))
-    value, vector = SCRIPT["top_curvature"](gradient, at, torch.ones_like(at) + torch.arange(len(at)))
+    value, vector = dynamics_curvature.top_curvature(gradient, at, torch.ones_like(at) + torch.arange(len(at)))
     assert value == pytest.approx(float(values[-1]), rel=1e-6)
     assert abs(float(vector @ vectors[:, -1])) == pytest.approx(1, abs=1e-6)
-    assert float(vector @ SCRIPT["along"](torch.eye(WIDTH)[1])) ** 2 > 0.75  # the axis of the largest variance
+    assert float(vector @ dynamics_curvature.along(torch.eye(WIDTH)[1])) ** 2 > 0.75  # the axis of the largest variance
 
 
 @pytest.mark.parametrize("share", [0.6, 0.95])
 def test_gradient_descent_starts_with_what_goes_with_the_label(share: float) -> None:
     """At a head of zero the weights move as `D_c / 4` and `(2 rho - 1) D_s / 4`: the shortcut first if it is larger."""
-    module = SCRIPT["planted"].__globals__
-    core, spurious = module["CORE"], module["SPURIOUS"]
+    core, spurious = dynamics_cases.CORE, dynamics_cases.SPURIOUS
     gradients = []
     for seed in range(20):
-        data = SCRIPT["planted"](share, seed)
+        data = dynamics_cases.planted(share, seed)
         weight = torch.zeros(2, data.z.shape[1], requires_grad=True)
         F.cross_entropy(F.linear(data.z, weight), data.y).backward()
         gradients.append((weight.grad[0] - weight.grad[1])[:2] / 2)
@@ -69,7 +70,7 @@ def test_gradient_descent_starts_with_what_goes_with_the_label(share: float) -> 
 
 
 def test_adamw_starts_both_at_one_pace() -> None:
-    data = SCRIPT["planted"](0.95, 0)
+    data = dynamics_cases.planted(0.95, 0)
     weight = torch.zeros(2, data.z.shape[1], requires_grad=True)
     optimizer = torch.optim.AdamW([weight], lr=1e-3)
     F.cross_entropy(F.linear(data.z, weight), data.y).backward()
@@ -80,16 +81,16 @@ def test_adamw_starts_both_at_one_pace() -> None:
 
 def test_an_undecided_head_is_sharpest_along_the_larger_contrast() -> None:
     """`(1 + D^2 / 4) / 2` along a contrast of D."""
-    data, module = SCRIPT["planted"](0.95, 0), SCRIPT["planted"].__globals__
+    data = dynamics_cases.planted(0.95, 0)
     nothing = torch.zeros(len(data.y), dtype=torch.float64)
-    for axis, contrast in ((0, module["CORE"]), (1, module["SPURIOUS"])):
-        curvature = SCRIPT["curvature_along"](nothing, data.z[:, axis].double())
+    for axis, contrast in ((0, dynamics_cases.CORE), (1, dynamics_cases.SPURIOUS)):
+        curvature = dynamics_curvature.curvature_along(nothing, data.z[:, axis].double())
         assert curvature == pytest.approx((1 + contrast**2 / 4) / 2, rel=0.06)
 
 
 def test_summaries_of_series() -> None:
-    assert SCRIPT["half_time"]([0.0, 1.0, 2.0, 4.0]) == pytest.approx(2)
-    assert SCRIPT["half_time"]([0.0, 1.0, 3.0, 4.0]) == pytest.approx(1.5)
-    assert SCRIPT["converged"]([None, None, 0.2, 0.005, 0.002]) == 3
-    assert SCRIPT["converged"]([None, 0.0, 0.0]) == 1
-    assert SCRIPT["converged"]([None, 0.2, 0.3]) is None
+    assert dynamics_series.half_time([0.0, 1.0, 2.0, 4.0]) == pytest.approx(2)
+    assert dynamics_series.half_time([0.0, 1.0, 3.0, 4.0]) == pytest.approx(1.5)
+    assert dynamics_series.converged([None, None, 0.2, 0.005, 0.002]) == 3
+    assert dynamics_series.converged([None, 0.0, 0.0]) == 1
+    assert dynamics_series.converged([None, 0.2, 0.3]) is None

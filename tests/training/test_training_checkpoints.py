@@ -106,6 +106,15 @@ def test_without_a_whole_checkpoint_true_is_refused(tmp_path, copied):
         trainer_of(copied).train(resume_from_checkpoint=str(copied / "checkpoint-12"))
 
 
+def test_a_manifest_of_another_release_is_not_called_damaged(tmp_path, monkeypatch):
+    (tmp_path / "optimizer.pt").write_bytes(b"content")
+    with monkeypatch.context() as patch:
+        patch.setattr("aifs_peft.training.manifest.FORMAT", 2)
+        write_manifest(tmp_path, {"step": 1})
+    with pytest.raises(CheckpointMismatchError, match="has format 2, and this version of aifs_peft reads 1: resume"):
+        read_manifest(tmp_path)
+
+
 def test_a_file_of_another_process_is_refused(copied):
     checkpoint = copied / "checkpoint-12"
     for name in ("aifs_latents_1.safetensors", "rng_state_1.pth"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +14,7 @@ from aifs_peft.data.own.prepare import prepare
 from aifs_peft.data.own.roles import find_roles
 from aifs_peft.data.own.sources import read
 from aifs_peft.data.tables import assemble
-from aifs_peft.errors import InvalidInputError
+from aifs_peft.errors import DataNotFoundError, InvalidInputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +85,14 @@ def load_own(
     check_shares(validation_share, test_share)
     check_count("seed", seed, low=0, error=InvalidInputError)
     how = split if split in CUTS else CUTS[0]
-    rows = read(source, data_dir=data_dir, revision=revision)
+    try:
+        rows = read(source, data_dir=data_dir, revision=revision)
+    except DataNotFoundError as error:
+        named = {
+            "pictures": image, "texts": text, "vectors": features, "classes": label, "the attribute": attribute,
+            "groups": group, "what is train, validation or test": None if split in CUTS else split,
+        }  # fmt: skip
+        raise DataNotFoundError(f"{error}{_wanted(named)}") from error
     roles = find_roles(
         rows, label=label, image=image, text=text, features=features, attribute=attribute, group=group,
         split=None if split in CUTS else split,
@@ -96,6 +103,12 @@ def load_own(
     tell_small(own, parts, test_share)
     cuts = "as given" if own.given is not None else f"{how}, test {test_share}, seed {seed}"
     return cast("DatasetDict", assemble(splits, own.spec, f"Own data from {rows.where}; splits: {cuts}."))
+
+
+def _wanted(named: Mapping[str, str | Sequence[str] | None]) -> str:
+    """Which columns a source should have, as far as they were named."""
+    columns = [f"{column!r} ({role})" for role, column in named.items() if isinstance(column, str) and column != "all"]
+    return f"; wanted is a table with the columns {', '.join(columns)}" if columns else ""
 
 
 def from_table(
