@@ -69,7 +69,7 @@ performance: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/audit_memory.py --again --folder $${TMPDIR:-/tmp}
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/latent_cache.py
 	$(BIN)/python benchmarks/weak_scaling.py
-	$(BIN)/python benchmarks/render_discovery_docs.py
+	$(BIN)/python benchmarks/render_performance_docs.py
 
 types: $(VENV)/.installed-test
 	$(BIN)/mypy

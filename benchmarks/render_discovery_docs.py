@@ -1,4 +1,4 @@
-"""Fill the tables of discovery.md, unlabelled.md, performance.md and research_log.md; draw their pictures.
+"""Fill the tables of discovery.md, unlabelled.md and research_log.md; draw their pictures.
 
 python benchmarks/render_discovery_docs.py             # tables
 python benchmarks/render_discovery_docs.py --check     # only say whether they are up to date
@@ -12,7 +12,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from aifs_peft.discovery.config import DEFAULT_CONFIG
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = tuple(ROOT / "docs" / name for name in ("discovery.md", "unlabelled.md", "performance.md", "research_log.md"))
+PAGES = tuple(ROOT / "docs" / name for name in ("discovery.md", "unlabelled.md", "research_log.md"))
 
 
 def result(name: str) -> dict[str, Any]:
@@ -268,147 +268,7 @@ def tuned() -> str:
     return table(["", "seeds", "worst group", "mean over groups", "average", "seconds"], rows)
 
 
-def performance(name: str) -> dict[str, Any]:
-    """A committed result file of the folder `performance`."""
-    loaded: dict[str, Any] = json.loads((RESULTS / "performance" / f"{name}.json").read_text())
-    return loaded
-
-
-def cost(row: dict[str, Any]) -> list[str]:
-    """Seconds and memory of a row."""
-    return [f"{row['seconds']:.2f}", f"{row['wall_seconds']:.2f}", f"{row['peak_memory_bytes'] / 2**20:,.0f} MB"]
-
-
-def scaling() -> str:
-    """A fit against examples, classes, share and width."""
-    rows = []
-    for row in performance("discovery_scaling")["rows"]:
-        if row["method"] != "aifs":
-            continue
-        share = f"{row['share']:.2f}" + ("" if row["share"] > 1.0 / row["K"] else " (no shortcut)")
-        found = "yes" if row["found"] else "no"
-        rows.append([f"{row['n']:,}", str(row["d"]), str(row["K"]), share, found, *cost(row)])
-    return table(["n", "d", "K", "aligned share", "found", "processor", "clock", "beside the input"], rows)
-
-
-def steps() -> str:
-    """A training step beside one of plain training by the same trainer."""
-    rows = []
-    for row in performance_rows("step_overhead"):
-        name = "plain `Trainer`" if row["method"] == "trainer" else f"`{row['method']}`"
-        rows.append([row["encoder"], {"lora": "LoRA, head", "frozen": "head"}[row["regime"]], name,
-                     f"{row['ratio_median']:.3f}", f"{row['ratio_min']:.3f} to {row['ratio_max']:.3f}",
-                     f"{row['seconds_per_step']:.2f}"])  # fmt: skip
-    return table(["encoder", "trained", "", "step / step of `erm`", "rounds, lowest to highest", "seconds"], rows)
-
-
-def step_parts() -> str:
-    """Where the time of a step goes."""
-    measured = performance_rows("step_parts")
-    rows = [[part, *(f"{row['seconds'][part] * 1000:,.1f}" for row in measured)] for part in measured[0]["seconds"]]
-    return table(["milliseconds", *(row["encoder"] for row in measured)], rows)
-
-
-def performance_rows(name: str) -> list[dict[str, Any]]:
-    """A committed result file of the folder `performance` that is a list of rows."""
-    rows: list[dict[str, Any]] = json.loads((RESULTS / "performance" / f"{name}.json").read_text())
-    return rows
-
-
-def attribution() -> str:
-    """Attribution of a linear head."""
-    rows = [
-        [f"{row['n']:,}", str(row["d"]), str(row["K"]), *cost(row)]
-        for row in performance("discovery_scaling")["rows"]
-        if row["method"] == "attribution"
-    ]
-    return table(["n", "d", "K", "processor", "clock", "beside the input, scores and all"], rows)
-
-
-def peers() -> str:
-    """Other fits of the same latents."""
-    names = {
-        "aifs": "`AIFSClassifier()`",
-        "logistic-regression": "`LogisticRegression()`",
-        "xrm-gdro": "XRM + group DRO",
-    }
-    rows = [[names[row["method"]], f"{row['n']:,}", *cost(row)] for row in performance("peers")["rows"]]
-    return table(["", "n", "processor", "clock", "beside the input"], rows)
-
-
-def first_fit() -> str:
-    """From nothing to a fitted classifier."""
-    seconds = performance("discovery_scaling")["first_fit"]
-    rows = [
-        ["seconds of processor", f"{seconds['processor_seconds']:.1f}"],
-        ["on the clock", f"{seconds['warm_seconds']:.1f}"],
-        ["on the clock, its files dropped from memory before", f"{seconds['cold_seconds']:.1f}"],
-    ]
-    return table([f"median of {seconds['rounds']}", "seconds"], rows)
-
-
-def head_rows() -> str:
-    """What a sample of rows costs a head."""
-    measured = performance("head_rows")
-    sizes = measured["rows_of"]
-    rows = []
-    for family, lost in measured["lost"].items():
-        told = [f"{100 * lost[size]['mean']:+.2f} ({100 * lost[size]['largest']:+.2f})" for size in ("sample", "small")]
-        rows.append([f"`{family}`", *told])
-    draws = measured["arguments"]["draws"]
-    heads = [f"{sizes[size]:,} of {sizes['all']:,} rows" for size in ("sample", "small")]
-    return table([f"lost, mean of {draws} draws (largest)", *heads], rows)
-
-
-def whole_training() -> str:
-    """The parts of a whole training of `aifs` beside one of `erm`: medians over rounds."""
-    measured = performance("whole_training")
-    parts: dict[str, Callable[[dict[str, float]], float]] = {
-        "first pass of the encoder": lambda run: run.get("encoding_before", 0.0),
-        "search, before the first step": lambda run: run["before"] - run.get("encoding_before", 0.0),
-        "steps": lambda run: run["seconds"] - run["before"] - run["epochs_ends"] - run["after"],
-        "epochs' ends": lambda run: run["epochs_ends"],
-        "last pass of the encoder": lambda run: run.get("encoding_after", 0.0),
-        "new last layer": lambda run: run["after"] - run.get("encoding_after", 0.0),
-        "all": lambda run: run["seconds"],
-    }
-    rows = []
-    for name, part in parts.items():
-        rows.append([name, *(f"{np.median([part(run) for run in measured['runs'][m]]):.2f}" for m in ("erm", "aifs"))])
-    aifs = measured["methods"]["aifs"]
-    rows.append(["all, as a ratio", "1", f"{aifs['time_ratio']:.2f}"])
-    rows.append(["without the first pass", "1", f"{aifs['after_first_pass']:.2f}"])
-    heads = [
-        f"seconds of the processor, {measured['epochs']:.0f} epochs, rounds: {measured['rounds']}",
-        "`erm`",
-        "`aifs`",
-    ]
-    return table(heads, rows)
-
-
-def step_modes() -> str:
-    """Steps in bf16, with gradient checkpointing and compiled, beside plain ones."""
-    measured = performance("step_modes")
-    rows = []
-    for row in measured["rows"]:
-        between = f"{row['ratio_min']:.2f} to {row['ratio_max']:.2f}"
-        rows.append([row["mode"], f"{row['seconds']:.2f}", f"{row['ratio_median']:.2f} ({between})",
-                     f"{row['megabytes']:,} MB", f"{row['first_step_clock']:.0f}"])  # fmt: skip
-    shape = measured["shape"]
-    head = f"{shape['layers']} layers, batches of {shape['batch_size']}"
-    return table([head, "seconds", "step / plain step", "memory", "first step, clock"], rows)
-
-
 BLOCKS: dict[str, Callable[[], str]] = {
-    "whole_training": whole_training,
-    "step_modes": step_modes,
-    "steps": steps,
-    "step_parts": step_parts,
-    "scaling": scaling,
-    "attribution": attribution,
-    "peers": peers,
-    "first_fit": first_fit,
-    "head_rows": head_rows,
     "tuned": tuned,
     "gate": gate,
     "dominoes": dominoes,
@@ -426,17 +286,24 @@ BLOCKS: dict[str, Callable[[], str]] = {
 }
 
 
-def fill(page: str, *, shared: bool = False) -> str:
+def fill(page: str, blocks: Mapping[str, Callable[[], str]] = BLOCKS, *, shared: bool = False) -> str:
     """The page with each `<!-- NAME -->` block filled; an unknown name is an error, unless scripts share the page."""
 
     def block(match: re.Match[str]) -> str:
-        if shared and match[1] not in BLOCKS:
-            return match[0]
-        if match[1] not in BLOCKS:
-            raise ValueError(f"nothing renders the block {match[1]!r}; known are {sorted(BLOCKS)}")
-        return f"<!-- {match[1]} -->\n{BLOCKS[match[1]]()}\n<!-- /{match[1]} -->"
+        if match[1] in blocks:
+            return f"<!-- {match[1]} -->\n{blocks[match[1]]()}\n<!-- /{match[1]} -->"
+        if not shared:
+            raise ValueError(f"nothing renders the block {match[1]!r}; known are {sorted(blocks)}")
+        return match[0]
 
     return re.sub(r"<!-- (\w+) -->\n.*?<!-- /\1 -->", block, page, flags=re.DOTALL)
+
+
+def write(path: Path, after: str, *, check: bool, script: str) -> None:
+    """Write a filled page, or only end with an error where it differs from what is there."""
+    if check and after != path.read_text(encoding="utf-8"):
+        sys.exit(f"{path.name} is out of date: run benchmarks/{script}")
+    path.write_text(after, encoding="utf-8")
 
 
 def main() -> None:
@@ -447,11 +314,7 @@ def main() -> None:
     parser.add_argument("--dominoes", action="store_true")
     options = parser.parse_args()
     for path in PAGES:
-        before = path.read_text(encoding="utf-8")
-        after = fill(before, shared=path.name == "performance.md")
-        if options.check and after != before:
-            sys.exit(f"{path.name} is out of date: run benchmarks/render_discovery_docs.py")
-        path.write_text(after, encoding="utf-8")
+        write(path, fill(path.read_text(encoding="utf-8")), check=options.check, script="render_discovery_docs.py")
     if options.pictures:
         import discovery_pictures
 

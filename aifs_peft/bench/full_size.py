@@ -18,7 +18,8 @@ from transformers import TrainerCallback
 from aifs_peft.bench.measuring import measured
 from aifs_peft.data.doctor import DataReport, check_data_set
 from aifs_peft.errors import AIFSError, InvalidConfigError
-from aifs_peft.experiments.build import adapter_config, make_trainer, own_options
+from aifs_peft.experiments.build import adapter_config, make_trainer
+from aifs_peft.experiments.loading import own_options
 from aifs_peft.training import AIFSTrainingArguments
 
 if TYPE_CHECKING:

@@ -8,17 +8,17 @@ from importlib import import_module
 
 # Command -> what it does; each lives in a module of its name.
 COMMANDS = {
-    "audit": "is there a shortcut in a data set? Looks at it with a frozen encoder, without training",
+    "audit": "look for a shortcut in a data set with a frozen encoder, without training",
     "finetune": "fine-tune a model on a data set with one method, and compare it with plain training",
-    "evaluate": "a trained adapter on a data set, group by group",
-    "predict": "predictions of a trained adapter, as CSV",
-    "demo": "compare ERM and AIFS on the embedded data",
+    "evaluate": "evaluate a trained adapter on a data set, group by group",
+    "predict": "predict new inputs with a trained adapter, as CSV",
+    "demo": "compare plain training (ERM) and AIFS on data that ship with this package",
     "methods": "list every training method",
-    "bench": "the runs of a benchmark experiment that are missing, and its tables",
-    "reproduce": "one run of the benchmark again: does it agree?",
-    "report": "the HTML report of a run",
-    "card": "the model card of a run",
-    "doctor": "check the environment, or a local copy of a data set",
+    "bench": "do the runs of a benchmark experiment that are missing, and write its tables",
+    "reproduce": "do one run of the benchmark again, and say whether it agrees",
+    "report": "write the HTML report of a run or an audit",
+    "card": "print the model card of a run",
+    "doctor": "check the environment, or a data set",
     "env": "print versions to paste into an issue",
 }
 _WIDTH = max(map(len, COMMANDS)) + 2

@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     check_output_dir(given.output_dir)
     quiet_libraries()
     from aifs_peft.experiments import FinetuneSpec
-    from aifs_peft.experiments.build import load_data
+    from aifs_peft.experiments.loading import load_data
 
     say = Progress(quiet=given.quiet)
     names = {option.name for option in _DATA}

@@ -10,6 +10,7 @@ from aifs_peft.cli.option import Option
 from aifs_peft.cli.parser import OUTPUT, Parser
 from aifs_peft.cli.screen import Progress, print_json
 
+_DESCRIPTION = "Print the model card of a run, made from its summary.json; or write it into a file."
 _OPTIONS = (
     Option("output", "str", None, "file to write, such as RUN/README.md; left out: stdout", "Output"),
     *OUTPUT,
@@ -20,7 +21,7 @@ _OPTIONS = (
 def main(argv: Sequence[str]) -> int:
     """Print the card, or write it."""
     positional = [("run", "folder that `aifs finetune` wrote", None)]
-    given = Parser("card", "Render the model card of a run.", _OPTIONS, positional=positional).values(argv)
+    given = Parser("card", _DESCRIPTION, _OPTIONS, positional=positional).values(argv)
     from aifs_peft._saved import expecting_our_form
     from aifs_peft.experiments.saved import read_summary
     from aifs_peft.report import render_card

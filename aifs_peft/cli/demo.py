@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 METHODS = ["erm", "aifs-paper", "aifs"]
 _GROUP = "Demo"
+_DESCRIPTION = "Compare training methods on data that ship with this package: nothing is downloaded."
 _OPTIONS = (
     Option("methods", "list", METHODS, "methods to compare; `aifs methods` lists them", _GROUP),
     Option("seeds", "ints", [0, 1, 2], "one run of each method per seed", _GROUP, {"low": 0}),
@@ -37,7 +38,7 @@ _OPTIONS = (
 @command
 def main(argv: Sequence[str]) -> int:
     """Run every method over every seed, print the table, write `summary.json` and the report of one run."""
-    given = Parser("demo", "Compare training methods on the embedded data.", _OPTIONS).values(argv)
+    given = Parser("demo", _DESCRIPTION, _OPTIONS).values(argv)
     check_output_dir(given.output_dir)
     output, say = Path(given.output_dir), Progress(quiet=given.quiet)
     quiet_libraries()

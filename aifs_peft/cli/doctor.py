@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
             print("\n".join(map(str, checks)))
         return FAILED if any(check.ok is False for check in checks) else 0
     from aifs_peft.data.doctor import check_data_set  # needs datasets, which a broken environment may lack
-    from aifs_peft.experiments.build import own_options
+    from aifs_peft.experiments.loading import own_options
     from aifs_peft.experiments.spec import FinetuneSpec
 
     spec = FinetuneSpec(dataset=given.dataset, **{name: getattr(given, name) for name in _OWN})

@@ -94,8 +94,10 @@ def _write_highlights(result: FinetuneResult, folder: Path, say: Callable[[str],
     rows = highlighted_rows(result.audit)
     try:
         highlights = highlight_run(result, rows)
-    except (AIFSError, RuntimeError, ValueError, NotImplementedError) as error:
-        # RuntimeError: memory, or a layer without a gradient. The encoder is the user's: which it raises is not ours.
+    except (AIFSError, RuntimeError, ValueError) as error:
+        # Forward and backward of the user's encoder: RuntimeError for too little memory, a layer without a gradient or
+        # what is not implemented, ValueError for inputs that its author refuses. No narrower kind covers these, and a
+        # mistake of ours (TypeError, KeyError, AttributeError, ...) is none of them. The run is saved; the reason told.
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         say(f"no highlighted examples in the report: {type(error).__name__}: {reason}")
         highlights = []

@@ -15,7 +15,8 @@ from aifs_peft.cli.screen import Progress, print_json, quiet_libraries
 
 _DESCRIPTION = (
     "Predict new inputs with the adapter of a run: images (files, folders, or tables with a column of paths), texts "
-    "(tables, or .txt files with one text a line) or features (tables of numbers, .npz)."
+    "(tables, or .txt files with one text a line) or features (tables of numbers, .npz). A run that was trained with "
+    "--fuse takes tables with the columns that it reads."
 )
 _OPTIONS = (
     Option("column", "str", None, "column of a table that holds the input; left out: image, text or features",
@@ -34,14 +35,16 @@ def main(argv: Sequence[str]) -> int:
     positional = [("run", "folder that `aifs finetune` wrote", None), ("inputs", "files or folders", "+")]
     given = Parser("predict", _DESCRIPTION, _OPTIONS, positional=positional).values(argv)
     quiet_libraries()
-    from aifs_peft.experiments.inputs import read_inputs
+    from aifs_peft.experiments.inputs import read_beside, read_inputs
     from aifs_peft.experiments.saved import load_run, predict_logits, predictions, prepared
 
     say = Progress(quiet=given.quiet)
     run = load_run(given.run, trust_remote_code=given.trust_remote_code, use_cpu=given.use_cpu)
-    names, rows = read_inputs(given.inputs, str(run.summary["modality"]), given.column)
+    modality, fused = str(run.summary["modality"]), run.fused
+    beside = None if fused is None else read_beside(given.inputs, fused, modality)
+    names, rows = read_inputs(given.inputs, modality, given.column)
     say(f"predicting {len(names):,} inputs with {run.summary['method']}")
-    logits = predict_logits(run, prepared(run, rows), given.batch_size)
+    logits = predict_logits(run, prepared(run, rows, beside), given.batch_size)
     table = predictions(run, names, logits)
     columns = ["input", "prediction", *(f"p_{name}" for name in run.label_names)]
     if given.output is not None:

@@ -221,6 +221,7 @@ class ManyClassConfig:
     judged_components: tuple[int, ...] = (8, 16, 32, 64, 128)  # by hand: at which contrasts are compared ...
     borne_out: float = 0.9  # measured: a mixture less similar (Jaccard) to the refined starts is 3 to 10 points worse
     skewed_components: tuple[int, ...] = (4, 8, 16, 32)  # measured on four digits: each is the best in some draw
+    same_child: float = 0.95  # cost: ... and of ends put together those with at least so many values alike
     children: int = 16  # cost: ends that are put together, at most; measured: four digits gain little after ten
     patience: int = 8  # cost: ... in a row without a better one
     parents: int = 5  # by hand: the best ends so far, of which two are put together
@@ -249,6 +250,7 @@ class RefinementConfig:
     share_position: float = 0.65  # calibrated: as many conflict as lie farther than this
     share_growth: float = 2.0  # by hand: at most this multiple of those that the start calls
     bias_steps: int = 40  # cost: steps of fitting the biases of cells (Sinkhorn, 1967)
+    bias_tolerance: float = 1e-6  # cost: ... which end where none moves by more
     bias_rate: float = 0.7  # by hand
     bias_step_limit: float = 3.0  # by hand
     bias_limit: float = 20.0  # measured: 5 loses a tenth of precision and recall

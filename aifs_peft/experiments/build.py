@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -12,10 +11,12 @@ from peft import get_peft_model
 from transformers import TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from aifs_peft import data
 from aifs_peft._checks import check_count, check_names, parse_json_object
 from aifs_peft.data.own.matrices import dataset_matrix
-from aifs_peft.errors import AIFSError, InvalidConfigError, InvalidInputError
+from aifs_peft.errors import AIFSError, InvalidConfigError
+from aifs_peft.experiments.columns import TableEncoding
+from aifs_peft.experiments.fused import FUSED_ALREADY, check_fused, fused_columns, fused_model
+from aifs_peft.experiments.loading import data_options, load_data
 from aifs_peft.experiments.prepare import (
     CACHE_BYTES,
     MODALITIES,
@@ -29,6 +30,7 @@ from aifs_peft.experiments.spec import FinetuneSpec
 from aifs_peft.experiments.streamed import Prepared, PreparedStream, check_streaming, load_streamed
 from aifs_peft.experiments.unlabelled import UNLABELLED, check_method, load_unlabelled
 from aifs_peft.methods import get, make
+from aifs_peft.models import FusedClassifier
 from aifs_peft.models.loading import default_model, load_model, load_processor
 from aifs_peft.models.tabular import ENCODERS
 from aifs_peft.training import AIFSTrainer, AIFSTrainingArguments
@@ -39,14 +41,6 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
     from torch import Tensor, nn
 
-NOT_OWN = (
-    "these options are for your own data: {names}; {dataset!r} is a known data set: leave them out, or give "
-    "dataset_options."
-)
-NO_SPLIT = (
-    "The data set {name!r} has the splits {given}; needed here: {needed}. Training needs 'train', "
-    "'validation' (drawn like train, for model selection) and 'test'."
-)
 DOES_NOT_FIT = "The adapter {adapter!r} does not fit the model {model!r}: {reason}"
 REFUSED = "The training arguments cannot be used here: {reason}"
 # Examples of a streamed training set that are shuffled at a time, where the arguments do not say.
@@ -70,6 +64,7 @@ class Assembled:
         encode_once: whether the encoder is frozen and the method reads latents alone, so that one pass is enough.
         unlabelled: the examples without labels as the model takes them; None without any.
         latent_cache: folder that keeps latents of the untuned encoder; None keeps none.
+        fused: how the columns that the model reads beside its inputs are encoded; None where it reads none.
     """
 
     trainer: AIFSTrainer
@@ -82,6 +77,7 @@ class Assembled:
     encode_once: bool
     unlabelled: PreparedDataset | None = None
     latent_cache: str | None = None
+    fused: TableEncoding | None = None
 
 
 def adapter_config(method: str, spec: FinetuneSpec) -> AIFSConfig:
@@ -138,6 +134,7 @@ def build_trainer(
     check_discovery_options(parse_json_object("discovery_options", args.discovery_options))
     settings = make(method, method_options=parse_json_object("method_options", args.method_options))
     check_method(spec, settings)
+    check_fused(spec)
     if spec.streaming:
         check_streaming(spec)
     set_seed(args.seed)
@@ -150,7 +147,12 @@ def build_trainer(
     values = None
     if streamed is not None and name in ENCODERS:
         values = torch.cat([encode_features(part)["features"] for part in streamed.inputs()])
-    model = _adapted(base_model(name, spec, splits["train"], modality, values), config, spec, name)
+    fused = fused_columns(spec, splits["train"], modality)
+    if fused is None:
+        base = base_model(name, spec, splits["train"], modality, values)
+    else:
+        base = fused_model(name, spec, splits["train"], modality, fused, processor)
+    model = _adapted(base, config, spec, name)
     processor = processor or load_processor(name, modality=modality, revision=spec.revision)
     encode = make_encoder(processor, modality, max_length=spec.max_length, model=model)
     reads = {
@@ -159,10 +161,13 @@ def build_trainer(
     }
     once = spec.adapter == "none" and not settings.reads_tokens
     prepared: dict[str, Prepared] = {
-        split: PreparedDataset(rows, encode, 0 if once else CACHE_BYTES, modality, reads.get(split, ()), split)
+        split: PreparedDataset(
+            rows, encode, 0 if once else CACHE_BYTES, modality, reads.get(split, ()), split,
+            None if fused is None else fused.encode(rows),
+        )
         for split, rows in splits.items()
         if streamed is None or split != "train"
-    }
+    }  # fmt: skip
     if streamed is not None:
         prepared["train"] = PreparedStream(splits["train"], streamed.inputs, encode, modality, reads["train"])
     rows = load_unlabelled(spec, splits["train"], modality)
@@ -175,8 +180,9 @@ def build_trainer(
     if first is not prepared["train"]:
         trainer.train_dataset = Stream(prepared["train"], seed=args.seed)
     return Assembled(
-        trainer, processor, splits, prepared, modality, name, config, once, pool, latent_cache=spec.latent_cache
-    )
+        trainer, processor, splits, prepared, modality, name, config, once, pool, latent_cache=spec.latent_cache,
+        fused=fused,
+    )  # fmt: skip
 
 
 def make_trainer(
@@ -216,66 +222,6 @@ def make_trainer(
     return trainer
 
 
-def load_data(spec: FinetuneSpec, needed: Sequence[str] = ("train", "validation", "test")) -> DatasetDict:
-    """The data set by name; a local file or folder or a Hub name with a slash is read as the user's own data.
-
-    Args:
-        spec: which data.
-        needed: the splits that there must be.
-
-    Raises:
-        InvalidInputError: an unknown data set, missing splits, or data that cannot be read.
-        DataNotFoundError: a file is missing.
-    """
-    splits = data.load(spec.dataset, spec.data_dir, **data_options(spec))
-    if not set(needed) <= set(splits):
-        raise InvalidInputError(NO_SPLIT.format(name=spec.dataset, given=sorted(splits), needed=list(needed)))
-    return splits
-
-
-def is_own_data(dataset: str) -> bool:
-    """Whether a data set's name stands for a table, a folder or a Hub name, and not for one of `data.names()`.
-
-    Args:
-        dataset: `FinetuneSpec.dataset`.
-
-    Example:
-        >>> is_own_data("waterbirds"), is_own_data("scans.csv")
-        (False, True)
-    """
-    return dataset not in data.names() and data.is_own(dataset)
-
-
-def data_options(spec: FinetuneSpec) -> dict[str, Any]:
-    """What the loader of a data set is told.
-
-    Args:
-        spec: which data.
-    """
-    return {**own_options(spec), **spec.dataset_options}
-
-
-def own_options(spec: FinetuneSpec) -> dict[str, Any]:
-    """What `load_own` is told of own data; a known data set has columns of its own.
-
-    Args:
-        spec: which data.
-
-    Raises:
-        InvalidConfigError: columns were named for a known data set.
-    """
-    given = {name: getattr(spec, name) for name in ("image", "text", "label", "attribute", "test_share")}
-    given["features"] = spec.features[0] if spec.features is not None and len(spec.features) == 1 else spec.features
-    given = {name: value for name, value in given.items() if value is not None}
-    if is_own_data(spec.dataset):
-        return {**given, "split": spec.split}
-    if spec.unlabelled is not None:  # the columns of which these are
-        given = {name: value for name, value in given.items() if name not in ("image", "text")}
-    if given and spec.dataset in data.names():
-        raise InvalidConfigError(NOT_OWN.format(names=", ".join(given), dataset=spec.dataset))
-    return {}
-
-
 def base_model(
     name: str, spec: FinetuneSpec, train: Dataset, modality: str, features: Tensor | None = None
 ) -> nn.Module:
@@ -290,11 +236,14 @@ def base_model(
     """
     if name in ENCODERS and features is None:
         features = torch.from_numpy(dataset_matrix(train, "features", "the training split"))
-    return load_model(
+    model = load_model(
         name, modality=modality, label_names=label_names(train), revision=spec.revision,
         trust_remote_code=spec.trust_remote_code, quantization=spec.quantization,
         train_features=features,
     )  # fmt: skip
+    if isinstance(model, FusedClassifier):
+        raise InvalidConfigError(FUSED_ALREADY.format(model=name))
+    return model
 
 
 def check_discovery_options(options: dict[str, Any]) -> None:

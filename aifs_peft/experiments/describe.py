@@ -10,6 +10,7 @@ import torch
 
 from aifs_peft._checks import parse_json_object
 from aifs_peft.experiments.evaluation import group_counts, group_definition
+from aifs_peft.experiments.fused import describe_fused
 from aifs_peft.experiments.prepare import label_names
 from aifs_peft.experiments.unlabelled import describe_unlabelled
 from aifs_peft.models import commit_of
@@ -48,12 +49,14 @@ def describe_run(run: Assembled, spec: FinetuneSpec, args: AIFSTrainingArguments
     columns = run.splits["train"].column_names
     hints = parse_json_object("discovery_options", args.discovery_options)
     pool = None if run.unlabelled is None else len(run.unlabelled)
+    adapted, fused = run.trainer.adapted, run.fused
     return {
         "model": run.name,
-        "model_revision": {"asked": spec.revision, "commit": commit_of(run.trainer.adapted.get_base_model())},
+        "model_revision": {"asked": spec.revision, "commit": commit_of(adapted.get_base_model())},
         "dataset": spec.dataset,
         "modality": run.modality,
         "task": "tabular-classification" if run.modality == "features" else f"{run.modality}-classification",
+        "fused": None if fused is None else describe_fused(fused, adapted, run.trainer.layer.state.basis),
         "label_names": label_names(run.splits["train"]),
         "method": method.name,
         "title": method.title,

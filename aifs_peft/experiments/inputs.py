@@ -15,6 +15,9 @@ from aifs_peft.errors import DataNotFoundError, InvalidInputError
 if TYPE_CHECKING:
     import pandas as pd
     from datasets import Dataset
+    from torch import Tensor
+
+    from aifs_peft.experiments.columns import TableEncoding
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 TABLES = (".csv", ".tsv", ".parquet", ".json", ".jsonl")
@@ -24,6 +27,12 @@ NO_IMAGES = "{path} holds no image ({kinds})"
 UNREADABLE = "{path} cannot be read as {kind}: {reason}"
 NO_COLUMN = "{path} has no column {column!r}{hint}; it has {known}. Name yours with --{role}"
 NOT_FOR = "{path} is no input for a model of {modality} input: give {needed}"
+NOT_A_TABLE = (
+    "{path} is no table, and the model reads {columns} beside each {modality}: give tables ("
+    + ", ".join(TABLES)
+    + ") with these columns"
+)
+LACKS = "{path} has no column {column!r}{hint}, which the model reads beside its inputs; it has {known}"
 WIDTH = "{path} has rows of {given} features; the model takes {needed}"
 
 
@@ -58,6 +67,40 @@ def read_inputs(paths: Sequence[str], modality: str, column: str | None = None) 
     kind = {"image": Image(), "text": Value("string"), "features": List(Value("float32"))}[modality]
     columns = {modality: values, "label": [0] * len(values)}
     return names, Dataset.from_dict(columns, features=Features({modality: kind, "label": Value("int64")}))
+
+
+def read_beside(paths: Sequence[str], encoding: TableEncoding, modality: str) -> Tensor:
+    """The columns that a model reads beside its pictures or texts, of every row of some tables, `(n, features)`.
+
+    Args:
+        paths: of the tables.
+        encoding: of the columns.
+        modality: of the inputs.
+
+    Raises:
+        DataNotFoundError: a file does not exist.
+        InvalidInputError: a file is no table, or lacks a column.
+    """
+    import torch
+
+    from aifs_peft.data.own.build import plain_column
+    from aifs_peft.data.own.sources import read
+
+    columns = [column.name for column in encoding.columns]
+    parts = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise DataNotFoundError(NO_FILE.format(path=path))
+        if path.suffix.lower() not in TABLES:
+            raise InvalidInputError(NOT_A_TABLE.format(path=path, modality=modality, columns=", ".join(columns)))
+        frame = read(str(path)).frame
+        known = [str(name) for name in frame.columns]
+        for name in columns:
+            if name not in known:
+                hint = did_you_mean(name, known)
+                raise InvalidInputError(LACKS.format(path=path, column=name, hint=hint, known=known))
+        parts.append(encoding.encode({name: plain_column(frame[name]).to_pylist() for name in columns}))
+    return torch.cat(parts)
 
 
 def _images(path: Path, column: str | None) -> tuple[list[str], list[Any]]:

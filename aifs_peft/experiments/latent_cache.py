@@ -175,6 +175,9 @@ def _rows(data: PreparedDataset) -> Iterator[bytes]:
     """The inputs as they lie in the data set, before they are prepared."""
     yield data.column.encode()
     yield from _bytes_of(data.source, data.column)
+    if data.beside is not None:
+        yield f"beside {tuple(data.beside.shape)}".encode()
+        yield _bytes(data.beside)
 
 
 def input_bytes(rows: Any, column: str) -> Iterator[bytes]:

@@ -72,6 +72,7 @@ class PreparedDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         keep: names of integer columns that a training method reads; where present they are in `columns`, and never
             in an example.
         split: name of the split, for messages about damaged pictures.
+        beside: columns of a table that the model reads beside each input, `(n, d)`, its `features`; None without.
 
     Raises:
         InvalidInputError: no input column, or a picture that cannot be read.
@@ -91,18 +92,19 @@ class PreparedDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         column: str | None = None,
         keep: Sequence[str] = (),
         split: str = "",
+        beside: Tensor | None = None,
     ) -> None:
         self.column = modality_of(source, (column,) if column else MODALITIES)
         self.columns = {name: np.asarray(source[name][:]) for name in keep if name in source.column_names}
         self.source = undecoded(source, self.column) if self.column == "image" else source
-        self.encode, self.split = encode, split
+        self.encode, self.split, self.beside = encode, split, beside
         if isinstance(encode, TextEncoder):
             encode.tell_cut(source[self.column][:])
         labels = source["label"][:] if "label" in source.column_names else [-1] * len(source)
         self.labels = torch.as_tensor(np.asarray(labels), dtype=torch.long)
         self._cache: dict[str, Tensor] | None = None
         if len(source) and cache_bytes > 0:
-            first = encode(self._inputs(range(1)))
+            first = self._encoded(range(1))
             size = sum(t.numel() * t.element_size() for t in first.values()) * len(source)
             if size <= cache_bytes:
                 self._cache = self._encode_all()
@@ -111,6 +113,10 @@ class PreparedDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         if self.column == "image":
             return list(read_images(self.source, rows, split=self.split))
         return list(self.source[rows.start : rows.stop][self.column])
+
+    def _encoded(self, rows: range) -> dict[str, Tensor]:
+        tensors = self.encode(self._inputs(rows))
+        return tensors if self.beside is None else {**tensors, "features": self.beside[rows.start : rows.stop]}
 
     def _encode_all(self, chunk: int = 256) -> dict[str, Tensor]:
         size = len(self.source)
@@ -126,7 +132,7 @@ class PreparedDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         """
         if self._cache is not None:
             return {name: values[start:stop] for name, values in self._cache.items()}
-        return self.encode(self._inputs(range(start, stop)))
+        return self._encoded(range(start, stop))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -135,7 +141,7 @@ class PreparedDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         if self._cache is not None:
             row = {name: values[index] for name, values in self._cache.items()}
         else:
-            encoded = self.encode(self._inputs(range(int(index), int(index) + 1)))
+            encoded = self._encoded(range(int(index), int(index) + 1))
             row = {name: values[0] for name, values in encoded.items()}
         return {**row, "labels": self.labels[index]}
 

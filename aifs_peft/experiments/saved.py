@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -12,15 +12,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import PeftModel
+from torch import Tensor
 
 from aifs_peft._checks import check_count
 from aifs_peft._plain import plain
 from aifs_peft._saved import read_object
 from aifs_peft.errors import CheckpointMismatchError, DataNotFoundError, InvalidConfigError, InvalidInputError
+from aifs_peft.experiments.columns import TableEncoding
 from aifs_peft.experiments.comparison import cells_of_classes, cells_of_groups, cells_of_inferred, compare
 from aifs_peft.experiments.evaluation import evaluate_groups
 from aifs_peft.experiments.latents import latents_of
 from aifs_peft.experiments.prepare import PreparedDataset, label_names, make_encoder
+from aifs_peft.experiments.streamed import Prepared, PreparedStream
 from aifs_peft.explain import infer_values
 from aifs_peft.models.loading import load_model, load_processor
 from aifs_peft.models.tabular import ENCODERS
@@ -33,6 +36,10 @@ SUMMARY = "summary.json"
 BASE_FOLDER = "base_model"
 NO_RUN = "{folder} holds no {name}: it is no folder of a run. Give the folder that `aifs finetune --output-dir` wrote."
 NOT_A_SUMMARY = "{file} is no summary of a run ({reason}); the file is damaged, or of an earlier release."
+FUSED_STREAM = (
+    "the model reads columns of a table beside its inputs, which a streamed training split does not give; leave "
+    "streaming out, or evaluate the part validation or test"
+)
 OTHER_CLASSES = "the data have the classes {unknown}, which the model was not trained on: it knows {known}."
 _NEEDED = ("model", "modality", "label_names", "spec", "method")
 # Beyond any text; the tokenizer keeps it in 64 bits.
@@ -62,6 +69,12 @@ class SavedRun:
     summary: dict[str, Any]
     model: PeftModel
     processor: Any
+
+    @property
+    def fused(self) -> TableEncoding | None:
+        """How the columns that the model reads beside its inputs are encoded; None where it reads none."""
+        given = self.summary.get("fused")
+        return TableEncoding.from_dict(given["columns"]) if given else None
 
     @property
     def label_names(self) -> list[str]:
@@ -100,6 +113,9 @@ def _form_problem(summary: dict[str, Any]) -> str | None:
     for name in ("spec", "comparison"):
         if not isinstance(summary.get(name, {}), dict):
             return f"{name} must be an object; got {summary[name]!r:.100}"
+    fused = summary.get("fused")
+    if fused is not None and (not isinstance(fused, dict) or not isinstance(fused.get("columns"), list)):
+        return f"fused must be null, or an object with a list of columns; got {fused!r:.100}"
     names = summary["label_names"]
     if not isinstance(names, list) or not all(isinstance(n, str | int | float) for n in names):
         return f"label_names must be a list of names; got {names!r:.100}"
@@ -136,7 +152,7 @@ def load_run(folder: str | Path, *, trust_remote_code: bool = False, use_cpu: bo
     if not (path / "adapter_config.json").is_file():
         raise DataNotFoundError(NO_RUN.format(folder=folder, name="adapter_config.json"))
     name, modality, spec = str(summary["model"]), str(summary["modality"]), summary["spec"]
-    own = name in ENCODERS
+    own = name in ENCODERS or bool(summary.get("fused"))
     base = load_model(
         str(path) if own else name, modality=modality, label_names=[str(n) for n in summary["label_names"]],
         revision=spec.get("revision"), trust_remote_code=trust_remote_code,
@@ -167,21 +183,34 @@ def _check_adapter(model: PeftModel, folder: Path, summary: dict[str, Any]) -> N
         raise CheckpointMismatchError(told)
 
 
-def prepared(run: SavedRun, rows: Dataset) -> PreparedDataset:
+def prepared(
+    run: SavedRun, rows: Dataset, beside: Tensor | None = None, inputs: Callable[[], Iterator[list[Any]]] | None = None
+) -> Prepared:
     """Rows as the model of a run takes them.
 
     Args:
         run: as loaded.
         rows: with the run's input column, and a label (any) each.
+        beside: the columns that the model reads beside its inputs, encoded; None takes them from the rows.
+        inputs: of rows that are streamed, see `PreparedStream`; None where the rows have them.
+
+    Raises:
+        InvalidInputError: rows that lack a column, or streamed ones for a model that reads columns beside them.
     """
     modality = str(run.summary["modality"])
     length = run.summary["spec"].get("max_length", 128)
     encode = make_encoder(run.processor, modality, max_length=length, model=run.model)
-    return PreparedDataset(rows, encode, cache_bytes=0, column=modality)
+    if inputs is not None:
+        if run.fused is not None:
+            raise InvalidInputError(FUSED_STREAM)
+        return PreparedStream(rows, inputs, encode, modality)
+    if beside is None and run.fused is not None:
+        beside = run.fused.encode(rows)
+    return PreparedDataset(rows, encode, cache_bytes=0, column=modality, beside=beside)
 
 
 @torch.no_grad()
-def predict_logits(run: SavedRun, data: PreparedDataset, batch_size: int = 64) -> NDArray[np.float64]:
+def predict_logits(run: SavedRun, data: Prepared, batch_size: int = 64) -> NDArray[np.float64]:
     """Logits of every row, `(n, classes)`.
 
     Args:
@@ -224,7 +253,14 @@ def with_classes_of(run: SavedRun, rows: Dataset) -> Dataset:
     return rows.map(lambda row: {"label": place[row["label"]]}, features=features)
 
 
-def evaluate_run(run: SavedRun, rows: Dataset, *, n_boot: int = 0, batch_size: int = 64) -> dict[str, Any]:
+def evaluate_run(
+    run: SavedRun,
+    rows: Dataset,
+    *,
+    n_boot: int = 0,
+    batch_size: int = 64,
+    inputs: Callable[[], Iterator[list[Any]]] | None = None,
+) -> dict[str, Any]:
     """A run's model on labelled rows, group by group.
 
     Args:
@@ -232,6 +268,7 @@ def evaluate_run(run: SavedRun, rows: Dataset, *, n_boot: int = 0, batch_size: i
         rows: with the run's input column, a `label`, and where there is one a `group`.
         n_boot: bootstrap replicates for the intervals that have no exact form.
         batch_size: rows per forward pass.
+        inputs: of rows that are streamed, see `PreparedStream`; None where the rows have them.
 
     Returns:
         `n`, `metrics` and `comparison`, as in `summary.json`; the latter without a plain side.
@@ -240,7 +277,7 @@ def evaluate_run(run: SavedRun, rows: Dataset, *, n_boot: int = 0, batch_size: i
         InvalidInputError: the rows have a class that the run has not.
     """
     rows = with_classes_of(run, rows)
-    data = prepared(run, rows)
+    data = prepared(run, rows, inputs=inputs)
     logits = predict_logits(run, data, batch_size)
     labels = data.labels.numpy()
     cells = cells_of_groups(rows, run.summary.get("comparison", {}).get("goes_with", {}))

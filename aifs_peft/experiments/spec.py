@@ -63,6 +63,9 @@ class FinetuneSpec:
         image: your own data: the column of images or their paths; `None` looks for one.
         text: your own data: the column of texts.
         features: your own data: the column of latents, several columns of numbers, or `["all"]` of them.
+        fuse: columns of the table that the model reads beside each picture or text (late fusion, see
+            `aifs_peft.models.FusedClassifier`): numbers, or categories, which become one indicator per value. `None`
+            reads the picture or text alone.
         label: your own data: the column of classes.
         attribute: your own data: the column of a suspected attribute (scanner, site, ...). It is read to cut the data
             and to evaluate; no method sees it in training, except the oracles.
@@ -98,7 +101,7 @@ class FinetuneSpec:
     revision: str | None = _option(None, _WHAT, "branch, tag or commit of the model on the Hub")
     trust_remote_code: bool = _option(False, _WHAT, "run model code that comes from the Hub")
     dataset: str = _option(
-        "digits_on_scenes", _WHAT, "a known data set, or your own data: a local folder, or a Hub name"
+        "digits_on_scenes", _WHAT, "a known data set, or your own data: a table, a folder, an .npz, a Hub name"
     )
     data_dir: str | None = _option(None, _WHAT, "folder of a local copy of a known data set")
     dataset_options: dict[str, Any] = field(
@@ -125,7 +128,7 @@ class FinetuneSpec:
     )  # fmt: skip
     latents: str = _option(
         "last", _ADAPTER,
-        "layers the classifier reads: the last, or multi: blocks at three depths beside it, for weak shortcuts",
+        "layers that the classifier reads: last, or multi (blocks at three depths, too), for weak shortcuts",
         choices=LATENTS,
     )  # fmt: skip
     max_length: int = _option(128, _WHAT, "tokens per text", low=1)
@@ -134,17 +137,20 @@ class FinetuneSpec:
     features: list[str] | None = _option(  # noqa: RUF009 - a field, as the others
         None, _OWN, "column of latents, or columns of numbers; 'all': every column of numbers"
     )
+    fuse: list[str] | None = _option(  # noqa: RUF009 - a field, as the others
+        None, _OWN, "columns of the table that the model reads beside each picture or text: numbers or categories"
+    )
     label: str | None = _option(None, _OWN, "column of classes")
     attribute: str | None = _option(
         None, _OWN, "column of a suspected attribute (scanner, site): read to cut the data and to evaluate"
     )
     split: str = _option(
         "stratified", _OWN,
-        "how splits that are missing are cut: stratified (by label and attribute), random, none, or the name of the "
-        "column that says it",
+        "how splits that the data lack are cut: stratified (by label and attribute), random, none; or the name of the "
+        "column that says which split a row belongs to",
     )  # fmt: skip
     test_share: float | str | None = _option(
-        None, _OWN, "share of the test split, in (0, 1), or 'balanced': as many of each label and attribute",
+        None, _OWN, "share of the test split, in (0, 1), or 'balanced': equally many of each label and attribute",
         low=0.0, high=1.0, above=True, below=True, words=("balanced",),
     )  # fmt: skip
     unlabelled: str | None = _option(
@@ -155,7 +161,7 @@ class FinetuneSpec:
     baseline: str = _option(
         "auto", _RESULT,
         "what the run is compared with: auto (plain training of a head on latents of the untuned encoder), erm (plain "
-        "training of the whole), none",
+        "training of the same encoder, adapter and head), none",
         choices=BASELINES,
     )  # fmt: skip
     latent_cache: str | None = _option(

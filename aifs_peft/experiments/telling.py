@@ -29,10 +29,13 @@ def finish_text(summary: dict[str, Any]) -> str:
     comparison = summary["comparison"]
     n = summary["metrics"]["n"]
     heading = f"{summary['title']} on {summary['dataset']}, {n:,} examples of the test split"
-    facts = [supervision_sentence(summary), selection_sentence(summary), plain_sentence(summary["baseline"])]
+    facts = [
+        supervision_sentence(summary), fused_sentence(summary), selection_sentence(summary),
+        plain_sentence(summary["baseline"]),
+    ]  # fmt: skip
     parts = [
         "\n".join(text for text in (found_sentence(summary), unlabelled_sentence(summary)) if text),
-        "\n".join([heading, *facts]),
+        "\n".join([heading, *(fact for fact in facts if fact)]),
         comparison_table(comparison, summary["method"]),
         "\n".join([*comparison["sentences"], *(f"note: {text}" for text in comparison["warnings"])]),
     ]
@@ -92,8 +95,50 @@ def supervision_sentence(summary: dict[str, Any]) -> str:
         "groups": f"class labels and group labels, which makes it an oracle ({needs})",
     }[summary["supervision"]]
     read = {"attribute": "attribute values", "groups": "groups"}.get(summary["comparison"]["cells_from"])
-    alone = read is not None and summary["supervision"] != "groups"
-    return f"told in training: {told}" + (f"; {read} are read for the table alone" if alone else "")
+    if read is None or summary["supervision"] == "groups":
+        return f"told in training: {told}"
+    where = "for the table, and as an input of the model" if attribute_is_input(summary) else "for the table alone"
+    return f"told in training: {told}; {read} are read {where}"
+
+
+def attribute_is_input(summary: Mapping[str, Any]) -> bool:
+    """Whether the column whose values make the evaluation cells is also one that the model reads.
+
+    Args:
+        summary: of `run_finetune`.
+
+    Example:
+        >>> attribute_is_input({"spec": {"attribute": "site"}, "fused": {"columns": [{"name": "site"}]}})
+        True
+    """
+    names = [column["name"] for column in (summary.get("fused") or {}).get("columns", ())]
+    return "attribute" in names or (summary.get("spec") or {}).get("attribute") in names
+
+
+def fused_sentence(summary: Mapping[str, Any]) -> str:
+    """Which columns of a table the model reads beside each input, and how much of what was found lies there.
+
+    Args:
+        summary: of `run_finetune`.
+
+    Returns:
+        Empty for a model that reads one kind of input.
+
+    Example:
+        >>> fused = {"columns": [{"name": "site"}, {"name": "age"}], "in_table": [0.972]}
+        >>> fused_sentence({"modality": "image", "fused": fused})
+        'read beside each image: site, age; of the spurious direction 97% lies in these columns'
+    """
+    fused = summary.get("fused")
+    if not fused:
+        return ""
+    told = f"read beside each {summary['modality']}: {', '.join(column['name'] for column in fused['columns'])}"
+    shares = [f"{100 * share:.0f}%" for share in fused.get("in_table") or ()]
+    if not shares:
+        return told
+    if len(shares) == 1:
+        return f"{told}; of the spurious direction {shares[0]} lies in these columns"
+    return f"{told}; of the spurious directions {', '.join(shares[:-1])} and {shares[-1]} lie in these columns"
 
 
 def selection_sentence(summary: dict[str, Any]) -> str:

@@ -24,6 +24,8 @@ from aifs_peft.models.encoders import (
     embedding_of,
     embedding_width,
     encoder_class,
+    is_decoder,
+    last_token_of,
     load_transformers,
 )
 from aifs_peft.models.tabular import Standardise, check_tabular
@@ -206,6 +208,11 @@ class FusedClassifier(PreTrainedModel):
         model.blocks.fit(torch.cat(parts))
         return model
 
+    def get_input_embeddings(self) -> nn.Module:
+        """Those of the encoder of pictures or texts."""
+        found: nn.Module = self.encoder.get_input_embeddings()  # type: ignore[operator, unused-ignore]
+        return found
+
     def latents(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The latents of the two kinds of input, `(batch, width)` each, not scaled.
 
@@ -226,7 +233,12 @@ class FusedClassifier(PreTrainedModel):
                 f"features have shape {tuple(features.shape)}; this model needs (batch, {self.config.num_features}): "
                 "the columns it was made for, in their order."
             )
-        return embedding_of(self.encoder(**rest), self.encoder), self.tabular(features.to(self.dtype))
+        out = self.encoder(**rest)
+        if "input_ids" in rest and is_decoder(self.encoder):
+            embedding = last_token_of(out.last_hidden_state, rest.get("attention_mask"))
+        else:
+            embedding = embedding_of(out, self.encoder)
+        return embedding, self.tabular(features.to(self.dtype))
 
     def forward(
         self,

@@ -22,6 +22,7 @@ from transformers import (
 from aifs_peft._checks import check_choice
 from aifs_peft._hub import expecting_answers
 from aifs_peft.errors import InvalidConfigError, InvalidInputError, ModelNotFoundError
+from aifs_peft.models.fused import FusedClassifier, FusedConfig
 from aifs_peft.models.latent_classifier import LatentClassifier, LatentClassifierConfig
 from aifs_peft.models.open_clip import is_open_clip, open_clip_processor
 from aifs_peft.models.tabular import ENCODERS, TabularClassifier, TabularConfig
@@ -45,6 +46,10 @@ NO_DEFAULT = "No model was given and {modality} input has no default. Pass --mod
 OPEN_CLIP = (
     "{name!r} is a model of open_clip, which reads images, is loaded in full precision and at its newest revision; got "
     "modality={modality!r}, quantization={quantization!r}, revision={revision!r}."
+)
+NOT_FUSED = (
+    "{name!r} is a saved FusedClassifier of {classes} classes, in full precision; got {number} class names and "
+    "quantization={given!r}."
 )
 NOT_FOR_TABLES = "quantization was {given!r}; {name!r} starts from scratch and is not quantised: pass 'none'."
 
@@ -141,6 +146,8 @@ def load_model(
             config = AutoConfig.from_pretrained(source, **common)
     except (OSError, ValueError) as error:
         raise _not_found("model", name, error) from error
+    if isinstance(config, FusedConfig):
+        return _fused(name, source, config, label_names, quantization, {"revision": revision, "subfolder": subfolder})
     if type(config) not in _CLASSES[modality] and not trust_remote_code:
         raise InvalidConfigError(WRONG_KIND.format(name=name, model_type=config.model_type, modality=modality))
     config.num_labels = len(label_names)
@@ -156,6 +163,17 @@ def load_model(
         raise _not_found("model", name, error) from error
     # A half-precision checkpoint trains its head and adapter in float32; a quantised base keeps its own types.
     return model if extra else model.to(torch.float32)
+
+
+def _fused(
+    name: str, source: str, config: FusedConfig, label_names: list[str], quantization: str, where: dict[str, Any]
+) -> FusedClassifier:
+    """A saved classifier of pictures or texts with columns of a table."""
+    if quantization != "none" or config.num_labels != len(label_names):
+        raise InvalidConfigError(
+            NOT_FUSED.format(name=name, classes=config.num_labels, number=len(label_names), given=quantization)
+        )
+    return FusedClassifier.from_pretrained(source, **where)
 
 
 def _only_open_clip(source: str) -> bool:

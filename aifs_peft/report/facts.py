@@ -12,6 +12,7 @@ from typing import Any
 from aifs_peft.data import describe
 from aifs_peft.data import names as data_names
 from aifs_peft.discovery.unlabelled.words import unlabelled_sentences
+from aifs_peft.experiments.telling import attribute_is_input, fused_sentence
 from aifs_peft.methods import get, names
 from aifs_peft.report.publish import shown_name
 
@@ -35,6 +36,7 @@ _RULES = {
     "average": "highest average accuracy on the validation set",
     "last": "none, the weights after the last step were kept",
 }
+_CELLS_OF_INPUT = "cells of label and attribute, which the model reads as an input, too"
 _CELLS = {
     "attribute": "cells of label and attribute; the attribute was read for this table only",
     "groups": "the groups of the data set; they were read for this table only",
@@ -96,6 +98,8 @@ def supervision_sentence(summary: Summary) -> str:
     none = "Class labels only: no group label, attribute or hint was read in training."
     if summary.get("unlabelled"):
         none = "Class labels, and examples without any; no group label, attribute or hint was read in training."
+    if attribute_is_input(summary):
+        none = "Class labels only, beside the inputs, of which the attribute is one: no group label or hint was read."
     return {
         "none": none,
         "hints": f"Class labels, and hints about the attribute; no group labels.{needs}",
@@ -104,6 +108,12 @@ def supervision_sentence(summary: Summary) -> str:
         "unknown": f"Not known: the method {method.name!r} is not installed here, and the run did not record what it "
         "was told.",
     }[method.supervision]
+
+
+def inputs_sentence(summary: Summary) -> str:
+    """Which columns of a table the model reads beside each picture or text; empty where there are none."""
+    told = fused_sentence(summary)
+    return f"{told[:1].upper()}{told[1:]}." if told else ""
 
 
 def unlabelled_sentence(summary: Summary) -> str:
@@ -197,7 +207,8 @@ def cells_sentence(summary: Summary) -> str:
     """What the rows of the table of results are, and whether group labels were read for it."""
     comparison = summary.get("comparison")
     if comparison:
-        told = f"Rows: {_CELLS[comparison['cells_from']]}."
+        cells = comparison["cells_from"]
+        told = f"Rows: {_CELLS_OF_INPUT if cells == 'attribute' and attribute_is_input(summary) else _CELLS[cells]}."
         named = {str(row["cell"]) for row in comparison["rows"]} & {"aligned", "conflicting"}
         return f"{told} {GLOSSARY}" if named else told
     if summary.get("metrics") is None:

@@ -48,7 +48,8 @@ _OF_PROCESSOR = (
 def save_run(model: PeftModel, processor: Any, summary: Mapping[str, Any], folder: str | Path) -> Path:
     """Write adapter, processor, `README.md` (the model card) and `summary.json` into `folder`.
 
-    A base model that started from scratch (`mlp`, `identity`) exists nowhere else and goes into `base_model/`. The
+    A base model that exists nowhere else, one that started from scratch (`mlp`, `identity`) or was put together with
+    columns of a table, goes into `base_model/`. The
     embedded encoder goes beside the adapter, where transformers and its pipelines look for the base model of a local
     adapter. Base model and processor of an earlier run in the same folder are removed. Nothing in the folder is a
     pickle: weights, mask and basis are safetensors, the rest is JSON and Markdown. Contact sheets that
@@ -77,7 +78,7 @@ def save_run(model: PeftModel, processor: Any, summary: Mapping[str, Any], folde
     _remove_earlier(folder)
     # No embedding is trained; "auto" would look the base model up on the Hub to find that out.
     model.save_pretrained(str(folder), save_embedding_layers=False)
-    if summary.get("model") in ENCODERS:
+    if summary.get("model") in ENCODERS or summary.get("fused"):
         copy.deepcopy(model).unload().save_pretrained(folder / BASE_FOLDER)
     elif summary.get("model") in EMBEDDED and "repo_id" not in summary:
         copy.deepcopy(model).unload().save_pretrained(folder)

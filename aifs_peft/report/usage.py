@@ -55,6 +55,8 @@ def snippets(summary: Mapping[str, Any]) -> list[Snippet]:
     pipe = (
         f"{_IMPORT}\nfrom transformers import pipeline\n\nclassify = pipeline({str(summary['task'])!r}, model={repo!r})"
     )
+    if summary.get("fused"):
+        return [Snippet("With PEFT", _with_our_base(summary, modality, repo)), _MERGED]
     if model in (*EMBEDDED, *ENCODERS) or (model is not None and is_open_clip(str(model))):
         local = model in EMBEDDED and not summary.get("repo_id")  # its base model lies beside the adapter
         ways = [Snippet("With PEFT", _with_our_base(summary, modality, repo)), _MERGED]
@@ -82,7 +84,7 @@ def _pinned(summary: Mapping[str, Any], local: bool) -> str:
 
 def _with_our_base(summary: Mapping[str, Any], modality: str, repo: str) -> str:
     name = str(summary["model"])
-    source = f"{repo!r}, subfolder={BASE_FOLDER!r}" if name in ENCODERS else repr(name)
+    source = f"{repo!r}, subfolder={BASE_FOLDER!r}" if name in ENCODERS or summary.get("fused") else repr(name)
     labels = [str(label) for label in summary["label_names"]]
     return (
         f"{_REGISTERS}\nfrom peft import PeftModel\nfrom aifs_peft.models import load_model\n\n"

@@ -24,7 +24,7 @@ from aifs_peft.training.callbacks import export_callbacks
 from aifs_peft.training.checkpoint_folders import require_whole, unfinished
 from aifs_peft.training.checkpoints import load_adapter_strictly
 from aifs_peft.training.columns import is_table
-from aifs_peft.training.streams import TrainingPart
+from aifs_peft.training.stream_parts import TrainingPart
 from aifs_peft.tuner import find_aifs_layer
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,10 @@ from aifs_peft.methods import Method
 from aifs_peft.training import _transformers
 from aifs_peft.training.adapter import num_labels_of, require_peft
 from aifs_peft.training.arguments import AIFSTrainingArguments
+from aifs_peft.training.checks import check_unlabelled
 from aifs_peft.training.epoch_runner import EpochRunner
 from aifs_peft.training.inputs import processed
-from aifs_peft.training.labels import check_labels, read_labels
+from aifs_peft.training.labels import check_labels, read_labels, without_labels
 from aifs_peft.training.parallel import processes_of
 from aifs_peft.training.rng import isolated_rng
 from aifs_peft.training.streams import Stream, check_streamed, check_workers, is_stream, require_same_stream
@@ -78,6 +79,13 @@ class TrainerBase(Trainer):
         keep = list(self.args.evaluation_columns or ())
         ready = processed(dataset, self.processing_class, self.adapted, what, keep)
         return self._stream(ready) if what == "training" and is_stream(ready) else ready
+
+    def _ready_unlabelled(self, dataset: Any) -> Any:
+        """The unlabelled set as the model takes it, without its labels if it has any."""
+        if dataset is None:
+            return None
+        check_unlabelled(dataset, self.method)
+        return self._ready(without_labels(dataset), "unlabelled")
 
     def _stream(self, source: Any) -> Stream:
         """A streamed training set; of one that is longer than the training only what the training sees."""

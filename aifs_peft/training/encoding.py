@@ -21,7 +21,8 @@ from aifs_peft.training.latents import LatentStore, RegionStore
 from aifs_peft.training.processes import Processes
 from aifs_peft.training.rng import isolated_rng
 from aifs_peft.training.sharded import is_sharded
-from aifs_peft.training.streams import EncodingPart, Stream
+from aifs_peft.training.stream_parts import EncodingPart
+from aifs_peft.training.streams import Stream
 from aifs_peft.tuner import AIFSLayer, initial_encoder
 
 TOKENS_OF_BLOCKS = (

@@ -14,7 +14,7 @@ from aifs_peft.methods import EpochContext, Sampling, StepContext, TrainingPlan
 from aifs_peft.training.contexts import Contexts
 from aifs_peft.training.latents import LatentStore
 from aifs_peft.training.sampling import EpochSampler
-from aifs_peft.training.streams import StreamOrder
+from aifs_peft.training.stream_parts import StreamOrder
 
 logger = logging.getLogger(__name__)
 

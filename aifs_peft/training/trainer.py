@@ -4,65 +4,52 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from peft import PeftConfig
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, set_seed
-from transformers.trainer_utils import (
-    TrainOutput,
-)
+from transformers.trainer_utils import TrainOutput
 
 from aifs_peft.errors import InvalidInputError
-from aifs_peft.methods import TrainingPlan
 from aifs_peft.training import _transformers, search
-from aifs_peft.training.adapter import require_adapter
 from aifs_peft.training.arguments import AIFSTrainingArguments
-from aifs_peft.training.assembly import TrainingData, assemble
 from aifs_peft.training.batches import (
     INDEX,
     OCCURRENCE,
     POSITION_COLUMNS,
     CarryingCollator,
-    IndexedDataset,
     model_inputs,
 )
-from aifs_peft.training.callbacks import EpochCallback, out_of_patience, restore_callbacks
+from aifs_peft.training.callbacks import EpochCallback
 from aifs_peft.training.checkpointing import CheckpointingTrainer
-from aifs_peft.training.checks import check_arguments, check_evaluation_sets, check_model, check_unlabelled
+from aifs_peft.training.checks import check_arguments, check_evaluation_sets
 from aifs_peft.training.contexts import Batch
-from aifs_peft.training.encoding import EncodingPasses, Loading, Split
-from aifs_peft.training.epoch_runner import EpochRunner
 from aifs_peft.training.evaluating import EvaluatingTrainer
 from aifs_peft.training.finite import require_finite_gradients, require_finite_logits, require_finite_weights
 from aifs_peft.training.from_names import build_model
-from aifs_peft.training.frozen import LATENTS, check_cacheable, on_kept_latents
-from aifs_peft.training.labels import label_of, without_labels
+from aifs_peft.training.frozen import LATENTS, on_kept_latents
+from aifs_peft.training.labels import label_of
 from aifs_peft.training.losses import GivenLoss, LossTerms
 from aifs_peft.training.method import method_of
 from aifs_peft.training.optimizers import give_own_group, require_held
 from aifs_peft.training.parallel import processes_of, refuse_sharding
 from aifs_peft.training.peers import telling_lost_processes
-from aifs_peft.training.resuming import warn_of_generators
+from aifs_peft.training.publishing import PublishingTrainer
+from aifs_peft.training.running import RunningTrainer
 from aifs_peft.training.searching import SearchingTrainer
 from aifs_peft.training.sharding import check_shardable, shard_base
-from aifs_peft.training.streams import Stream, StreamOrder, TrainingPart, is_stream
+from aifs_peft.training.streams import is_stream
 from aifs_peft.training.termination import Termination
-from aifs_peft.tuner.modes import trains_encoder
-
-if TYPE_CHECKING:
-    from aifs_peft.audit import Audit
 
 
 @_transformers.begins_no_epoch_when_stopped
 @_transformers.saves_whole_checkpoints
 @_transformers.pushes_without_pickles
 @_transformers.loads_adapters_strictly
-class AIFSTrainer(EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer):
+class AIFSTrainer(RunningTrainer, EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer, PublishingTrainer):
     """`transformers.Trainer` for an AIFS adapter.
 
     Data sets hold the model's inputs, or images or texts that `processing_class` turns into them, and a `label` (or
@@ -229,45 +216,12 @@ class AIFSTrainer(EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer):
             self.objective: float | None = None
         return output
 
-    def fit_blocks(self) -> None:
-        """With `AIFSConfig(latents="multi")`: scale the layers' latents by a sample of the training set, once.
-
-        `train` does so by itself; latents that are read before it are joined unscaled.
-        """
-        if self.layer.blocks is not None and not self.layer.blocks.fitted:
-            train = Split(self.train_dataset, "training", {}, self.args.seed, self.labels)
-            processes = processes_of(self.accelerator)
-            passes = EncodingPasses(self.adapted, self.layer, train, None, self._loading(), processes, self.args.seed)
-            passes.fit_blocks()
-
     def _on_latents(self) -> AbstractContextManager[None]:
         """With `cache_latents`: every data set as latents, while the training lasts."""
         return on_kept_latents(self, self._loading()) if self.args.cache_latents else nullcontext()
 
     def _telling_lost_processes(self) -> Any:
         return telling_lost_processes(self.accelerator.process_index, self.accelerator.num_processes)
-
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches of the training set in the order of `EpochSampler`, with each example's position."""
-        if self.train_dataset is None:
-            raise InvalidInputError("no training set; pass AIFSTrainer(train_dataset=...)")
-        self._adopt(self.model, self.args)
-        if self._runner is not None and self._runner.contexts.batch_size != self._batch_size():
-            self._runner = None  # `auto_find_batch_size` has lowered it
-        if isinstance(self.train_dataset, Stream):
-            return self._streaming_loader(self.train_dataset)
-        dataset = IndexedDataset(_transformers.without_unused_columns(self, self.train_dataset), seed=self.args.seed)
-        return _transformers.training_loader(self, dataset, self.runner.sampler)
-
-    def _streaming_loader(self, stream: Stream) -> DataLoader[Any]:
-        args, order = self.args, self.runner.order
-        assert isinstance(order, StreamOrder)  # noqa: S101 - made for this stream
-        processes = processes_of(self.accelerator)
-        order.part = TrainingPart(
-            stream, self._batch_size() // processes.world_size, processes, buffer=args.stream_shuffle_buffer,
-            order_seed=args.seed if args.data_seed is None else args.data_seed, drop_last=args.dataloader_drop_last,
-        )  # fmt: skip
-        return _transformers.streaming_loader(self, order.part)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """As upstream; gradients that are not finite change no weight.
@@ -358,125 +312,6 @@ class AIFSTrainer(EvaluatingTrainer, CheckpointingTrainer, SearchingTrainer):
         if "loss" in logs:
             logs = {**logs, **self.terms.drain()}
         super().log(logs, start_time)
-
-    def audit(self, split: str = "train", **options: Any) -> Audit:
-        """Is there a shortcut in the data, what is it, and does the trained model lean on it?
-
-        Looked for in the latents of the encoder as it was before tuning; one or two passes over the data set.
-
-        Args:
-            split: "train", or "eval" for examples that the model was not trained on.
-            **options: see `aifs_peft.audit.audit_trainer`.
-
-        Returns:
-            An `Audit`: print it, or write it with `to_html`.
-        """
-        from aifs_peft.audit import audit_trainer
-
-        return audit_trainer(self, split=split, **options)
-
-    def create_model_card(self, *given: Any, **metadata: Any) -> None:
-        """Write the card into the output folder: what was found, before and after, supervision, limits, how to load.
-
-        Args:
-            *given: as for `Trainer.create_model_card`.
-            **metadata: as for `Trainer.create_model_card`.
-        """
-        from aifs_peft.report import write_card
-
-        write_card(self, *given, **metadata)
-
-    def push_to_hub(self, *given: Any, **options: Any) -> Any:
-        """Push adapter, processor, card and summary, and nothing else of the output folder.
-
-        Args:
-            *given: as for `Trainer.push_to_hub`.
-            **options: as for `Trainer.push_to_hub`; see `aifs_peft.report.push_trainer`.
-        """
-        from aifs_peft.report import push_trainer
-
-        return push_trainer(self, *given, **options)
-
-    def _ready_unlabelled(self, dataset: Any) -> Any:
-        """The unlabelled set as the model takes it, without its labels if it has any."""
-        if dataset is None:
-            return None
-        check_unlabelled(dataset, self.method)
-        return self._ready(without_labels(dataset), "unlabelled")
-
-    @property
-    def runner(self) -> EpochRunner:
-        """What the method does between epochs; made anew for each training."""
-        if self._runner is None:
-            self._runner = self._make_runner()
-        return self._runner
-
-    def _make_runner(self) -> EpochRunner:
-        args, validation = self.args, self.eval_dataset
-        data = TrainingData(
-            self.train_dataset,
-            self.labels,
-            validation=None if isinstance(validation, dict) else validation,
-            unlabelled=self.unlabelled_dataset,
-            loaded=partial(_transformers.without_unused_columns, self),
-        )
-        return assemble(
-            self.adapted, self.layer, self.method, data, self._loading(), processes_of(self.accelerator),
-            batch_size=self._batch_size(), seed=args.seed, order_seed=args.data_seed, samples=args.mask_samples,
-            update_every=args.mask_update_every,
-        )  # fmt: skip
-
-    def _loading(self) -> Loading:
-        args = self.args
-        return Loading(
-            collate=_transformers.removing_collator(self),
-            batch_size=args.eval_batch_size,
-            device=args.device,
-            hidden=tuple(self.label_names),
-            workers=args.worker_options(),
-        )
-
-    def _adopt(self, model: Any, args: AIFSTrainingArguments) -> None:
-        """Find a model's adapter and make its method, unless that was done; `model_init` makes new models."""
-        if model is self._adopted:
-            return
-        self.layer = require_adapter(model)
-        self.method = method_of(model, self.layer, args)
-        check_model(model, args, encoder_trains=trains_encoder(model, self.layer))
-        if args.cache_latents:
-            check_cacheable(model, self.layer, self.method)
-        self._adopted, self._runner = model, None
-
-    def _begin_training(self, steps_per_epoch: int) -> None:
-        state = self.state
-        if self.resumed_from is not None:
-            restore_callbacks(self.callback_handler.callbacks, state)
-            self.control.should_training_stop = out_of_patience(self.callback_handler.callbacks)
-            warn_of_generators(self.resumed_from, _transformers.rng_file(self.args))
-        plan = TrainingPlan(state.max_steps, steps_per_epoch, self.args.mask_update_every)
-        fresh, epoch = state.global_step == 0, state.epoch or 0
-        numbers = self.runner.begin_training(plan, epoch=epoch, fresh=fresh, resumed_from=self.resumed_from)
-        self._report(numbers)
-
-    def _asked_to_end(self) -> bool:
-        """Whether any process was sent SIGTERM; asked in every step by all of them."""
-        if self.accelerator.num_processes == 1:
-            return self._termination.requested
-        flag = torch.tensor([int(self._termination.requested)], device=self.args.device)
-        return bool(processes_of(self.accelerator).reduce_sum(flag).item())
-
-    def _begin_epoch(self, epoch: int) -> None:
-        self.runner.begin_epoch(epoch)
-
-    def _finish_epoch(self, epoch: int) -> None:
-        self._report(self.runner.finish_epoch(epoch))
-
-    def _report(self, numbers: dict[str, float]) -> None:
-        if numbers:
-            # Logging switches `should_log` off, which would swallow the log of the step this happens in.
-            due = self.control.should_log
-            self.log(dict(numbers))
-            self.control.should_log = due
 
 
 def _without_stream(positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:

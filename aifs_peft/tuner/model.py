@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-import torch
-from peft import PeftConfig, inject_adapter_in_model
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
-from aifs_peft.errors import AIFSError, CheckpointMismatchError, InvalidConfigError
+from aifs_peft.errors import InvalidConfigError
 from aifs_peft.latent.heads import head_sizes
 from aifs_peft.tuner._peft import AuxiliaryTrainingWrapper, BaseTunerLayer, Tuner
 from aifs_peft.tuner.blocks import MULTI, check_blocks, find_blocks
-from aifs_peft.tuner.config import CHANGED_BASE, AIFSConfig
+from aifs_peft.tuner.config import AIFSConfig
 from aifs_peft.tuner.last_token import picks_last_token
 from aifs_peft.tuner.layer import AIFSLayer, find_aifs_layer
 from aifs_peft.tuner.merging import check_mergeable
 from aifs_peft.tuner.modes import freeze_modes
+from aifs_peft.tuner.nested import as_configuration_error, inject_nested
+from aifs_peft.tuner.packed import unpack
 from aifs_peft.tuner.reentrant import let_gradients_through, refuse_reentrant
 from aifs_peft.tuner.rows import rows_by_adapter
+from aifs_peft.tuner.saved import check_tensors
 from aifs_peft.tuner.targets import find_head, resolve_encoder
 from aifs_peft.tuner.trained_copy import TrainedCopy
 from aifs_peft.tuner.whole_layers import find_new_layers, named_layers
@@ -31,12 +31,10 @@ from aifs_peft.tuner.whole_layers import find_new_layers, named_layers
 if TYPE_CHECKING:
     from aifs_peft.explain import Explanation
 
-NOT_BUILT = "the encoder's adapter ({kind}) cannot be put into this model ({reason}); correct encoder_adapter."
 NOT_MERGED = (
     'an adapter with latents="multi" cannot be merged: its head reads blocks inside the encoder, and a base model '
     'feeds its head the last latent alone. Use it unmerged, or train one with latents="last".'
 )
-_NESTED_KEY = re.compile(r"\.aifs_state\.")
 
 
 class AIFSModel(Tuner):
@@ -80,10 +78,10 @@ class AIFSModel(Tuner):
         config.new_layers = find_new_layers(model, head, config)
         self._whole_layers = [*config.new_layers, *named_layers(model, head, config)]
         if config.nested is not None:
-            with _said_of(config.nested):
+            with as_configuration_error(config.nested):
                 resolve_encoder(model, head, config.nested, self._whole_layers)
                 config.nested.inference_mode = config.inference_mode
-                self._inject_nested(model, config.nested, adapter_name, low_cpu_mem_usage)
+                inject_nested(model, config.nested, adapter_name, low_cpu_mem_usage)
         # No state dict: the head's place is known, and PEFT would look for it by a prefix.
         super().inject_adapter(
             model, adapter_name, autocast_adapter_dtype=autocast_adapter_dtype, low_cpu_mem_usage=low_cpu_mem_usage
@@ -110,32 +108,6 @@ class AIFSModel(Tuner):
         config = self.peft_config[adapter_name]
         assert isinstance(config, AIFSConfig)  # noqa: S101 - for the type checker; PEFT holds one type per tuner
         return config
-
-    @staticmethod
-    def _inject_nested(model: nn.Module, inner: PeftConfig, adapter_name: str, low_cpu_mem_usage: bool) -> None:
-        # The inner tuner would write its configuration into the dictionary that AIFS adapters share.
-        saved = model.__dict__.pop("peft_config", None)
-        before = {parameter: parameter.data for parameter in model.parameters()}
-        try:
-            inject_adapter_in_model(inner, model, adapter_name, low_cpu_mem_usage=low_cpu_mem_usage)
-        finally:
-            model.__dict__.pop("peft_config", None)
-            if saved is not None:
-                model.peft_config = saved
-        changed = [p for p, data in before.items() if p.data.data_ptr() != data.data_ptr()]
-        for parameter in changed:
-            parameter.data = before[parameter]
-        if changed:
-            raise InvalidConfigError(
-                f"this {type(inner).__name__} starts with weights that it takes from the base model, {CHANGED_BASE}. "
-                "Load the base model again, and choose another initialisation."
-            )
-        for module in model.modules():
-            if isinstance(module, BaseTunerLayer) and isinstance(module.get_base_layer(), _ConvNd):
-                # TensorFlow-style padding (MobileNet) reads these from the layer it is about to call.
-                for name in ("stride", "kernel_size", "dilation"):
-                    if not hasattr(module, name):
-                        setattr(module, name, getattr(module.get_base_layer(), name))
 
     def is_target(self, config: AIFSConfig, key: str) -> bool:
         """Whether `key` is the full name of the head, or of a layer that is trained whole."""
@@ -178,29 +150,7 @@ class AIFSModel(Tuner):
             CheckpointMismatchError: naming missing, unknown and differently shaped tensors, and those that hold no
                 finite numbers.
         """
-        here = {k: v for k, v in model.state_dict().items() if f".{adapter_name}." in f"{k}."}
-        own = {key: tuple(value.shape) for key, value in here.items()}
-        values = {key: value for key, value in tensors.items() if key in own and not _NESTED_KEY.search(key)}
-        problems = [wrong for key, value in values.items() if (wrong := _value_problem(key, value, here[key].dtype))]
-        problems += [
-            f"{key}: {tuple(value.shape)} saved, {own[key]} here"
-            for key, value in values.items()
-            if tuple(value.shape) != own[key]
-        ]
-        known = {*own, *(k.removeprefix("base_model.model.") for k in own)}
-        plain = {k.removeprefix("base_model.model.") for k in tensors}
-        problems += [f"{key}: not part of this configuration" for key in tensors if key not in known]
-        problems += [
-            f"{key}: not saved"
-            for key in own
-            if key.removeprefix("base_model.model.") not in plain and not _NESTED_KEY.search(key)
-        ]
-        if problems:
-            raise CheckpointMismatchError(
-                f"the saved adapter does not fit this configuration ({len(problems)} tensors: "
-                f"{'; '.join(problems[:5])}). Load it with the adapter_config.json saved beside it, onto the base "
-                "model it names."
-            )
+        check_tensors(model, adapter_name, tensors)
         find_aifs_layer(model).has_weights(adapter_name)
 
     def rows_by_adapter(self, names: list[str]) -> AbstractContextManager[None]:
@@ -364,44 +314,3 @@ class AIFSModel(Tuner):
                 refuse_reentrant(self.model)
             unpack(self.model)
         return self
-
-
-def _value_problem(key: str, value: Tensor, dtype: torch.dtype) -> str | None:
-    """What is wrong with a saved weight, in words; the state of AIFS looks at its own buffers."""
-    if value.is_floating_point() != dtype.is_floating_point or value.is_complex() != dtype.is_complex:
-        return f"{key}: {value.dtype} saved, {dtype} here".replace("torch.", "")
-    if value.is_floating_point() and not bool(value.isfinite().all()):
-        return f"{key}: holds NaN or infinite values"
-    return None
-
-
-@contextmanager
-def _said_of(inner: PeftConfig) -> Iterator[None]:
-    """A block that builds the encoder's adapter: whatever PEFT raises in it is the configuration's fault.
-
-    Its layers check their numbers in many ways, or not at all: a rank of "8" is a TypeError.
-    """
-    try:
-        yield
-    except AIFSError:
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0]}"
-        raise InvalidConfigError(NOT_BUILT.format(kind=type(inner).__name__, reason=reason)) from error
-
-
-def unpack(model: nn.Module) -> None:
-    """Bring 4-bit layers that will train back from bitsandbytes' inference-only layout.
-
-    It packs the weights when a CPU evaluates them, and has no gradient through that form; writing a state dict unpacks
-    them in place.
-    """
-    for module in model.modules():
-        if module.training and _is_packed(module):
-            module.state_dict()
-
-
-def _is_packed(module: nn.Module) -> bool:
-    """Whether a 4-bit layer is in bitsandbytes' inference-only layout."""
-    quant_state = getattr(getattr(module, "weight", None), "quant_state", None)
-    return bool(getattr(quant_state, "packing_format_for_cpu", False))

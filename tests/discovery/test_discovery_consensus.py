@@ -11,8 +11,11 @@ from aifs_peft.discovery.linear_heads.families import balanced_weights
 from aifs_peft.discovery.linear_heads.logistic import fit_logistic, fit_on_common_scale
 from aifs_peft.discovery.linear_heads.plain import fit_plain
 from aifs_peft.discovery.mixture.refine import _assign
-from aifs_peft.discovery.search.consensus import solve, solve_by_pairs
+from aifs_peft.discovery.result import Candidate
+from aifs_peft.discovery.search import consensus
+from aifs_peft.discovery.search.consensus import Solution, clearest, solve, solve_by_pairs
 from aifs_peft.discovery.search.pairs import chosen_pairs, search_pairs
+from aifs_peft.discovery.search.recombine import End
 
 
 def planted(K=4, share=0.7, n=2400, k=24, seed=0, spurious=4.0, core=2.0):
@@ -210,3 +213,63 @@ def test_pairs_say_nothing_where_nothing_is():
     X, y = styles()
     found = solve_by_pairs(X, y, 4, rng=np.random.default_rng(0), config=DEFAULT_CONFIG)
     assert found is None or not found.record.accepted
+
+
+def ended(attribute, *, relative, support, accepted=True):
+    record = Candidate(
+        source="margins+refined", k=8, share=0.1, gain=relative, cosine=0.0, strength=4.0, class_strength=2.0,
+        association=0.8, conflicts=0.1, support=support, accepted=accepted, reason="",
+    )  # fmt: skip
+    return Solution(record, np.eye(3)[attribute])
+
+
+def test_of_ends_that_bear_each_other_out_the_strongest_attribute_is_taken():
+    y = np.repeat([0, 1, 2], 100)
+    one, other = y.copy(), y.copy()
+    one[:20], other[:18], other[200:] = 1, 1, 0
+    first, same = ended(one, relative=10.0, support=0.8), ended(one, relative=20.0, support=0.8)
+    # Neither what ends elsewhere, nor what other starts do not reach, nor what the gate refuses.
+    others = [
+        ended(other, relative=50.0, support=0.8),
+        ended(one, relative=50.0, support=0.2),
+        ended(one, relative=50.0, support=0.8, accepted=False),
+    ]
+    assert clearest([first, same, *others], y, DEFAULT_CONFIG) is same
+    assert clearest(others[2:], y, DEFAULT_CONFIG) is None
+    alone = ended(one, relative=10.0, support=0.1)  # accepted, for it explains the latents best
+    assert clearest([alone, same, *others], y, DEFAULT_CONFIG) is alone
+
+
+@pytest.mark.parametrize(("K", "n"), [(3, 300), (9, 1200)])
+def test_how_often_is_refined_is_bounded_for_any_number_of_classes_and_examples(monkeypatch, K, n):
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % K
+    X = rng.normal(size=(n, 16)).astype(np.float32)
+    calls = []
+
+    def somewhere(X, y, attribute, n_classes, *, rng, config):
+        """No two starts end alike: the most that can be asked for."""
+        calls.append(attribute)
+        return np.eye(n_classes)[np.where(rng.random(len(y)) < 0.1, rng.integers(0, n_classes, len(y)), y)]
+
+    monkeypatch.setattr("aifs_peft.discovery.search.recombine.refine_until_stable", somewhere)
+    own = DEFAULT_CONFIG.many_classes
+    starts = len(own.start_components) * (len(own.start_trims) + len(own.margin_shares))
+    solutions = solve(X, y, K, rng=rng, config=DEFAULT_CONFIG)
+    assert len(solutions) <= len(calls) <= starts + len(own.skewed_components) + own.children
+
+
+@pytest.mark.parametrize(("share", "asked"), [(1 / 3, False), (0.9, True)])
+def test_ends_are_put_together_only_where_what_explains_the_most_goes_with_the_label(monkeypatch, share, asked):
+    rng = np.random.default_rng(0)
+    y = np.arange(600) % 3
+    a = np.where(rng.random(600) < share, y, (y + rng.integers(1, 3, 600)) % 3)
+    X = rng.normal(size=(600, 8)).astype(np.float32)
+    X[:, :3] += 5 * np.eye(3)[a] + 3 * np.eye(3)[y]
+    calls = []
+    monkeypatch.setattr(
+        consensus, "reach", lambda X, y, start, n_classes, times=0, **_: End(start, np.eye(3)[a], 1.0, times)
+    )
+    monkeypatch.setattr(consensus, "recombine", lambda *_, **__: calls.append(1) or [])
+    solve(X, y, 3, rng=rng, config=DEFAULT_CONFIG)
+    assert bool(calls) == asked

@@ -1,5 +1,7 @@
 """Many classes: a rough partition is sharpened, and the head knows that it is rough."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,12 @@ from aifs_peft.discovery import GateThresholds, discover
 from aifs_peft.discovery.config import DEFAULT_CONFIG
 from aifs_peft.discovery.linear_heads.choice import choose_head
 from aifs_peft.discovery.linear_heads.families import HeadSetting, default_setting, fit_head
-from aifs_peft.discovery.mixture.additive import additive_model, split_by_signal, with_conflicting_covariance
+from aifs_peft.discovery.mixture.additive import (
+    AdditiveMoments,
+    additive_model,
+    split_by_signal,
+    with_conflicting_covariance,
+)
 from aifs_peft.discovery.mixture.refine import _assign, refine_attribute
 
 
@@ -145,6 +152,36 @@ def test_the_second_moment_may_be_given():
     R = np.eye(5)[a]
     plain, given = additive_model(X, y, R), additive_model(X, y, R, second=X.T @ X)
     np.testing.assert_allclose(plain.sigma, given.sigma, atol=1e-10)
+
+
+@pytest.mark.parametrize("aligned", [1.0, 0.8])
+def test_moments_of_mostly_aligned_examples_are_those_of_all(aligned):
+    X, y, a = planted(n=500)
+    X = X.astype(np.float64)
+    R = np.where(np.random.default_rng(0).random(500)[:, None] < aligned, np.eye(5)[y], np.eye(5)[a])
+    R[::7] = 0.6 * R[::7] + 0.1 * (1.0 - R[::7])
+    for given in (None, X.T @ X):
+        quick, plain = refine._mostly_aligned(X, y, R, given), AdditiveMoments.of(X, y, R, second=given)
+        for field in fields(AdditiveMoments):
+            np.testing.assert_allclose(getattr(quick, field.name), getattr(plain, field.name), atol=1e-9)
+
+
+def test_the_order_of_the_examples_does_not_matter_to_what_is_judged():
+    X, y, a = planted(n=600)
+    start = rough_start(y, a, 5)
+    order = np.random.default_rng(0).permutation(600)
+
+    def dealt(rows):
+        """Folds that go with the examples, not with their places."""
+        return lambda n, folds, rng: (rows * 7 // 3) % folds
+
+    results = []
+    for rows in (np.arange(600), order):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(refine, "random_folds", dealt(rows))
+            R = refine_attribute(X[rows], y[rows], start[rows], 5, rng=np.random.default_rng(0), config=DEFAULT_CONFIG)
+        results.append(R[np.argsort(rows)])
+    np.testing.assert_allclose(results[0], results[1], atol=1e-3)
 
 
 def test_an_unconfirmed_partition_of_many_classes_is_called_rough():

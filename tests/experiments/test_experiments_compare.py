@@ -46,7 +46,7 @@ def test_one_seed_has_no_interval() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["build", "compare", "comparison", "describe", "latents", "methods", "prepare",
+    ["build", "compare", "comparison", "columns", "describe", "loading", "latents", "methods", "prepare",
      "provenance", "spec", "telling"],
 )  # fmt: skip
 def test_doctests(name: str) -> None:

@@ -30,6 +30,10 @@ def _features(rows=ROWS):
     return PreparedDataset(Dataset.from_dict(rows), encode_features)
 
 
+def _lengths(texts):
+    return {"input_ids": torch.tensor([[len(text)] for text in texts])}
+
+
 class _Counting:
     """An encoder's pass that counts how often it runs."""
 
@@ -80,6 +84,16 @@ def test_anything_the_latents_depend_on_changes_the_key(change):
     else:
         rows = {name: values[:2] for name, values in rows.items()}
     assert latent_key(model, _features(rows)) != key
+
+
+def test_the_columns_that_are_read_beside_the_inputs_change_the_key():
+    model, rows, sites = nn.Linear(2, 2), Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]}), torch.eye(2)
+
+    def key(beside):
+        return latent_key(model, PreparedDataset(rows, _lengths, beside=beside))
+
+    assert key(sites) == key(sites.clone())
+    assert len({key(None), key(sites), key(sites.flip(0))}) == 3
 
 
 def test_labels_and_names_do_not_change_the_key():

@@ -10,9 +10,10 @@ import torch
 from datasets import Dataset
 from PIL import Image
 
+from aifs_peft.cli.evaluate import main as evaluate
 from aifs_peft.cli.finetune import main
 from aifs_peft.errors import InvalidConfigError, InvalidInputError
-from aifs_peft.experiments import FinetuneSpec, run_finetune
+from aifs_peft.experiments import FinetuneSpec, loading, run_finetune
 from aifs_peft.experiments.streamed import PreparedStream, check_streaming
 from aifs_peft.training import AIFSTrainingArguments
 
@@ -76,6 +77,30 @@ def test_the_command(pictures, tmp_path, capsys):
     assert summary["spec"]["streaming"]
     assert summary["modality"] == "image"
     assert (tmp_path / "run" / "adapter_model.safetensors").is_file()
+
+
+def test_a_streamed_run_is_evaluated_without_holding_its_training_split(pictures, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "run"
+    data = ["--dataset", str(pictures), "--image", "path", "--label", "finding", "--attribute", "site"]
+    words = [*data, "--streaming", "--adapter", "none", "--use-cpu", "--epochs", "1", "--quiet"]
+    assert main([*words, "--output-dir", str(folder)]) == 0
+
+    def results(*more):
+        capsys.readouterr()
+        assert evaluate([str(folder), "--use-cpu", "--json", "--quiet", *more]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    whole = {part: results(*data, "--part", part) for part in ("train", "validation")}
+    monkeypatch.setattr(loading, "load_data", None)  # nobody loads all of it
+    summary = json.loads((folder / "summary.json").read_text())
+    assert results()["metrics"]["groups"] == summary["metrics"]["groups"]
+    for part, told in whole.items():
+        streamed = results("--part", part)
+        assert (streamed["n"], streamed["comparison"]) == (told["n"], told["comparison"])
+        assert results(*data, "--streaming", "--part", part)["comparison"] == told["comparison"]
+    assert results(*data, "--streaming")["part"] == "test"
+    assert evaluate([str(folder), *data, "--streaming", "--part", "all"]) == 2
+    assert "streaming reads one part of the data" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

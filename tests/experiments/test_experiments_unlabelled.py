@@ -10,7 +10,7 @@ from aifs_peft.data.notes import DataWarning
 from aifs_peft.data.own import load_unlabelled as read
 from aifs_peft.errors import InvalidInputError
 from aifs_peft.experiments import FinetuneSpec
-from aifs_peft.experiments.build import load_data
+from aifs_peft.experiments.loading import load_data
 from aifs_peft.experiments.telling import unlabelled_sentence
 from aifs_peft.experiments.unlabelled import describe_unlabelled, load_unlabelled
 

@@ -154,3 +154,19 @@ def test_what_does_not_fit_is_refused() -> None:
             FusedClassifier(unknown)
     with pytest.raises(InvalidConfigError, match="dictionary with its model_type"):
         FusedConfig({}, 3)
+
+
+def test_a_decoder_is_read_at_its_last_token_that_is_no_padding() -> None:
+    """Its first token has seen nothing of the text."""
+    torch.manual_seed(0)
+    llama = hf.LlamaModel(hf.LlamaConfig(**SMALL, vocab_size=40, pad_token_id=0))
+    model = FusedClassifier.for_examples(llama, TEXTS, ["no", "yes"]).eval()
+    assert model.get_input_embeddings() is llama.embed_tokens
+    padded = {name: value[:4].clone() for name, value in TEXTS.items()}
+    padded["input_ids"][:, 4:] = 0
+    padded["attention_mask"][:, 4:] = 0
+    short = {name: value[:, :4] if name != "features" else value for name, value in padded.items()}
+    with torch.no_grad():
+        z, same, other = (model.latents(inputs)[0] for inputs in (padded, short, {n: v[:4] for n, v in TEXTS.items()}))
+    torch.testing.assert_close(z, same)
+    assert not torch.allclose(z, other)

@@ -16,10 +16,11 @@ from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClass
 from aifs_peft.errors import CheckpointMismatchError, InvalidConfigError, InvalidInputError
 from aifs_peft.methods import Method, get, names
 from aifs_peft.methods.settings import MethodSettings
-from aifs_peft.training import AIFSTrainer, sampling, stream_inputs, streams
+from aifs_peft.training import AIFSTrainer, sampling, stream_inputs, stream_parts, streams
 from aifs_peft.training.inputs import processed
 from aifs_peft.training.processes import Processes
-from aifs_peft.training.streams import Stream, TrainingPart, check_streamed, shuffled
+from aifs_peft.training.stream_parts import TrainingPart, shuffled
+from aifs_peft.training.streams import Stream, check_streamed
 from aifs_peft.tuner import AIFSConfig
 
 
@@ -77,7 +78,7 @@ def in_order(monkeypatch):
     monkeypatch.setattr(sampling.EpochSampler, "order", lambda self: torch.arange(self.size))
 
 
-@pytest.mark.parametrize("module", [streams, stream_inputs])
+@pytest.mark.parametrize("module", [streams, stream_parts, stream_inputs])
 def test_examples_run(module):
     result = doctest.testmod(module)
     assert result.attempted

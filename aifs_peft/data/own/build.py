@@ -130,7 +130,7 @@ def _metadata(rows: Rows, roles: Roles, attribute: Categories | None) -> dict[st
         elif column == roles.image and not rows.frame[column].map(lambda value: isinstance(value, str)).all():
             continue
         else:
-            values = _plain(rows.frame[column])
+            values = plain_column(rows.frame[column])
         name = "file" if column == roles.image and column == "image" and "file" not in rows.frame else column
         if name in RESERVED:
             if column in (roles.attribute, roles.image):
@@ -140,8 +140,12 @@ def _metadata(rows: Rows, roles: Roles, attribute: Categories | None) -> dict[st
     return found
 
 
-def _plain(values: Any) -> pa.Array:
-    """A column of a table as Arrow has it; text that is numbers or truths throughout becomes that."""
+def plain_column(values: Any) -> pa.Array:
+    """A column of a table as Arrow has it; text that is numbers or truths throughout becomes that.
+
+    Args:
+        values: a pandas Series.
+    """
     import pandas as pd
 
     cells = values.tolist()

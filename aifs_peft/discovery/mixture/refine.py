@@ -56,12 +56,16 @@ def refine_attribute(
     own, n = config.refinement, len(y)
     second = (X.T @ X).astype(np.float64)
     most = own.share_growth * float(np.mean(attribute != y))
-    R = one_hot(attribute, n_classes, X.dtype)
+    # Class by class, so that what is the same for a class is repeated, not looked up for each example.
+    order = np.argsort(y, kind="stable")
+    X, y = X[order], y[order]
+    R = one_hot(attribute[order], n_classes, X.dtype)
     history: list[Array] = []
     for step in range(own.rounds):
         # New folds each time: with the same ones a fold's chance errors would go round among the models.
-        fold = random_folds(n, own.folds, rng)
-        ratio, position = np.empty((n, n_classes), dtype=X.dtype), np.empty((n, n_classes), dtype=X.dtype)
+        fold = random_folds(n, own.folds, rng)[order]
+        # Values lie along the first axis in memory: sums and maxima over them then run along the examples.
+        ratio, position = (np.empty((n_classes, n), dtype=X.dtype).T for _ in range(2))
         parts = [np.flatnonzero(fold == j) for j in range(own.folds)]
         blocks = [X[rows] for rows in parts]
         moments: list[AdditiveMoments] = []
@@ -69,14 +73,16 @@ def refine_attribute(
             # The products of all rows are the same each time: those of the last fold are what the others leave.
             last = len(moments) == own.folds - 1
             rest = second - sum(other.second for other in moments) if last else None
-            moments.append(AdditiveMoments.of(block, y[rows], R[rows], second=rest))
+            moments.append(_mostly_aligned(block, y[rows], R[rows], rest))
         total = reduce(add, moments)
         for rows, block, mine in zip(parts, blocks, moments, strict=True):
             weight, offset, size = _discriminant((total - mine).fit(), own, config.mixture)
             ratio[rows], position[rows] = _evidence(block, y[rows], weight, offset, size)
         R = _assign(ratio, position, y, most, even=step < own.even_rounds, config=own)
         history = [*history[1 - own.averaged :], R]
-    return np.asarray(np.mean(history, axis=0))
+    out = np.empty((n, n_classes), dtype=X.dtype)
+    out[order] = np.mean(history, axis=0)
+    return out
 
 
 def refine_until_stable(
@@ -217,13 +223,41 @@ def _discriminant(model: AdditiveModel, config: RefinementConfig, mixture: Mixtu
     return weight, (model.alpha.mean(axis=0) + alpha) @ weight + 0.5 * np.diag(size), size
 
 
+def _mostly_aligned(X: Array, y: IntArray, R: Array, second: Array | None) -> AdditiveMoments:
+    """`AdditiveMoments.of`: sums per class, and what the few that are not surely aligned change of them."""
+    n, K = R.shape
+    labels, counts = one_hot(y, K, X.dtype), np.bincount(y, minlength=K).astype(np.float64)
+    sums = labels.T @ X
+    rows = np.flatnonzero(R[np.arange(n), y] != 1.0)
+    own, changed = labels[rows], R[rows].astype(X.dtype) - labels[rows]
+    cells = np.diag(counts) + own.T.astype(np.float64) @ changed
+    aligned = np.diag(cells)
+    unsure = 1.0 - (2.0 * R[rows, y[rows]].astype(np.float64) - 1.0) ** 2
+    return AdditiveMoments(
+        float(n),
+        cells,
+        np.diag(cells.sum(axis=0)),
+        np.vstack([sums, sums + changed.T @ X[rows]]).astype(np.float64),
+        (X.T @ X).astype(np.float64) if second is None else second,
+        np.stack([aligned, counts - aligned])[:, :, None],
+        (counts - np.bincount(y[rows], unsure, minlength=K))[:, None, None],
+    )
+
+
 def _evidence(new: Array, labels: IntArray, weight: Array, offset: Array, size: Array) -> tuple[Array, Array]:
-    """Log-likelihood ratio of each value against that of the own class, and the position between them, `(m, K)`."""
-    score = new @ weight.astype(new.dtype) - offset[labels].astype(new.dtype)
-    ratio = score - score[np.arange(len(labels)), labels][:, None]
+    """Log-likelihood ratio of each value against that of the own class, and the position between them, `(m, K)`.
+
+    The own value's position is 0.5: it lies neither beyond another value nor on the other side.
+    """
+    ratio = weight.T.astype(new.dtype) @ new.T
+    # Against the own value; of rising labels each class is one run.
+    ratio -= ratio[labels, np.arange(len(labels))]
+    beside = (offset - np.diag(offset)[:, None]).astype(new.dtype)
+    ratio -= beside.T[:, labels]
     distance = np.diag(size)[:, None] + np.diag(size) - 2.0 * size
-    position = ratio / np.maximum(distance, 1e-9)[labels] + 0.5
-    return np.asarray(ratio), np.asarray(position)
+    position = ratio * (1.0 / np.maximum(distance, 1e-9)).T.astype(new.dtype)[:, labels]
+    position += 0.5
+    return ratio.T, position.T
 
 
 def _assign(ratio: Array, position: Array, y: IntArray, most: float, *, even: bool, config: RefinementConfig) -> Array:
@@ -234,12 +268,8 @@ def _assign(ratio: Array, position: Array, y: IntArray, most: float, *, even: bo
     towards the others. At most the share `most`: where offsets are still rough, too many lie there. With `even` every
     other value gets the same part. Only examples beyond `min_position` can move.
     """
-    n, K = ratio.shape
-    others = ratio.copy()
-    others[np.arange(n), y] = -np.inf
-    beyond = float(np.mean(position[np.arange(n), others.argmax(axis=1)] > config.share_position))
-    opposite = np.where(np.isfinite(others), position, np.inf).min(axis=1) < -config.share_position
-    share = min(max(beyond - float(np.mean(opposite)), 0.0), most)
+    K = ratio.shape[1]
+    share = min(max(_share_beyond(ratio, position, y, config), 0.0), most)
     expected = share * np.bincount(y, minlength=K) / (K - 1)
     R = one_hot(y, K, ratio.dtype)
     rows, evidence = _movable(ratio, position, y, config)
@@ -247,18 +277,31 @@ def _assign(ratio: Array, position: Array, y: IntArray, most: float, *, even: bo
     return R
 
 
+def _share_beyond(ratio: Array, position: Array, y: IntArray, config: RefinementConfig) -> float:
+    """Share of the examples beyond `share_position` towards their likeliest other value, less those far from all."""
+    rows = np.flatnonzero(position.max(axis=1) > config.share_position)
+    others = ratio[rows]
+    others[np.arange(len(rows)), y[rows]] = -np.inf
+    beyond = np.count_nonzero(position[rows, others.argmax(axis=1)] > config.share_position)
+    opposite = np.count_nonzero(position.min(axis=1) < -config.share_position)
+    return float(beyond - opposite) / len(y)
+
+
 def _movable(ratio: Array, position: Array, y: IntArray, config: RefinementConfig) -> tuple[IntArray, Array]:
     """The examples that lie far enough from their own value, and their evidence for each value, `(K, rows)` float64.
 
     One row per value, one column per example: sums over the values then run along the examples.
     """
-    far = (position > config.min_position) & (np.arange(ratio.shape[1]) != y[:, None])
-    rows = np.flatnonzero(far.any(axis=1))
+    rows = np.flatnonzero(position.max(axis=1) > config.min_position)
     # Class by class: what is summed per class is a block of columns.
     rows = rows[np.argsort(y[rows], kind="stable")]
-    evidence = np.where(far[rows], config.temperature * ratio[rows].astype(np.float64), -1e3).T
-    evidence[y[rows], np.arange(len(rows))] = 0.0
-    return rows, evidence
+    own = y[rows], np.arange(len(rows))
+    far = (position[rows] > config.min_position).T
+    far[own] = False
+    evidence = np.where(far, config.temperature * ratio[rows].T.astype(np.float64), -1e3)
+    evidence[own] = 0.0
+    moved = far.any(axis=0)
+    return rows[moved], evidence[:, moved]
 
 
 def _biases(evidence: Array, own: IntArray, expected: Array, *, even: bool, config: RefinementConfig) -> Array:
@@ -271,14 +314,20 @@ def _biases(evidence: Array, own: IntArray, expected: Array, *, even: bool, conf
     ends = np.searchsorted(own, np.arange(K + 1))
     blocks = [odds[:, start:end] for start, end in pairwise(ends)]
     bias, off = np.zeros((K, K)), 1.0 - np.eye(K)
+    wanted, each = np.log(np.maximum(expected, 1e-6))[:, None], np.empty((K, K))
     for _ in range(config.bias_steps if len(own) else 0):
         factor = np.exp(bias)
-        weight = off * factor * np.stack([b @ (1.0 / (f @ b)) for f, b in zip(factor, blocks, strict=True)])
+        for f, block, out in zip(factor, blocks, each, strict=True):
+            np.matmul(block, 1.0 / (f @ block), out=out)
+        weight = off * factor * each
         if not even:
-            weight = np.broadcast_to(weight.sum(axis=1, keepdims=True) / (K - 1), (K, K))
-        missing = np.log(np.maximum(expected, 1e-6)[:, None] / np.maximum(weight, 1e-6))
-        step = config.bias_rate * np.clip(missing, -config.bias_step_limit, config.bias_step_limit)
-        bias = np.clip(bias + step, -config.bias_limit, config.bias_limit) * off
+            weight = weight.sum(axis=1, keepdims=True) / (K - 1)
+        step = np.clip(wanted - np.log(np.maximum(weight, 1e-6)), -config.bias_step_limit, config.bias_step_limit)
+        moved = np.clip(bias + config.bias_rate * step, -config.bias_limit, config.bias_limit) * off
+        done = float(np.abs(moved - bias).max()) < config.bias_tolerance
+        bias = moved
+        if done:
+            break
     return bias
 
 

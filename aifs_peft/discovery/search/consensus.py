@@ -10,6 +10,7 @@ examples best counts as well. A style that is as strong as the class only for a 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from aifs_peft.discovery.arrays import Array, BoolArray, IntArray, conflicting, 
 from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
 from aifs_peft.discovery.mixture.crossfit import cross_fitted
 from aifs_peft.discovery.mixture.em import Moments, partition_fit
+from aifs_peft.discovery.mixture.predictive import HeldOut
 from aifs_peft.discovery.mixture.refine import refine_until_stable
 from aifs_peft.discovery.principal_components import usable_components
 from aifs_peft.discovery.proposals.many_starts import propose_many, propose_skewed
@@ -69,14 +71,15 @@ def solve(
     """
     data = solved_components(X, config)
     starts, times = _distinct(propose_many(data, y, n_classes, rng=rng, config=config), y, config)
-    seed = int(rng.spawn(1)[0].integers(2**31))  # the folds on which all ends are compared
-    ends = [
-        reach(data, y, start, n_classes, times=count, seed=seed, rng=rng, config=config)
-        for start, count in zip(starts, times, strict=True)
-    ]
-    further = propose_skewed(data, y, n_classes, config=config)
-    ends += [reach(data, y, start, n_classes, seed=seed, rng=rng, config=config) for start in further]
-    ends += recombine(data, y, ends, n_classes, seed=seed, rng=rng, config=config)
+    held_out = HeldOut.of(data, y, n_classes, rng=rng.spawn(1)[0], config=config)
+    end_of = partial(reach, data, y, n_classes=n_classes, held_out=held_out, rng=rng, config=config)
+    ends = [end_of(start, times=count) for start, count in zip(starts, times, strict=True)]
+    further, _ = _distinct(propose_skewed(data, y, n_classes, config=config), y, config)
+    ends += [end_of(start) for start in further]
+    best = max(ends, key=lambda end: end.explained, default=None)
+    # An attribute that goes with the label too little and explains the most is no shortcut: nothing to put together.
+    if best is not None and _tie(np.asarray(best.responsibilities.argmax(axis=1)), y) >= _needed_tie(config.gate):
+        ends += recombine(data, y, ends, n_classes, held_out=held_out, rng=rng, config=config)
     ends.sort(key=lambda end: -end.explained)
     moments = Moments.of(data, y, n_classes)
     solutions = []
@@ -85,6 +88,34 @@ def solve(
         record = _judged(moments, end.start, end.responsibilities, support, config.gate.support, rng, config, alone)
         solutions.append(Solution(record, end.responsibilities, end.explained))
     return [_unless_mislabelled(solution, solutions, y, config) for solution in solutions]
+
+
+def clearest(solutions: list[Solution], y: IntArray, config: DiscoveryConfig) -> Solution | None:
+    """The solution to use, or `None` where the gate accepts none.
+
+    Ends that bear each other out differ in a few examples. The one that explains the latents best has taken in most
+    styles of the classes; the one whose attribute is strongest beside the class has the fewest of them. What stands
+    alone, for it explains the latents best, stays what it is.
+
+    Args:
+        solutions: By falling `explained`, see `solve`.
+        y: Labels in `0..K-1`, shape `(n,)`.
+        config: Its `gate` says which ends are the same.
+
+    Example:
+        >>> from aifs_peft.discovery.config import DEFAULT_CONFIG
+        >>> clearest([], np.array([0, 1, 2]), DEFAULT_CONFIG) is None
+        True
+    """
+    accepted = [solution for solution in solutions if solution.record.accepted]
+    if not accepted:
+        return None
+    first, needed = accepted[0], config.gate.support
+    if first.record.support < needed:
+        return first
+    mine = conflicting(first.responsibilities, y)
+    same = [s for s in accepted if s is first or _same(mine, conflicting(s.responsibilities, y), config)]
+    return max((s for s in same if s.record.support >= needed), key=lambda s: s.record.gain)
 
 
 def _unless_mislabelled(
@@ -246,6 +277,15 @@ def _judged(
     )
 
 
+def _tie(attribute: IntArray, y: IntArray) -> float:
+    return gates.association(attribute, y, len(np.bincount(y)))
+
+
+def _needed_tie(gate: GateThresholds) -> float:
+    """The least association with the label."""
+    return max(gate.many_association, gate.association)
+
+
 def _verdict(
     relative: float,
     shape: gates.Geometry,
@@ -254,14 +294,14 @@ def _verdict(
     gate: GateThresholds,
 ) -> str:
     n_conflicts = int(np.count_nonzero(attribute != y))
-    tied_to = gates.association(attribute, y, len(np.bincount(y)))
+    tied_to, needed = _tie(attribute, y), _needed_tie(gate)
     if n_conflicts < gate.min_conflicts:
         return f"only {n_conflicts} conflicting examples (needs {gate.min_conflicts})"
     if shape.cosine <= gate.cosine:
         return f"moves hard examples along the class difference (cosine {shape.cosine:.2f})"
     if shape.strength < gate.refined_strength:
         return f"attribute contrast too small ({shape.strength:.2f} < {gate.refined_strength})"
-    if tied_to < (needed := max(gate.many_association, gate.association)):
+    if tied_to < needed:
         return f"not tied to the label (association {tied_to:.2f} < {needed})"
     if relative < gate.many_relative:
         return f"weaker than the class beside it ({relative:.2f} < {gate.many_relative})"

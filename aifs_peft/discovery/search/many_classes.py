@@ -22,6 +22,7 @@ from aifs_peft.discovery.reduced import ReducedLatents, leading
 from aifs_peft.discovery.result import Candidate
 from aifs_peft.discovery.search.consensus import (
     Solution,
+    clearest,
     judged_components,
     solve,
     solve_by_pairs,
@@ -71,7 +72,7 @@ def search_many_classes(
     seen, labels = X[rows], y[rows]
     chosen, passed, attempts = _confirmed(seen, labels, n_classes, config)
     solutions = solve(seen, labels, n_classes, rng=rng, config=config)
-    best = next((solution for solution in solutions if solution.record.accepted), None)
+    best = clearest(solutions, labels, config)
     tried = [attempt.record for attempt in attempts] + [solution.record for solution in solutions]
     if chosen is not None and chosen.mixture is not None and (best is None or _bears_out(chosen, best, labels, config)):
         R = chosen.mixture.responsibilities(leading(X, chosen.record.k), y).astype(np.float32, copy=False)

@@ -11,6 +11,8 @@ head's training modes back, also after an exception in the head.
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import torch
 from torch import Tensor
 
@@ -219,60 +221,27 @@ def attribute(
         torch.Size([5, 3])
     """
     check_choice("method", method, METHODS)
+    shared: _Shared = {
+        "top_k": top_k, "class_weights": class_weights, "chunk_size": chunk_size, "tolerance": tolerance,
+    }  # fmt: skip
     if method == "lrp":
         if baseline is not None:
             raise InvalidInputError("method 'lrp' has no baseline; leave baseline=None or use method='ig'")
-        return lrp(
-            head,
-            z,
-            top_k=top_k,
-            class_weights=class_weights,
-            epsilon=epsilon,
-            chunk_size=chunk_size,
-            tolerance=tolerance,
-        )
+        return lrp(head, z, epsilon=epsilon, **shared)
     if method == "smoothgrad":
-        return smoothgrad(
-            head,
-            z,
-            baseline=baseline,
-            top_k=top_k,
-            class_weights=class_weights,
-            samples=steps,
-            noise=noise,
-            seed=seed,
-            chunk_size=chunk_size,
-            tolerance=tolerance,
-        )
+        return smoothgrad(head, z, baseline=baseline, samples=steps, noise=noise, seed=seed, **shared)
     if method == "gradient_x_input":
-        return gradient_x_input(
-            head,
-            z,
-            baseline=baseline,
-            top_k=top_k,
-            class_weights=class_weights,
-            chunk_size=chunk_size,
-            tolerance=tolerance,
-        )
+        return gradient_x_input(head, z, baseline=baseline, **shared)
     linear = linear_parameters(head)
     if linear is not None:
-        return integrated_gradients_linear(
-            *linear,
-            z,
-            baseline=baseline,
-            top_k=top_k,
-            steps=steps,
-            class_weights=class_weights,
-            chunk_size=chunk_size,
-            tolerance=tolerance,
-        )
-    return integrated_gradients(
-        head,
-        z,
-        baseline=baseline,
-        top_k=top_k,
-        class_weights=class_weights,
-        steps=steps,
-        chunk_size=chunk_size,
-        tolerance=tolerance,
-    )
+        return integrated_gradients_linear(*linear, z, baseline=baseline, steps=steps, **shared)
+    return integrated_gradients(head, z, baseline=baseline, steps=steps, **shared)
+
+
+class _Shared(TypedDict):
+    """Arguments that every method takes."""
+
+    top_k: int | None
+    class_weights: Tensor | str | None
+    chunk_size: int
+    tolerance: float | None

@@ -41,25 +41,27 @@ ten-class Colored MNIST (`docs/research_log.md`).
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from aifs_peft._checks import check_choice, check_number
-from aifs_peft.discovery.mixture.joint import count_attributes, most_attributes, values_of_classes
 from aifs_peft.errors import InvalidConfigError
-from aifs_peft.explain.reading import fit_reader
-from aifs_peft.explain.share import mean_share
 from aifs_peft.latent._support import run_head
 from aifs_peft.latent.intervention import displaced
 from aifs_peft.latent.output import Intervention, LatentOutput
 from aifs_peft.latent.state import AIFSState
+from aifs_peft.methods.aifs.found import (
+    SHARE_SAMPLES,
+    followed_directions,
+    nothing_known,
+    search_latents,
+    share_of_decisions,
+)
 from aifs_peft.methods.aifs.intervention import Intervening
-from aifs_peft.methods.aifs.offsets import basis_of, centred_on, fit_offsets
+from aifs_peft.methods.aifs.options import AIFSOptions
 from aifs_peft.methods.aifs.partition import Partition, cells_of
 from aifs_peft.methods.aifs.tuned import log_shares, refit_last_layer
 from aifs_peft.methods.base import Phase
@@ -71,53 +73,10 @@ logger = logging.getLogger(__name__)
 
 # Optional column of the training set: known attribute values from 0, -1 where unknown; see `discover(groups=)`.
 HINT_COLUMN = "hint_groups"
-
-
 # Weight of the observed examples beside synthetic ones on a frozen encoder, whose head would otherwise memorise the few
 # conflicting ones; measured on dominoes, see docs/research_log.md.
 OBSERVED_FROZEN = 0.2
 REFIT_TWO_CLASSES = 0.3
-# Examples that the share of decisions along the directions is measured on, at each epoch's end.
-SHARE_SAMPLES = 2048
-
-
-@dataclass(frozen=True)
-class AIFSOptions:
-    """Numbers of AIFS with discovery.
-
-    Args:
-        synthetic: weight of the cross-entropy on synthetic examples, at least 0; 0 leaves them out. Used once a
-            spurious attribute has been found, unless its partition is rough (see `Discovery.rough_`) or there are
-            several attributes.
-        observed: weight of the cross-entropy on the examples themselves beside synthetic ones, at least 0. None takes 1
-            where the encoder is trained and 0.2 where it is frozen. No effect where there are none.
-        balance: how cells of label and inferred attribute are balanced: by repeated "draws" of the small ones, or by
-            "logits" that carry the log shares of the classes within an attribute value; synthetic examples go with
-            draws alone. "auto" takes logits for two classes and an encoder that is trained, and draws otherwise.
-        refit: L2 penalty of the last layer's fit after the training of an encoder, on features of unit variance, at
-            least 0; 0 keeps the layer as it was trained. None takes 0.3 for two classes and 0 for more.
-        class_weight: where no attribute was found: "balanced" trains with logits that carry the log shares of the
-            classes, so that a rare class counts as much as a frequent one; None is plain training.
-
-    Raises:
-        InvalidConfigError: for a weight out of range.
-    """
-
-    synthetic: float = 1.0
-    observed: float | None = None
-    balance: str = "auto"
-    refit: float | None = None
-    class_weight: str | None = "balanced"
-
-    def __post_init__(self) -> None:
-        if self.class_weight is not None:
-            check_choice("class_weight", self.class_weight, ("balanced",))
-        check_choice("balance", self.balance, ("auto", "draws", "logits"))
-        if self.refit is not None:
-            check_number("refit", self.refit, 0.0)
-        check_number("synthetic", self.synthetic, 0.0)
-        if self.observed is not None:
-            check_number("observed", self.observed, 0.0)
 
 
 @register
@@ -287,30 +246,23 @@ class AIFSDiscovery(Intervening):
         state = context.state
         if context.encoder_trains and self.settings.directions == "rediscover" and context.encode is not None:
             everything = context.encode()
-            return {**self._discover(everything, context), **_share_of_decisions(everything.z, context)}
+            return {**self._discover(everything, context), **share_of_decisions(everything.z, context)}
         if not self.collects(state, context.encoder_trains) or not len(latents.index):
             return {}
         if not context.encoder_trains:
-            return _share_of_decisions(latents.z, context)
+            return share_of_decisions(latents.z, context)
         if bool((latents.z == latents.z[0]).all()):
             logger.warning(
                 "all latents of this epoch are equal: the directions stay as they are; lower the learning rate"
             )
             return {}
-        groups = state.groups.cpu()[latents.index]
-        alpha, beta = fit_offsets(latents.z, latents.labels, groups, context.num_labels, len(state.displacements))
-        basis = basis_of(beta)
-        if basis.shape[1] == 0:
+        followed = followed_directions(latents, state, context.num_labels)
+        if followed is None:
             return {}
-        turned = float(torch.linalg.matrix_norm(basis.T @ state.basis.cpu().double(), ord=2))
-        alpha = alpha[: len(state.class_displacements)]  # none for a rough partition or several, as before
-        centre, reader = fit_reader(latents.z, latents.labels, groups, beta)
-        state.update(
-            basis=basis, displacements=beta, class_displacements=alpha, mask=torch.ones(basis.shape[1]),
-            centre=centre, reader=reader,
-        )  # fmt: skip
-        measured = _share_of_decisions(latents.z, context)
-        return {"directions": float(basis.shape[1]), "directions_cosine": turned, **measured}
+        turned = float(torch.linalg.matrix_norm(followed["basis"].T @ state.basis.cpu().double(), ord=2))
+        state.update(count=True, **followed)
+        measured = share_of_decisions(latents.z, context)
+        return {"directions": float(state.basis.shape[1]), "directions_cosine": turned, **measured}
 
     def finish(self, context: EpochContext) -> dict[str, float]:
         """Fit the last layer anew on the latents of a trained encoder, with the partition that was found before."""
@@ -320,7 +272,7 @@ class AIFSDiscovery(Intervening):
         if not (context.encoder_trains and penalty and groups.numel()):
             return {}
         latents = refit_last_layer(groups, penalty, context)
-        return {} if latents is None else {"last_layer_refitted": 1.0, **_share_of_decisions(latents.z, context)}
+        return {} if latents is None else {"last_layer_refitted": 1.0, **share_of_decisions(latents.z, context)}
 
     def _discover(self, latents: Latents, context: EpochContext) -> dict[str, float]:
         if len(latents.index) != latents.total:
@@ -331,24 +283,17 @@ class AIFSDiscovery(Intervening):
         known = context.columns.get(HINT_COLUMN)
         # A pass of the encoder, which every process takes part in.
         pool = None if context.encode_unlabelled is None else context.encode_unlabelled()
-        found, rests_on = context.on_main(lambda: self._run(latents, context.num_labels, known, pool))
+        options, seed = self.settings.discovery, self.settings.seed
+        found, rests_on = context.on_main(
+            lambda: search_latents(latents, context.num_labels, known, pool, options, seed)
+        )
         told = {} if pool is None else {"rests_on_unlabelled": rests_on}
-        state, dim = context.state, latents.z.shape[1]
-        nothing = torch.zeros(0)
+        state = context.state
         if found is None:
             evened = self._evens_classes
             what = "plain training, with classes that count alike" if evened else "plain training"
             logger.warning("no spurious direction found: from here on this is %s", what)
-            state.update(
-                mask=torch.zeros(dim),
-                basis=torch.zeros(dim, 0),
-                displacements=torch.zeros(0, dim),
-                class_displacements=torch.zeros(0, dim),
-                centre=nothing,
-                reader=torch.zeros(0, dim + 1),
-                groups=nothing,
-                evidence=nothing,
-            )
+            state.update(count=True, **nothing_known(latents.z.shape[1]))
             return {"spurious_direction_found": 0.0, "classes_evened": float(evened), **told}
         rank = found["basis"].shape[1]
         state.update(count=True, mask=torch.ones(rank), **found)
@@ -361,64 +306,3 @@ class AIFSDiscovery(Intervening):
             "conflicting_share": conflicting,
             **told,
         }
-
-    def _run(
-        self, latents: Latents, num_labels: int, known: Tensor | None, pool: Tensor | None
-    ) -> tuple[dict[str, Tensor] | None, float]:
-        """What fills the state, None where nothing was found; and how much of it rests on unlabelled examples."""
-        from aifs_peft.discovery import discover
-        from aifs_peft.discovery.config import DEFAULT_CONFIG
-        from aifs_peft.discovery.unlabelled.words import rests_on_unlabelled
-
-        # The state has a row per combination of all the head's classes, whether they occur or not.
-        wanted = self.settings.discovery.get("max_attributes", DEFAULT_CONFIG.several.max_attributes)
-        settings = {**self.settings.discovery, "max_attributes": min(wanted, most_attributes(num_labels))}
-        result = discover(
-            latents.z.numpy(),
-            latents.labels.numpy(),
-            groups=None if known is None else known.numpy(),
-            unlabelled=None if pool is None else pool.numpy(),
-            random_state=self.settings.seed,
-            **settings,
-        )
-        if pool is not None:
-            logger.info("%s", result.message_)
-        if not result.found:
-            return None, 0.0
-        # Attribute values count the classes that occur; the state counts all classes of the head.
-        classes = np.asarray(result.classes_, dtype=np.int64)
-        m = count_attributes(len(result.displacements_), len(classes))
-        values = torch.as_tensor(values_of_classes(classes, m, num_labels))
-        dim = latents.z.shape[1]
-        alpha, beta = torch.zeros(num_labels, dim), torch.zeros(num_labels**m, dim)
-        beta[values] = torch.as_tensor(result.displacements_).float()
-        alpha[classes] = torch.as_tensor(result.class_displacements_).float()
-        groups = values[torch.as_tensor(result.groups_)]
-        basis = torch.as_tensor(result.basis_).float().contiguous()
-        occurring = torch.unique(groups)
-        if len(occurring) < len(values):
-            # A value that no example has is known as nothing but noise, and so are directions that only it spans.
-            beta = centred_on(beta, occurring)
-            basis = basis_of(beta)
-        centre, reader = fit_reader(latents.z, latents.labels, groups, beta)
-        state = {
-            "centre": centre,
-            "reader": reader,
-            "basis": basis,
-            "displacements": beta,
-            # Offsets of a rough partition bend synthetic examples, and those of several attributes do not add up on
-            # real latents: none are made.
-            "class_displacements": alpha[:0] if result.rough_ or result.parts_ else alpha,
-            "groups": groups,
-            "evidence": torch.as_tensor(float(result.evidence_)),
-        }
-        return state, rests_on_unlabelled(result)
-
-
-def _share_of_decisions(z: Tensor, context: EpochContext) -> dict[str, float]:
-    """Which share of the head's decisions on these latents runs along the spurious directions, as a number to log."""
-    state = context.state
-    if not state.has_basis or not state.centre.numel():
-        return {}
-    some = z[:: -(-len(z) // SHARE_SAMPLES)].to(context.device)
-    return {"spurious_attribution": mean_share(context.head, some, state.centre, state.basis)}

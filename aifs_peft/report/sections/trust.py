@@ -19,6 +19,7 @@ def trust(run: Run) -> dict[str, Any]:
         told = [
             ("Supervision in training", facts.supervision_sentence(summary)),
             *([("Unlabelled examples", facts.unlabelled_sentence(summary))] if summary.get("unlabelled") else []),
+            *([("Inputs", facts.inputs_sentence(summary))] if summary.get("fused") else []),
             ("Selection of the model", facts.selection_sentence(summary)),
             ("Data", facts.data_sentence(summary)),
         ]

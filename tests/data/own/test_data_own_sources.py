@@ -286,7 +286,8 @@ def test_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_not_there_is_told() -> None:
     with pytest.raises(DataNotFoundError, match=r"scans\.csv is missing"):
         load_own("scans.csv")
-    wanted = r"scans\.csv is missing; wanted is a table with the columns 'file' \(pictures\), 'finding' \(classes\), 'fold'"
+    columns = r"'file' \(pictures\), 'finding' \(classes\), 'fold'"
+    wanted = rf"scans\.csv is missing; wanted is a table with the columns {columns}"
     with pytest.raises(DataNotFoundError, match=wanted):
         load_own("scans.csv", image="file", label="finding", split="fold")
     with pytest.raises(
