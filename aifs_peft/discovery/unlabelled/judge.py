@@ -130,7 +130,7 @@ def class_spread(data: PoolData) -> float:
     """
     basis = orthonormal_basis(data.means - data.means.mean(axis=0), data.n_classes - 1)
     of_training, of_pool = (float(np.sum(np.var(part.astype(np.float64) @ basis, axis=0))) for part in (data.X, data.U))
-    return (of_pool - basis.shape[1]) / max(of_training - basis.shape[1], 1e-12)
+    return float((of_pool - basis.shape[1]) / max(of_training - basis.shape[1], 1e-12))
 
 
 def _unclear_verdict(spread: float, gate: GateThresholds) -> str:
