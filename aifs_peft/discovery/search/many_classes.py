@@ -72,11 +72,12 @@ def search_many_classes(
     seen, labels = X[rows], y[rows]
     chosen, passed, attempts = _confirmed(seen, labels, n_classes, config)
     solutions = solve(seen, labels, n_classes, rng=rng, config=config)
-    best = clearest(solutions, labels, config)
+    first = next((solution for solution in solutions if solution.record.accepted), None)
     tried = [attempt.record for attempt in attempts] + [solution.record for solution in solutions]
-    if chosen is not None and chosen.mixture is not None and (best is None or _bears_out(chosen, best, labels, config)):
+    if chosen is not None and chosen.mixture is not None and (first is None or _bears_out(chosen, first, labels, config)):
         R = chosen.mixture.responsibilities(leading(X, chosen.record.k), y).astype(np.float32, copy=False)
         return Finding(R, chosen.record, 1000.0 * chosen.record.gain / len(rows), tried)
+    best = clearest(solutions, labels, config)
     if best is None and passed is None:
         paired = solve_by_pairs(seen, labels, n_classes, rng=rng, config=config)
         tried += [paired.record] if paired else []
@@ -95,12 +96,13 @@ def search_many_classes(
     return Finding(R, passed.record, passed.record.gain, tried, rough=True)
 
 
-def _bears_out(chosen: Attempt, best: Solution, y: IntArray, config: DiscoveryConfig) -> bool:
+def _bears_out(chosen: Attempt, first: Solution, y: IntArray, config: DiscoveryConfig) -> bool:
     """Whether the refined starts end where the mixture is: then the latents are additive, and it knows them best.
 
-    Where they are not, the mixture drifts, and the refinement, which judges out of fold, is nearer to the truth.
+    Where they are not, the mixture drifts, and the refinement, which judges out of fold, is nearer to the truth. Asked is
+    the end that explains the latents best, which is what the mixture looks for, too.
     """
-    refined = np.asarray(best.responsibilities.argmax(axis=1))
+    refined = np.asarray(first.responsibilities.argmax(axis=1))
     return gates.jaccard(chosen.attribute != y, refined != y) >= config.many_classes.borne_out
 
 
