@@ -165,7 +165,13 @@ def hinted_two() -> str:
     )
 
 
-MANY_NAMES = {"colored_mnist": "Colored MNIST", "framed": "framed pictures", "marked": "marked", "planted": "planted"}
+MANY_NAMES = {
+    "colored_mnist": "Colored MNIST",
+    "unequal_mnist": "Colored MNIST, unequal classes",
+    "framed": "framed pictures",
+    "marked": "marked",
+    "planted": "planted",
+}
 
 
 def many_classes() -> str:
