@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dynamics_of_tuned as tuned
 import numpy as np
 from dynamics_of_heads import series
 from dynamics_report import result
@@ -50,6 +51,45 @@ def draw_dynamics(path: Path) -> None:
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8, frameon=False
     )
+    figure.savefig(path, dpi=110)
+
+
+def draw_tuned(path: Path) -> None:
+    """Three panels of the first case of a tuned encoder: contrasts, accuracies, and what is learned by heart."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    case = next(iter(tuned.record()["runs"]))
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    shown = (
+        ("contrast in the latents (standard deviations)", {"core_contrast": "-", "spurious_contrast": "--"}),
+        ("accuracy where it alone tells", {"core_alone": "-", "spurious_alone": "--"}),
+        ("conflicting: test (solid), training (dotted)", {"conflicting": "-", "memorised": ":"}),
+    )
+    for panel, (title, names) in zip(figure.subplots(1, 3), shown, strict=True):
+        for method, (colour, width) in STYLES.items():
+            for name, style in names.items() if method in tuned.record()["runs"][case] else ():
+                values = tuned.series(case, method, name)
+                epochs = np.arange(values.shape[1])
+                panel.plot(epochs, values.mean(0), style, color=colour, linewidth=width, label=f"{method}, {style}")
+                if len(values) > 1:
+                    found = [mean_interval(column) for column in values.T]
+                    panel.fill_between(
+                        epochs, [f.low for f in found], [f.high for f in found], color=colour, alpha=0.15
+                    )
+                # Once training has ended: `aifs` fits the last layer anew.
+                panel.plot([epochs[-1] + 0.4], [tuned.end(case, method, name).mean()], "o", color=colour, markersize=4)
+        panel.set_title(title, loc="left", fontsize=10)
+        panel.set_xlabel("epoch; the dot is after training", fontsize=9)
+        panel.tick_params(labelsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
+    lines = zip(*figure.axes[0].get_legend_handles_labels(), strict=True)
+    named = {label.split(",")[0]: line for line, label in lines if label.endswith(" -")}
+    figure.legend(
+        named.values(), named.keys(), loc="outside lower center", ncols=3, fontsize=8, frameon=False,
+        title="core: solid, spurious: dashed", title_fontsize=8,
+    )  # fmt: skip
     figure.savefig(path, dpi=110)
 
 

@@ -67,10 +67,10 @@ def answer(record: Record, question: str, more: str, less: str) -> str:
     below = [t["case"] for t in tests if t["corrected"] < LEVEL and t["difference"] < 0]
     rest = [t["case"] for t in tests if t["corrected"] >= LEVEL]
     everything = [t["case"] for t in tests]
-    parts = [f"{words} on {listed(names, everything)}" for words, names in ((more, above), (less, below)) if names]
-    if rest:
-        parts.append(f"no difference beyond chance on {listed(rest, everything)}")
-    return "; ".join(parts)
+    found = [(more, above), (less, below), ("no difference beyond chance", rest)]
+    if len(everything) == 1:
+        return next(words for words, names in found if names)
+    return "; ".join(f"{words} on {listed(names, everything)}" for words, names in found if names)
 
 
 def listed(names: Sequence[str], everything: Sequence[str] = ()) -> str:
@@ -80,9 +80,14 @@ def listed(names: Sequence[str], everything: Sequence[str] = ()) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
-def span(values: Sequence[float]) -> str:
-    """The smallest and the largest, or the one value."""
-    low, high = f"{min(values):.1f}", f"{max(values):.1f}"
+def span(values: Sequence[float], digits: int = 1) -> str:
+    """The smallest and the largest, or the one value.
+
+    Args:
+        values: at least one.
+        digits: after the point.
+    """
+    low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
     return low if low == high else f"{low} to {high}"
 
 

@@ -12,8 +12,9 @@ import sys
 from collections.abc import Callable
 
 import dynamics_of_heads as heads
+import dynamics_of_tuned as tuned
 import sample_size_report as sample_sizes
-from dynamics_figures import draw_dynamics, draw_sizes
+from dynamics_figures import draw_dynamics, draw_sizes, draw_tuned
 from dynamics_report import ROOT
 
 IMAGES = ROOT / "docs" / "img"
@@ -23,6 +24,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "answers": heads.answers,
     "tests": heads.tests,
     "ends": heads.ends,
+    "tuned_setting": tuned.setting,
+    "tuned_answers": tuned.answers,
+    "tuned_tests": tuned.tests,
+    "tuned_ends": tuned.ends,
     "sizes": sample_sizes.sizes,
     "sizes_said": sample_sizes.sizes_said,
 }
@@ -52,6 +57,7 @@ def main() -> None:
         path.write_text(after, encoding="utf-8")
     if not options.check:
         draw_dynamics(IMAGES / "training_dynamics.png")
+        draw_tuned(IMAGES / "tuned_dynamics.png")
         draw_sizes(IMAGES / "sample_sizes.png")
 
 

@@ -15,23 +15,26 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def benchmark(results: Path = RESULTS) -> str:
-    """What the benchmark of frozen encoders says, a line per claim."""
-    report = read_report(read_experiment(ROOT / "benchmarks" / "experiments" / "frozen.json"), results)
+def benchmark(results: Path = RESULTS, name: str = "frozen") -> str:
+    """What an experiment of the benchmark says, a line per claim."""
+    report = read_report(read_experiment(ROOT / "benchmarks" / "experiments" / f"{name}.json"), results)
     told = [text for text in [told_progress(report)] if text] if report.found else []
     return "\n\n".join([*told, "\n".join(f"- {text}" for text in short_sentences(report)) or NOTHING])
 
 
 def render(text: str, results: Path = RESULTS) -> str:
-    """The README's text with each `<!-- table:NAME -->` block filled from `results/NAME.json`, and the benchmark's."""
+    """The README's text: `<!-- table:NAME -->` from `results/NAME.json`, `<!-- bench:NAME -->` by the benchmark."""
 
     def fill(match: re.Match[str]) -> str:
         summary = json.loads((RESULTS / f"{match[1]}.json").read_text())
         return f"<!-- table:{match[1]} -->\n{markdown_table(summary)}\n<!-- /table:{match[1]} -->"
 
     text = re.sub(r"<!-- table:([\w/]+) -->\n.*?<!-- /table:\1 -->", fill, text, flags=re.DOTALL)
-    said = f"<!-- benchmark -->\n{benchmark(results)}\n<!-- /benchmark -->"
-    return re.sub(r"<!-- benchmark -->\n.*?<!-- /benchmark -->", lambda _: said, text, flags=re.DOTALL)
+
+    def say(match: re.Match[str]) -> str:
+        return f"<!-- bench:{match[1]} -->\n{benchmark(results, match[1])}\n<!-- /bench:{match[1]} -->"
+
+    return re.sub(r"<!-- bench:(\w+) -->\n.*?<!-- /bench:\1 -->", say, text, flags=re.DOTALL)
 
 
 def main() -> int:

@@ -196,8 +196,10 @@ def main() -> None:
     torch.set_num_threads(1)
     started = time.perf_counter()
     record: dict[str, Any] = json.loads(options.out.read_text()) if options.out.is_file() else {"runs": {}}
-    record["settings"] = {"epochs": EPOCHS, "batch_size": SCHEDULE["per_device_train_batch_size"], "train": N_TRAIN,
-                          "learning_rate": SCHEDULE["learning_rate"], "aligned": ALIGNED}  # fmt: skip
+    record["settings"] = {
+        "epochs": EPOCHS, "batch_size": SCHEDULE["per_device_train_batch_size"], "train": N_TRAIN, "aligned": ALIGNED,
+        "learning_rate": SCHEDULE["learning_rate"], "seeds": len(SEEDS),
+    }  # fmt: skip
     for case in options.cases:
         for seed in options.seeds:
             runs = record["runs"].setdefault(case, {})

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aifs_peft._rows import BLOCK_ROWS as BLOCK_ROWS
+from aifs_peft._rows import row_chunks as row_chunks  # rows are cut here as in `data`
+
 Array = NDArray[np.floating]
 IntArray = NDArray[np.integer]
 BoolArray = NDArray[np.bool_]
-
-# Rows that are converted to another precision at once: bounds the memory and changes no result.
-_CHUNK_ROWS = 8192
-BLOCK_ROWS = _CHUNK_ROWS
-
-
-def row_chunks(n: int) -> Iterator[slice]:
-    """Slices that cover `n` rows, some thousands each.
-
-    Example:
-        >>> [part.start for part in row_chunks(10_000)]
-        [0, 8192]
-    """
-    return (slice(start, start + _CHUNK_ROWS) for start in range(0, n, _CHUNK_ROWS))
 
 
 def one_hot(values: IntArray, n_values: int, dtype: Any = np.float64) -> Array:

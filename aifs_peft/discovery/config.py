@@ -79,8 +79,13 @@ class GateThresholds:
             attribute 0.1 to 0.5).
         unlabelled_contrast: Smallest distance of two classes, and of two attribute values, in standard deviations.
         unlabelled_order: By how much more likely, in nats, one of the two must be the class than the other.
+        unlabelled_clear_order: From this many nats on the order is clear: without a shortcut at most 5.7. Below it
+            the next two are asked.
+        unlabelled_class_spread: Variance between the classes in the pool, relative to the labelled examples: 0.54 to
+            0.94 with a weak shortcut, up to 0.36 in noise.
         unlabelled_gain: Standard errors by which held-out unlabelled examples must be told better by class and
             attribute than by the classes alone, shifted and of any shape in the same plane.
+        unlabelled_unclear_gain: The same where the order is not clear: with a weak shortcut 1.7 to 6.0.
         unlabelled_agreement: Smallest mean cosine of the attribute with that found without a fold of them.
     """
 
@@ -117,7 +122,10 @@ class GateThresholds:
     unlabelled_cosine: tuple[float, float] = (-0.4, 0.7)
     unlabelled_contrast: float = 0.7
     unlabelled_order: float = 2.0
+    unlabelled_clear_order: float = 8.0
+    unlabelled_class_spread: tuple[float, float] = (0.45, 1.25)
     unlabelled_gain: float = 0.0
+    unlabelled_unclear_gain: float = 1.5
     unlabelled_agreement: float = 0.8
 
 
@@ -323,6 +331,9 @@ class UnlabelledConfig:
     exchanged_rate: float = 0.02  # by hand
     same: float = 0.9  # by hand: solutions whose attributes have at least this cosine are one
     last_steps: int = 40  # cost
+    second_rounds: int = 6  # measured, contrast 2: of 8 orders that one refit leaves open 7 are told
+    second_steps: int = 15  # cost
+    second_prior_weight: float = 1.0  # measured: with 3 it tells half of them
     min_variance: float = 0.3  # by hand: of the variance along the attribute, what is left within its values
     folds: int = 5  # convention
     plane_steps: int = 60  # cost

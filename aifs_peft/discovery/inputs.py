@@ -24,10 +24,16 @@ def as_latents(Z: Any) -> Array:
         InvalidInputError: When it is not two-dimensional and numeric, is empty, or holds NaN or infinite
             values.
     """
+    given = type(Z).__name__
     try:
         Z = np.asarray(to_numpy(Z))
     except (ValueError, OverflowError) as error:  # a ragged list
         raise InvalidInputError(f"Latents that make no array were given ({error}); needed is (n, d).") from error
+    if Z.ndim == 0:
+        raise InvalidInputError(
+            f"A {given} was given as latents; needed is an array of numbers (n, d). Load or take the array out of it; "
+            "of a sparse matrix give toarray()."
+        )
     if Z.ndim != 2 or Z.shape[0] == 0 or Z.shape[1] == 0:
         raise InvalidInputError(
             f"Latents of shape {Z.shape} were given; needed is (n, d) with n, d >= 1. "

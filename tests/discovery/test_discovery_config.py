@@ -33,8 +33,8 @@ def test_no_module_holds_a_number_of_its_own(path):
         for target in node.targets
         if isinstance(target, ast.Name) and target.id.isupper() and target.id.lstrip("_")[0].isalpha()
     ]
-    # Rows converted at once bound the memory; names of families and of sources, and reasons, are no numbers.
-    assert set(names) <= {"_CHUNK_ROWS", "ADDITIVE", "UNLABELLED", "NO_CLASS", "MISLABELLED"}
+    # Names of families and of sources, and reasons, are no numbers.
+    assert set(names) <= {"ADDITIVE", "UNLABELLED", "NO_CLASS", "MISLABELLED"}
     for function in ast.walk(tree):
         if isinstance(function, ast.FunctionDef):
             inside = {n.id for part in function.body for n in ast.walk(part) if isinstance(n, ast.Name)}

@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 
 from aifs_peft import audit
 from aifs_peft.classifier import AIFSClassifier
@@ -12,6 +14,7 @@ from aifs_peft.discovery import discover
 from aifs_peft.discovery.config import DEFAULT_CONFIG
 from aifs_peft.discovery.principal_components import principal_components
 from aifs_peft.discovery.unlabelled.coordinates import Coordinates
+from aifs_peft.discovery.unlabelled.held_out import held_out
 from aifs_peft.discovery.unlabelled.pool import Pool, as_pool
 from aifs_peft.discovery.unlabelled.search import exchanged, solve, spread_axes
 from aifs_peft.discovery.unlabelled.within_cells import in_order
@@ -150,6 +153,20 @@ def test_a_pool_that_shows_nothing_changes_nothing(kind):
     assert [c.source for c in given.discovery_.candidates_ if c.source.startswith("hint:")] == ["hint:unlabelled"]
 
 
+@pytest.mark.parametrize(
+    ("seed", "kind", "why"),
+    [
+        (1, "noise", "is the class is not clear, and they vary along the difference of the classes 0.32 times"),
+        (9, "like training", "< 1.5 standard errors"),
+    ],
+)
+def test_an_order_of_few_nats_needs_a_pool_of_the_same_classes_and_the_folds(seed, kind, why):
+    (train, pool, _), _ = populations(seed, contrast=0.0, n=1500)
+    found = discover(*train[:2], unlabelled=changed(pool, kind, np.random.default_rng(seed + 5)), random_state=0)
+    assert not found.found
+    assert why in found.message_
+
+
 @pytest.mark.parametrize("noise", [True, False])
 def test_a_shortcut_that_is_clear_without_the_pool_stays_as_it_is(noise):
     (train, pool, _), _ = populations(contrast=7.0, n=1500)
@@ -197,14 +214,37 @@ def test_class_and_attribute_are_told_apart_from_either_start():
     found = solve(data, spread_axes(data, D, 1), rng=np.random.default_rng(0), config=own, gate=gate)
     turned = replace(found, model=found.exchanged, exchanged=found.model)
     for solution in (found, turned):
-        cells, best, order = in_order(solution, own, gate)
-        assert order > gate.unlabelled_order
-        along = reduction.lift(made.back(best.model.beta))
+        best = in_order(solution, own, gate)
+        assert best.nats > gate.unlabelled_order
+        along = reduction.lift(made.back(best.solution.model.beta))
         along = (along[1] - along[0]) / np.linalg.norm(along[1] - along[0])
         assert abs(along @ axes[1]) > 0.85
-        assert cells.model.rate == pytest.approx(0.05, abs=0.02)
+        assert best.cells.model.rate == pytest.approx(0.05, abs=0.02)
+        # The folds find the same two directions, whichever of them they call the class.
+        told = held_out(solution, data, rng=np.random.default_rng(0), config=own, gate=gate)
+        assert told.agreement > 0.9
+        assert best.clear
+        # Asked a second time, in rounds and under a weaker prior, it is told more clearly, but never called clear.
+        second = in_order(solution, own, replace(gate, unlabelled_order=np.inf))
+        assert best.nats < second.nats < np.inf
+        assert not second.clear
+        assert second.settled
+        assert np.sum(second.cells.offsets()[1] * best.cells.offsets()[1]) > 0
     other = exchanged(found.model, 0.02)
     np.testing.assert_allclose(exchanged(other, 0.02).beta, found.model.beta, atol=1e-9)
+
+
+def test_where_no_order_is_plausible_none_is_told():
+    (train, pool, _), _ = populations(n=500)
+    reduction = principal_components(train[0], rng=np.random.default_rng(0))
+    X, y = reduction.transform(train[0]), train[1]
+    data = Coordinates.of(X, y, 2, D, DEFAULT_CONFIG).data(X, y, as_pool(pool[0], reduction, config=DEFAULT_CONFIG))
+    own, gate = DEFAULT_CONFIG.unlabelled, DEFAULT_CONFIG.gate
+    found = solve(data, spread_axes(data, D, 1), rng=np.random.default_rng(0), config=own, gate=gate)
+    best = in_order(found, own, replace(gate, unlabelled_contrast=50.0))
+    assert best.nats == -np.inf
+    assert not best.settled
+    assert not best.clear
 
 
 def test_in_the_coordinates_of_another_reduction():
@@ -234,8 +274,14 @@ def test_the_audit_says_what_became_of_them():
         (np.zeros(D), r"shape \(24,\)"),
         (np.zeros((49, D)), "at least 50"),
         (np.array([["a"] * D] * 60), "dtype"),
+        (np.zeros((1, D)), "holds 1 example;"),
+        ({"Z": np.zeros((60, D))}, "dict"),
+        ("site_b.npz", "str"),
+        (csr_matrix(np.eye(60, D)), r"csr_matrix.*toarray\(\)"),
+        ((np.zeros((60, D)), np.zeros(60)), "make no array"),
+        (pd.DataFrame(np.zeros((60, D))).assign(site="b"), "dtype object"),
     ],
-    ids=["width", "nan", "empty", "flat", "few", "text"],
+    ids=["width", "nan", "empty", "flat", "few", "text", "one", "dict", "path", "sparse", "pair", "frame"],
 )
 def test_pools_that_cannot_be_used(pool, message):
     (train, _, _), _ = populations(n=200)
@@ -246,6 +292,17 @@ def test_pools_that_cannot_be_used(pool, message):
         with pytest.raises(InvalidInputError, match=message) as caught:
             call()
         assert "unlabelled" in str(caught.value)
+
+
+def test_a_frame_is_read_as_its_values_and_the_labelled_examples_themselves_show_nothing():
+    (train, pool, _), _ = populations(n=1500)
+    framed = discover(*train[:2], unlabelled=pd.DataFrame(pool[0]).add_prefix("z"), random_state=0)
+    plain = discover(*train[:2], unlabelled=pool[0], random_state=0)
+    np.testing.assert_array_equal(framed.responsibilities_, plain.responsibilities_)
+    (train, _, _), _ = populations(contrast=0.0, n=500)
+    same = discover(*train[:2], unlabelled=train[0], random_state=0)
+    assert not same.found
+    assert "The unlabelled examples were not used: " in same.message_
 
 
 def test_a_pool_of_equal_rows_is_refused_by_the_gate():

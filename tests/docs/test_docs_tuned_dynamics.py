@@ -1,5 +1,6 @@
 """What is measured of an encoder that is tuned: contrasts of planted latents, and a watcher that changes nothing."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,21 @@ with pytest.MonkeyPatch.context() as patch:
     from dynamics_measures import held_by, of_latents, offsets
     from tuned_encoders import trainer_of
     from tuned_encoders_data import Draw, Half
+RESULT = json.loads((ROOT / "benchmarks" / "results" / "tuned_dynamics.json").read_text())
+
+
+def test_tests_are_those_of_the_series() -> None:
+    again = {"runs": RESULT["runs"]}
+    tuned_dynamics.summarise(again, len(tuned_dynamics.SEEDS))
+    assert again["tests"] == RESULT["tests"]
+    assert {test["seeds"] for test in again["tests"]} <= {len(tuned_dynamics.SEEDS)}
+
+
+def test_a_case_that_is_not_complete_is_not_tested() -> None:
+    some = {"dominoes": {"erm": dict(list(RESULT["runs"]["dominoes"]["erm"].items())[:2]), "aifs": {}}}
+    again = {"runs": some}
+    tuned_dynamics.summarise(again, len(tuned_dynamics.SEEDS))
+    assert again["tests"] == []
 
 
 def test_contrasts_and_variances_of_planted_latents() -> None:

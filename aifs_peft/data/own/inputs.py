@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from aifs_peft._rows import row_chunks
 from aifs_peft.data.images import to_rgb
 from aifs_peft.data.notes import listed, shown
-from aifs_peft.data.own.matrices import beside, empty_matrix, parts_of, single, unfinite
+from aifs_peft.data.own.matrices import beside, empty_matrix, single, unfinite
 from aifs_peft.data.own.rows import Rows
 from aifs_peft.data.own.values import MISSING_WORDS, is_missing
 from aifs_peft.data.reading import inside
@@ -206,7 +207,7 @@ def _stacked(rows: Rows, column: str, values: list[Any]) -> NDArray[np.float32]:
     out = empty_matrix(len(values), lengths[0])
     try:
         with np.errstate(over="ignore"):
-            for part in parts_of(len(values)):
+            for part in row_chunks(len(values)):
                 block = np.asarray([np.asarray(value, dtype=np.float64) for value in values[part]])
                 out[part] = block.reshape(part.stop - part.start, lengths[0])
     except (TypeError, ValueError) as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aifs_peft._rows import BLOCK_ROWS, row_chunks
 from aifs_peft.data.reading import reading
 from aifs_peft.errors import InvalidInputError
 
@@ -22,8 +23,6 @@ LARGE = 1 << 24
 """From so many numbers on (64 MB) a column of vectors in a file is read as a matrix, not cell by cell."""
 IN_MEMORY = 1 << 26
 """Matrices of more numbers (256 MB) are kept in a temporary file, which ends with the process."""
-BLOCK = 8192
-"""Rows that are read or converted at once."""
 
 
 def empty_matrix(n: int, width: int) -> Single:
@@ -39,16 +38,6 @@ def empty_matrix(n: int, width: int) -> Single:
         return np.memmap(stream, dtype=np.float32, mode="w+", shape=(n, width))
 
 
-def parts_of(n: int) -> Iterator[slice]:
-    """Slices that cover `n` rows.
-
-    Example:
-        >>> [part.start for part in parts_of(10_000)]
-        [0, 8192]
-    """
-    return (slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK))
-
-
 def single(values: NDArray[Any]) -> Single:
     """A matrix in single precision; a copy only where it has another one.
 
@@ -59,7 +48,7 @@ def single(values: NDArray[Any]) -> Single:
         return values
     out = empty_matrix(*values.shape)
     with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told as such
-        for part in parts_of(len(values)):
+        for part in row_chunks(len(values)):
             out[part] = values[part]
     return out
 
@@ -76,7 +65,7 @@ def chosen(values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
     if len(rows) * values.shape[1] <= IN_MEMORY:
         return values[rows]
     out = empty_matrix(len(rows), values.shape[1])
-    for part in parts_of(len(rows)):
+    for part in row_chunks(len(rows)):
         out[part] = values[rows[part]]
     return out
 
@@ -92,7 +81,7 @@ def below(tables: Sequence[NDArray[Any]]) -> NDArray[Any]:
         return np.concatenate(tables)
     out, start = empty_matrix(n, width), 0
     for table in tables:
-        for part in parts_of(len(table)):
+        for part in row_chunks(len(table)):
             out[start + part.start : start + part.stop] = table[part]
         start += len(table)
     return out
@@ -117,7 +106,7 @@ def beside(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 def unfinite(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Rows with a value that is NaN or infinite, `(n,)`."""
     out = np.zeros(len(values), dtype=bool)
-    for part in parts_of(len(values)):
+    for part in row_chunks(len(values)):
         out[part] = ~np.isfinite(values[part]).all(axis=1)
     return out
 
@@ -225,7 +214,7 @@ def parquet_matrix(paths: Sequence[Path], column: str) -> Single:
     def blocks() -> Iterator[pa.Array]:
         for path in paths:
             with reading(path, "a Parquet table"):
-                for batch in parquet_batches(path, [column], BLOCK):
+                for batch in parquet_batches(path, [column], BLOCK_ROWS):
                     yield batch.column(0)
 
     n = 0
@@ -246,7 +235,7 @@ def dataset_matrix(rows: Any, column: str, where: str) -> Single:
     read = rows.with_format("arrow", columns=[column])
 
     def blocks() -> Iterator[pa.Array]:
-        for part in parts_of(len(rows)):
+        for part in row_chunks(len(rows)):
             yield read[part].column(column).combine_chunks()
 
     return matrix_of(blocks(), len(rows), where, column)

@@ -124,6 +124,7 @@ def _unless_mislabelled(
     """The solution, refused where as many as pass were refused as mislabelled: of those alike, or that hold it.
 
     With few conflicting examples the class's contrast beside them is uncertain, and one of many ends passes by chance.
+    Of two classes few partitions are compared, and one clearer one is enough: `noisy_labels._without_wrong`.
     """
     if not solution.record.accepted:
         return solution

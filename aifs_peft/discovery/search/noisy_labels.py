@@ -124,7 +124,10 @@ def _told(X: Array, y: IntArray, attribute: IntArray, config: DiscoveryConfig) -
 
 
 def _without_wrong(partition: Partition, wrong: Sequence[Partition], y: IntArray, config: DiscoveryConfig) -> Partition:
-    """The partition, refused where a clearer one shows that most of its conflicting examples are wrong labels."""
+    """The partition, refused where a clearer one shows that most of its conflicting examples are wrong labels.
+
+    Of more classes many ends are compared, and it takes as many as pass: `consensus._unless_mislabelled`.
+    """
     if not (partition.record.accepted or partition.close):
         return partition
     moved = conflicting(partition.responsibilities, y)

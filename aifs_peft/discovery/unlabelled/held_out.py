@@ -26,6 +26,7 @@ class HeldOut:
     Args:
         gain: Mean log likelihood over that of the classes alone, in standard errors.
         agreement: Mean cosine of the attribute found without a fold with that found with all, 0 where none was found.
+            Which of two offsets a fold calls the attribute does not count: that is told with all examples.
     """
 
     gain: float
@@ -69,7 +70,8 @@ def held_out(
         # The shift is that of the other folds.
         shift = (part.U[0] - found.data.U[0]).astype(np.float64)
         gains.append(_gain(found, data.U[fold == j] - shift.astype(data.U.dtype), config.plane_steps))
-        cosines.append(cosine(found.model.beta, solution.model.beta))
+        orders = (found.model,) if found.exchanged is None else (found.model, found.exchanged)
+        cosines.append(max(cosine(model.beta, solution.model.beta) for model in orders))
     each = np.concatenate(gains)
     error = float(each.std(ddof=1)) / np.sqrt(len(each))
     return HeldOut(float(each.mean()) / max(error, 1e-12), float(np.mean(cosines)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from aifs_peft.discovery.arrays import Array, IntArray
+from aifs_peft.discovery.arrays import Array, IntArray, orthonormal_basis
 from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
 from aifs_peft.discovery.gate import association_noise
 from aifs_peft.discovery.hints.judge import Hinted, rejected
@@ -15,7 +15,7 @@ from aifs_peft.discovery.principal_components import usable_components
 from aifs_peft.discovery.result import Candidate
 from aifs_peft.discovery.unlabelled.coordinates import Coordinates
 from aifs_peft.discovery.unlabelled.held_out import HeldOut, held_out
-from aifs_peft.discovery.unlabelled.mixture import PoolModel, labelled_posterior
+from aifs_peft.discovery.unlabelled.mixture import PoolData, PoolModel, labelled_posterior
 from aifs_peft.discovery.unlabelled.pool import Pool
 from aifs_peft.discovery.unlabelled.search import candidates
 from aifs_peft.discovery.unlabelled.within_cells import in_order
@@ -63,19 +63,22 @@ def judge_pool(
         return rejected(pool.source, "nothing in which they differ is an attribute beside the class", k)
     judged = []
     for solution in found:
-        cells, best, order = in_order(solution, own, config.gate)
-        numbers = _numbers(best.model)
-        reason = _verdict(numbers, order, y[rows], config.gate)
+        best = in_order(solution, own, config.gate)
+        numbers = _numbers(best.solution.model)
+        reason = _verdict(numbers, best.nats, y[rows], config.gate)
+        if reason == "accepted" and not best.clear:
+            reason = _unclear_verdict(class_spread(data), config.gate)
         if reason == "accepted":
-            reason = _held_out_verdict(held_out(best, data, rng=rng, config=own, gate=config.gate), config.gate)
+            told = held_out(best.solution, data, rng=rng, config=own, gate=config.gate)
+            gain = config.gate.unlabelled_gain if best.clear else config.gate.unlabelled_unclear_gain
+            reason = _held_out_verdict(told, config.gate.unlabelled_agreement, gain)
         judged.append(Candidate(pool.source, k, float("nan"), accepted=reason == "accepted", reason=reason, **numbers))
         if judged[-1].accepted:
             break
     else:
         return Hinted(judged[0])
-    R, _ = labelled_posterior((made.transform(X) @ cells.turn).astype(np.float32), y, cells.model)
-    offsets = made.back(cells.model.beta @ np.linalg.inv(cells.turn))
-    return Hinted(judged[-1], R.astype(np.float32), offsets)
+    R, _ = labelled_posterior((made.transform(X) @ best.cells.turn).astype(np.float32), y, best.cells.model)
+    return Hinted(judged[-1], R.astype(np.float32), made.back(best.cells.offsets()[1]))
 
 
 def _numbers(model: PoolModel) -> dict[str, float]:
@@ -105,16 +108,49 @@ def _verdict(numbers: dict[str, float], order: float, y: IntArray, gate: GateThr
     return "accepted"
 
 
-def _held_out_verdict(judged: HeldOut, gate: GateThresholds) -> str:
-    """`"accepted"`, or the first reason of the folds against a solution."""
-    if judged.agreement < gate.unlabelled_agreement:
+def class_spread(data: PoolData) -> float:
+    """How far the classes lie apart in the pool, relative to the training set: variance along the class means.
+
+    Of a pool in which the attribute goes with the label less this is about the share of its examples in which it still
+    does. Of one that is no such data it may be anything.
+
+    Args:
+        data: Training set and pool, in coordinates whose unit is the covariance within classes.
+
+    Returns:
+        About 1 for a pool drawn like training, about 0 where the classes do not show.
+
+    Example:
+        >>> rng = np.random.default_rng(0); y = np.arange(4000) % 2
+        >>> X = rng.normal(size=(4000, 2)); X[:, 0] += 4 * y - 2
+        >>> means = np.array([[-2.0, 0.0], [2.0, 0.0]])
+        >>> pools = X[:1000], rng.normal(size=(1000, 2))
+        >>> [round(class_spread(PoolData(X, y, U, means)), 1) for U in pools]
+        [1.0, -0.0]
+    """
+    basis = orthonormal_basis(data.means - data.means.mean(axis=0), data.n_classes - 1)
+    of_training, of_pool = (float(np.sum(np.var(part.astype(np.float64) @ basis, axis=0))) for part in (data.X, data.U))
+    return (of_pool - basis.shape[1]) / max(of_training - basis.shape[1], 1e-12)
+
+
+def _unclear_verdict(spread: float, gate: GateThresholds) -> str:
+    """`"accepted"`, or why a pool cannot say which of two directions is the class where that is not clear."""
+    least, most = gate.unlabelled_class_spread
+    if not least < spread < most:
         return (
-            "parts of them show different directions "
-            f"(mean cosine {judged.agreement:.2f} < {gate.unlabelled_agreement})"
+            "which of two directions is the class is not clear, and they vary along the difference of the classes "
+            f"{spread:.2f} times as much as the labelled examples (needs {least} to {most})"
         )
-    if judged.gain < gate.unlabelled_gain:
+    return "accepted"
+
+
+def _held_out_verdict(judged: HeldOut, agreement: float, gain: float) -> str:
+    """`"accepted"`, or the first reason of the folds against a solution."""
+    if judged.agreement < agreement:
+        return f"parts of them show different directions (mean cosine {judged.agreement:.2f} < {agreement})"
+    if judged.gain < gain:
         return (
             "held out, they are told no better by an attribute than by the classes, shifted or scaled "
-            f"({judged.gain:.1f} < {gate.unlabelled_gain} standard errors)"
+            f"({judged.gain:.1f} < {gain} standard errors)"
         )
     return "accepted"

@@ -72,8 +72,9 @@ def as_pool(unlabelled: Any, reduction: Reduction, *, config: DiscoveryConfig) -
             "as the labelled examples. Encode both with one encoder and one way of pooling."
         )
     if len(latents) < least:
+        examples = "example" if len(latents) == 1 else "examples"
         raise InvalidInputError(
-            f"unlabelled holds {len(latents)} examples; at least {least} are needed to see how they differ from the "
+            f"unlabelled holds {len(latents)} {examples}; at least {least} are needed to see how they differ from the "
             "labelled ones, some hundred are better. Add more, or leave it out."
         )
     if len(latents) > config.inputs.fit_rows:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 
+from aifs_peft import _rows
 from aifs_peft.cli.audit import main as audit_command
 from aifs_peft.data import load_own
 from aifs_peft.data.own import matrices, sources
@@ -28,7 +29,8 @@ def small(monkeypatch):
     monkeypatch.setattr(matrices, "LARGE", 100)
     monkeypatch.setattr(sources, "LARGE", 100)
     monkeypatch.setattr(matrices, "IN_MEMORY", 500)
-    monkeypatch.setattr(matrices, "BLOCK", 64)
+    monkeypatch.setattr(_rows, "BLOCK_ROWS", 64)
+    monkeypatch.setattr(matrices, "BLOCK_ROWS", 64)
 
 
 def features(splits):
