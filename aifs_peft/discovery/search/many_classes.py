@@ -74,7 +74,11 @@ def search_many_classes(
     solutions = solve(seen, labels, n_classes, rng=rng, config=config)
     first = next((solution for solution in solutions if solution.record.accepted), None)
     tried = [attempt.record for attempt in attempts] + [solution.record for solution in solutions]
-    if chosen is not None and chosen.mixture is not None and (first is None or _bears_out(chosen, first, labels, config)):
+    if (
+        chosen is not None
+        and chosen.mixture is not None
+        and (first is None or _bears_out(chosen, first, labels, config))
+    ):
         R = chosen.mixture.responsibilities(leading(X, chosen.record.k), y).astype(np.float32, copy=False)
         return Finding(R, chosen.record, 1000.0 * chosen.record.gain / len(rows), tried)
     best = clearest(solutions, labels, config)
@@ -99,8 +103,8 @@ def search_many_classes(
 def _bears_out(chosen: Attempt, first: Solution, y: IntArray, config: DiscoveryConfig) -> bool:
     """Whether the refined starts end where the mixture is: then the latents are additive, and it knows them best.
 
-    Where they are not, the mixture drifts, and the refinement, which judges out of fold, is nearer to the truth. Asked is
-    the end that explains the latents best, which is what the mixture looks for, too.
+    Where they are not, the mixture drifts, and the refinement, which judges out of fold, is nearer to the truth. The
+    end that explains the latents best is asked, since the mixture looks for that, too.
     """
     refined = np.asarray(first.responsibilities.argmax(axis=1))
     return gates.jaccard(chosen.attribute != y, refined != y) >= config.many_classes.borne_out
