@@ -91,7 +91,7 @@ def fused_model(
         ModelNotFoundError: there is no such encoder.
         InvalidConfigError: it is a `FusedClassifier` itself.
     """
-    encoder = load_transformers(resolve_model(name), spec.revision, {}).to(torch.float32)
+    encoder = load_transformers(resolve_model(name), revision=spec.revision, kwargs={}).to(torch.float32)
     if isinstance(encoder, FusedClassifier):
         raise InvalidConfigError(FUSED_ALREADY.format(model=name))
     processor = processor or load_processor(name, modality=modality, revision=spec.revision)
