@@ -6,7 +6,7 @@ from torch import nn
 
 from aifs_peft import AIFSConfig
 from aifs_peft.errors import InvalidConfigError
-from aifs_peft.tuner import model as model_module
+from aifs_peft.tuner import nested
 
 FEATURES = [feature for rows in TABLES.values() for feature in rows]
 
@@ -23,13 +23,13 @@ def test_what_is_taken_for_granted(feature):
 
 
 def test_an_adapter_that_replaces_a_weight_of_the_base_model_is_refused(monkeypatch):
-    inject = model_module.inject_adapter_in_model
+    inject = nested.inject_adapter_in_model
 
     def greedy(inner, model, *given, **options):
         inject(inner, model, *given, **options)
         layer = next(m for m in model.modules() if isinstance(m, nn.Linear))
         layer.weight.data = layer.weight.data * 0.5
 
-    monkeypatch.setattr(model_module, "inject_adapter_in_model", greedy)
+    monkeypatch.setattr(nested, "inject_adapter_in_model", greedy)
     with pytest.raises(InvalidConfigError, match="this LoraConfig starts with weights that it takes from the base"):
         adapted(config=AIFSConfig(encoder_adapter={"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"]}))
