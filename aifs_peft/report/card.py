@@ -175,17 +175,11 @@ def _revision(summary: Mapping[str, Any]) -> str:
     return f", {', '.join(words)}" if words else ""
 
 
-def _beside_labels(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What a run read that most runs do not: unlabelled examples, columns of a table."""
-    told = {"Unlabelled examples": facts.unlabelled_sentence(summary), "Inputs": facts.inputs_sentence(summary)}
-    return [(name, sentence) for name, sentence in told.items() if sentence]
-
-
 def _used(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Supervision, selection, base, data; then seed, time, adapter and versions, what there is of them."""
     out = [
         ("Supervision in training", facts.supervision_sentence(summary)),
-        *_beside_labels(summary),
+        *facts.beside_labels(summary),
         ("Selection of the model", facts.selection_sentence(summary)),
         ("Base model", _base_sentence(summary)),
         ("Data", facts.data_sentence(summary)),

@@ -122,6 +122,12 @@ def unlabelled_sentence(summary: Summary) -> str:
     return "" if not told else unlabelled_sentences(told["n"], told["rests_on"], found=found_anything(summary))
 
 
+def beside_labels(summary: Summary) -> list[tuple[str, str]]:
+    """What a run read that most runs do not, by name: unlabelled examples, columns of a table."""
+    told = {"Unlabelled examples": unlabelled_sentence(summary), "Inputs": inputs_sentence(summary)}
+    return [(name, sentence) for name, sentence in told.items() if sentence]
+
+
 def found_anything(summary: Summary) -> bool | None:
     """Whether the method found a shortcut; None where it reports no finding.
 

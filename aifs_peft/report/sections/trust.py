@@ -18,8 +18,7 @@ def trust(run: Run) -> dict[str, Any]:
     if summary:
         told = [
             ("Supervision in training", facts.supervision_sentence(summary)),
-            *([("Unlabelled examples", facts.unlabelled_sentence(summary))] if summary.get("unlabelled") else []),
-            *([("Inputs", facts.inputs_sentence(summary))] if summary.get("fused") else []),
+            *facts.beside_labels(summary),
             ("Selection of the model", facts.selection_sentence(summary)),
             ("Data", facts.data_sentence(summary)),
         ]
