@@ -8,11 +8,11 @@
 Sets: `colored_mnist_K`, digits drawn at random per seed, coloured by class, conflicting examples in another one of the
 colours (latents by `discovery_encode_mnist.py`); `unequal_mnist_K`, the same with classes of falling size, the last one
 a quarter of the first; `framed_K` and `marked_K`, the first K classes of the composed pictures
-(`discovery_encode_composites.py`); `scenes_4` and `paired_4`, faint digits before natural attributes
-(`discovery_encode_scenes.py`, into the same folder); `planted_K`, Gaussians of 64 dimensions, classes 3 and values 5 standard deviations
-from the middle. Without `--set` all rows of the plan are computed, draw by draw; the first command, again and again,
-measures AIFS by one version of the code and takes all else from rows that are there. Rows that the output file holds
-already are not computed again; with `--again` AIFS is.
+(`discovery_encode_composites.py`); `scenes_4`, `bold_4` and `paired_4`, digits beside natural attributes
+(`discovery_encode_scenes.py`, into the same folder); `planted_K`, Gaussians of 64 dimensions, classes 3 and values 5
+standard deviations from the middle. Without `--set` all rows of the plan are computed, draw by draw; the first command,
+again and again, measures AIFS by one version of the code and takes all else from rows that are there. Rows that the
+output file holds already are not computed again; with `--again` AIFS is.
 
 Two oracles, both logistic regression that weighs the true cells evenly. `oracle`: its penalty and its smallest cell
 weight are the best of the grid *with hindsight on the test set*, which no user can reach. `oracle_chosen`: they are
@@ -47,7 +47,8 @@ FOLDS = 5
 PLAN = (
     ("colored_mnist_4", 2000), ("framed_4", 1600), ("colored_mnist_5", 2000), ("colored_mnist_10", 2000),
     ("framed_3", 1200), ("framed_6", 2400), ("unequal_mnist_4", 2000), ("planted_20", 8000),
-    ("colored_mnist_4", 8000), ("colored_mnist_10", 8000), ("scenes_4", 1600), ("paired_4", 1600),
+    ("colored_mnist_4", 8000), ("colored_mnist_10", 8000), ("scenes_4", 1600), ("bold_4", 1600),
+    ("paired_4", 1600),
 )  # fmt: skip
 Row = dict[str, float | bool | str]
 
@@ -199,7 +200,7 @@ def main() -> None:
     parser.add_argument("--mnist", type=Path)
     parser.add_argument("--composites", type=Path)
     parser.add_argument("--again", action="store_true", help="measure AIFS again in rows that are there")
-    parser.add_argument("--oracles", action="store_true", help="compute the oracles anew in rows that are there, no more")
+    parser.add_argument("--oracles", action="store_true", help="compute the oracles anew in rows that are there")
     parser.add_argument("--baselines", type=Path, help="a result file; of its rows only AIFS is computed anew")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no further row after so long")
     parser.add_argument("--out", type=Path, default=RESULT)

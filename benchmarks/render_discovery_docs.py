@@ -170,8 +170,9 @@ MANY_NAMES = {
     "unequal_mnist": "Colored MNIST, unequal classes",
     "framed": "framed pictures",
     "marked": "marked",
-    "scenes": "digits before scenes",
-    "paired": "pairs of digits",
+    "scenes": "faint digits before scenes",
+    "bold": "bold digits before scenes",
+    "paired": "faint digits beside others",
     "planted": "planted",
 }
 

@@ -199,7 +199,7 @@ class TwoClassConfig:
 
 @dataclass(frozen=True)
 class NoisyLabelConfig:
-    """Wrong labels or a shortcut? With two classes, asked where the contrast of the class is below the gate's."""
+    """Wrong labels or a shortcut? Asked where the contrast of the class is below the gate's."""
 
     # Calibrated: classes with 10 % wrong labels gave up to 3.8, and hard examples among the conflicting ones; beyond,
     # there were none. Shortcuts with a quarter of the labels wrong gave 4.0 to 5.2. Without what chance gives.
@@ -209,6 +209,10 @@ class NoisyLabelConfig:
     ridge: float = 0.3  # by hand: of columns of unit variance, per example
     area: float = 0.55  # calibrated: wrong labels gave 0.44 to 0.57, by chance; shortcuts 0.59 to 0.70
     errors: float = 3.0  # by hand: standard errors by which the area must exceed it
+    # Calibrated (more than two classes): area where the values lie less than `strength` apart, and where they do not,
+    # and standard errors beyond 0.5. The strongest partitions of wrong labels gave 0.57 at most, by 3 standard errors.
+    many_area: tuple[float, float] = (0.65, 0.58)
+    many_errors: float = 4.0
     held: float = 0.8  # by hand: share of a partition's conflicting examples that another holds; for many classes, too
 
 

@@ -25,6 +25,7 @@ from aifs_peft.discovery.principal_components import usable_components
 from aifs_peft.discovery.proposals.many_starts import propose_many, propose_skewed
 from aifs_peft.discovery.proposals.starts import Start
 from aifs_peft.discovery.result import Candidate
+from aifs_peft.discovery.search.noisy_labels import told_beside
 from aifs_peft.discovery.search.pairs import search_pairs
 from aifs_peft.discovery.search.recombine import End, reach, recombine
 
@@ -260,8 +261,14 @@ def _judged(
         # The refinement holds the class fast. Let go, flipped labels take all of it along.
         free = cross_fitted(part.X, y, one_hot(attribute, K), rng=rng, config=config.mixture)
         beside = gates.geometry(partition_fit(part, free, config=config.mixture))
-        noise = gates.class_noise(np.asarray(free.argmax(axis=1)), y, K, k)
+        let_go = np.asarray(free.argmax(axis=1))
+        noise = gates.class_noise(let_go, y, K, k)
         verdict = gates.class_verdict(beside, noise, gate.trimmed_class_strength, gate)
+        if verdict != "accepted":
+            # A class that is hard to tell has a small contrast, too: held-out examples are asked.
+            contrast = np.sqrt(max(shape.strength**2 - gates.class_noise(attribute, y, K, k)[0], 0.0))
+            told = told_beside(part.X, y, [attribute, let_go], contrast, config=config)
+            verdict = "accepted" if told else verdict
     return Candidate(
         source=f"{start.source}+refined",
         k=k,
