@@ -50,8 +50,13 @@ class GateThresholds:
         many_association: The same as `association`, for refined partitions of more than two classes.
         many_relative: The same as `relative`, for them. Lower than for two classes: every value must fit all classes,
             and other starts or pairs of classes must bear it out.
+        many_clear_relative: The same where `clear_support` of the other starts end there, or where it stands alone for
+            it explains held-out examples best, see `explained`. Without a shortcut half of the starts at most ended at
+            0.75 or more, and what stood alone had 0.81.
         support: Share of the other starts whose refinement must end at such a partition, unless it is the one that
             explains held-out examples best.
+        support_together: The same for ends that were put together, which are the best of many.
+        clear_support: See `many_clear_relative`.
         explained: By how much, in nats per example, that one must explain them better than no attribute does: natural
             styles reached 1.2, shortcuts with which a third conflicts 1.3 to 2.
         explained_cosine: The same as `cosine`, for that one: such shortcuts lie above -0.3, styles at -0.4 to -0.7.
@@ -104,7 +109,10 @@ class GateThresholds:
     trimmed_score: float = 0.95
     many_association: float = 0.4
     many_relative: float = 0.95
+    many_clear_relative: float = 0.9
     support: float = 0.5
+    support_together: float = 0.55
+    clear_support: float = 0.75
     explained: float = 1.2
     explained_cosine: float = -0.4
     pairs: float = 0.5
