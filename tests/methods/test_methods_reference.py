@@ -23,6 +23,7 @@ def test_full_batches_follow_adam_written_out_in_numpy():
     Z = z.double().numpy()
     X = (Z - Z.mean(0)) / Z.std(0)
     parameters, decay = np.zeros((2, 5)), np.array([0.1] * 4 + [0.0])  # the bias last, without decay
+    parameters[:, 4] = np.log(2 * np.array([28, 15]) / 43)  # the classes' shares, one example added to each
     X1 = np.c_[X, np.ones(len(X))]
     m = v = np.zeros_like(parameters)
     for t in range(1, 8):
@@ -32,6 +33,24 @@ def test_full_batches_follow_adam_written_out_in_numpy():
         m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
         parameters = parameters - 0.05 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
     np.testing.assert_allclose(head(z).numpy(), X1 @ parameters.T, atol=1e-4)
+
+
+def test_mistakes_are_not_those_of_a_class_that_is_frequent():
+    generator = torch.Generator().manual_seed(0)
+    y = (torch.arange(2000) % 6 > 0).long()
+    z = torch.randn(2000, 64, generator=generator)
+    z[:, :4] += 1.5 * y[:, None]
+    wrong = train_reference(z, y, 2, epochs=5)(z).argmax(1) != y
+    rare = float(wrong[y == 0].float().mean())
+    assert rare > float(wrong[y == 1].float().mean())
+
+
+def test_nearly_equal_classes_start_at_zero():
+    z, y = planted()
+    y[:40] = 0  # 180 of 400
+    torch.testing.assert_close(
+        train_reference(z, y, 2, epochs=1, learning_rate=1e-9).bias, torch.zeros(2), atol=1e-6, rtol=0
+    )
 
 
 def test_scale_and_offset_of_the_latents_do_not_matter():

@@ -18,6 +18,8 @@ from aifs_peft.errors import NonFiniteError
 
 # A dimension whose standard deviation is below this share of the largest one is noise of the float format.
 _RELATIVE_SCALE_TOLERANCE = 1e-6
+# How many times as frequent one class is as another from where on they are called unequal; as in discovery.
+_UNEQUAL = 1.5
 
 
 def train_reference(
@@ -32,9 +34,11 @@ def train_reference(
     seed: int = 0,
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> nn.Linear:
-    """Train a linear head from zero by minibatch Adam on standardised latents.
+    """Train a linear head by minibatch Adam on standardised latents.
 
-    The latents are centred and scaled to unit variance by dimension, so that a learning rate means the same for every
+    It starts at zero. Where one class is 1.5 times as frequent as another or more, the bias starts at the log shares of
+    the classes: a few hundred steps of Adam are too few for it to get there, and nearly all mistakes would be examples
+    of the frequent class. The latents are centred and scaled to unit variance by dimension, so that a learning rate means the same for every
     encoder; the scales are folded into the head, which works on latents as they are given.
 
     Args:
@@ -45,7 +49,7 @@ def train_reference(
         learning_rate: of Adam, above 0.
         batch_size: at least 1.
         weight_decay: L2 penalty of Adam on the weights, at least 0.
-        seed: of the order of the examples; the weights start at zero.
+        seed: of the order of the examples.
         loss: logits `(batch, K)` and labels `(batch,)` to a scalar.
 
     Returns:
@@ -71,7 +75,8 @@ def train_reference(
     centre, scale = _standardisation(z)
     head: nn.Linear = nn.utils.skip_init(nn.Linear, z.shape[1], num_labels, device=z.device)
     nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
+    with torch.no_grad():
+        head.bias.copy_(_log_shares(y, num_labels))
     groups: list[dict[str, Any]] = [{"params": [head.weight], "weight_decay": weight_decay}, {"params": [head.bias]}]
     optimizer = torch.optim.Adam(groups, lr=learning_rate)
     generator = torch.Generator().manual_seed(seed)
@@ -92,6 +97,14 @@ def train_reference(
             "check the latents"
         )
     return head.requires_grad_(requires_grad=False).eval()
+
+
+def _log_shares(y: Tensor, num_labels: int) -> Tensor:
+    """Log share of each class relative to equal ones, `(K,)`, one example added to each; 0 for classes alike."""
+    counts = torch.bincount(y, minlength=num_labels).double() + 1.0
+    if counts.max() < _UNEQUAL * counts.min():
+        return torch.zeros_like(counts)
+    return (counts * num_labels / counts.sum()).log()
 
 
 def _standardisation(z: Tensor) -> tuple[Tensor, Tensor]:
