@@ -1,4 +1,4 @@
-"""A pass of the encoder that reads several layers: what it reads, what it leaves behind, and what training does with it."""
+"""A pass of the encoder that reads several layers: what it reads, and what training does with it."""
 
 from __future__ import annotations
 

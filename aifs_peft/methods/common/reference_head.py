@@ -38,8 +38,8 @@ def train_reference(
 
     It starts at zero. Where one class is 1.5 times as frequent as another or more, the bias starts at the log shares of
     the classes: a few hundred steps of Adam are too few for it to get there, and nearly all mistakes would be examples
-    of the frequent class. The latents are centred and scaled to unit variance by dimension, so that a learning rate means the same for every
-    encoder; the scales are folded into the head, which works on latents as they are given.
+    of the frequent class. The latents are centred and scaled to unit variance by dimension, so that a learning rate
+    means the same for every encoder; the scales are folded into the head, which works on latents as they are given.
 
     Args:
         z: latents `(n, dim)`, finite.
