@@ -32,14 +32,13 @@ def train_reference(
     batch_size: int = 128,
     weight_decay: float = 0.0,
     seed: int = 0,
+    at_shares: bool = False,
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> nn.Linear:
-    """Train a linear head by minibatch Adam on standardised latents.
+    """Train a linear head from zero by minibatch Adam on standardised latents.
 
-    It starts at zero. Where one class is 1.5 times as frequent as another or more, the bias starts at the log shares of
-    the classes: a few hundred steps of Adam are too few for it to get there, and nearly all mistakes would be examples
-    of the frequent class. The latents are centred and scaled to unit variance by dimension, so that a learning rate
-    means the same for every encoder; the scales are folded into the head, which works on latents as they are given.
+    The latents are centred and scaled to unit variance by dimension, so that a learning rate means the same for every
+    encoder; the scales are folded into the head, which works on latents as they are given.
 
     Args:
         z: latents `(n, dim)`, finite.
@@ -49,7 +48,10 @@ def train_reference(
         learning_rate: of Adam, above 0.
         batch_size: at least 1.
         weight_decay: L2 penalty of Adam on the weights, at least 0.
-        seed: of the order of the examples.
+        seed: of the order of the examples; the weights start at zero.
+        at_shares: the bias starts at the log shares of the classes, where one is 1.5 times as frequent as another or
+            more, and not at zero: a few hundred steps of Adam are too few for it to get there, and nearly all mistakes
+            are then examples of the frequent class.
         loss: logits `(batch, K)` and labels `(batch,)` to a scalar.
 
     Returns:
@@ -75,8 +77,10 @@ def train_reference(
     centre, scale = _standardisation(z)
     head: nn.Linear = nn.utils.skip_init(nn.Linear, z.shape[1], num_labels, device=z.device)
     nn.init.zeros_(head.weight)
-    with torch.no_grad():
-        head.bias.copy_(_log_shares(y, num_labels))
+    nn.init.zeros_(head.bias)
+    if at_shares:
+        with torch.no_grad():
+            head.bias.copy_(_log_shares(y, num_labels))
     groups: list[dict[str, Any]] = [{"params": [head.weight], "weight_decay": weight_decay}, {"params": [head.bias]}]
     optimizer = torch.optim.Adam(groups, lr=learning_rate)
     generator = torch.Generator().manual_seed(seed)
