@@ -21,9 +21,11 @@ examples by heart, if they were repeated. With two classes, examples are then dr
 logits plus `log p(y|a)`, the shares of the classes among the examples of the same inferred attribute value (logit
 adjustment, Menon et al. 2021), and there is no `L_syn`; the offsets are estimated anew at each epoch's end; and after
 training the last layer is fitted anew, by logistic regression that weighs all cells alike under a strong penalty
-(`refit`). With more classes, where this was worse, balanced batches stay. Where no spurious direction is found, this is
-plain training; where classes are unequal too, the logits carry the log shares of the classes, so that all classes count
-alike (`class_weight`), which costs average accuracy.
+(`refit`). Where all that was found rests on unlabelled examples, two classes again, that fit alone goes against the
+shortcut, and the encoder is trained as where nothing is found: of a weak attribute a quarter of the conflicting
+examples is known, too few for logits and directions. With more classes, where this was worse, balanced batches stay.
+Where no spurious direction is found, this is plain training; where classes are unequal too, the logits carry the log
+shares of the classes, so that all classes count alike (`class_weight`), which costs average accuracy.
 
 Supervision: labels only. A column `hint_groups` with known attribute values of a few examples is used where there is
 one.
@@ -71,6 +73,7 @@ from aifs_peft.methods.aifs.options import AIFSOptions
 from aifs_peft.methods.aifs.partition import Partition, cells_of
 from aifs_peft.methods.aifs.tuned import log_shares, refit_last_layer
 from aifs_peft.methods.base import Phase
+from aifs_peft.methods.common.last_linear import last_linear
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import MethodSettings
@@ -142,6 +145,24 @@ class AIFSDiscovery(Intervening):
         drawn = super().draws_examples(encoder_trains=encoder_trains, num_labels=num_labels)
         return drawn and not self._balances_by_logits(encoder_trains, num_labels)
 
+    def _penalty(self, num_labels: int) -> float:
+        """Of the last layer's fit after training; 0 where there is none."""
+        given: float | None = self.options.refit
+        return given if given is not None else REFIT_TWO_CLASSES if num_labels == 2 else 0.0
+
+    def _refit_alone(self, context: EpochContext, rests_on: float) -> bool:
+        """Whether nothing but the fit after training is to go against what was found."""
+        wanted = self._by_logits and self.options.balance == "auto" and self._penalty(context.num_labels) > 0
+        return wanted and rests_on >= 1 and last_linear(context.head).bias is not None
+
+    def intervenes(self, state: AIFSState) -> bool:
+        """See `Intervening.intervenes`; never where the last layer alone goes against what was found."""
+        return not state.memory.numel() and super().intervenes(state)
+
+    def penalises(self, state: AIFSState) -> bool:
+        """See `Intervening.penalises`; never where the last layer alone goes against what was found."""
+        return not state.memory.numel() and super().penalises(state)
+
     def intervention(self, context: StepContext) -> Intervention | None:
         """See `Method.intervention`: a step to another attribute value that occurs, or noise along the directions."""
         if self.settings.noise != "counterfactual":
@@ -182,7 +203,7 @@ class AIFSDiscovery(Intervening):
 
     def cross_entropy(self, output: LatentOutput, labels: Tensor, context: StepContext) -> Tensor:
         """See `Method.cross_entropy`; on logits that carry the log shares of classes where these balance."""
-        groups = context.groups
+        groups = None if context.state.memory.numel() else context.groups
         if not (self._by_logits if groups is not None else self._evens_classes):
             return super().cross_entropy(output, labels, context)
         if self._shares is None:
@@ -273,26 +294,26 @@ class AIFSDiscovery(Intervening):
     def finish(self, context: EpochContext) -> dict[str, float]:
         """Fit the last layer anew on the latents of a trained encoder, with the partition that was found before."""
         groups = context.state.groups.cpu()
-        given: float | None = self.options.refit
-        penalty = given if given is not None else REFIT_TWO_CLASSES if context.num_labels == 2 else 0.0
+        penalty = self._penalty(context.num_labels)
         if not (context.encoder_trains and penalty and groups.numel()):
             return {}
         latents = refit_last_layer(groups, penalty, context)
         return {} if latents is None else {"last_layer_refitted": 1.0, **share_of_decisions(latents.z, context)}
 
     def _layers_to_search(
-        self, found: dict[str, Tensor] | None, latents: Latents, context: EpochContext
+        self, found: dict[str, Tensor] | None, rests_on: float, latents: Latents, context: EpochContext
     ) -> Latents | None:
         """Latents of several layers, where they are to be searched and can be had: a pass of the encoder."""
         chosen: str = self.options.search_layers
         several = chosen == "several" or (chosen == "auto" and context.encoder_trains and context.num_labels == 2)
         if not several or context.encode_layers is None:
             return None
-        # What the user gave, known values or unlabelled examples, may have led to an attribute that is hardly tied.
-        led = HINT_COLUMN in context.columns or context.encode_unlabelled is not None
-        if found is not None and (led or tie(latents.labels, found["groups"]) >= LEAST_TIE):
-            return None
-        return context.encode_layers()
+        # Known values may have led to an attribute that is hardly tied; what rests on unlabelled examples alone names
+        # a quarter of the conflicting ones, where layers may name nearly all.
+        enough = found is not None and (
+            HINT_COLUMN in context.columns or tie(latents.labels, found["groups"]) >= LEAST_TIE
+        )
+        return None if enough and rests_on < 1 else context.encode_layers()
 
     def _discover(self, latents: Latents, context: EpochContext) -> dict[str, float]:
         if len(latents.index) != latents.total:
@@ -307,12 +328,14 @@ class AIFSDiscovery(Intervening):
         found, rests_on = context.on_main(
             lambda: search_latents(latents, context.num_labels, known, pool, options, seed)
         )
-        told = {} if pool is None else {"rests_on_unlabelled": rests_on}
-        layers = self._layers_to_search(found, latents, context)
+        layers = self._layers_to_search(found, rests_on, latents, context)
+        told: dict[str, float] = {}
         if layers is not None:
             inside = context.on_main(lambda: search_layers(layers, latents, context.num_labels, known, options, seed))
-            told |= {"found_in_layers": float(inside is not None)}
-            found = found if inside is None else inside
+            told["found_in_layers"] = float(inside is not None)
+            found, rests_on = (found, rests_on) if inside is None else (inside, 0.0)
+        if pool is not None:
+            told["rests_on_unlabelled"] = rests_on
         state = context.state
         if found is None:
             evened = self._evens_classes
@@ -321,9 +344,16 @@ class AIFSDiscovery(Intervening):
             state.update(count=True, **nothing_known(latents.z.shape[1]))
             return {"spurious_direction_found": 0.0, "classes_evened": float(evened), **told}
         rank = found["basis"].shape[1]
-        state.update(count=True, mask=torch.ones(rank), **found)
+        # Saved with the adapter, so that a resumed run goes on in the same way.
+        alone = torch.ones(1) if self._refit_alone(context, rests_on) else torch.zeros(0)
+        state.update(count=True, mask=torch.ones(rank), memory=alone, **found)
         conflicting = float((found["groups"] != latents.labels).float().mean())
         logger.info("%d spurious direction(s) found, %.1f%% of the examples conflict", rank, 100 * conflicting)
+        if alone.numel():
+            logger.info(
+                "what was found rests on unlabelled examples: the encoder is trained plainly, and the last layer is "
+                "fitted anew after training"
+            )
         return {
             "spurious_direction_found": 1.0,
             "directions": float(rank),

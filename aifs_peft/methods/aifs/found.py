@@ -208,6 +208,7 @@ def nothing_known(dim: int) -> dict[str, Tensor]:
         "reader": torch.zeros(0, dim + 1),
         "groups": nothing,
         "evidence": nothing,
+        "memory": nothing,
     }
 
 
