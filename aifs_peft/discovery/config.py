@@ -374,6 +374,7 @@ class HeadConfig:
     avoidance: float = 3.0  # measured: 10 and 100 lose 1 to 2 points
     hinted_shrinkage: float = 0.05  # by hand: offsets that are posterior means are shrunk already ...
     hinted_avoidance: float = 6.0  # ... so trust the covariance more, and turn away further
+    unlabelled_avoidance: float = 100.0  # measured, contrast 2: 6 leaves a quarter of the attribute in the head
     counterfactual_weight: float = 0.3  # measured: 1 and 3 are worse
 
 

@@ -18,7 +18,7 @@ from aifs_peft.discovery.unlabelled.held_out import HeldOut, held_out
 from aifs_peft.discovery.unlabelled.mixture import PoolData, PoolModel, labelled_posterior
 from aifs_peft.discovery.unlabelled.pool import Pool
 from aifs_peft.discovery.unlabelled.search import candidates
-from aifs_peft.discovery.unlabelled.within_cells import in_order
+from aifs_peft.discovery.unlabelled.within_cells import in_order, polished
 
 
 def judge_pool(
@@ -77,8 +77,9 @@ def judge_pool(
             break
     else:
         return Hinted(judged[0])
-    R, _ = labelled_posterior((made.transform(X) @ best.cells.turn).astype(np.float32), y, best.cells.model)
-    return Hinted(judged[-1], R.astype(np.float32), made.back(best.cells.offsets()[1]))
+    cells = polished(best, own, config.gate)
+    R, _ = labelled_posterior((made.transform(X) @ cells.turn).astype(np.float32), y, cells.model)
+    return Hinted(judged[-1], R.astype(np.float32), made.back(cells.offsets()[1]))
 
 
 def _numbers(model: PoolModel) -> dict[str, float]:
