@@ -316,6 +316,7 @@ class UnlabelledConfig:
     """The mixture of labelled and unlabelled examples. Measured on dominoes x 0.3 and planted draws."""
 
     min_rows: int = 50  # by hand
+    most_scales: float = 1e6  # by hand: so far from the labelled examples is no latent of the same encoder
     components: int = 64  # measured: 32 lose 3 points of worst group, 128 no better
     ranks: int = 512  # cost: of the distances that are compared with those of a normal distribution
     soft_limit: float = 3.0  # measured: without, cars and trucks at 0.7 lose 1 of 3 draws, planted 1 of 4
