@@ -78,6 +78,8 @@ class GateThresholds:
             offsets. Styles within the classes lie below, the class difference cut in two above (0.96 and more; a true
             attribute 0.1 to 0.5).
         unlabelled_contrast: Smallest distance of two classes, and of two attribute values, in standard deviations.
+        unlabelled_strength: Smallest strength of the attribute: 0.92 and more with a shortcut of contrast 2, 0.62 and
+            0.65 in two false alarms of small training sets.
         unlabelled_order: By how much more likely, in nats, one of the two must be the class than the other.
         unlabelled_clear_order: From this many nats on the order is clear: without a shortcut at most 5.7. Below it
             the next two are asked.
@@ -121,6 +123,7 @@ class GateThresholds:
     named_contrast: float = 1.5
     unlabelled_cosine: tuple[float, float] = (-0.4, 0.7)
     unlabelled_contrast: float = 0.7
+    unlabelled_strength: float = 0.75
     unlabelled_order: float = 2.0
     unlabelled_clear_order: float = 8.0
     unlabelled_class_spread: tuple[float, float] = (0.45, 1.25)

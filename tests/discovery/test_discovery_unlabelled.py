@@ -306,6 +306,20 @@ def test_a_frame_is_read_as_its_values_and_the_labelled_examples_themselves_show
     assert "The unlabelled examples were not used: " in same.message_
 
 
+def test_what_a_pool_drawn_like_a_small_training_set_shows_is_too_weak():
+    # A false alarm without that limit, which cost 12 points of the worst class.
+    rng = np.random.default_rng(321)
+    of_class, of_value = np.linalg.qr(rng.normal(size=(D, 2)))[0].T
+    parts = []
+    for n in (1500, 400):
+        y, a = rng.integers(0, 2, n), rng.integers(0, 2, n)
+        noise = rng.normal(size=(n, D))
+        parts.append((noise + 1.5 * (y[:, None] - 0.5) * of_class + 2 * (a[:, None] - 0.5) * of_value, y))
+    found = AIFSClassifier(random_state=0).fit(*parts[0], unlabelled=parts[1][0]).discovery_
+    assert not found.found
+    assert "too weak to be told from chance (strength 0.7" in found.message_
+
+
 def test_rows_that_are_there_several_times_count_once():
     (train, pool, _), _ = populations(n=1500)
     once = discover(*train[:2], unlabelled=pool[0], random_state=0)

@@ -106,6 +106,8 @@ def _verdict(numbers: dict[str, float], order: float, y: IntArray, gate: GateThr
         return f"not tied to the label (association {numbers['association']:.2f} < {needed:.2f})"
     if order < gate.unlabelled_order:
         return f"which of two directions is the class cannot be told ({order:.1f} < {gate.unlabelled_order} nats)"
+    if numbers["strength"] < gate.unlabelled_strength:
+        return f"too weak to be told from chance (strength {numbers['strength']:.2f} < {gate.unlabelled_strength})"
     return "accepted"
 
 
