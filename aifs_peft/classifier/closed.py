@@ -184,7 +184,8 @@ def _head_for(
         if known is not None and known.better(DEFAULT_CONFIG.heads):
             return _HeadFit(*_refitted(examples, known))
         beta = examples.reduction.project(discovery.displacements_)
-        avoidance = DEFAULT_CONFIG.heads.unlabelled_avoidance if discovery.source_ == UNLABELLED else None
+        of_pool = discovery.source_ == UNLABELLED and len(examples.classes) == 2
+        avoidance = DEFAULT_CONFIG.heads.unlabelled_avoidance if of_pool else None
         return _HeadFit(*choose_hinted_head(X, y, R, beta, weights=weights, avoidance=avoidance))
     R = marginals(R, len(examples.classes))
     choice = choose_head(X, y, R, rng=rng, rough=discovery.rough_, weights=weights)
