@@ -24,7 +24,7 @@ from aifs_peft.discovery.principal_components import Reduction
 from aifs_peft.discovery.reduced import ReducedLatents
 from aifs_peft.discovery.result import Discovery
 from aifs_peft.discovery.search.one_attribute import find_attribute
-from aifs_peft.discovery.search.several_attributes import FurtherSearch
+from aifs_peft.discovery.search.several_attributes import FurtherSearch, further_gate
 from aifs_peft.discovery.streaming.batches import LatentBatches
 from aifs_peft.discovery.streaming.columns import as_values
 from aifs_peft.discovery.streaming.everywhere import HeldRows, everywhere
@@ -279,7 +279,7 @@ def discover_reduced(
         return tell_unused(first, hints, most_told=config.hints.named_told)
     # A hint is a claim that is tested: it needs no more association beside another attribute than alone.
     gate = config.gate
-    further = replace(config, gate=replace(gate, association=max(gate.association, gate.further_association)))
+    further = replace(config, gate=further_gate(gate, len(classes)))
     find_further = partial(find, config=further, hint_gate=gate)
     search = FurtherSearch(X, reduction, labels, rows, further, find_further, rng, hints)
     parts = search.extend([first], most) if first.found else []

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from transformers import AutoModel
 
 from aifs_peft import AIFSClassifier, discover
-from aifs_peft.discovery.config import DEFAULT_CONFIG
+from aifs_peft.discovery.config import DEFAULT_CONFIG, GateThresholds
 from aifs_peft.discovery.linear_heads.choice import choose_head
 from aifs_peft.discovery.linear_heads.families import balanced_weights, counterfactuals
 from aifs_peft.discovery.mixture.additive import additive_model, split_by_signal
@@ -225,3 +228,34 @@ def test_latents_without_directions_have_lost_these_and_nothing_else():
     expected = Z - Z.mean(axis=0)
     expected = expected - expected @ basis @ basis.T
     np.testing.assert_allclose(rest.lift(X), expected, atol=1e-2)
+
+
+def digits_on_stripes(shared_dir, n=1200, share=0.9):
+    """Latents of four digits on four patterns of stripes, labels, patterns: a shortcut far stronger than the class."""
+    rng = np.random.default_rng(0)
+    with np.load(shared_dir / "data" / "mnist" / "train.npz") as file:
+        digits, labels = file["x"], file["y"]
+    rows = rng.permutation(np.flatnonzero(np.isin(labels, (2, 3, 5, 8))))[:n]
+    y = np.searchsorted((2, 3, 5, 8), labels[rows])
+    a = np.where(rng.random(n) < share, y, (y + rng.integers(1, 4, n)) % 4)
+    down, right = np.mgrid[:64, :64]
+    rings = ((down - 32) ** 2 + (right - 32) ** 2) % 160 < 60
+    stripes = np.stack([down % 8 < 4, right % 8 < 4, (down + right) % 12 < 6, rings])
+    pictures = rng.integers(0, 60, (n, 64, 64, 3)) + 80 * stripes[a][..., None]
+    large = np.stack([np.asarray(Image.fromarray(digit).resize((40, 40))) for digit in digits[rows]])
+    pictures[:, 12:52, 12:52] = np.maximum(pictures[:, 12:52, 12:52], large[..., None])
+    pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    encoder = AutoModel.from_pretrained(shared_dir / "models" / "mobilenet_v2_imagenet").eval()
+    with torch.no_grad():
+        Z = torch.cat([encoder(pixels[i : i + 32]).pooler_output for i in range(0, n, 32)])
+    return Z.numpy(), y, a
+
+
+def test_unusual_examples_of_the_class_are_no_second_shortcut(shared_dir):
+    """Beside the first shortcut, what is left of it passes for the class, and the class itself for another shortcut."""
+    Z, y, a = digits_on_stripes(shared_dir)
+    found = discover(Z, y, random_state=0)
+    assert found.parts_ == ()
+    np.testing.assert_array_equal(found.groups_, a)
+    lax = discover(Z, y, random_state=0, gate=GateThresholds(further_cosine=-0.8))
+    assert len(lax.parts_) == 2

@@ -10,7 +10,7 @@ import numpy as np
 
 from aifs_peft.discovery.arrays import Array, IntArray, orthonormal_basis
 from aifs_peft.discovery.claims import Claim
-from aifs_peft.discovery.config import DiscoveryConfig
+from aifs_peft.discovery.config import DiscoveryConfig, GateThresholds
 from aifs_peft.discovery.gate import jaccard
 from aifs_peft.discovery.hints.known import Hint
 from aifs_peft.discovery.mixture.additive import smoothed_offsets
@@ -18,6 +18,24 @@ from aifs_peft.discovery.principal_components import Reduction, without_directio
 from aifs_peft.discovery.reduced import ReducedLatents
 from aifs_peft.discovery.result import Candidate, Discovery
 from aifs_peft.discovery.search.finding import Partition
+
+
+def further_gate(gate: GateThresholds, n_classes: int) -> GateThresholds:
+    """What is asked of an attribute once another has been found.
+
+    Args:
+        gate: What is asked of the first.
+        n_classes: `K`.
+
+    Example:
+        >>> further_gate(GateThresholds(), 4).cosine, further_gate(GateThresholds(), 2).cosine
+        (-0.3, -0.8)
+    """
+    gate = replace(gate, association=max(gate.association, gate.further_association))
+    if n_classes == 2:
+        return gate
+    cosine, explained = (max(limit, gate.further_cosine) for limit in (gate.cosine, gate.explained_cosine))
+    return replace(gate, cosine=cosine, explained_cosine=explained)
 
 
 @dataclass(frozen=True)
