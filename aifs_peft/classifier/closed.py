@@ -25,6 +25,7 @@ from aifs_peft.discovery.linear_heads.rows import sampled_rows
 from aifs_peft.discovery.mixture.joint import conflicts, marginals
 from aifs_peft.discovery.principal_components import Reduction
 from aifs_peft.discovery.streaming.source import LatentSource, reduced
+from aifs_peft.discovery.unlabelled.pool import UNLABELLED
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,9 @@ def _head_for(
         if known is not None and known.better(DEFAULT_CONFIG.heads):
             return _HeadFit(*_refitted(examples, known))
         beta = examples.reduction.project(discovery.displacements_)
-        return _HeadFit(*choose_hinted_head(X, y, R, beta, weights=weights))
+        of_pool = discovery.source_ == UNLABELLED and len(examples.classes) == 2
+        avoidance = DEFAULT_CONFIG.heads.unlabelled_avoidance if of_pool else None
+        return _HeadFit(*choose_hinted_head(X, y, R, beta, weights=weights, avoidance=avoidance))
     R = marginals(R, len(examples.classes))
     choice = choose_head(X, y, R, rng=rng, rough=discovery.rough_, weights=weights)
     return _HeadFit(choice.shifted(fit_head(X, y, R, choice.setting, rng=rng, weights=weights)), choice)

@@ -86,6 +86,8 @@ class GateThresholds:
             offsets. Styles within the classes lie below, the class difference cut in two above (0.96 and more; a true
             attribute 0.1 to 0.5).
         unlabelled_contrast: Smallest distance of two classes, and of two attribute values, in standard deviations.
+        unlabelled_strength: Smallest strength of the attribute: 0.92 and more with a shortcut of contrast 2, 0.62 and
+            0.65 in two false alarms of small training sets.
         unlabelled_order: By how much more likely, in nats, one of the two must be the class than the other.
         unlabelled_clear_order: From this many nats on the order is clear: without a shortcut at most 5.7. Below it
             the next two are asked.
@@ -133,6 +135,7 @@ class GateThresholds:
     named_contrast: float = 1.5
     unlabelled_cosine: tuple[float, float] = (-0.4, 0.7)
     unlabelled_contrast: float = 0.7
+    unlabelled_strength: float = 0.75
     unlabelled_order: float = 2.0
     unlabelled_clear_order: float = 8.0
     unlabelled_class_spread: tuple[float, float] = (0.45, 1.25)
@@ -332,6 +335,7 @@ class UnlabelledConfig:
     """The mixture of labelled and unlabelled examples. Measured on dominoes x 0.3 and planted draws."""
 
     min_rows: int = 50  # by hand
+    most_scales: float = 1e6  # by hand: so far from the labelled examples is no latent of the same encoder
     components: int = 64  # measured: 32 lose 3 points of worst group, 128 no better
     ranks: int = 512  # cost: of the distances that are compared with those of a normal distribution
     soft_limit: float = 3.0  # measured: without, cars and trucks at 0.7 lose 1 of 3 draws, planted 1 of 4
@@ -390,6 +394,7 @@ class HeadConfig:
     avoidance: float = 3.0  # measured: 10 and 100 lose 1 to 2 points
     hinted_shrinkage: float = 0.05  # by hand: offsets that are posterior means are shrunk already ...
     hinted_avoidance: float = 6.0  # ... so trust the covariance more, and turn away further
+    unlabelled_avoidance: float = 100.0  # measured, contrast 2: 6 leaves a quarter of the attribute in the head
     counterfactual_weight: float = 0.3  # measured: 1 and 3 are worse
 
 

@@ -56,6 +56,7 @@ def hinted_head(
     beta: Array,
     *,
     weights: Array | None = None,
+    avoidance: float | None = None,
     config: DiscoveryConfig = DEFAULT_CONFIG,
 ) -> LinearHead:
     """The additive head for attribute offsets that come from a hint.
@@ -66,13 +67,13 @@ def hinted_head(
         R: Responsibilities, shape `(n, K)`.
         beta: Attribute offsets, posterior means, shape `(K, k)`.
         weights: Of the examples, see `fit_head`.
+        avoidance: How far it turns away from the attribute, where not as `config` has it for hints.
         config: Shrinkage and avoidance.
     """
     own = config.heads
     model = model_given_offsets(X, y, R, beta, weights=weights)
-    return additive_head(
-        model, shrinkage=own.hinted_shrinkage, avoidance=own.hinted_avoidance, config=config.mixture, split=False
-    )
+    avoided = own.hinted_avoidance if avoidance is None else avoidance
+    return additive_head(model, shrinkage=own.hinted_shrinkage, avoidance=avoided, config=config.mixture, split=False)
 
 
 def choose_hinted_head(
@@ -82,6 +83,7 @@ def choose_hinted_head(
     beta: Array,
     *,
     weights: Array | None = None,
+    avoidance: float | None = None,
     config: DiscoveryConfig = DEFAULT_CONFIG,
 ) -> tuple[LinearHead, HeadChoice]:
     """The additive head of a hint, with its intercepts moved where that evens out the cells.
@@ -95,23 +97,27 @@ def choose_hinted_head(
         R: Responsibilities.
         beta: Attribute offsets.
         weights: Of the examples.
+        avoidance: See `hinted_head`.
         config: Folds, and what cells may judge.
     """
     own = config.heads
+
+    def fit(rows: BoolArray | slice, of: Array | None) -> LinearHead:
+        return hinted_head(X[rows], y[rows], R[rows], beta, weights=of, avoidance=avoidance, config=config)
+
     # In the order given within each class: every fold has its share of each.
     fold = deal(np.argsort(y, kind="stable"), own.folds)
     logits = np.empty(R.shape)
     for j in range(own.folds):
         out = fold == j
         train = None if weights is None else weights[~out]
-        logits[out] = hinted_head(X[~out], y[~out], R[~out], beta, weights=train, config=config).logits(X[out])
+        logits[out] = fit(~out, train).logits(X[out])
     shift = even_intercepts(logits, y, R, fold, weights=weights, config=own)
     reason = "the hinted attribute is too weak to judge a head by its cells: fixed settings"
     if shift.moved:
         reason += f"; intercepts moved, which gains {shift.gain:.3f} +- {shift.error:.3f} in the worst held-out cell"
     choice = HeadChoice(HeadSetting("additive", own.hinted_shrinkage), {}, reason, shift)
-    head = hinted_head(X, y, R, beta, weights=weights, config=config)
-    return choice.shifted(head), choice
+    return choice.shifted(fit(slice(None), weights)), choice
 
 
 def choose_head(

@@ -80,7 +80,24 @@ def as_pool(unlabelled: Any, reduction: Reduction, *, config: DiscoveryConfig) -
     if len(latents) > config.inputs.fit_rows:
         # Evenly spaced rows, not a draw: no source of chance is touched by a pool.
         latents = latents[_evenly(len(latents), config.inputs.fit_rows)]
+    latents = _distinct(latents, least)
+    largest = float(np.max(np.abs(latents.astype(np.float64) - reduction.mean)))
+    if largest > config.unlabelled.most_scales * float(reduction.scale[0]):
+        raise InvalidInputError(
+            f"unlabelled holds values that lie up to {largest:.3g} from the mean of the labelled examples, whose "
+            f"largest standard deviation is {float(reduction.scale[0]):.3g}; needed are latents of the same encoder. "
+            "Encode and scale both the same way."
+        )
     return Pool(reduction.transform(latents))
+
+
+def _distinct(latents: Array, least: int) -> Array:
+    """Equal rows once, in the order given: a row that is there five times tells no more than once.
+
+    Fewer than `least` would say nothing at all; then all stay, and the gate refuses them.
+    """
+    _, first = np.unique(latents, axis=0, return_index=True)
+    return latents if len(first) == len(latents) or len(first) < least else latents[np.sort(first)]
 
 
 def _evenly(m: int, most: int) -> IntArray:
