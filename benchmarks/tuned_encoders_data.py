@@ -115,20 +115,33 @@ class UpperMobileNet(nn.Module):
         return pooled
 
 
+class BertBlocks(nn.Module):
+    """Blocks of a BERT one after the other; handed the mask by name, so that it is known to whoever reads them."""
+
+    def __init__(self, layers: Any) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(layers)
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """Hidden states `(n, tokens, 384)`; the mask is `(n, tokens)`."""
+        bias = (1.0 - attention_mask[:, None, None]) * torch.finfo(hidden.dtype).min
+        for layer in self.layer:
+            out = layer(hidden, attention_mask=bias)
+            hidden = out if isinstance(out, Tensor) else out[0]
+        return hidden
+
+
 class UpperBert(nn.Module):
     """Blocks of a BERT from one on, mean of the tokens: `(n, tokens, 1 + 384)`, the mask first, to `(n, 384)`."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(model.encoder.layer[FIRST_LAYER:])
+        self.blocks = BertBlocks(model.encoder.layer[FIRST_LAYER:])
 
     def forward(self, x: Tensor) -> Tensor:
         """Latents."""
-        mask, hidden = x[..., :1], x[..., 1:]
-        bias = (1.0 - mask.transpose(1, 2)[:, None]) * torch.finfo(hidden.dtype).min
-        for layer in self.layer:
-            out = layer(hidden, attention_mask=bias)
-            hidden = out if isinstance(out, Tensor) else out[0]
+        mask = x[..., :1]
+        hidden = self.blocks(x[..., 1:], attention_mask=mask[..., 0])
         mean: Tensor = (hidden * mask).sum(1) / mask.sum(1)
         return mean
 
