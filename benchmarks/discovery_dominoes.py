@@ -132,14 +132,14 @@ def colored_mnist(cache: Path, share: float, seed: int, n: int = 8000) -> tuple[
 
 
 def summarise(rows: dict[str, dict[str, float | bool | str]]) -> dict[str, dict[str, float | int]]:
-    """Mean and, of more than one, standard error over seeds of every number."""
+    """Mean and, of more than one, standard error over seeds of every number that all rows of a case have."""
     cases: dict[str, list[dict[str, float | bool | str]]] = {}
     for key, row in rows.items():
         cases.setdefault(key.rsplit("/", 1)[0], []).append(row)
     out: dict[str, dict[str, float | int]] = {}
     for case, drawn in cases.items():
         out[case] = {"seeds": len(drawn)}
-        for name in drawn[0]:
+        for name in (name for name in drawn[0] if all(name in row for row in drawn)):
             values = np.array([row[name] for row in drawn if not isinstance(row[name], str)], dtype=float)
             if len(values):
                 out[case][name] = round(float(values.mean()), 4)

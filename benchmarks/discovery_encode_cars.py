@@ -32,13 +32,16 @@ N_TRAIN = 5000
 BATCH = 100
 
 
-def pictures(split: str, n: int | None = None, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Pictures `(n, 64, 64, 3)` and labels, as many of each class, in a random order."""
+def pictures(
+    split: str, n: int | None = None, seed: int = 0, *, after: int = 0
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Pictures `(n, 64, 64, 3)` and labels, as many of each class, in a random order; none of the first `after`."""
     table = pd.read_parquet(shared() / "data" / "cars_trucks" / f"{split}.parquet")
     rng = np.random.default_rng(seed)
     labels = table["label"].to_numpy()
     each = len(labels) // 2 if n is None else n // 2
-    rows = rng.permutation(np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:each] for c in (0, 1)]))
+    wanted = slice(after // 2, after // 2 + each)
+    rows = rng.permutation(np.concatenate([rng.permutation(np.flatnonzero(labels == c))[wanted] for c in (0, 1)]))
     x = [Image.open(io.BytesIO(table["image"].iloc[i]["bytes"])).convert("RGB") for i in rows]
     large = [np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for image in x]
     return np.stack(large), labels[rows].astype(np.int64)

@@ -170,6 +170,9 @@ MANY_NAMES = {
     "unequal_mnist": "Colored MNIST, unequal classes",
     "framed": "framed pictures",
     "marked": "marked",
+    "scenes": "faint digits before scenes",
+    "bold": "bold digits before scenes",
+    "paired": "faint digits beside others",
     "planted": "planted",
 }
 
@@ -182,12 +185,13 @@ def many_classes() -> str:
         rows.append(
             [f"{MANY_NAMES[name]}, {classes} classes, n = {int(n):,}, {share}",
              f"{round(e['found'] * e['seeds'])} of {e['seeds']}",
-             *[f"{e[name]:.3f}" for name in ("erm", "xrm", "oracle")], f"**{e['aifs']:.3f}**",
-             f"{e['oracle_balanced']:.3f} / {e['aifs_balanced']:.3f}",
+             *[f"{e[name]:.3f}" for name in ("erm", "xrm", "oracle", "oracle_chosen")], f"**{e['aifs']:.3f}**",
+             *[f"{e[name]:.3f}" for name in ("oracle_balanced", "oracle_chosen_balanced", "aifs_balanced")],
              f"{e['precision_any']:.2f} / {e['recall_any']:.2f}"]
         )  # fmt: skip
-    head = ["", "found", "worst: ERM", "XRM + group DRO", "tuned oracle", "AIFS"]
-    return table([*head, "balanced: oracle / AIFS", "conflicts, precision / recall"], rows)
+    head = ["", "found", "worst: ERM", "XRM + group DRO", "oracle, hindsight", "oracle, chosen", "AIFS"]
+    head += ["balanced: oracle, hindsight", "oracle, chosen", "AIFS"]
+    return table([*head, "conflicts, precision / recall"], rows)
 
 
 def many_alarms() -> str:

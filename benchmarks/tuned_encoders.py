@@ -8,6 +8,8 @@ epochs (tweets: two), AdamW with cosine decay from 1e-3, batches of 32, the mode
 methods, each with the defaults of its own numbers. No method sees a group label but the oracles.
 
 - `closed`: `AIFSClassifier()` on latents of the frozen encoder; `erm-closed` its plain logistic regression.
+- `closed-pool`, `aifs-pool` (`--data marked` alone): `closed` and `aifs` with 400 other training pictures without
+  labels, of which half have the mark whatever their class.
 - `erm`, `erm-balanced`, `jtt`, `afr`, `xrm-gdro`, `aifs`: tuned, labels only.
 - `reweight-oracle`, `gdro-oracle`: tuned, with the true group of every training example.
 
@@ -32,7 +34,7 @@ from over_seeds import over_seeds
 from peft import LoraConfig, get_peft_model
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils import logging
-from tuned_encoders_data import DATA, Draw, load
+from tuned_encoders_data import DATA, POOLS, Draw, Unlabelled, encode, load, load_pool
 
 from aifs_peft.classifier import AIFSClassifier
 from aifs_peft.experiments import provenance
@@ -43,6 +45,7 @@ from aifs_peft.tuner import AIFSConfig
 
 RESULT = Path(__file__).parent / "results" / "tuned_encoders.json"
 CLOSED = {"closed": "discovery", "erm-closed": "erm"}
+WITH_POOL = {"closed-pool": "closed", "aifs-pool": "aifs"}
 TUNED = ("aifs", "reweight-oracle", "erm", "erm-balanced", "gdro-oracle", "xrm-gdro", "jtt", "afr")
 SCHEDULE: dict[str, Any] = {
     "per_device_train_batch_size": 32,
@@ -76,23 +79,14 @@ def recovered(groups: NDArray[np.int64], draw: Draw) -> dict[str, float]:
     }
 
 
-@torch.no_grad()
-def frozen(draw: Draw) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Latents of the untuned encoder: training and test."""
-    upper = draw.upper().eval()
-    parts = [
-        torch.cat([upper(half.features[i : i + 128].float()) for i in range(0, len(half), 128)])
-        for half in (draw.train, draw.test)
-    ]
-    return parts[0].numpy(), parts[1].numpy()
-
-
-def run_closed(method: str, draw: Draw, seed: int) -> dict[str, float]:
+def run_closed(method: str, draw: Draw, seed: int, pool: Unlabelled | None = None) -> dict[str, float]:
     """A closed head on frozen latents."""
     started = time.perf_counter()
-    train, test = frozen(draw)
+    upper = draw.upper().eval()
+    train, test = (encode(upper, half.features) for half in (draw.train, draw.test))
     y = draw.train.labels.numpy()
-    clf = AIFSClassifier(CLOSED[method], random_state=seed).fit(train, y)
+    given = {} if pool is None else {"unlabelled": encode(upper, pool.features)}
+    clf = AIFSClassifier(CLOSED[method], random_state=seed).fit(train, y, **given)
     seconds = time.perf_counter() - started
     row = {**scores(np.asarray(clf.predict(test)) == draw.test.labels.numpy(), draw), "seconds": round(seconds, 1)}
     if method == "closed":
@@ -101,7 +95,9 @@ def run_closed(method: str, draw: Draw, seed: int) -> dict[str, float]:
     return row
 
 
-def trainer_of(method: str, draw: Draw, seed: int, folder: str, **changes: Any) -> AIFSTrainer:
+def trainer_of(
+    method: str, draw: Draw, seed: int, folder: str, pool: Unlabelled | None = None, **changes: Any
+) -> AIFSTrainer:
     """A trainer with the common budget."""
     torch.manual_seed(seed)
     cls = get(method)
@@ -113,15 +109,15 @@ def trainer_of(method: str, draw: Draw, seed: int, folder: str, **changes: Any) 
         output_dir=folder, method=method, seed=seed, use_cpu=True, disable_tqdm=True, save_strategy="no",
         logging_strategy="epoch", **settings,
     )  # fmt: skip
-    trainer = AIFSTrainer(model, args, train_dataset=draw.train, eval_dataset=draw.validation)
+    trainer = AIFSTrainer(model, args, train_dataset=draw.train, eval_dataset=draw.validation, unlabelled_dataset=pool)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def run_tuned(method: str, draw: Draw, seed: int, **changes: Any) -> dict[str, float]:
+def run_tuned(method: str, draw: Draw, seed: int, pool: Unlabelled | None = None, **changes: Any) -> dict[str, float]:
     """A method with LoRA."""
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_of(method, draw, seed, folder, **changes)
+        trainer = trainer_of(method, draw, seed, folder, pool, **changes)
         started = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - started
@@ -134,11 +130,13 @@ def run_tuned(method: str, draw: Draw, seed: int, **changes: Any) -> dict[str, f
     return row
 
 
-def one(method: str, data: str, draw: Draw, seed: int) -> dict[str, float]:
+def one(method: str, data: str, draw: Draw, seed: int, cache: Path | None = None) -> dict[str, float]:
     """A row."""
+    pool = load_pool(data, seed, cache) if method in WITH_POOL else None
+    method = WITH_POOL.get(method, method)
     if method in CLOSED:
-        return run_closed(method, draw, seed)
-    return run_tuned(method, draw, seed, num_train_epochs=EPOCHS[data])
+        return run_closed(method, draw, seed, pool)
+    return run_tuned(method, draw, seed, pool, num_train_epochs=EPOCHS[data])
 
 
 def summarise(rows: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
@@ -156,7 +154,7 @@ def main() -> None:
     """Run the missing rows; the file is rewritten after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", default=list(DATA), choices=list(DATA))
-    parser.add_argument("--methods", nargs="+", default=[*CLOSED, *TUNED])
+    parser.add_argument("--methods", nargs="+", default=[*CLOSED, *TUNED, *WITH_POOL])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--cache", type=Path, help="folder for outputs of the lower halves")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no run after that time")
@@ -168,12 +166,13 @@ def main() -> None:
     record = json.loads(options.out.read_text()) if options.out.is_file() else {"rows": {}}
     for seed in options.seeds:
         for data in options.data:
-            missing = [m for m in options.methods if f"{data}/{m}/{seed}" not in record["rows"]]
+            asked = [m for m in options.methods if m not in WITH_POOL or data in POOLS]
+            missing = [m for m in asked if f"{data}/{m}/{seed}" not in record["rows"]]
             draw = load(data, seed, options.cache) if missing else None
             for method in missing:
                 if time.perf_counter() - started > 60 * options.minutes:
                     return
-                key, row = f"{data}/{method}/{seed}", one(method, data, draw, seed)
+                key, row = f"{data}/{method}/{seed}", one(method, data, draw, seed, options.cache)
                 record = json.loads(options.out.read_text()) if options.out.is_file() else {"rows": {}}
                 record["rows"][key] = row
                 record |= {"provenance": provenance(), "summary": summarise(record["rows"])}

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from aifs_peft.bench.experiment import where
 
 ALIGNED = 0.95
-N_TRAIN, N_VALIDATION, N_TEST = 2000, 500, 1000
+N_TRAIN, N_VALIDATION, N_TEST, N_POOL = 2000, 500, 1000, 400
 FIRST_BLOCK, FIRST_LAYER, TOKENS = 5, 4, 24
 TWEETS_PER_CELL = 500
 BATCH = 64
@@ -54,6 +54,23 @@ class Half(torch.utils.data.Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return {"features": self.features[index].float(), "labels": self.labels[index]}
+
+
+class Unlabelled(torch.utils.data.Dataset[dict[str, Tensor]]):
+    """Outputs of the lower half without labels.
+
+    Args:
+        features: float16, one row per example.
+    """
+
+    def __init__(self, features: Tensor) -> None:
+        self.features = features
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"features": self.features[index].float()}
 
 
 @dataclass(frozen=True)
@@ -98,20 +115,33 @@ class UpperMobileNet(nn.Module):
         return pooled
 
 
+class BertBlocks(nn.Module):
+    """Blocks of a BERT one after the other; handed the mask by name, so that it is known to whoever reads them."""
+
+    def __init__(self, layers: Any) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(layers)
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+        """Hidden states `(n, tokens, 384)`; the mask is `(n, tokens)`."""
+        bias = (1.0 - attention_mask[:, None, None]) * torch.finfo(hidden.dtype).min
+        for layer in self.layer:
+            out = layer(hidden, attention_mask=bias)
+            hidden = out if isinstance(out, Tensor) else out[0]
+        return hidden
+
+
 class UpperBert(nn.Module):
     """Blocks of a BERT from one on, mean of the tokens: `(n, tokens, 1 + 384)`, the mask first, to `(n, 384)`."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(model.encoder.layer[FIRST_LAYER:])
+        self.blocks = BertBlocks(model.encoder.layer[FIRST_LAYER:])
 
     def forward(self, x: Tensor) -> Tensor:
         """Latents."""
-        mask, hidden = x[..., :1], x[..., 1:]
-        bias = (1.0 - mask.transpose(1, 2)[:, None]) * torch.finfo(hidden.dtype).min
-        for layer in self.layer:
-            out = layer(hidden, attention_mask=bias)
-            hidden = out if isinstance(out, Tensor) else out[0]
+        mask = x[..., :1]
+        hidden = self.blocks(x[..., 1:], attention_mask=mask[..., 0])
         mean: Tensor = (hidden * mask).sum(1) / mask.sum(1)
         return mean
 
@@ -173,6 +203,20 @@ def cars(kind: str, seed: int) -> Draw:
     shares = np.array([ALIGNED, 1 - ALIGNED, 1 - ALIGNED, ALIGNED]) / 2
     targets = r".*(expand_1x1|reduce_1x1|conv_1x1)\.convolution"
     return Draw(train, validation, test, lambda: UpperMobileNet(mobilenet()), 1280, targets, shares)
+
+
+@torch.no_grad()
+def encode(upper: nn.Module, features: Tensor) -> NDArray[np.float32]:
+    """Latents of the upper half as it is, of outputs of the lower one."""
+    parts = [upper(features[i : i + 2 * BATCH].float()) for i in range(0, len(features), 2 * BATCH)]
+    return np.asarray(torch.cat(parts).numpy())
+
+
+def marked_pool(seed: int) -> Tensor:
+    """Outputs of the lower half, of other training pictures than those of the draw; every other one has the mark."""
+    x, _ = pictures("train", N_POOL, seed, after=N_TRAIN + N_VALIDATION)
+    shown = (np.random.default_rng([seed, 8]).random(len(x)) < 0.5)[:, None, None, None]
+    return lower_mobilenet(mobilenet(), np.where(shown, marked(x, OPACITY), x))
 
 
 def bert() -> Any:
@@ -247,6 +291,8 @@ UPPER: dict[str, Callable[[], nn.Module]] = {
     "tweets": lambda: UpperBert(bert()),
 }
 
+POOLS: dict[str, Callable[[int], Tensor]] = {"marked": marked_pool}
+
 
 def load(name: str, seed: int, cache: Path | None = None) -> Draw:
     """A draw; with a folder, the outputs of the lower half are kept there.
@@ -268,3 +314,20 @@ def load(name: str, seed: int, cache: Path | None = None) -> Draw:
     frame = content.pop("draw")
     parts = {part: Half(features, y.numpy(), a) for part, (features, y, a) in content.items()}
     return replace(frame, upper=UPPER[name], **parts)
+
+
+def load_pool(name: str, seed: int, cache: Path | None = None) -> Unlabelled:
+    """The pool of a draw, in which the attribute does not go with the class.
+
+    Args:
+        name: of a data set that has one.
+        seed: of the draw.
+        cache: folder for outputs of the lower half, made if needed; one file beside that of the draw.
+    """
+    if cache is None:
+        return Unlabelled(POOLS[name](seed))
+    file = cache / f"{name}_{seed}_pool.pt"
+    if not file.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        torch.save(POOLS[name](seed), file)
+    return Unlabelled(torch.load(file))

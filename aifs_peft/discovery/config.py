@@ -53,8 +53,13 @@ class GateThresholds:
         many_association: The same as `association`, for refined partitions of more than two classes.
         many_relative: The same as `relative`, for them. Lower than for two classes: every value must fit all classes,
             and other starts or pairs of classes must bear it out.
+        many_clear_relative: The same where `clear_support` of the other starts end there, or where it stands alone for
+            it explains held-out examples best, see `explained`. Without a shortcut half of the starts at most ended at
+            0.75 or more, and what stood alone had 0.81.
         support: Share of the other starts whose refinement must end at such a partition, unless it is the one that
             explains held-out examples best.
+        support_together: The same for ends that were put together, which are the best of many.
+        clear_support: See `many_clear_relative`.
         explained: By how much, in nats per example, that one must explain them better than no attribute does: natural
             styles reached 1.2, shortcuts with which a third conflicts 1.3 to 2.
         explained_cosine: The same as `cosine`, for that one: such shortcuts lie above -0.3, styles at -0.4 to -0.7.
@@ -110,7 +115,10 @@ class GateThresholds:
     trimmed_score: float = 0.95
     many_association: float = 0.4
     many_relative: float = 0.95
+    many_clear_relative: float = 0.9
     support: float = 0.5
+    support_together: float = 0.55
+    clear_support: float = 0.75
     explained: float = 1.2
     explained_cosine: float = -0.4
     pairs: float = 0.5
@@ -206,7 +214,7 @@ class TwoClassConfig:
 
 @dataclass(frozen=True)
 class NoisyLabelConfig:
-    """Wrong labels or a shortcut? With two classes, asked where the contrast of the class is below the gate's."""
+    """Wrong labels or a shortcut? Asked where the contrast of the class is below the gate's."""
 
     # Calibrated: classes with 10 % wrong labels gave up to 3.8, and hard examples among the conflicting ones; beyond,
     # there were none. Shortcuts with a quarter of the labels wrong gave 4.0 to 5.2. Without what chance gives.
@@ -216,6 +224,10 @@ class NoisyLabelConfig:
     ridge: float = 0.3  # by hand: of columns of unit variance, per example
     area: float = 0.55  # calibrated: wrong labels gave 0.44 to 0.57, by chance; shortcuts 0.59 to 0.70
     errors: float = 3.0  # by hand: standard errors by which the area must exceed it
+    # Calibrated (more than two classes): area where the values lie less than `strength` apart, and where they do not,
+    # and standard errors beyond 0.5. The strongest partitions of wrong labels gave 0.57 at most, by 3 standard errors.
+    many_area: tuple[float, float] = (0.65, 0.58)
+    many_errors: float = 4.0
     held: float = 0.8  # by hand: share of a partition's conflicting examples that another holds; for many classes, too
 
 

@@ -206,6 +206,9 @@ class EpochContext:
         on_main: `on_main(f)` runs `f` on one process and gives its result, or raises its error, on all of them.
         encode: one pass of the encoder over the whole training set in evaluation mode; None outside a trainer.
         encode_untuned: the same with the encoder as it was before any tuning.
+        encode_layers: the same as `encode`, with blocks at a quarter, half and three quarters of the encoder's depth
+            beside the last latent, each scaled alike; gives None for an encoder whose blocks are not known. None where
+            there is no such pass.
         encode_validation: the same over the validation set as the model is, with the columns of `validation_columns`.
         encode_unlabelled: latents of the unlabelled examples by the model as it is, `(m, dim)` float32 on the CPU; None
             without any.
@@ -232,6 +235,7 @@ class EpochContext:
     on_main: OnMain = _run_here
     encode: Callable[[], Latents] | None = None
     encode_untuned: Callable[[], Latents] | None = None
+    encode_layers: Callable[[], Latents | None] | None = None
     encode_validation: Callable[[], tuple[Latents, Mapping[str, Tensor]]] | None = None
     encode_unlabelled: Callable[[], Tensor] | None = None
     encode_regions: Callable[[RegionPool, Tensor | None], Regions] | None = None

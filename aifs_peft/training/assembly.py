@@ -16,6 +16,7 @@ from aifs_peft.training.contexts import Contexts, Offered
 from aifs_peft.training.encoding import EncodingPasses, Loading, Split
 from aifs_peft.training.epoch_runner import EpochRunner
 from aifs_peft.training.latents import LatentStore
+from aifs_peft.training.layers import encode_layers
 from aifs_peft.training.processes import Processes
 from aifs_peft.training.streams import Stream
 from aifs_peft.tuner import AIFSLayer
@@ -83,6 +84,7 @@ def assemble(
     offered = Offered(
         encode=passes.encode,
         encode_untuned=passes.encode_untuned,
+        encode_layers=None if layer.blocks is not None else lambda: encode_layers(passes),
         encode_validation=None if validation is None else passes.encode_validation,
         encode_unlabelled=None if unlabelled is None else passes.encode_unlabelled,
         encode_regions=passes.encode_regions if method.reads_tokens else None,

@@ -25,6 +25,7 @@ class Offered:
     Attributes:
         encode: see `EpochContext`, as for the others.
         encode_untuned: likewise.
+        encode_layers: likewise; None where latents are those of several layers anyway.
         encode_validation: likewise; None without a validation set.
         encode_unlabelled: likewise; None without an unlabelled set.
         encode_regions: likewise; None where the model gives no tokens.
@@ -32,6 +33,7 @@ class Offered:
 
     encode: Callable[[], Latents] | None = None
     encode_untuned: Callable[[], Latents] | None = None
+    encode_layers: Callable[[], Latents | None] | None = None
     encode_validation: Callable[[], tuple[Latents, Mapping[str, Tensor]]] | None = None
     encode_unlabelled: Callable[[], Tensor] | None = None
     encode_regions: Callable[[RegionPool, Tensor | None], Regions] | None = None
@@ -126,6 +128,7 @@ class Contexts:
             on_main=self.processes.on_main,
             encode=self.offered.encode,
             encode_untuned=self.offered.encode_untuned,
+            encode_layers=self.offered.encode_layers,
             encode_validation=self.offered.encode_validation,
             encode_unlabelled=self.offered.encode_unlabelled,
             encode_regions=self.offered.encode_regions,

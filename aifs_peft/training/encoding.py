@@ -165,7 +165,7 @@ class EncodingPasses:
         def keep(rows: Tensor, _inputs: dict[str, Any], _outputs: Any) -> None:
             store.add(rows, self.layer.take_output().z, labels[rows], step=0)
 
-        self._pass_over(dataset, range(len(labels)) if positions is None else positions, keep)
+        self.pass_over(dataset, range(len(labels)) if positions is None else positions, keep)
         return store.gather(self.processes, self.layer.state.dim, what)
 
     def encode_regions(self, pool: RegionPool, index: Tensor | None) -> Regions:
@@ -187,7 +187,7 @@ class EncodingPasses:
             store.add(rows, self.layer.take_output().z, *parts, split.labels[rows])
 
         positions = range(len(split.labels)) if index is None else index.tolist()
-        self._pass_over(split.dataset, positions, keep, output_hidden_states=True)
+        self.pass_over(split.dataset, positions, keep, output_hidden_states=True)
         return store.gather(self.processes, self.layer.state.dim)
 
     def resolve_tokens(self) -> None:
@@ -206,11 +206,20 @@ class EncodingPasses:
             z = self.layer.take_output().z
             found.append(resolve_tokens(self.model, hidden, z, attention_mask=mask, pixels=pixels))
 
+        self.look_at_two(look, output_hidden_states=True)
+        self.tokens = found[0]
+
+    def look_at_two(self, each: Callable[[Tensor, dict[str, Any], Any], None], **forward: Any) -> None:
+        """Run two training examples in every process.
+
+        Args:
+            each: gets positions (on the CPU), inputs and outputs.
+            **forward: for the model beside the inputs.
+        """
         two = [0, len(self.train.labels) - 1]
         if isinstance(self.train.dataset, Stream):
             two = sorted({0, min(1, two[1])})  # the last one lies a whole pass away
-        self._pass_over(self.train.dataset, two, look, everywhere=True, output_hidden_states=True)
-        self.tokens = found[0]
+        self.pass_over(self.train.dataset, two, each, everywhere=True, **forward)
 
     def with_tokens(self, context: StepContext, inputs: dict[str, Any], outputs: Any) -> StepContext:
         """A batch's context with its token features, in the space of the latents.
@@ -238,7 +247,7 @@ class EncodingPasses:
         return self.validation
 
     @torch.no_grad()
-    def _pass_over(
+    def pass_over(
         self,
         dataset: Any,
         positions: Sequence[int],

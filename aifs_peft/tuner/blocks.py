@@ -32,12 +32,13 @@ _TIE = "it has several lists of blocks of the same length ({names}), as an encod
 _NO_MASK = "no module around its blocks is handed the attention mask, so that padding would be averaged in"
 
 
-def find_blocks(model: nn.Module, head: str = "") -> list[tuple[str, int]]:
+def find_blocks(model: nn.Module, head: str = "", inputs: dict[str, Any] | None = None) -> list[tuple[str, int]]:
     """Full names and widths of the blocks that are read, found by a trial run.
 
     Args:
         model: the base model, which may hold adapters already.
         head: full name of its head, whose layers are no blocks of the encoder.
+        inputs: of the model, some examples to try; None makes one up.
 
     Returns:
         At most three, in order: those at a quarter, half and three quarters of the depth.
@@ -50,7 +51,7 @@ def find_blocks(model: nn.Module, head: str = "") -> list[tuple[str, int]]:
         return HeadError(_CANNOT.format(model=type(model).__name__, why=why))
 
     lists = {name: count for name, count in _lists(model) if not (head and is_inside(name, [head]))}
-    calls = trial_of(model, [f"{name}.{i}" for name, count in lists.items() for i in range(count)])
+    calls = trial_of(model, [f"{name}.{i}" for name, count in lists.items() for i in range(count)], inputs)
     if calls is None:
         raise refused(_NO_TRIAL)
     ran = {n: k for n, k in lists.items() if all(len(calls.outputs[f"{n}.{i}"]) == 1 for i in range(k))}

@@ -140,12 +140,13 @@ class Trial:
         return self.calls.get(name, [])
 
 
-def trial_of(model: nn.Module, names: list[str]) -> Trial | None:
+def trial_of(model: nn.Module, names: list[str], inputs: dict[str, Any] | None = None) -> Trial | None:
     """What some modules give for one example, and what the modules around them were called with.
 
     Args:
         model: any model; left as it is.
         names: full names of modules.
+        inputs: of the model, some examples; None makes one up.
 
     Returns:
         None where no trial worked.
@@ -171,12 +172,12 @@ def trial_of(model: nn.Module, names: list[str]) -> Trial | None:
             handle = model.get_submodule(name).register_forward_pre_hook(called(name), with_kwargs=True)
             hooks.callback(handle.remove)
         with _trial(model, quantised=True) as examples:
-            for inputs in examples:
+            for example in examples if inputs is None else [inputs]:
                 for seen in (*outputs.values(), *calls.values()):
                     seen.clear()
-                if _logits(model, inputs) is not None:
-                    rows = len(next(iter(inputs.values())))
-                    return Trial(rows, "attention_mask" in inputs, outputs, calls)
+                if _logits(model, example) is not None:
+                    rows = len(next(iter(example.values())))
+                    return Trial(rows, "attention_mask" in example, outputs, calls)
     return None
 
 

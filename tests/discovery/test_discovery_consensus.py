@@ -273,3 +273,25 @@ def test_ends_are_put_together_only_where_what_explains_the_most_goes_with_the_l
     monkeypatch.setattr(consensus, "recombine", lambda *_, **__: calls.append(1) or [])
     solve(X, y, 3, rng=rng, config=DEFAULT_CONFIG)
     assert bool(calls) == asked
+
+
+def test_what_most_starts_agree_on_may_be_a_little_weaker_than_the_class():
+    X, y, a = planted()
+    clear = GateThresholds(many_relative=100.0, explained=100.0)
+    found = next(s for s in solve(X, y, 4, rng=np.random.default_rng(0), config=replace(DEFAULT_CONFIG, gate=clear))
+                 if s.record.accepted)  # fmt: skip
+    assert found.record.support >= clear.clear_support
+    assert found.record.gain > 0.0
+    assert min(quality(found.responsibilities.argmax(axis=1), y, a)) > 0.9
+    nobody = replace(clear, clear_support=1.01)
+    solutions = solve(X, y, 4, rng=np.random.default_rng(0), config=replace(DEFAULT_CONFIG, gate=nobody))
+    assert not any(s.record.accepted for s in solutions)
+
+
+def test_of_ends_put_together_more_starts_must_end_there():
+    ends = Candidate(
+        "recombined+refined", 8, 0.0, 1.0, 0.0, 5.0, 4.0, 0.8, 0.1, support=0.5, accepted=True, reason="accepted"
+    )
+    assert not consensus._with_support(ends, DEFAULT_CONFIG.gate.support_together).accepted
+    assert "needs 55%" in consensus._with_support(ends, DEFAULT_CONFIG.gate.support_together).reason
+    assert consensus._with_support(ends, DEFAULT_CONFIG.gate.support) is ends

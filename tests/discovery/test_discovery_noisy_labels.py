@@ -10,7 +10,13 @@ from aifs_peft.discovery.config import DEFAULT_CONFIG
 from aifs_peft.discovery.gate import NO_CLASS
 from aifs_peft.discovery.result import Candidate
 from aifs_peft.discovery.search.finding import Partition
-from aifs_peft.discovery.search.noisy_labels import MISLABELLED, class_beside, judge_again
+from aifs_peft.discovery.search.noisy_labels import (
+    MISLABELLED,
+    class_beside,
+    classes_beside,
+    judge_again,
+    told_beside,
+)
 
 
 def draw(seed=0, n=3000, share=0.85, noise=0.25, attribute=8.0, core=1.5, d=32):
@@ -111,3 +117,46 @@ def test_unequal_classes_with_wrong_labels():
     found = discover(Z[keep], y[keep], random_state=0)
     assert found.found
     assert np.mean((a != y)[keep][found.conflicting_]) > 0.95
+
+
+def many(seed=0, K=4, n=2000, share=0.7, core=1.0, d=64):
+    """A plain attribute beside a class that is hard to tell."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, K, n)
+    a = np.where(rng.random(n) < share, y, (y + rng.integers(1, K, n)) % K)
+    Z = rng.normal(size=(n, d))
+    Z[np.arange(n), a] += 6.0
+    Z[np.arange(n), K + y] += core
+    return Z, y, a
+
+
+@pytest.mark.parametrize(("K", "share"), [(3, 0.7), (4, 0.85)])
+def test_of_many_classes_a_plain_shortcut_is_found_beside_a_class_that_is_hard_to_tell(K, share):
+    Z, y, a = many(K=K, share=share)
+    found = discover(Z, y, random_state=0)
+    assert found.found
+    assert np.mean(found.groups_ == a) > 0.99
+    # By its contrast alone the class would not have been seen.
+    accepted = [c for c in found.candidates_ if c.accepted and c.source.endswith("refined")]
+    assert min(c.class_strength for c in accepted) < DEFAULT_CONFIG.gate.trimmed_class_strength
+
+
+@pytest.mark.parametrize("share", [0.7, 0.9])
+def test_of_many_classes_nothing_is_found_where_nothing_tells_the_class(share):
+    """The attribute is the class, and the label has errors."""
+    Z, y, _ = many(share=share, core=0.0)
+    result = discover(Z, y, random_state=0)
+    assert not result.found
+    assert any("mislabelled" in c.reason for c in result.candidates_)
+
+
+def test_the_area_of_many_classes_is_of_the_class_beside_the_attribute():
+    none, some = (classes_beside(*many(core=core), config=DEFAULT_CONFIG) for core in (0.0, 1.0))
+    assert abs(none[0] - 0.5) < 3 * none[1]
+    assert some[0] > 0.6
+    assert some[0] > 0.5 + 5 * some[1]
+    Z, y, a = many()
+    assert classes_beside(Z, y, y, config=DEFAULT_CONFIG) == (0.5, np.inf)  # nothing conflicts: nothing can be told
+    # All partitions must show it.
+    assert told_beside(Z, y, [a, a], 6.0, config=DEFAULT_CONFIG)
+    assert not told_beside(Z, y, [a, y], 6.0, config=DEFAULT_CONFIG)

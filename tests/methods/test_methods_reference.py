@@ -34,6 +34,26 @@ def test_full_batches_follow_adam_written_out_in_numpy():
     np.testing.assert_allclose(head(z).numpy(), X1 @ parameters.T, atol=1e-4)
 
 
+def test_mistakes_are_not_those_of_a_class_that_is_frequent():
+    generator = torch.Generator().manual_seed(0)
+    y = (torch.arange(2000) % 6 > 0).long()
+    z = torch.randn(2000, 64, generator=generator)
+    z[:, :4] += 1.5 * y[:, None]
+    ratios = []
+    for at_shares in (False, True):
+        wrong = train_reference(z, y, 2, epochs=5, at_shares=at_shares)(z).argmax(1) != y
+        ratios.append(float(wrong[y == 0].float().mean() / wrong[y == 1].float().mean()))
+    assert ratios[0] < 1 < ratios[1]
+
+
+def test_nearly_equal_classes_start_at_zero():
+    z, y = planted()
+    y[:40] = 0  # 180 of 400
+    torch.testing.assert_close(
+        train_reference(z, y, 2, epochs=1, learning_rate=1e-9, at_shares=True).bias, torch.zeros(2), atol=1e-6, rtol=0
+    )
+
+
 def test_scale_and_offset_of_the_latents_do_not_matter():
     z, y = planted()
     plain = train_reference(z, y, 2, epochs=3, seed=5)

@@ -1,6 +1,7 @@
 """`aifs` on an encoder that is trained: balanced by logits, the last layer fitted anew at the end."""
 
 import doctest
+from dataclasses import replace
 
 import pytest
 import torch
@@ -125,3 +126,76 @@ def test_options_out_of_range_are_refused():
     for options in ({"balance": "drawn"}, {"refit": -1.0}):
         with pytest.raises(InvalidConfigError, match=next(iter(options))):
             make("aifs", method_options=options)
+
+
+def weak_shortcut(n, share, seed):
+    """An attribute too weak to be found in labelled examples alone, aligned for `share` of them."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 2, (n,), generator=generator)
+    groups = torch.where(torch.rand(n, generator=generator) < share, labels, 1 - labels)
+    z = torch.randn(n, 16, generator=generator)
+    z[:, 0] += 1.5 * labels
+    z[:, 1] += 2.5 * groups
+    return Latents(z, labels, torch.arange(n), n), groups
+
+
+def started(head, pool=None, encoder_trains=True, **options):
+    latents, _ = weak_shortcut(3000, 0.95, 0)
+    state, method = AIFSState(16), make("aifs", method_options=options)
+    where = replace(
+        context(head, state, encoder_trains), labels=latents.labels, encode=lambda: latents,
+        encode_unlabelled=None if pool is None else lambda: pool,
+    )  # fmt: skip
+    method.prepare(where)
+    return method, state, where, method.start(latents, where)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return weak_shortcut(400, 0.5, 1)[0].z
+
+
+def test_what_rests_on_a_pool_is_left_to_the_fit_after_training(pool):
+    torch.manual_seed(0)
+    head = nn.Linear(16, 2)
+    method, state, where, numbers = started(head, pool)
+    assert (numbers["spurious_direction_found"], numbers["rests_on_unlabelled"]) == (1.0, 1.0)
+    assert state.memory.tolist() == [1.0]
+    latents, _ = weak_shortcut(3000, 0.95, 0)
+    z, labels, index = latents.z[:6], latents.labels[:6], torch.arange(6)
+    batch = replace(step(head, state), labels=labels, index=index)
+    assert method.intervention(batch) is None
+    terms = method.loss(LatentOutput(z, head(z)), labels, batch)
+    classes = tuned.log_shares(latents.labels, None, 2)  # as where nothing was found, and the classes are unequal
+    assert set(terms) == {"cross_entropy"}
+    torch.testing.assert_close(terms["cross_entropy"], F.cross_entropy(head(z) + classes, labels))
+    before = head.weight.clone()
+    assert method.finish(where)["last_layer_refitted"] == 1.0
+    assert not torch.equal(head.weight, before)
+    new, values = weak_shortcut(2000, 0.5, 2)
+    right = head(new.z).argmax(1) == new.labels
+    plain = nn.Linear(16, 2)
+    fitted = tuned.fit_last_layer(latents.z, latents.labels, latents.labels, 2, seed=0, penalty=0.3)
+    plain.load_state_dict({"weight": fitted[0], "bias": fitted[1]})
+    of_plain = plain(new.z).argmax(1) == new.labels
+    conflicting = values != new.labels
+    assert right[conflicting].float().mean() > of_plain[conflicting].float().mean() + 0.1
+
+
+@pytest.mark.parametrize(
+    "case", [{"encoder_trains": False}, {"balance": "logits"}, {"balance": "draws"}, {"refit": 0.0}, {"bias": False}],
+    ids=str,
+)  # fmt: skip
+def test_without_that_fit_a_pool_is_trained_with_as_any_find(pool, case):
+    case = dict(case)
+    head = nn.Linear(16, 2, bias=case.pop("bias", True))
+    _, state, _, numbers = started(head, pool, **case)
+    assert numbers["rests_on_unlabelled"] == 1.0
+    assert not state.memory.numel()
+    assert state.mask.any()
+
+
+def test_without_a_find_by_a_pool_nothing_is_remembered():
+    _, state, _, numbers = started(nn.Linear(16, 2))
+    assert numbers["spurious_direction_found"] == 0.0
+    assert not state.memory.numel()

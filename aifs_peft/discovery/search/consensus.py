@@ -25,6 +25,7 @@ from aifs_peft.discovery.principal_components import usable_components
 from aifs_peft.discovery.proposals.many_starts import propose_many, propose_skewed
 from aifs_peft.discovery.proposals.starts import Start
 from aifs_peft.discovery.result import Candidate
+from aifs_peft.discovery.search.noisy_labels import told_beside
 from aifs_peft.discovery.search.pairs import search_pairs
 from aifs_peft.discovery.search.recombine import End, reach, recombine
 
@@ -85,7 +86,11 @@ def solve(
     solutions = []
     for place, end in enumerate(ends):
         support, alone = _support(end, ends, y, config), place == 0 and end.explained >= config.gate.explained
-        record = _judged(moments, end.start, end.responsibilities, support, config.gate.support, rng, config, alone)
+        needed = config.gate.support
+        record = _judged(moments, end.start, end.responsibilities, support, needed, rng, config, alone)
+        if record.accepted and end.together and not (alone and record.cosine > config.gate.explained_cosine):
+            # Only now: what is refused for want of the class must tell so, see `_unless_mislabelled`.
+            record = _with_support(record, max(needed, config.gate.support_together))
         solutions.append(Solution(record, end.responsibilities, end.explained))
     return [_unless_mislabelled(solution, solutions, y, config) for solution in solutions]
 
@@ -251,22 +256,28 @@ def _judged(
     attribute = np.asarray(R.argmax(axis=1))
     shape = gates.geometry(partition_fit(part, R, config=config.mixture))
     relative = gates.relative_strength(shape, attribute, y, k, gate)
-    verdict = _verdict(relative, shape, attribute, y, gate)
     alone = alone and shape.cosine > gate.explained_cosine
+    clear = alone or (support >= max(gate.support, gate.clear_support) and start.source != "pairs")
+    verdict = _verdict(relative, gate.many_clear_relative if clear else gate.many_relative, shape, attribute, y, gate)
     if verdict == "accepted" and support < needed and not alone:
-        what = "pairs of classes show it" if start.source == "pairs" else "other starts end there"
-        verdict = f"only {support:.0%} of the {what} (needs {needed:.0%})"
+        verdict = _too_few(start.source, support, needed)
     if verdict == "accepted":
         # The refinement holds the class fast. Let go, flipped labels take all of it along.
         free = cross_fitted(part.X, y, one_hot(attribute, K), rng=rng, config=config.mixture)
         beside = gates.geometry(partition_fit(part, free, config=config.mixture))
-        noise = gates.class_noise(np.asarray(free.argmax(axis=1)), y, K, k)
+        let_go = np.asarray(free.argmax(axis=1))
+        noise = gates.class_noise(let_go, y, K, k)
         verdict = gates.class_verdict(beside, noise, gate.trimmed_class_strength, gate)
+        if verdict != "accepted":
+            # A class that is hard to tell has a small contrast, too: held-out examples are asked.
+            contrast = np.sqrt(max(shape.strength**2 - gates.class_noise(attribute, y, K, k)[0], 0.0))
+            told = told_beside(part.X, y, [attribute, let_go], contrast, config=config)
+            verdict = "accepted" if told else verdict
     return Candidate(
         source=f"{start.source}+refined",
         k=k,
         share=start.share,
-        gain=100.0 * (relative - gate.many_relative),
+        gain=100.0 * (relative - gate.many_clear_relative),
         cosine=shape.cosine,
         strength=shape.strength,
         class_strength=shape.class_strength,
@@ -276,6 +287,18 @@ def _judged(
         accepted=verdict == "accepted",
         reason=verdict,
     )
+
+
+def _too_few(source: str, support: float, needed: float) -> str:
+    what = "pairs of classes show it" if source.startswith("pairs") else "other starts end there"
+    return f"only {support:.0%} of the {what} (needs {needed:.0%})"
+
+
+def _with_support(record: Candidate, needed: float) -> Candidate:
+    """An accepted record, refused where too few starts end there."""
+    if record.support >= needed:
+        return record
+    return replace(record, accepted=False, reason=_too_few(record.source, record.support, needed))
 
 
 def _tie(attribute: IntArray, y: IntArray) -> float:
@@ -289,6 +312,7 @@ def _needed_tie(gate: GateThresholds) -> float:
 
 def _verdict(
     relative: float,
+    least: float,
     shape: gates.Geometry,
     attribute: IntArray,
     y: IntArray,
@@ -304,6 +328,6 @@ def _verdict(
         return f"attribute contrast too small ({shape.strength:.2f} < {gate.refined_strength})"
     if tied_to < needed:
         return f"not tied to the label (association {tied_to:.2f} < {needed})"
-    if relative < gate.many_relative:
-        return f"weaker than the class beside it ({relative:.2f} < {gate.many_relative})"
+    if relative < least:
+        return f"weaker than the class beside it ({relative:.2f} < {least})"
     return "accepted"

@@ -141,10 +141,10 @@ def _confirmed(
 ) -> tuple[Attempt | None, Attempt | None, list[Attempt]]:
     """The mixture to use or `None`, the trimmed discriminant that passed or `None`, and all attempts."""
     trimmed = _scan_trimmed(X, y, K, config)
-    passed = [attempt for attempt in trimmed if attempt.record.accepted]
-    if not passed:
+    # With the most components it is surest: what passes with fewer only is a style of some classes.
+    last = trimmed[-1]
+    if not last.record.accepted:
         return None, None, trimmed
-    last = passed[-1]
     refined = []
     wanted, per_component = config.many_classes.components, config.reduction.rows_per_component
     for k in usable_components(wanted, X.shape[1], len(y), per_component):

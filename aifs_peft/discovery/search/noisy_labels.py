@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from aifs_peft.discovery import gate as gates
-from aifs_peft.discovery.arrays import Array, IntArray, conflicting
+from aifs_peft.discovery.arrays import Array, IntArray, conflicting, deal, one_hot
 from aifs_peft.discovery.config import DiscoveryConfig
 from aifs_peft.discovery.search.finding import Partition
 
@@ -70,6 +70,95 @@ def class_beside(X: Array, y: IntArray, attribute: IntArray, *, config: Discover
         areas.append(float(roc_auc_score(own_class, score[attribute == value])))
         variances.append((ones + zeros + 1.0) / (12.0 * ones * zeros))  # of the Mann-Whitney statistic by chance
     return float(np.mean(areas)), float(np.sqrt(np.sum(variances))) / 2.0
+
+
+def classes_beside(X: Array, y: IntArray, attribute: IntArray, *, config: DiscoveryConfig) -> tuple[float, float]:
+    """`class_beside` for more than two classes: each class against the one that the value goes with.
+
+    Of each cell with at least as many examples as there are folds the area is that under the curve of the two classes'
+    scores, among the examples of the value; the mean is weighted by the inverse variances that chance gives.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`.
+        y: Labels in `0..K-1`, shape `(n,)`.
+        attribute: Values, likewise.
+        config: Its `noisy_labels`, and the floor of a cell's weight in `heads`.
+
+    Returns:
+        The mean area, and its standard error if there was nothing to tell; 0.5 and infinity without such a cell.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(0, 3, 2000); a = np.where(rng.random(2000) < 0.8, y, rng.integers(0, 3, 2000))
+        >>> X = rng.normal(size=(2000, 8)); X[:, :3] += 6 * np.eye(3)[a]
+        >>> area, error = classes_beside(X, y, a, config=DiscoveryConfig())
+        >>> abs(area - 0.5) < 3 * error
+        True
+        >>> X[:, 3:6] += np.eye(3)[y]
+        >>> area, error = classes_beside(X, y, a, config=DiscoveryConfig())
+        >>> area > 0.5 + 10 * error
+        True
+    """
+    from scipy.stats import rankdata
+    from sklearn.linear_model import Ridge
+
+    own, K = config.noisy_labels, int(max(y.max(), attribute.max())) + 1
+    cell = K * y + attribute
+    counts = np.bincount(cell, minlength=K * K)
+    weights = 1.0 / np.maximum(counts, config.heads.cell_floor)[cell]
+    weights *= len(y) / weights.sum()
+    # The values are told, so that the fit owes them nothing; their own columns are left out of the scores.
+    told, labels = np.hstack([X / X.std(axis=0), 2.0 * one_hot(attribute, K, X.dtype)]), one_hot(y, K, X.dtype)
+    fold, scores = deal(np.argsort(cell, kind="stable"), own.folds), np.zeros((len(y), K))
+    for j in range(own.folds):
+        rest, held = fold != j, fold == j
+        ridge = Ridge(alpha=own.ridge * np.count_nonzero(rest)).fit(told[rest], labels[rest], weights[rest])
+        scores[held] = X[held] / X.std(axis=0) @ ridge.coef_[:, :-K].T
+    areas, precisions = [], []
+    for value in range(K):
+        for other in np.flatnonzero(counts.reshape(K, K)[:, value] >= own.folds):
+            rows = np.flatnonzero((attribute == value) & ((y == other) | (y == value)))
+            ones, zeros = counts[K * other + value], counts[K * value + value]
+            if other == value or zeros < own.folds:
+                continue
+            ranks = rankdata(scores[rows, other] - scores[rows, value])
+            above = ranks[y[rows] == other].sum() - ones * (ones + 1.0) / 2.0
+            areas.append(above / (ones * zeros))
+            precisions.append(12.0 * ones * zeros / (ones + zeros + 1.0))  # of the Mann-Whitney statistic by chance
+    if not areas:
+        return 0.5, float("inf")
+    return float(np.average(areas, weights=precisions)), float(1.0 / np.sqrt(np.sum(precisions)))
+
+
+def told_beside(
+    X: Array, y: IntArray, attributes: Sequence[IntArray], contrast: float, *, config: DiscoveryConfig
+) -> bool:
+    """Whether held-out examples of one attribute value tell the class, of more than two classes.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`.
+        y: Labels in `0..K-1`, shape `(n,)`.
+        attributes: Partitions that must all show it: what was refined with the class held, and with the class let go.
+        contrast: Of the attribute, without what chance gives.
+        config: Its `noisy_labels`.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = rng.integers(0, 3, 2000); a = np.where(rng.random(2000) < 0.8, y, rng.integers(0, 3, 2000))
+        >>> X = rng.normal(size=(2000, 8)); X[:, :3] += 6 * np.eye(3)[a]
+        >>> told_beside(X, y, [a], 6.0, config=DiscoveryConfig())
+        False
+        >>> X[:, 3:6] += np.eye(3)[y]
+        >>> told_beside(X, y, [a], 6.0, config=DiscoveryConfig())
+        True
+    """
+    own = config.noisy_labels
+    least = own.many_area[int(contrast >= own.strength)]
+    for attribute in attributes:
+        area, error = classes_beside(X, y, attribute, config=config)
+        if area < max(least, 0.5 + own.many_errors * error):
+            return False
+    return True
 
 
 def judge_again(

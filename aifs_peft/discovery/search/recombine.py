@@ -35,6 +35,11 @@ class End:
     explained: float
     times: int = 0
 
+    @property
+    def together(self) -> bool:
+        """Whether it comes of ends that were put together."""
+        return self.start.source == "recombined"
+
     def moved(self, y: IntArray) -> BoolArray:
         """Which examples conflict, shape `(n,)`."""
         return conflicting(self.responsibilities, y)

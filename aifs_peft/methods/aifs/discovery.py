@@ -3,7 +3,9 @@
 Paper: none; this library's default method. It follows the idea of AIFS, to intervene on latents along what is spurious.
 
 Formula: `L = L_ce + alpha * L_inv + beta * L_sens + synthetic * L_syn`, everything after the encoder. Before training,
-`aifs_peft.discovery.discover` looks for an attribute in the latents of the untuned model. `L_inv` asks for the same
+`aifs_peft.discovery.discover` looks for an attribute in the latents of the untuned model; where an encoder is trained
+on two classes and its last latent shows none that is tied to the label, also in blocks at a quarter, half and three
+quarters of its depth, which often show a weak mark more plainly. `L_inv` asks for the same
 prediction after a counterfactual step along it, `z + beta_{a'} - beta_a`; `L_sens` penalises reliance on its directions
 (the spurious-direction penalty).
 
@@ -19,9 +21,11 @@ examples by heart, if they were repeated. With two classes, examples are then dr
 logits plus `log p(y|a)`, the shares of the classes among the examples of the same inferred attribute value (logit
 adjustment, Menon et al. 2021), and there is no `L_syn`; the offsets are estimated anew at each epoch's end; and after
 training the last layer is fitted anew, by logistic regression that weighs all cells alike under a strong penalty
-(`refit`). With more classes, where this was worse, balanced batches stay. Where no spurious direction is found, this is
-plain training; where classes are unequal too, the logits carry the log shares of the classes, so that all classes count
-alike (`class_weight`), which costs average accuracy.
+(`refit`). Where all that was found rests on unlabelled examples, two classes again, that fit alone goes against the
+shortcut, and the encoder is trained as where nothing is found: of a weak attribute a quarter of the conflicting
+examples is known, too few for logits and directions. With more classes, where this was worse, balanced batches stay.
+Where no spurious direction is found, this is plain training; where classes are unequal too, the logits carry the log
+shares of the classes, so that all classes count alike (`class_weight`), which costs average accuracy.
 
 Supervision: labels only. A column `hint_groups` with known attribute values of a few examples is used where there is
 one.
@@ -31,7 +35,8 @@ Differs from the paper: it is this library's own method. `aifs-paper` is the pub
 Cannot: find an attribute that is too weak, or that hardly any example contradicts (`docs/discovery.md` has the limits).
 
 Extra cost: one pass of the encoder before training and discovery on its latents; two more head passes per step; where
-the encoder is trained, with two classes, one more pass after it.
+the encoder is trained, with two classes, one more pass after it, and one before training where the last latent shows no
+attribute.
 
 Defaults: this library's; the weight of the examples themselves beside synthetic ones, `observed`, was measured on
 dominoes (`docs/discovery.md`), and so was `refit`, on a tuned MobileNetV2; more classes on
@@ -54,17 +59,21 @@ from aifs_peft.latent.intervention import displaced
 from aifs_peft.latent.output import Intervention, LatentOutput
 from aifs_peft.latent.state import AIFSState
 from aifs_peft.methods.aifs.found import (
+    LEAST_TIE,
     SHARE_SAMPLES,
     followed_directions,
     nothing_known,
     search_latents,
+    search_layers,
     share_of_decisions,
+    tie,
 )
 from aifs_peft.methods.aifs.intervention import Intervening
 from aifs_peft.methods.aifs.options import AIFSOptions
 from aifs_peft.methods.aifs.partition import Partition, cells_of
 from aifs_peft.methods.aifs.tuned import log_shares, refit_last_layer
 from aifs_peft.methods.base import Phase
+from aifs_peft.methods.common.last_linear import last_linear
 from aifs_peft.methods.context import EpochContext, Latents, Sampling, StepContext
 from aifs_peft.methods.registry import register
 from aifs_peft.methods.settings import MethodSettings
@@ -96,7 +105,7 @@ class AIFSDiscovery(Intervening):
     recipe: ClassVar[Literal["discovery", "paper", "erm"]] = "discovery"
     cost: ClassVar[str] = (
         "one encoder pass before training, two more head passes per step; when tuning, with two classes, one encoder "
-        "pass after training"
+        "pass after training, and a second one before it where the first shows no attribute"
     )
     collects_latents: ClassVar[Phase] = "both"
     epoch_samples: ClassVar[int | None] = None
@@ -135,6 +144,24 @@ class AIFSDiscovery(Intervening):
         """See `Method.draws_examples`: unless logits balance."""
         drawn = super().draws_examples(encoder_trains=encoder_trains, num_labels=num_labels)
         return drawn and not self._balances_by_logits(encoder_trains, num_labels)
+
+    def _penalty(self, num_labels: int) -> float:
+        """Of the last layer's fit after training; 0 where there is none."""
+        given: float | None = self.options.refit
+        return given if given is not None else REFIT_TWO_CLASSES if num_labels == 2 else 0.0
+
+    def _refit_alone(self, context: EpochContext, rests_on: float) -> bool:
+        """Whether nothing but the fit after training is to go against what was found."""
+        wanted = self._by_logits and self.options.balance == "auto" and self._penalty(context.num_labels) > 0
+        return wanted and rests_on >= 1 and last_linear(context.head).bias is not None
+
+    def intervenes(self, state: AIFSState) -> bool:
+        """See `Intervening.intervenes`; never where the last layer alone goes against what was found."""
+        return not state.memory.numel() and super().intervenes(state)
+
+    def penalises(self, state: AIFSState) -> bool:
+        """See `Intervening.penalises`; never where the last layer alone goes against what was found."""
+        return not state.memory.numel() and super().penalises(state)
 
     def intervention(self, context: StepContext) -> Intervention | None:
         """See `Method.intervention`: a step to another attribute value that occurs, or noise along the directions."""
@@ -176,7 +203,7 @@ class AIFSDiscovery(Intervening):
 
     def cross_entropy(self, output: LatentOutput, labels: Tensor, context: StepContext) -> Tensor:
         """See `Method.cross_entropy`; on logits that carry the log shares of classes where these balance."""
-        groups = context.groups
+        groups = None if context.state.memory.numel() else context.groups
         if not (self._by_logits if groups is not None else self._evens_classes):
             return super().cross_entropy(output, labels, context)
         if self._shares is None:
@@ -267,12 +294,26 @@ class AIFSDiscovery(Intervening):
     def finish(self, context: EpochContext) -> dict[str, float]:
         """Fit the last layer anew on the latents of a trained encoder, with the partition that was found before."""
         groups = context.state.groups.cpu()
-        given: float | None = self.options.refit
-        penalty = given if given is not None else REFIT_TWO_CLASSES if context.num_labels == 2 else 0.0
+        penalty = self._penalty(context.num_labels)
         if not (context.encoder_trains and penalty and groups.numel()):
             return {}
         latents = refit_last_layer(groups, penalty, context)
         return {} if latents is None else {"last_layer_refitted": 1.0, **share_of_decisions(latents.z, context)}
+
+    def _layers_to_search(
+        self, found: dict[str, Tensor] | None, rests_on: float, latents: Latents, context: EpochContext
+    ) -> Latents | None:
+        """Latents of several layers, where they are to be searched and can be had: a pass of the encoder."""
+        chosen: str = self.options.search_layers
+        several = chosen == "several" or (chosen == "auto" and context.encoder_trains and context.num_labels == 2)
+        if not several or context.encode_layers is None:
+            return None
+        # Known values may have led to an attribute that is hardly tied; what rests on unlabelled examples alone names
+        # a quarter of the conflicting ones, where layers may name nearly all.
+        enough = found is not None and (
+            HINT_COLUMN in context.columns or tie(latents.labels, found["groups"]) >= LEAST_TIE
+        )
+        return None if enough and rests_on < 1 else context.encode_layers()
 
     def _discover(self, latents: Latents, context: EpochContext) -> dict[str, float]:
         if len(latents.index) != latents.total:
@@ -287,7 +328,14 @@ class AIFSDiscovery(Intervening):
         found, rests_on = context.on_main(
             lambda: search_latents(latents, context.num_labels, known, pool, options, seed)
         )
-        told = {} if pool is None else {"rests_on_unlabelled": rests_on}
+        layers = self._layers_to_search(found, rests_on, latents, context)
+        told: dict[str, float] = {}
+        if layers is not None:
+            inside = context.on_main(lambda: search_layers(layers, latents, context.num_labels, known, options, seed))
+            told["found_in_layers"] = float(inside is not None)
+            found, rests_on = (found, rests_on) if inside is None else (inside, 0.0)
+        if pool is not None:
+            told["rests_on_unlabelled"] = rests_on
         state = context.state
         if found is None:
             evened = self._evens_classes
@@ -296,9 +344,16 @@ class AIFSDiscovery(Intervening):
             state.update(count=True, **nothing_known(latents.z.shape[1]))
             return {"spurious_direction_found": 0.0, "classes_evened": float(evened), **told}
         rank = found["basis"].shape[1]
-        state.update(count=True, mask=torch.ones(rank), **found)
+        # Saved with the adapter, so that a resumed run goes on in the same way.
+        alone = torch.ones(1) if self._refit_alone(context, rests_on) else torch.zeros(0)
+        state.update(count=True, mask=torch.ones(rank), memory=alone, **found)
         conflicting = float((found["groups"] != latents.labels).float().mean())
         logger.info("%d spurious direction(s) found, %.1f%% of the examples conflict", rank, 100 * conflicting)
+        if alone.numel():
+            logger.info(
+                "what was found rests on unlabelled examples: the encoder is trained plainly, and the last layer is "
+                "fitted anew after training"
+            )
         return {
             "spurious_direction_found": 1.0,
             "directions": float(rank),

@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 # Examples that the share of decisions along the directions is measured on, at each epoch's end.
 SHARE_SAMPLES = 2048
+# Cramér's V of label and attribute below which an attribute is hardly a shortcut: what natural pictures of two classes
+# show by themselves had 0.2, shortcuts of which one in twenty examples is an exception 0.8 and more.
+LEAST_TIE = 0.4
 
 
 def search_latents(
@@ -129,6 +132,62 @@ def state_of(result: Discovery, latents: Latents, num_labels: int) -> dict[str, 
     }
 
 
+def search_layers(
+    layers: Latents, last: Latents, num_labels: int, known: Tensor | None, options: Mapping[str, Any], seed: int
+) -> dict[str, Tensor] | None:
+    """Search latents of several layers, and estimate what was found there on the last one, which the head reads.
+
+    Args:
+        layers: of all training examples, several layers side by side.
+        last: the same examples' latents.
+        num_labels: classes of the head.
+        known: attribute values that are known, `(n,)` int64, -1 where unknown; None without any.
+        options: of `discover`.
+        seed: of the search.
+
+    Returns:
+        What fills the state; None where nothing was found that is tied to the label, or nothing of it reaches the
+        last latent.
+
+    Example:
+        >>> y = torch.arange(1000) % 2
+        >>> a = torch.where(torch.arange(1000) < 50, 1 - y, y)
+        >>> z = torch.randn(1000, 16, generator=torch.Generator().manual_seed(0))
+        >>> z[:, 1] += 2 * y
+        >>> inside = z.clone()
+        >>> inside[:, 0] += 6 * a
+        >>> z[:, 2] += 1.0 * a  # too weak to be found there
+        >>> parts = [Latents(x, y, torch.arange(1000), 1000) for x in (torch.cat([inside, z], dim=1), z)]
+        >>> state = search_layers(*parts, 2, None, {}, seed=0)
+        >>> int((state["groups"] != a).sum()) < 5, state["basis"].shape
+        (True, torch.Size([16, 1]))
+    """
+    found, _ = search_latents(layers, num_labels, known, None, options, seed)
+    if found is None or tie(layers.labels, found["groups"]) < LEAST_TIE:
+        return None
+    rows = len(found["displacements"]), len(found["class_displacements"])
+    estimated = directions_of(last, found["groups"], num_labels, *rows)
+    return None if estimated is None else {**found, **estimated}
+
+
+def tie(labels: Tensor, groups: Tensor) -> float:
+    """How closely an attribute goes with the label: Cramér's V, 0 for not at all and 1 for always.
+
+    Args:
+        labels: `(n,)` int64.
+        groups: attribute values, `(n,)` int64.
+
+    Example:
+        >>> y = torch.tensor([0, 0, 1, 1])
+        >>> tie(y, y), tie(y, torch.tensor([0, 1, 0, 1])), tie(y, torch.zeros_like(y))
+        (1.0, 0.0, 0.0)
+    """
+    from scipy.stats.contingency import association, crosstab
+
+    counts = crosstab(labels.numpy(), groups.numpy()).count
+    return float(association(counts, method="cramer")) if min(counts.shape) > 1 else 0.0
+
+
 def nothing_known(dim: int) -> dict[str, Tensor]:
     """The tensors of a state without spurious directions.
 
@@ -149,6 +208,7 @@ def nothing_known(dim: int) -> dict[str, Tensor]:
         "reader": torch.zeros(0, dim + 1),
         "groups": nothing,
         "evidence": nothing,
+        "memory": nothing,
     }
 
 
@@ -171,8 +231,34 @@ def followed_directions(latents: Latents, state: AIFSState, num_labels: int) -> 
         >>> followed_directions(latents, state, 2)["basis"].abs().round(decimals=2).tolist()
         [[0.0], [1.0]]
     """
-    groups = state.groups.cpu()[latents.index]
-    alpha, beta = fit_offsets(latents.z, latents.labels, groups, num_labels, len(state.displacements))
+    groups, rows = state.groups.cpu()[latents.index], (len(state.displacements), len(state.class_displacements))
+    followed = directions_of(latents, groups, num_labels, *rows)
+    return None if followed is None else {**followed, "mask": torch.ones(followed["basis"].shape[1])}
+
+
+def directions_of(
+    latents: Latents, groups: Tensor, num_labels: int, num_values: int, classes_shown: int
+) -> dict[str, Tensor] | None:
+    """The directions of a partition that is known, estimated on some latents.
+
+    Args:
+        latents: of some examples.
+        groups: their attribute values, `(m,)` int64.
+        num_labels: classes of the head.
+        num_values: attribute values that the state has a row for.
+        classes_shown: classes whose offsets are kept; 0 for a rough partition or several attributes.
+
+    Returns:
+        Tensors by the name of the buffer; None where no direction is left.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> y, a = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
+        >>> latents = SimpleNamespace(z=torch.stack([y + 0.0, 4.0 * a], dim=1), labels=y)
+        >>> sorted(directions_of(latents, a, 2, 2, 0))
+        ['basis', 'centre', 'class_displacements', 'displacements', 'reader']
+    """
+    alpha, beta = fit_offsets(latents.z, latents.labels, groups, num_labels, num_values)
     basis = basis_of(beta)
     if basis.shape[1] == 0:
         return None
@@ -180,8 +266,7 @@ def followed_directions(latents: Latents, state: AIFSState, num_labels: int) -> 
     return {
         "basis": basis,
         "displacements": beta,
-        "class_displacements": alpha[: len(state.class_displacements)],  # none for a rough partition or several
-        "mask": torch.ones(basis.shape[1]),
+        "class_displacements": alpha[:classes_shown],
         "centre": centre,
         "reader": reader,
     }

@@ -57,13 +57,17 @@ class Intervening(Method):
         """Whether there is a mask to intervene by and the invariance term is on."""
         return self.settings.alpha != 0 and self.settings.lambda_ != 0 and bool(state.mask.any())
 
+    def penalises(self, state: AIFSState) -> bool:
+        """Whether there is a mask to penalise reliance by and the sensitivity term is on."""
+        return self.settings.beta > 0 and bool(state.mask.any())
+
     def loss(self, output: LatentOutput, labels: Tensor, context: StepContext) -> dict[str, Tensor]:
         """See `Method.loss`; adds "invariance" and "sensitivity" where they are on."""
         settings, state = self.settings, context.state
         terms = super().loss(output, labels, context)
         if output.intervened_logits is not None:
             terms["invariance"] = settings.alpha * invariance_loss(output.logits, output.intervened_logits)
-        if settings.beta > 0 and bool(state.mask.any()):
+        if self.penalises(state):
             gradients = label_log_prob_gradient(context.head, output.z, labels)
             basis = state.basis.clone() if state.has_basis else None
             terms["sensitivity"] = settings.beta * sensitivity_loss(

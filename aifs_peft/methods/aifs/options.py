@@ -24,6 +24,11 @@ class AIFSOptions:
             least 0; 0 keeps the layer as it was trained. None takes 0.3 for two classes and 0 for more.
         class_weight: where no attribute was found: "balanced" trains with logits that carry the log shares of the
             classes, so that a rare class counts as much as a frequent one; None is plain training.
+        search_layers: where an attribute is looked for before training: in the "last" latent alone; or, where that
+            shows none that is tied to the label (Cramer's V below 0.4), in "several" layers: the blocks at a quarter,
+            half and three quarters of the encoder's depth beside it, which costs one more pass of the encoder. "auto"
+            takes several for two classes and an encoder that is trained, and the last one otherwise. Nothing changes
+            where the encoder's blocks are not known.
 
     Raises:
         InvalidConfigError: for a weight out of range.
@@ -34,11 +39,13 @@ class AIFSOptions:
     balance: str = "auto"
     refit: float | None = None
     class_weight: str | None = "balanced"
+    search_layers: str = "auto"
 
     def __post_init__(self) -> None:
         if self.class_weight is not None:
             check_choice("class_weight", self.class_weight, ("balanced",))
         check_choice("balance", self.balance, ("auto", "draws", "logits"))
+        check_choice("search_layers", self.search_layers, ("auto", "last", "several"))
         if self.refit is not None:
             check_number("refit", self.refit, 0.0)
         check_number("synthetic", self.synthetic, 0.0)

@@ -18,6 +18,8 @@ from aifs_peft.errors import NonFiniteError
 
 # A dimension whose standard deviation is below this share of the largest one is noise of the float format.
 _RELATIVE_SCALE_TOLERANCE = 1e-6
+# How many times as frequent one class is as another from where on they are called unequal; as in discovery.
+_UNEQUAL = 1.5
 
 
 def train_reference(
@@ -30,6 +32,7 @@ def train_reference(
     batch_size: int = 128,
     weight_decay: float = 0.0,
     seed: int = 0,
+    at_shares: bool = False,
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> nn.Linear:
     """Train a linear head from zero by minibatch Adam on standardised latents.
@@ -46,6 +49,9 @@ def train_reference(
         batch_size: at least 1.
         weight_decay: L2 penalty of Adam on the weights, at least 0.
         seed: of the order of the examples; the weights start at zero.
+        at_shares: the bias starts at the log shares of the classes, where one is 1.5 times as frequent as another or
+            more, and not at zero: a few hundred steps of Adam are too few for it to get there, and nearly all mistakes
+            are then examples of the frequent class.
         loss: logits `(batch, K)` and labels `(batch,)` to a scalar.
 
     Returns:
@@ -72,6 +78,9 @@ def train_reference(
     head: nn.Linear = nn.utils.skip_init(nn.Linear, z.shape[1], num_labels, device=z.device)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
+    if at_shares:
+        with torch.no_grad():
+            head.bias.copy_(_log_shares(y, num_labels))
     groups: list[dict[str, Any]] = [{"params": [head.weight], "weight_decay": weight_decay}, {"params": [head.bias]}]
     optimizer = torch.optim.Adam(groups, lr=learning_rate)
     generator = torch.Generator().manual_seed(seed)
@@ -92,6 +101,14 @@ def train_reference(
             "check the latents"
         )
     return head.requires_grad_(requires_grad=False).eval()
+
+
+def _log_shares(y: Tensor, num_labels: int) -> Tensor:
+    """Log share of each class relative to equal ones, `(K,)`, one example added to each; 0 for classes alike."""
+    counts = torch.bincount(y, minlength=num_labels).double() + 1.0
+    if counts.max() < _UNEQUAL * counts.min():
+        return torch.zeros_like(counts)
+    return (counts * num_labels / counts.sum()).log()
 
 
 def _standardisation(z: Tensor) -> tuple[Tensor, Tensor]:

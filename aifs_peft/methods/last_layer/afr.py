@@ -25,7 +25,9 @@ per step.
 Defaults: shares, weights, gradient descent, clipping, `learning_rate = 0.01`, `steps = 500`, `gamma = 10` and `penalty
 = 0` are the official code's for Waterbirds (CelebA: 0.02, 1000, 1.44, 1e-3). They were chosen there with validation
 groups and do not carry over by themselves: on latents that a linear head fits well, `gamma = 10` leaves the weight to a
-handful of examples (see the logged `afr_effective_share`) and can do worse than plain training. Class rebalancing is
+handful of examples (see the logged `afr_effective_share`) and can do worse than plain training. On 2,000 tweets with
+LoRA that is an effective share of 2 % of the held-out part, nearly all of them mistakes of the first model, and the new
+last layer says the opposite (worst group 0.00; 0.70 with `gamma = 1.44`; one draw). Class rebalancing is
 optional there and on here.
 """
 
