@@ -9,7 +9,8 @@ methods, each with the defaults of its own numbers. No method sees a group label
 
 - `closed`: `AIFSClassifier()` on latents of the frozen encoder; `erm-closed` its plain logistic regression.
 - `closed-pool`, `aifs-pool` (`--data marked` alone): `closed` and `aifs` with 400 other training pictures without
-  labels, of which half have the mark whatever their class.
+  labels, of which half have the mark whatever their class. `aifs-pool` searches the last latent alone, so that it is
+  the pool that shows the mark.
 - `erm`, `erm-balanced`, `jtt`, `afr`, `xrm-gdro`, `aifs`: tuned, labels only.
 - `reweight-oracle`, `gdro-oracle`: tuned, with the true group of every training example.
 
@@ -136,7 +137,8 @@ def one(method: str, data: str, draw: Draw, seed: int, cache: Path | None = None
     method = WITH_POOL.get(method, method)
     if method in CLOSED:
         return run_closed(method, draw, seed, pool)
-    return run_tuned(method, draw, seed, pool, num_train_epochs=EPOCHS[data])
+    last: dict[str, Any] = {} if pool is None else {"method_options": {"search_layers": "last"}}
+    return run_tuned(method, draw, seed, pool, num_train_epochs=EPOCHS[data], **last)
 
 
 def summarise(rows: dict[str, dict[str, float]]) -> dict[str, dict[str, Any]]:
