@@ -4,6 +4,7 @@ Run `torchrun --nproc_per_node 2 examples/two_processes.py`, which `python examp
 On GPUs leave use_cpu=True out; `accelerate launch --num_processes 2 examples/two_processes.py` works there, too.
 """
 
+import gc
 import os
 import subprocess
 import sys
@@ -46,7 +47,11 @@ def main() -> None:
         print(f"{len(held)} processes, {trainer.state.global_step} steps of {trainer.get_total_train_batch_size(args)}")
         print("directions found:", trainer.layer.state.basis.shape[1] if trainer.layer.state.has_basis else 0)
         print("directions and weights equal on all:", all(entry == held[0] for entry in held))
-    trainer.accelerator.end_training()
+    # A trainer still holds the process group, whose threads may abort a process that ends: let go of it first.
+    accelerator = trainer.accelerator
+    del trainer, model
+    gc.collect()
+    accelerator.end_training()
 
 
 if __name__ == "__main__":
