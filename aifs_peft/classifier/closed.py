@@ -185,8 +185,7 @@ def _head_for(
             return _HeadFit(*_refitted(examples, known))
         beta = examples.reduction.project(discovery.displacements_)
         of_pool = discovery.source_ == UNLABELLED and len(examples.classes) == 2
-        avoidance = DEFAULT_CONFIG.heads.unlabelled_avoidance if of_pool else None
-        return _HeadFit(*choose_hinted_head(X, y, R, beta, weights=weights, avoidance=avoidance))
+        return _HeadFit(*choose_hinted_head(X, y, R, beta, weights=weights, of_pool=of_pool))
     R = marginals(R, len(examples.classes))
     choice = choose_head(X, y, R, rng=rng, rough=discovery.rough_, weights=weights)
     return _HeadFit(choice.shifted(fit_head(X, y, R, choice.setting, rng=rng, weights=weights)), choice)

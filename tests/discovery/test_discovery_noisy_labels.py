@@ -13,6 +13,7 @@ from aifs_peft.discovery.search.finding import Partition
 from aifs_peft.discovery.search.noisy_labels import (
     MISLABELLED,
     class_beside,
+    class_not_told,
     classes_beside,
     judge_again,
     told_beside,
@@ -160,3 +161,20 @@ def test_the_area_of_many_classes_is_of_the_class_beside_the_attribute():
     # All partitions must show it.
     assert told_beside(Z, y, [a, a], 6.0, config=DEFAULT_CONFIG)
     assert not told_beside(Z, y, [a, y], 6.0, config=DEFAULT_CONFIG)
+
+
+def test_wrong_labels_spread_over_many_cells_are_no_shortcut():
+    """Of ten classes hardly any cell has five wrong labels; all cells together tell that the class is not there."""
+    rng = np.random.default_rng([202, 10, 5])
+    true = rng.integers(0, 10, 3000)
+    Z = rng.normal(size=(3000, 64))
+    Z[np.arange(3000), true] += 4.0
+    y = np.where(rng.random(3000) < 0.05, rng.integers(0, 10, 3000), true)
+    result = discover(Z, y, random_state=0)
+    assert not result.found
+    refused = [c for c in result.candidates_ if "held-out examples: area" in c.reason]
+    assert refused  # else another test of the gate did it, and this draw shows nothing
+    assert class_not_told(Z, y, true, config=DEFAULT_CONFIG)
+    # A class that is there beside the attribute is told by as few examples.
+    Z[np.arange(3000), 10 + y] += 2.0
+    assert class_not_told(Z, y, true, config=DEFAULT_CONFIG) == ""

@@ -56,7 +56,7 @@ def hinted_head(
     beta: Array,
     *,
     weights: Array | None = None,
-    avoidance: float | None = None,
+    of_pool: bool = False,
     config: DiscoveryConfig = DEFAULT_CONFIG,
 ) -> LinearHead:
     """The additive head for attribute offsets that come from a hint.
@@ -67,12 +67,12 @@ def hinted_head(
         R: Responsibilities, shape `(n, K)`.
         beta: Attribute offsets, posterior means, shape `(K, k)`.
         weights: Of the examples, see `fit_head`.
-        avoidance: How far it turns away from the attribute, where not as `config` has it for hints.
+        of_pool: Whether unlabelled examples show the attribute: the head turns away from it farther.
         config: Shrinkage and avoidance.
     """
     own = config.heads
     model = model_given_offsets(X, y, R, beta, weights=weights)
-    avoided = own.hinted_avoidance if avoidance is None else avoidance
+    avoided = own.unlabelled_avoidance if of_pool else own.hinted_avoidance
     return additive_head(model, shrinkage=own.hinted_shrinkage, avoidance=avoided, config=config.mixture, split=False)
 
 
@@ -83,7 +83,7 @@ def choose_hinted_head(
     beta: Array,
     *,
     weights: Array | None = None,
-    avoidance: float | None = None,
+    of_pool: bool = False,
     config: DiscoveryConfig = DEFAULT_CONFIG,
 ) -> tuple[LinearHead, HeadChoice]:
     """The additive head of a hint, with its intercepts moved where that evens out the cells.
@@ -97,13 +97,13 @@ def choose_hinted_head(
         R: Responsibilities.
         beta: Attribute offsets.
         weights: Of the examples.
-        avoidance: See `hinted_head`.
+        of_pool: See `hinted_head`.
         config: Folds, and what cells may judge.
     """
     own = config.heads
 
     def fit(rows: BoolArray | slice, of: Array | None) -> LinearHead:
-        return hinted_head(X[rows], y[rows], R[rows], beta, weights=of, avoidance=avoidance, config=config)
+        return hinted_head(X[rows], y[rows], R[rows], beta, weights=of, of_pool=of_pool, config=config)
 
     # In the order given within each class: every fold has its share of each.
     fold = deal(np.argsort(y, kind="stable"), own.folds)

@@ -25,7 +25,7 @@ from aifs_peft.discovery.principal_components import usable_components
 from aifs_peft.discovery.proposals.many_starts import propose_many, propose_skewed
 from aifs_peft.discovery.proposals.starts import Start
 from aifs_peft.discovery.result import Candidate
-from aifs_peft.discovery.search.noisy_labels import told_beside
+from aifs_peft.discovery.search.noisy_labels import class_not_told, told_beside
 from aifs_peft.discovery.search.pairs import search_pairs
 from aifs_peft.discovery.search.recombine import End, reach, recombine
 
@@ -273,6 +273,8 @@ def _judged(
             contrast = np.sqrt(max(shape.strength**2 - gates.class_noise(attribute, y, K, k)[0], 0.0))
             told = told_beside(part.X, y, [attribute, let_go], contrast, config=config)
             verdict = "accepted" if told else verdict
+        else:
+            verdict = class_not_told(part.X, y, attribute, config=config) or verdict
     return Candidate(
         source=f"{start.source}+refined",
         k=k,

@@ -75,8 +75,8 @@ def class_beside(X: Array, y: IntArray, attribute: IntArray, *, config: Discover
 def classes_beside(X: Array, y: IntArray, attribute: IntArray, *, config: DiscoveryConfig) -> tuple[float, float]:
     """`class_beside` for more than two classes: each class against the one that the value goes with.
 
-    Of each cell with at least as many examples as there are folds the area is that under the curve of the two classes'
-    scores, among the examples of the value; the mean is weighted by the inverse variances that chance gives.
+    Of each cell the area is that under the curve of the two classes' scores, among the examples of the value; the mean
+    is weighted by the inverse variances that chance gives, so that many cells of one example count as well.
 
     Args:
         X: Reduced latents, shape `(n, k)`.
@@ -85,7 +85,8 @@ def classes_beside(X: Array, y: IntArray, attribute: IntArray, *, config: Discov
         config: Its `noisy_labels`, and the floor of a cell's weight in `heads`.
 
     Returns:
-        The mean area, and its standard error if there was nothing to tell; 0.5 and infinity without such a cell.
+        The mean area, and its standard error if there was nothing to tell; 0.5 and infinity where nothing conflicts
+        with a value that has an aligned example per fold.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -116,7 +117,7 @@ def classes_beside(X: Array, y: IntArray, attribute: IntArray, *, config: Discov
         scores[held] = X[held] / X.std(axis=0) @ ridge.coef_[:, :-K].T
     areas, precisions = [], []
     for value in range(K):
-        for other in np.flatnonzero(counts.reshape(K, K)[:, value] >= own.folds):
+        for other in np.flatnonzero(counts.reshape(K, K)[:, value]):
             rows = np.flatnonzero((attribute == value) & ((y == other) | (y == value)))
             ones, zeros = counts[K * other + value], counts[K * value + value]
             if other == value or zeros < own.folds:
@@ -128,6 +129,30 @@ def classes_beside(X: Array, y: IntArray, attribute: IntArray, *, config: Discov
     if not areas:
         return 0.5, float("inf")
     return float(np.average(areas, weights=precisions)), float(1.0 / np.sqrt(np.sum(precisions)))
+
+
+def class_not_told(X: Array, y: IntArray, attribute: IntArray, *, config: DiscoveryConfig) -> str:
+    """Why a partition of more than two classes is wrong labels by held-out examples, or "" where it is not.
+
+    Wrong labels that are spread over many classes give the class a contrast by chance, but nothing to tell it by.
+
+    Args:
+        X: Reduced latents, shape `(n, k)`.
+        y: Labels in `0..K-1`, shape `(n,)`.
+        attribute: Values, likewise.
+        config: Its `noisy_labels`.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> true = rng.integers(0, 5, 2000); y = np.where(rng.random(2000) < 0.9, true, rng.integers(0, 5, 2000))
+        >>> X = rng.normal(size=(2000, 8)); X[:, :5] += 6 * np.eye(5)[true]
+        >>> class_not_told(X, y, true, config=DiscoveryConfig()).startswith(gates.NO_CLASS)
+        True
+    """
+    area, error = classes_beside(X, y, attribute, config=config)
+    if not np.isfinite(error) or area >= 0.5 + config.noisy_labels.many_least_errors * error:
+        return ""
+    return f"{gates.NO_CLASS}: mislabelled? (held-out examples: area {area:.2f})"
 
 
 def told_beside(
