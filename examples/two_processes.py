@@ -1,7 +1,6 @@
 """Two processes, one adapter: DDP on the CPU, the same directions and the same weights on both.
 
-Run `torchrun --nproc_per_node 2 examples/two_processes.py`, which `python examples/two_processes.py` does by itself.
-On GPUs leave use_cpu=True out; `accelerate launch --num_processes 2 examples/two_processes.py` works there, too.
+Run `torchrun --nproc_per_node 2 examples/two_processes.py` (`python` does so by itself); on GPUs leave use_cpu out.
 """
 
 import gc
@@ -41,23 +40,20 @@ def main() -> None:
         trainer = AIFSTrainer(model, args, train_dataset=rows(2000))
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    weights = torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
-    held = gather_object([(trainer.layer.state.basis.tolist(), weights.tolist())])
+    weights = [p.tolist() for p in model.parameters() if p.requires_grad]
+    held = gather_object([(trainer.layer.state.basis.tolist(), weights)])
     if trainer.is_world_process_zero():
         print(f"{len(held)} processes, {trainer.state.global_step} steps of {trainer.get_total_train_batch_size(args)}")
         print("directions found:", trainer.layer.state.basis.shape[1] if trainer.layer.state.has_basis else 0)
         print("directions and weights equal on all:", all(entry == held[0] for entry in held))
-    # A trainer still holds the process group, whose threads may abort a process that ends: let go of it first.
-    accelerator = trainer.accelerator
-    del trainer, model
-    gc.collect()
-    accelerator.end_training()
 
 
 if __name__ == "__main__":
     if "WORLD_SIZE" in os.environ:
         quiet()
         main()
+        gc.collect()  # the trainer holds the process group, whose threads may abort a process that ends
+        torch.distributed.destroy_process_group()
     else:
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__]
         sys.exit(subprocess.call(launch))  # noqa: S603 - this file

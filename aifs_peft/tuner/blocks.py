@@ -108,5 +108,8 @@ def _lists(model: nn.Module) -> Iterator[tuple[str, int]]:
     for name, module in without_adapters(model):
         if not name or not isinstance(module, nn.ModuleList | nn.Sequential):
             continue
-        if len(module) > 1 and next(module.parameters(), None) is not None:  # a pool and a flattening hold no weights
+        # Steps with names of their own (open_clip's `c_fc`, `gelu`, `c_proj`) are no list of like blocks, and a pool
+        # and a flattening hold no weights.
+        numbered = [child for child, _ in module.named_children()] == [str(i) for i in range(len(module))]
+        if len(module) > 1 and numbered and next(module.parameters(), None) is not None:
             yield name, len(module)
