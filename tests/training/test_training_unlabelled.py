@@ -65,8 +65,9 @@ def test_a_set_that_shows_nothing_leaves_training_as_it_is_bit_for_bit(tmp_path,
 def test_rediscovery_encodes_it_again(tmp_path, given):
     config = AIFSConfig(encoder_adapter=lora())
     with_pool(tmp_path, shortcut_data(60, seed=3), config, directions="rediscover", num_train_epochs=1).train()
-    assert len(given) == 2
-    assert not np.array_equal(*given)
+    looked = [pool for pool in given if pool is not None]  # several layers are searched without the pool
+    assert len(looked) == 2
+    assert not np.array_equal(*looked)
 
 
 def test_a_resumed_run_goes_on_without_looking_at_it_again(tmp_path, given):
