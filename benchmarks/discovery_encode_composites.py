@@ -18,7 +18,7 @@ other half for what is reported. About 8 minutes on one core; the cache stays ou
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,18 @@ def resized(x: NDArray[Any], side: int) -> Pictures:
     return small.permute(0, 2, 3, 1).numpy()
 
 
-def sources(split: str, rng: np.random.Generator) -> tuple[dict[int, NDArray[np.uint8]], dict[int, Pictures]]:
-    """Photographs by vehicle `(n, 64, 64, 3)`, and digits by number `(n, 28, 28, 1)` in [0, 1], in a random order."""
-    x, y = pictures(split)
-    vehicles = {c: x[rng.permutation(np.flatnonzero(y == c))] for c in (0, 1)}
+def digits_of(split: str, rng: np.random.Generator, numbers: Sequence[int]) -> dict[int, Pictures]:
+    """Digits by number `(n, 28, 28, 1)` in [0, 1], in a random order."""
     with np.load(shared() / "data" / "mnist" / f"{split}.npz") as file:
         x, y = file["x"], file["y"]
-    digits = {c: x[rng.permutation(np.flatnonzero(y == c))][..., None].astype(np.float32) / 255.0 for c in DIGITS}
-    return vehicles, digits
+    return {c: x[rng.permutation(np.flatnonzero(y == c))][..., None].astype(np.float32) / 255.0 for c in numbers}
+
+
+def sources(split: str, rng: np.random.Generator) -> tuple[dict[int, NDArray[np.uint8]], dict[int, Pictures]]:
+    """Photographs by vehicle `(n, 64, 64, 3)`, and digits as of `digits_of`, in a random order."""
+    x, y = pictures(split)
+    vehicles = {c: x[rng.permutation(np.flatnonzero(y == c))] for c in (0, 1)}
+    return vehicles, digits_of(split, rng, DIGITS)
 
 
 def plain_marked(split: str, each: int, rng: np.random.Generator) -> Iterator[Pictures]:
@@ -95,37 +99,64 @@ def framed(x: tuple[Pictures, Pictures], colours: NDArray[np.int64], rng: np.ran
     return np.clip(out.round(), 0, 255).astype(np.uint8)
 
 
-def write(model: Any, cache: Path, name: str, split: str) -> None:
+def save(
+    file: Path, split: str, each: int, values: int, rng: np.random.Generator,
+    encoded: Callable[[int, NDArray[np.int64]], NDArray[Any]],
+) -> None:  # fmt: skip
+    """Encode one split of one set, and write it.
+
+    Args:
+        file: to write.
+        split: training pictures have their own class's value and another one, test pictures all.
+        each: pictures of a class.
+        values: of the attribute; as many classes.
+        rng: source of the other values.
+        encoded: latents of a class's pictures with the given values.
+    """
+    z, others = [], []
+    for c in range(values):
+        other = (c + rng.integers(1, values, each)) % values
+        wanted = [np.full(each, c), other] if split == "train" else [np.full(each, a) for a in range(values)]
+        z.append(np.stack([encoded(c, a) for a in wanted], axis=1))
+        others.append(other)
+        print(file.stem, c, flush=True)
+    np.savez(file, z=np.concatenate(z), y=np.repeat(np.arange(values), each), other=np.concatenate(others))
+
+
+def write(model: Any, file: Path, name: str, split: str, rng: np.random.Generator) -> None:
     """Encode one split of one set."""
-    rng = np.random.default_rng([len(name), len(split), ord(name[0])])
     each = EACH[split]
     kinds: list[Any] = list(plain_marked(split, each, rng) if name == "marked" else plain_framed(split, each, rng))
-    z, others = [], []
-    for c, kind in enumerate(kinds):
-        other = (c + rng.integers(1, 6, each)) % 6
-        wanted = [np.full(each, c), other] if split == "train" else [np.full(each, a) for a in range(6)]
-        drawn = [marked(kind, a) if name == "marked" else framed(kind, a, rng) for a in wanted]
-        z.append(np.stack([encode(model, x) for x in drawn], axis=1))
-        others.append(other)
-        print(name, split, c, flush=True)
-    y = np.repeat(np.arange(6), each)
-    np.savez(cache / f"{name}_{split}.npz", z=np.concatenate(z), y=y, other=np.concatenate(others))
+
+    def encoded(c: int, a: NDArray[np.int64]) -> NDArray[Any]:
+        return encode(model, marked(kinds[c], a) if name == "marked" else framed(kinds[c], a, rng))
+
+    save(file, split, each, len(COLOURS), rng, encoded)
 
 
-def main() -> None:
-    """Encode both sets."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def encode_sets(
+    doc: str | None, names: Iterable[str], write: Callable[[Any, Path, str, str, np.random.Generator], None]
+) -> None:
+    """Encode both splits of the sets that the folder of the command line lacks.
+
+    Args:
+        doc: of the script.
+        names: of the sets.
+        write: encodes one split of one.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cache", type=Path)
     cache = parser.parse_args().cache
     cache.mkdir(parents=True, exist_ok=True)
     from transformers import AutoModel
 
     model: Any = AutoModel.from_pretrained(str(shared() / "models" / "mobilenet_v2_imagenet")).eval()
-    for name in ("marked", "framed"):
+    for name in names:
         for split in ("test", "train"):
-            if not (cache / f"{name}_{split}.npz").is_file():
-                write(model, cache, name, split)
+            file = cache / f"{name}_{split}.npz"
+            if not file.is_file():
+                write(model, file, name, split, np.random.default_rng([len(name), len(split), ord(name[0])]))
 
 
 if __name__ == "__main__":
-    main()
+    encode_sets(__doc__, ("marked", "framed"), write)

@@ -18,14 +18,12 @@ About 6 minutes on one core; the cache stays outside the repository.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from discovery_dominoes import shared
 from discovery_encode_cars import encode, pictures
-from discovery_encode_composites import SIDE, Pictures, resized
+from discovery_encode_composites import SIDE, Pictures, digits_of, encode_sets, resized, save
 from numpy.typing import NDArray
 from sklearn.datasets import load_sample_image
 
@@ -38,13 +36,6 @@ PARTS = {
 }
 INK = {"scenes": 0.5, "bold": 1.0, "paired": 0.6}
 EACH = {"train": 800, "test": 100}
-
-
-def digits(split: str, rng: np.random.Generator) -> dict[int, Pictures]:
-    """Digits by number `(n, 28, 28, 1)` in [0, 1], in a random order."""
-    with np.load(shared() / "data" / "mnist" / f"{split}.npz") as file:
-        x, y = file["x"], file["y"]
-    return {c: x[rng.permutation(np.flatnonzero(y == c))][..., None].astype(np.float32) / 255.0 for c in range(10)}
 
 
 def cutting(value: int, rng: np.random.Generator) -> Pictures:
@@ -79,38 +70,18 @@ def drawn(name: str, ink: Pictures, photos: Pictures, others: dict[int, Pictures
     return np.clip(ground.round(), 0, 255).astype(np.uint8)
 
 
-def write(model: Any, cache: Path, name: str, split: str) -> None:
+def write(model: Any, file: Path, name: str, split: str, rng: np.random.Generator) -> None:
     """Encode one split of one set."""
-    rng = np.random.default_rng([len(name), len(split), ord(name[0])])
-    each, numbers = EACH[split], digits(split, rng)
+    each, numbers = EACH[split], digits_of(split, rng, range(10))
     x, _ = pictures(split)
     photos = resized(x[rng.permutation(len(x))[: each * len(CLASSES)]], SIDE)
-    z, others = [], []
-    for c, digit in enumerate(CLASSES):
-        other = (c + rng.integers(1, 4, each)) % 4
-        wanted = [np.full(each, c), other] if split == "train" else [np.full(each, a) for a in range(4)]
-        ink, ground = numbers[digit][:each], photos[c * each : (c + 1) * each]
-        z.append(np.stack([encode(model, drawn(name, ink, ground, numbers, a, rng)) for a in wanted], axis=1))
-        others.append(other)
-        print(name, split, c, flush=True)
-    y = np.repeat(np.arange(4), each)
-    np.savez(cache / f"{name}_{split}.npz", z=np.concatenate(z), y=y, other=np.concatenate(others))
 
+    def encoded(c: int, a: NDArray[np.int64]) -> NDArray[Any]:
+        ink, ground = numbers[CLASSES[c]][:each], photos[c * each : (c + 1) * each]
+        return encode(model, drawn(name, ink, ground, numbers, a, rng))
 
-def main() -> None:
-    """Encode both sets."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cache", type=Path)
-    cache = parser.parse_args().cache
-    cache.mkdir(parents=True, exist_ok=True)
-    from transformers import AutoModel
-
-    model: Any = AutoModel.from_pretrained(str(shared() / "models" / "mobilenet_v2_imagenet")).eval()
-    for name in INK:
-        for split in ("test", "train"):
-            if not (cache / f"{name}_{split}.npz").is_file():
-                write(model, cache, name, split)
+    save(file, split, each, len(CLASSES), rng, encoded)
 
 
 if __name__ == "__main__":
-    main()
+    encode_sets(__doc__, INK, write)

@@ -18,8 +18,6 @@ from aifs_peft.errors import NonFiniteError
 
 # A dimension whose standard deviation is below this share of the largest one is noise of the float format.
 _RELATIVE_SCALE_TOLERANCE = 1e-6
-# How many times as frequent one class is as another from where on they are called unequal; as in discovery.
-_UNEQUAL = 1.5
 
 
 def train_reference(
@@ -105,8 +103,10 @@ def train_reference(
 
 def _log_shares(y: Tensor, num_labels: int) -> Tensor:
     """Log share of each class relative to equal ones, `(K,)`, one example added to each; 0 for classes alike."""
+    from aifs_peft.discovery.config import DEFAULT_CONFIG
+
     counts = torch.bincount(y, minlength=num_labels).double() + 1.0
-    if counts.max() < _UNEQUAL * counts.min():
+    if counts.max() < DEFAULT_CONFIG.inputs.unequal * counts.min():
         return torch.zeros_like(counts)
     return (counts * num_labels / counts.sum()).log()
 
